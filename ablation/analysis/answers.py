@@ -1,0 +1,248 @@
+"""Answers the study's questions: each contrast of the family, computed and judged on the run table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablation.analysis import statistics
+from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
+from ablation.analysis.equal_seeds import repeated_seeds
+from ablation.analysis.records import (
+    Answer,
+    CostChange,
+    Effect,
+    Instability,
+    LevelChange,
+    MissingRun,
+    SeedDifference,
+    SimpleEffect,
+    UnstableRate,
+    Verdict,
+)
+from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
+from ablation.results import Outcome, Plan
+from ablation.study.design import level_text
+
+
+def answers(plan: Plan, table: pd.DataFrame) -> tuple[Answer, ...]:
+    """Return one answer per contrast of the plan's locked questions, in their order."""
+    contrasts = contrasts_of(plan)
+    planned_seeds = len({run.seed for run in plan.runs})
+    rule = Rule(alpha=plan.locked["alpha"], comparisons=len(contrasts), is_grown=plan.locked["seeds"] < planned_seeds)
+    runs = _Runs(table)
+    return tuple(_answer(contrast, runs, plan, rule) for contrast in contrasts)
+
+
+def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
+    """Return why a row of the run table has no result on a metric, or None where it has one or diverged."""
+    if row["outcome"] is None:
+        reason = "no result yet"
+    elif row["outcome"] == Outcome.FAILED:
+        reason = "failed"
+    elif row["outcome"] == Outcome.DONE and not math.isfinite(row[metric]):
+        reason = f"recorded no {metric}"
+    else:
+        return None
+    return MissingRun(variant=row["variant"], seed=row["seed"], run_id=row["run_id"], reason=reason, error=row["error"])
+
+
+class _Runs:
+    """Looks up the rows of a run table by variant and seed."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._rows: dict[tuple[str, int], dict[Any, Any]] = {
+            (row["variant"], row["seed"]): row for row in table.to_dict("records")
+        }
+
+    def seeds(self, variants: Sequence[str]) -> list[int]:
+        """Return the seeds that are planned for all of these variants."""
+        seeds = sorted({seed for _, seed in self._rows})
+        return [seed for seed in seeds if all((variant, seed) in self._rows for variant in variants)]
+
+    def rows(self, variants: Sequence[str]) -> list[dict[Any, Any]]:
+        return [self._rows[variant, seed] for seed in self.seeds(variants) for variant in variants]
+
+    def value(self, variant: str, seed: int, metric: str) -> float:
+        row = self._rows[variant, seed]
+        return float(row[metric]) if row["outcome"] == Outcome.DONE else math.nan
+
+    def run_id(self, variant: str, seed: int) -> str | None:
+        run_id = self._rows[variant, seed]["run_id"]
+        return None if run_id is None else str(run_id)
+
+    def is_unstable(self, variant: str, seed: int) -> bool:
+        row = self._rows[variant, seed]
+        return bool(row["outcome"] == Outcome.DIVERGED or row["is_collapsed"])
+
+
+def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
+    variants = tuple(contrast.weights)
+    differences = _differences(contrast.weights, runs, contrast.metric.name)
+    missing = _missing(variants, runs, contrast.metric.name)
+    instability = _instability(contrast, runs)
+    repeated = repeated_seeds(runs.rows(variants))
+    effect, verdict, is_meaningful = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE, None
+    if not missing and instability is None:
+        effect = _varied(differences, repeated, contrast, rule)
+        verdict, is_meaningful = judge(
+            effect,
+            direction=contrast.metric.direction,
+            rope=contrast.rope,
+            rule=rule,
+            is_interaction=len(contrast.changes) == 2,
+        )
+    is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
+    return Answer(
+        changes=contrast.changes,
+        averaged_over=contrast.averaged_over,
+        metric=contrast.metric,
+        is_primary=contrast.is_primary,
+        estimand=_estimand(contrast),
+        rope=contrast.rope,
+        alpha=rule.alpha,
+        comparisons=rule.comparisons,
+        is_grown=rule.is_grown,
+        decisive_e_value=rule.decisive_e_value,
+        verdict=verdict,
+        is_meaningful=is_meaningful,
+        differences=differences,
+        effect=effect,
+        seeds_needed=seeds_needed(effect, contrast.rope, rule) if effect and verdict is Verdict.UNDECIDED else None,
+        missing=missing,
+        instability=instability,
+        repeated_seeds=repeated,
+        is_timed_apart=is_timed_apart,
+        cost=_cost(contrast, runs, plan, is_timed_apart=is_timed_apart),
+        simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
+        seconds_per_seed=_mean_seconds(variants, runs),
+    )
+
+
+def _differences(weights: Mapping[str, float], runs: _Runs, metric: str) -> tuple[SeedDifference, ...]:
+    """Return the weighted sum of each seed in which every variant has the metric."""
+    found = []
+    for seed in runs.seeds(tuple(weights)):
+        values = [weight * runs.value(variant, seed, metric) for variant, weight in weights.items()]
+        ids = tuple(run_id for variant in weights if (run_id := runs.run_id(variant, seed)) is not None)
+        if all(map(math.isfinite, values)):
+            found.append(SeedDifference(seed=seed, difference=_without_rounding_error(values), run_ids=ids))
+    return tuple(found)
+
+
+def _without_rounding_error(values: Sequence[float]) -> float:
+    """Return the sum, exactly 0 where it is what rounding leaves of equal numbers."""
+    total = math.fsum(values)
+    return 0.0 if abs(total) <= 1e-12 * max(map(abs, values)) else total
+
+
+def _missing(variants: Sequence[str], runs: _Runs, metric: str) -> tuple[MissingRun, ...]:
+    return tuple(missing for row in runs.rows(variants) if (missing := missing_run(row, metric)) is not None)
+
+
+def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
+    """Compare how often either side diverged or collapsed; None where no run did."""
+    seeds = runs.seeds(tuple(contrast.weights))
+    unstable = {variant: [runs.is_unstable(variant, seed) for seed in seeds] for variant in contrast.weights}
+    if not any(map(any, unstable.values())):
+        return None
+    rates = []
+    for levels, variants in contrast.sides:
+        count = sum(sum(unstable[variant]) for variant in variants)
+        n = len(seeds) * len(variants)
+        rates.append(UnstableRate(levels=levels, unstable=count, n=n, share=statistics.share_interval(count, n)))
+    # The seed is the unit that is drawn anew: each counts once, however many pairs of variants it has.
+    by_seed = [
+        _without_rounding_error([weight * unstable[variant][index] for variant, weight in contrast.weights.items()])
+        for index in range(len(seeds))
+    ]
+    names = tuple(
+        f"{variant}/seed-{seed}"
+        for variant in unstable
+        for seed, is_ in zip(seeds, unstable[variant], strict=True)
+        if is_
+    )
+    return Instability(rates=tuple(rates), p_value=statistics.sign_test(by_seed), runs=names)
+
+
+def _varied(differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, rule: Rule) -> Effect:
+    """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
+    values = [difference.difference for difference in differences]
+    effect = effect_of(values, direction=contrast.metric.direction, rule=rule)
+    if not repeated:
+        return effect
+    return replace(effect, interval=None, e_value=None, detectable=None, skewness=None)
+
+
+def _estimand(contrast: Contrast) -> str:
+    metric = contrast.metric.label
+    if len(contrast.changes) == 2:
+        first, second = contrast.changes
+        change = (
+            f"mean over seeds of a difference of differences of {metric}: what {_change_text(second)} changes at "
+            f"{first.factor}={level_text(first.after)}, minus what it changes at "
+            f"{first.factor}={level_text(first.before)}, in the same seed"
+        )
+    else:
+        change = (
+            f"mean over seeds of a difference of {metric}: {contrast.changes[0].factor}="
+            f"{level_text(contrast.changes[0].after)} minus {level_text(contrast.changes[0].before)} in the same seed"
+        )
+    others = "; ".join(
+        f"{factor} = {', '.join(map(level_text, levels))}" for factor, levels in contrast.averaged_over.items()
+    )
+    return f"{change}, averaged over {others}" if others else change
+
+
+def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) -> CostChange | None:
+    """Compare the two sides of an effect; seconds only where all runs were timed on one host and device."""
+    if len(contrast.changes) == 2:
+        return None
+    (_, after), (_, before) = contrast.sides
+    parameters, flops = (
+        [sum(getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
+        for size in ("parameters", "flops")
+    )
+    seconds = [_mean_seconds(side, runs) for side in (after, before)]
+    is_timed = not is_timed_apart and seconds[0] is not None and seconds[1]
+    return CostChange(
+        parameters=parameters[0] / parameters[1],
+        flops=flops[0] / flops[1],
+        seconds=seconds[0] / seconds[1] if is_timed and seconds[0] is not None and seconds[1] else None,
+    )
+
+
+def _mean_seconds(variants: Sequence[str], runs: _Runs) -> float | None:
+    """Return the variants' mean training seconds, added up; None where one has no timed run."""
+    total = 0.0
+    for variant in variants:
+        values = [runs.value(variant, seed, "training_seconds") for seed in runs.seeds((variant,))]
+        timed = [value for value in values if math.isfinite(value)]
+        if not timed:
+            return None
+        total += float(np.mean(timed))
+    return total
+
+
+def _simple_effects(contrast: Contrast, runs: _Runs) -> list[SimpleEffect]:
+    return [_simple_effect(simple, runs, contrast.metric.name) for simple in contrast.simple]
+
+
+def _simple_effect(simple: SimpleContrast, runs: _Runs, metric: str) -> SimpleEffect:
+    differences = _differences(simple.weights, runs, metric)
+    values = [difference.difference for difference in differences]
+    return SimpleEffect(
+        change=simple.change,
+        at=simple.at,
+        n=len(values),
+        mean=float(np.mean(values)),
+        interval=statistics.paired_interval(values, level=statistics.DESCRIPTIVE_LEVEL),
+        run_ids=tuple(run_id for difference in differences for run_id in difference.run_ids),
+    )
+
+
+def _change_text(change: LevelChange) -> str:
+    return f"{change.factor} {level_text(change.before)} → {level_text(change.after)}"

@@ -1,0 +1,31 @@
+"""Finds seeds that repeat each other: runs of a variant whose results are equal in every number."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablation.analysis.records import EqualSeeds
+from ablation.results import METRICS, Outcome
+
+# Accuracies are equal by chance on a small split, losses to their last digit are not; times never repeat.
+_COMPARED = tuple(name for name, metric in METRICS.items() if metric.unit != "seconds")
+_TELLING = tuple(name for name, metric in METRICS.items() if metric.unit == "nats")
+
+
+def equal_seeds(rows: Iterable[Mapping[Any, Any]]) -> tuple[EqualSeeds, ...]:
+    """Return the groups of seeds with equal results within a variant, from rows of the run table."""
+    seeds_by_result: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row in rows:
+        if row["outcome"] == Outcome.DONE and any(math.isfinite(row[name]) for name in _TELLING):
+            seeds_by_result[row["variant"], *(repr(row[name]) for name in _COMPARED)].append(int(row["seed"]))
+    return tuple(
+        EqualSeeds(variant=variant, seeds=tuple(sorted(seeds)))
+        for (variant, *_), seeds in seeds_by_result.items()
+        if len(seeds) > 1
+    )
+
+
+def repeated_seeds(rows: Iterable[Mapping[Any, Any]]) -> tuple[int, ...]:
+    """Return the seeds that are part of a repetition in any variant."""
+    return tuple(sorted({seed for group in equal_seeds(rows) for seed in group.seeds}))

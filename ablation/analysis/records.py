@@ -1,0 +1,374 @@
+"""The records an analysis consists of, from a question's answer to the diagnostics; all a report says stands here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ablation.results import Direction
+
+Points = tuple[tuple[int, float], ...]
+"""(epoch, value) pairs; epochs count from 1."""
+
+
+class Verdict(StrEnum):
+    """What one comparison showed; the first five are decided or judged, the others say why nothing was judged."""
+
+    HELPS = "helps"
+    HURTS = "hurts"
+    BETTER_THAN_SUM = "better together than the sum"
+    WORSE_THAN_SUM = "worse together than the sum"
+    NO_MEANINGFUL_DIFFERENCE = "no meaningful difference"
+    UNDECIDED = "undecided"
+    INCOMPLETE = "incomplete"
+    UNSTABLE = "unstable"
+    ONE_SEED = "one seed: no verdict"
+    NO_VARIATION = "seeds do not vary: no verdict"
+
+    @property
+    def is_decided(self) -> bool:
+        return self in _DECIDED
+
+
+_DECIDED = (
+    Verdict.HELPS,
+    Verdict.HURTS,
+    Verdict.BETTER_THAN_SUM,
+    Verdict.WORSE_THAN_SUM,
+    Verdict.NO_MEANINGFUL_DIFFERENCE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredMetric:
+    """A metric as the report names it, the split in its label."""
+
+    name: str
+    label: str
+    direction: Direction
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An interval and its confidence level, a fraction."""
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelChange:
+    """A factor's change from the baseline's level to another; `label` is the factor's short name."""
+
+    factor: str
+    label: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedDifference:
+    """The difference that one seed shows, in the metric's unit, and the MLflow runs it was made from."""
+
+    seed: int
+    difference: float
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wins:
+    """In how many of n seeds the change was for the better; ties are no wins. `share` is Clopper-Pearson, at 95 %."""
+
+    wins: int
+    ties: int
+    n: int
+    share: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """The paired differences of n seeds in numbers.
+
+    `sd` is that of the differences; `interval` the paired t interval of their mean, `e_value` that of the t e-process
+    against a difference of zero; `detectable` the difference that n seeds find in 80 % of repetitions. All are None
+    with one seed, and but for the SD where the differences don't vary.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    interval: Interval | None
+    e_value: float | None
+    detectable: float | None
+    skewness: float | None
+    wins: Wins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimpleEffect:
+    """A change at one setting of the other factors: descriptive, with an unadjusted 95 % interval and no verdict."""
+
+    change: LevelChange
+    at: Mapping[str, Any]
+    n: int
+    mean: float
+    interval: Interval | None
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedsNeeded:
+    """How many seeds more, over the 95 % range of the SD; None stands for more than 10,000 in all."""
+
+    fewest: int | None
+    most: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnstableRate:
+    """How many of n runs with these levels diverged or collapsed; `share` is Clopper-Pearson, at 95 %."""
+
+    levels: Mapping[str, Any]
+    unstable: int
+    n: int
+    share: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instability:
+    """Diverged and collapsed runs on the sides of a comparison, and the exact sign test over the seeds' pairs."""
+
+    rates: tuple[UnstableRate, ...]
+    p_value: float
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingRun:
+    """A planned run without the result that is needed: why, and the error where it failed."""
+
+    variant: str
+    seed: int
+    run_id: str | None
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostChange:
+    """What the change costs, each as a ratio after / before; `seconds` of training, None where it has no number."""
+
+    parameters: float
+    flops: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One comparison of one question, and its verdict.
+
+    `changes` has one member for an effect and two for an interaction; `averaged_over` gives the other factors' levels.
+    `rope` is the half-width of the region of practical equivalence in the metric's unit. `is_meaningful` is None
+    where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
+    a hole. `is_grown`: seeds were added after the plan was locked, so the verdict needs an e-value above
+    `decisive_e_value`. `simple_effects` are at each setting of the other factors; for an interaction, the second
+    change's at either level of the first. `seconds_per_seed` is what one more seed of all its variants trains for.
+    """
+
+    changes: tuple[LevelChange, ...]
+    averaged_over: Mapping[str, tuple[Any, ...]]
+    metric: MeasuredMetric
+    is_primary: bool
+    estimand: str
+    rope: float | None
+    alpha: float
+    comparisons: int
+    is_grown: bool
+    decisive_e_value: float
+    verdict: Verdict
+    is_meaningful: bool | None
+    differences: tuple[SeedDifference, ...]
+    effect: Effect | None
+    seeds_needed: SeedsNeeded | None
+    missing: tuple[MissingRun, ...]
+    instability: Instability | None
+    repeated_seeds: tuple[int, ...]
+    is_timed_apart: bool
+    cost: CostChange | None
+    simple_effects: tuple[SimpleEffect, ...]
+    seconds_per_seed: float | None
+
+    @property
+    def is_interaction(self) -> bool:
+        return len(self.changes) == 2
+
+    @property
+    def level(self) -> float:
+        """The confidence level of the interval that decides."""
+        return 1 - self.alpha / self.comparisons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A metric over the n finished runs of a variant; `sd` is None with one run."""
+
+    n: int
+    mean: float
+    sd: float | None
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean per-seed difference to the baseline with its unadjusted 95 % interval: descriptive."""
+
+    n: int
+    mean: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRow:
+    """A variant's outcomes, and its metrics over the runs that are done (collapsed ones among them).
+
+    `spreads` holds every recorded metric and `epoch_seconds`; `difference` is to the baseline on the study's metric,
+    None for the baseline and where either is incomplete or unstable. `dominated_by` names a variant whose mean is
+    at least as good in no more seconds.
+    """
+
+    name: str
+    levels: Mapping[str, Any]
+    is_baseline: bool
+    planned: int
+    done: int
+    diverged: int
+    collapsed: int
+    failed: int
+    missing: int
+    spreads: Mapping[str, Spread]
+    difference: Difference | None
+    dominated_by: str | None
+    parameters: int
+    flops: int
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedCurves:
+    """One run's curves by the names of `epoch_metrics`."""
+
+    seed: int
+    run_id: str | None
+    is_diverged: bool
+    curves: Mapping[str, Points]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantCurves:
+    """Every seed's curves of a variant; `median` over the runs that are done, at the epochs that all of them have."""
+
+    variant: str
+    seeds: tuple[SeedCurves, ...]
+    median: Mapping[str, Points]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionMatrix:
+    """Counts [true class][predicted class] on one split, summed over a variant's runs."""
+
+    variant: str
+    split: str
+    counts: tuple[tuple[int, ...], ...]
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRow:
+    """A layer and its trainable parameters in each variant that has it."""
+
+    name: str
+    type: str
+    parameters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualSeeds:
+    """Seeds of a variant whose results are equal in every number, so that they are not repetitions."""
+
+    variant: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostics:
+    """What a reader should know before believing the numbers; runs by name (variant/seed-n)."""
+
+    equal_seeds: tuple[EqualSeeds, ...]
+    devices: tuple[str, ...]
+    hosts: tuple[str, ...]
+    collapsed: tuple[str, ...]
+    diverged: tuple[str, ...]
+    missing: tuple[MissingRun, ...]
+    skewed: tuple[int, ...]
+    """Positions of the answers whose differences have a skewness beyond ±1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Training time of all recorded runs together, in seconds, and how many runs that is."""
+
+    training_seconds: float
+    timed_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDescription:
+    """The data set as the report's front names it."""
+
+    name: str
+    digest: str
+    train_images: int
+    test_images: int
+    classes: tuple[str, ...]
+    largest_class_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """All that a report says of a study.
+
+    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now.
+    """
+
+    study: Mapping[str, Any]
+    name: str
+    description: str
+    plan_hash: str
+    data: DataDescription
+    heldout_split: str
+    seed_varies: tuple[str, ...]
+    deviations: tuple[str, ...]
+    seeds: int
+    locked_seeds: int
+    planned_runs: int
+    alpha: float
+    collapse_margin: float
+    metric: MeasuredMetric
+    metrics: tuple[MeasuredMetric, ...]
+    rope: float | None
+    factors: Mapping[str, tuple[Any, ...]]
+    baseline: str
+    answers: tuple[Answer, ...]
+    variants: tuple[VariantRow, ...]
+    curves: tuple[VariantCurves, ...]
+    confusion: tuple[ConfusionMatrix, ...]
+    layers: tuple[LayerRow, ...]
+    diagnostics: Diagnostics
+    cost: Cost
+
+    @property
+    def is_grown(self) -> bool:
+        return self.locked_seeds < self.seeds

@@ -1,0 +1,126 @@
+"""The formulas: paired intervals, shares, the t e-process and numbers of seeds, from plain sequences of numbers."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from ablation.analysis.records import Interval
+
+MOST_SEEDS = 10_000
+POWER = 0.8
+DESCRIPTIVE_LEVEL = 0.95
+
+
+def sample_sd(values: Sequence[float]) -> float | None:
+    """Return the SD with n - 1, None for one value, and exactly 0 where values differ by rounding only."""
+    if len(values) < 2:
+        return None
+    sd = float(np.std(values, ddof=1))
+    return 0.0 if sd <= 1e-12 * max(map(abs, values)) else sd
+
+
+def paired_interval(differences: Sequence[float], *, level: float) -> Interval | None:
+    """Return the t interval of the mean of paired differences; None where n < 2 or the differences don't vary."""
+    sd = sample_sd(differences)
+    if not sd:
+        return None
+    n = len(differences)
+    half_width = _critical_t(n, 1 - level) * sd / math.sqrt(n)
+    mean = float(np.mean(differences))
+    return Interval(low=mean - half_width, high=mean + half_width, level=level)
+
+
+def share_interval(count: int, n: int, *, level: float = DESCRIPTIVE_LEVEL) -> Interval:
+    """Return the exact (Clopper-Pearson) interval of a share."""
+    interval = stats.binomtest(count, n).proportion_ci(confidence_level=level, method="exact")
+    return Interval(low=float(interval.low), high=float(interval.high), level=level)
+
+
+def sign_test(differences: Sequence[float]) -> float:
+    """Return the two-sided exact p-value of as many ups as downs; ties are left out (McNemar's exact test on 0/1)."""
+    ups, downs = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    return float(stats.binomtest(ups, ups + downs).pvalue) if ups + downs else 1.0
+
+
+def e_value(differences: Sequence[float], *, g: float = 1.0) -> float | None:
+    """Return the t e-process (Wang & Ramdas 2023) against a mean of zero; None where n < 2 or nothing varies.
+
+    Valid at any time: under a true mean of zero it exceeds 1/alpha at some n with a probability of at most alpha.
+    `g` is the prior variance of the standardized mean.
+    """
+    sd = sample_sd(differences)
+    if not sd:
+        return None
+    return math.exp(min(_log_e(float(np.mean(differences)) / sd, len(differences), g=g), 700.0))
+
+
+def skewness(values: Sequence[float]) -> float | None:
+    """Return the sample skewness; None where n < 3 or nothing varies."""
+    return float(stats.skew(values)) if len(values) >= 3 and sample_sd(values) else None
+
+
+def sd_range(sd: float, n: int, *, level: float = DESCRIPTIVE_LEVEL) -> tuple[float, float]:
+    """Return the χ² interval of an SD that was estimated from n values."""
+    tail = (1 - level) / 2
+    smallest, largest = float(stats.chi2.isf(tail, n - 1)), float(stats.chi2.ppf(tail, n - 1))
+    return sd * math.sqrt((n - 1) / smallest), sd * math.sqrt((n - 1) / largest)
+
+
+def seeds_for_power(difference: float, sd: float, *, alpha: float) -> int | None:
+    """Return the fewest seeds with which a paired t test at `alpha` finds the difference in 80 % of repetitions."""
+    if difference == 0:
+        return None
+    return _fewest(lambda n: _power(abs(difference) / sd, n, alpha) >= POWER)
+
+
+def seeds_for_width(half_width: float, sd: float, *, alpha: float) -> int | None:
+    """Return the fewest seeds whose interval at 1 - alpha has at most this half-width."""
+    return _fewest(lambda n: _critical_t(n, alpha) * sd / math.sqrt(n) <= half_width)
+
+
+def seeds_for_e_value(difference: float, sd: float, *, threshold: float) -> int | None:
+    """Return the fewest seeds whose e-value exceeds the threshold if difference and SD stay as they are."""
+    return _fewest(lambda n: _log_e(difference / sd, n, g=1.0) > math.log(threshold))
+
+
+def detectable_difference(sd: float, n: int, *, alpha: float) -> float:
+    """Return the difference that a paired t test of n seeds at `alpha` finds in 80 % of repetitions."""
+    low, high = 0.0, 1.0
+    while _power(high, n, alpha) < POWER:
+        low, high = high, 2 * high
+    return sd * float(optimize.brentq(lambda standardized: _power(standardized, n, alpha) - POWER, low, high))
+
+
+def _log_e(standardized: float, n: int, *, g: float) -> float:
+    """Return the logarithm of the t e-value of n differences whose mean is so many SDs."""
+    ratio = n * standardized**2 / (n - 1)  # t² / degrees of freedom
+    return -0.5 * math.log1p(n * g) + (n / 2) * (math.log1p(ratio) - math.log1p(ratio / (1 + n * g)))
+
+
+def _critical_t(n: int, alpha: float) -> float:
+    return float(special.stdtrit(n - 1, 1 - alpha / 2))
+
+
+def _power(standardized: float, n: int, alpha: float) -> float:
+    """Return the probability of finding a difference of so many SDs, with its right sign."""
+    noncentrality = standardized * math.sqrt(n)
+    power = float(stats.nct.sf(_critical_t(n, alpha), n - 1, noncentrality))
+    if math.isnan(power):
+        raise ArithmeticError(f"no power for a noncentrality of {noncentrality} with {n} seeds at {alpha}")
+    return power
+
+
+def _fewest(is_enough: Callable[[int], bool]) -> int | None:
+    """Return the smallest n from 2 that is enough; None above MOST_SEEDS."""
+    high = 2
+    while not is_enough(high):
+        if high >= MOST_SEEDS:
+            return None
+        high = min(2 * high, MOST_SEEDS)
+    low = max(2, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return high

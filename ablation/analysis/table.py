@@ -1,0 +1,64 @@
+"""Turns a plan and the recorded runs into the run table: one row per planned run."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablation.results import METRICS, Outcome, Plan, PlannedRun, RecordedRun, Variant
+
+TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
+
+
+def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
+    """Return one row per planned run, in the plan's order whatever the order of `runs`.
+
+    Columns: variant, seed, identity, run_id, outcome ("done", "diverged", "failed", or None without a result),
+    is_collapsed (by the locked collapse rule), device, host, error; a column per factor, named by its path; a column
+    per metric of METRICS; then the other metrics that were recorded, by name. A metric that a run doesn't have, or
+    that isn't finite, is NaN. Records of runs that are not planned are left out.
+    """
+    recorded = records_by_identity(runs)
+    found = {name for planned in plan.runs if (record := recorded.get(planned.identity)) for name in record.metrics}
+    metrics = [*METRICS, *sorted(found - METRICS.keys())]
+    variants = {variant.name: variant for variant in plan.variants}
+    rows = [
+        _row(plan, planned, variants[planned.variant], recorded.get(planned.identity), metrics) for planned in plan.runs
+    ]
+    columns = [*_fixed_columns(), *plan.baseline.levels, *metrics]
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    kinds = {"seed": int, "is_collapsed": bool, **dict.fromkeys(metrics, float)}
+    return table.astype(kinds)
+
+
+def records_by_identity(runs: Iterable[RecordedRun]) -> Mapping[str, RecordedRun]:
+    """Return the record of each run that has an outcome; of two, a finished one, then the one with the lesser ID."""
+    ranked = sorted(runs, key=lambda run: (run.outcome == Outcome.FAILED, run.run_id or ""), reverse=True)
+    return {run.planned.identity: run for run in ranked if run.outcome is not None}
+
+
+def _fixed_columns() -> list[str]:
+    return ["variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error"]
+
+
+def _row(
+    plan: Plan, planned: PlannedRun, variant: Variant, record: RecordedRun | None, metrics: Sequence[str]
+) -> list[Any]:
+    about = [planned.variant, planned.seed, planned.identity]
+    levels = variant.levels.values()
+    if record is None or record.outcome is None:
+        return [*about, None, None, False, None, None, None, *levels, *(math.nan for _ in metrics)]
+    values = [_finite(record.metrics.get(name)) for name in metrics]
+    state = [record.run_id, record.outcome.value, _has_collapsed(plan, record)]
+    return [*about, *state, record.device or None, record.host or None, record.error, *levels, *values]
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else math.nan
+
+
+def _has_collapsed(plan: Plan, record: RecordedRun) -> bool:
+    """Whether a finished run is no better than always answering the largest class, give or take the margin."""
+    accuracy = _finite(record.metrics.get("test_accuracy"))
+    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked["collapse_margin"]

@@ -1,0 +1,331 @@
+"""The command line: thin commands over the pipeline. Only click is imported until a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from ablation import __version__
+from ablation.errors import AblationError
+
+if TYPE_CHECKING:
+    from ablation.pipeline import State
+    from ablation.study import Study
+    from ablation.tracking import Tracker
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+USER_ERROR = 2
+SOME_RUNS_FAILED = 1
+
+
+class _Commands(click.Group):
+    """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AblationError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(USER_ERROR)
+
+
+class _OrBlank(click.ParamType[Any]):
+    """A value that may also be blank, as MLproject passes what was not given."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self._inner = inner
+        self.name = inner.name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._inner.get_metavar(param, ctx)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else self._inner.convert(value, param, ctx)
+
+
+def _study_options(command: F) -> F:
+    """Add what changes a study file from the command line."""
+    options = [
+        click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change any key of the file."),
+        click.option("--name", type=_OrBlank(click.STRING), help="Give the study another name."),
+        click.option("--seeds", type=_OrBlank(click.IntRange(1)), help="Runs per variant."),
+        click.option("--depth", type=_OrBlank(click.STRING), metavar="LEVELS", help="Levels of model.depth: 3,4."),
+        click.option("--normalization", type=_OrBlank(click.STRING), metavar="LEVELS", help="Its levels: none,batch."),
+        click.option("--epochs", type=_OrBlank(click.IntRange(1)), help="Epochs of each run."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _state_option(command: F) -> F:
+    return click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="ABLATION_STATE_DIR",
+        default=Path(".ablation"),
+        show_default=True,
+        help="Where optuna.db, run folders and data caches are kept.",
+    )(command)
+
+
+def _tracking_option(command: F) -> F:
+    return click.option(
+        "--tracking-uri",
+        type=_OrBlank(click.STRING),
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow's store [default: sqlite:///mlflow.db].",
+    )(command)
+
+
+def _json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ablation")
+def main() -> None:
+    """Which parts of a neural network matter, by how much, how surely, at what cost?"""
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_study_options
+@click.option("--device", type=_OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--executor", type=_OrBlank(click.Choice(["auto", "inline", "processes"])), help="Where runs are trained."
+)
+@click.option("--workers", type=_OrBlank(click.IntRange(1, 1024)), help="Runs at a time.")
+@click.option(
+    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
+)
+@_tracking_option
+@_state_option
+@_json_option
+def study(
+    file: Path,
+    device: str | None,
+    executor: str | None,
+    workers: int | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    state_dir: Path,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Run a study: plan, train, report. The same command again goes on where it ended."""
+    from ablation.cli.progress import follow, outcome_json, outcome_text
+
+    checked = _load(file, **changes)
+    from ablation.executors import make_executor
+    from ablation.pipeline import run_study
+    from ablation.scheduling import default_storage
+    from ablation.worker import resolve_devices
+
+    devices = resolve_devices(device or "auto")
+    state = _state(state_dir)
+    tracker = _tracker(tracking_uri, is_launched=True)
+    threads = checked.spec.training.threads
+    with (
+        _interruptible(f"ablation study {file}"),
+        make_executor(executor or "auto", devices=devices, workers=workers, threads=threads) as pool,
+        contextlib.closing(
+            run_study(
+                checked,
+                tracker=tracker,
+                executor=pool,
+                storage_url=storage or default_storage(state.folder),
+                state=state,
+            )
+        ) as steps,
+    ):
+        outcome = follow(steps, study=checked, slots=len(pool.slots), quiet=as_json)
+    click.echo(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
+    if len(outcome.record.plan.runs) > sum(count for kind, count in outcome.ended.items() if kind != "failed"):
+        sys.exit(SOME_RUNS_FAILED)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_study_options
+@click.option("--device", type=_OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@_state_option
+@_json_option
+def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **changes: Any) -> None:
+    """Show a study before it costs anything: variants, parameters, FLOPs, time."""
+    checked = _load(file, **changes)
+    from ablation.cli.tables import preview_json, preview_text
+    from ablation.pipeline import preview_study
+    from ablation.worker import resolve_devices
+
+    preview = preview_study(checked, state=_state(state_dir), device=resolve_devices(device or "auto")[0])
+    click.echo(preview_json(preview) if as_json else preview_text(preview))
+
+
+@main.command()
+@click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
+@click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Runs per variant.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="Epochs of each run.")
+@click.option("--name", default="my-study", show_default=True, help="The study's name.")
+@click.option(
+    "--data", type=click.Choice(["digits", "cifar10", "images"]), default="digits", show_default=True, help="Data set."
+)
+@click.option("--root", help="Where the data is: needed for images.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; else it is printed.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def define(
+    depth: str,
+    normalization: str,
+    seeds: int,
+    epochs: int,
+    name: str,
+    data: str,
+    root: str | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Write a commented study file over depth and normalization."""
+    from ablation.study import parse_study
+    from ablation.study.define import study_text
+
+    factors = {
+        "model.depth": _levels("--depth", depth),
+        "model.normalization": _levels("--normalization", normalization),
+    }
+    path = str(output) if output is not None else "FILE"
+    text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
+    parse_study(text.encode(), source="the study so defined")
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x") as file:
+            file.write(text)
+    except FileExistsError:
+        _refuse(f"{output} is there already; --force writes over it")
+    except OSError as error:
+        _refuse(f"cannot write {output}: {error.strerror}")
+    click.echo(f"Wrote {output}. Next: ablation plan {output}")
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report.")
+@_tracking_option
+@_state_option
+@_json_option
+def summarize(name: str, output: Path | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
+    """Make a study's report again, from MLflow alone."""
+    from ablation.pipeline import summarize_study
+    from ablation.report import answers_text
+
+    folder = output or _state(state_dir).report(name)
+    _, analysis = summarize_study(name, tracker=_tracker(tracking_uri), folder=folder)
+    if as_json:
+        click.echo((folder / "report.json").read_text(), nl=False)
+    else:
+        click.echo(f"{answers_text(analysis)}\n\nReport: {folder / 'report.md'}")
+
+
+@main.command()
+@click.argument("name", metavar="[STUDY]", required=False)
+@_tracking_option
+@_json_option
+def status(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
+    """Say how far a study is, or list the studies."""
+    from ablation.cli.tables import status_json, status_text
+    from ablation.pipeline import find_study
+
+    tracker = _tracker(tracking_uri)
+    names = [name] if name else list(tracker.study_names())
+    records = [find_study(each, tracker=tracker) for each in names]
+    found = [(record, tracker.recorded_runs(record, with_details=False)) for record in records]
+    click.echo(status_json(found) if as_json else status_text(found))
+
+
+def _load(
+    file: Path,
+    *,
+    changes: tuple[str, ...],
+    name: str | None,
+    seeds: int | None,
+    depth: str | None,
+    normalization: str | None,
+    epochs: int | None,
+) -> Study:
+    """Read and check a study file with the command line's changes."""
+    from ablation.study import Override, load_study, parse_override
+
+    overrides = [parse_override(part) for text in changes for part in text.split(";") if part.strip()]
+    if seeds is not None:
+        overrides.append(Override(path="seeds", value=seeds))
+    if epochs is not None:
+        overrides.append(Override(path="training.epochs", value=epochs))
+    levels = {
+        path: _levels(f"--{path.rpartition('.')[2]}", text)
+        for path, text in (("model.depth", depth), ("model.normalization", normalization))
+        if text is not None
+    }
+    return load_study(file, overrides=overrides, levels=levels, name=name)
+
+
+def _levels(option: str, text: str) -> list[Any]:
+    from ablation.study import read_value
+
+    try:
+        levels = read_value(f"[{text}]")
+    except ValueError as error:
+        _refuse(f"{error} @ {option} {text}")
+    if not levels:
+        _refuse(f"needs at least one level @ {option}")
+    return list(levels)
+
+
+def _state(folder: Path) -> State:
+    from ablation.pipeline import State
+
+    return State(folder=folder.resolve())
+
+
+def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
+    """Return MLflow's tracker; a command that `mlflow run` launched works in the run and experiment it was given."""
+    from ablation.tracking import open_mlflow
+
+    return open_mlflow(
+        tracking_uri,
+        launch_run_id=os.environ.get("MLFLOW_RUN_ID") if is_launched else None,
+        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID") if is_launched else None,
+        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") if is_launched else None,
+    )
+
+
+@contextlib.contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    """Turn SIGTERM into the exception that Ctrl-C is, say how to go on, and end with the signal's status."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, _frame: Any) -> NoReturn:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted; finished runs are kept. Go on with the same command: {command}", err=True)
+        sys.exit(128 + received[0])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise AblationError(message)

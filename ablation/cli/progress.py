@@ -1,0 +1,155 @@
+"""Shows a study's progress: a live view on a terminal, plain lines elsewhere, and what it came to at the end."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ablation.pipeline import Progress, StudyOutcome
+from ablation.report import answers_text
+from ablation.results import Outcome, PlannedRun, RunResult
+from ablation.study import Study
+from ablation.tracking import Tracker
+
+Steps = Generator[Progress, None, StudyOutcome]
+
+
+def follow(steps: Steps, *, study: Study, slots: int, quiet: bool) -> StudyOutcome:
+    """Show each step on standard error, as fits what that is, and return the outcome."""
+    clock = _Clock(study=study, slots=slots)
+    if quiet:
+        return _drain(steps, lambda _: None)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return _drain(steps, lambda progress: _print_plainly(progress, clock))
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def show(progress: Progress) -> None:
+            if progress.latest is not None or progress.note is not None:
+                live.console.print(Text(_event_text(progress, clock)))
+            live.update(_view(progress, clock))
+
+        return _drain(steps, show)
+
+
+def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
+    """Return the last words of a study: counts, answers, where the report is and how to look at the runs."""
+    lines = [f"{outcome.record.plan.name}: {_counts_text(outcome.ended, len(outcome.record.plan.runs))}"]
+    if outcome.analysis is not None:
+        lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
+    lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
+    return "\n".join(lines)
+
+
+def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
+    record = outcome.record
+    return json.dumps(
+        {
+            "study": record.plan.name,
+            "runs": len(record.plan.runs),
+            **{kind.value: outcome.ended.get(kind, 0) for kind in Outcome},
+            "study_run_id": record.study_run_id,
+            "experiment_id": record.experiment_id,
+            "report": str(outcome.report) if outcome.report is not None else None,
+            "links": dict(tracker.links(record)),
+        },
+        indent=1,
+    )
+
+
+class _Clock:
+    """Estimates the time left from the runs that have ended since it was made."""
+
+    def __init__(self, *, study: Study, slots: int) -> None:
+        self.epochs = study.spec.training.epochs
+        self.metric = study.spec.metric.name
+        self._slots = slots
+        self._begun = time.monotonic()
+        self._ended_before: int | None = None
+
+    def seconds_left(self, progress: Progress) -> float | None:
+        """Return the seconds left, or None before there is anything to estimate them from."""
+        ended = sum(progress.ended.values())
+        if self._ended_before is None:
+            self._ended_before = ended
+        shares = [metrics.epoch / self.epochs for _, metrics in progress.running if metrics is not None]
+        done = ended - self._ended_before + sum(shares)
+        if done <= 0:
+            return None
+        return (time.monotonic() - self._begun) / done * max(0.0, progress.planned - ended - sum(shares))
+
+
+def _drain(steps: Steps, show: Callable[[Progress], None]) -> StudyOutcome:
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            outcome: StudyOutcome = end.value
+            return outcome
+        show(progress)
+
+
+def _print_plainly(progress: Progress, clock: _Clock) -> None:
+    if progress.latest is not None or progress.note is not None:
+        print(_event_text(progress, clock), file=sys.stderr, flush=True)  # noqa: T201 - plain lines are the view here
+    else:
+        clock.seconds_left(progress)
+
+
+def _event_text(progress: Progress, clock: _Clock) -> str:
+    ended = sum(progress.ended.values())
+    left = clock.seconds_left(progress)
+    text = _ended_text(*progress.latest, metric=clock.metric) if progress.latest is not None else progress.note
+    return f"[{ended}/{progress.planned}] {text}" + (f", about {duration(left)} left" if left else "")
+
+
+def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
+    match result.outcome:
+        case Outcome.DONE:
+            value = result.metrics[metric]
+            return f"{run.name}: {metric} {value:.4f} in {duration(result.metrics['total_seconds'])}"
+        case Outcome.DIVERGED:
+            return f"{run.name}: diverged in epoch {result.diverged_epoch}"
+    reason = (result.error or "").strip().splitlines()[-1:]
+    return f"{run.name}: failed: {' '.join(reason)}"
+
+
+def _view(progress: Progress, clock: _Clock) -> Group:
+    ended = sum(progress.ended.values())
+    left = clock.seconds_left(progress)
+    table = Table.grid(padding=(0, 2))
+    for run, metrics in progress.running:
+        if metrics is None:
+            table.add_row(run.name, "starting")
+        else:
+            table.add_row(
+                run.name,
+                f"epoch {metrics.epoch}/{clock.epochs}",
+                f"training loss {metrics.train_loss:.4f}",
+                f"held-out accuracy {metrics.heldout_accuracy:.4f}",
+            )
+    summary = Text(
+        f"{_counts_text(progress.ended, progress.planned)}" + (f", about {duration(left)} left" if left else "")
+    )
+    return Group(table, ProgressBar(total=max(1, progress.planned), completed=ended, width=60), summary)
+
+
+def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:
+    counts = ", ".join(f"{ended.get(kind, 0)} {kind.value}" for kind in Outcome)
+    return f"{counts} of {planned} runs"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

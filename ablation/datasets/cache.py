@@ -1,0 +1,108 @@
+"""Keeps what was read from a source as arrays in a folder, so that it is read once, whoever asks and however many.
+
+A data set lies in `<cache>/<name>-<digest>/`; `<cache>/sources/` records which source, in which state, it came from.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
+from ablation.errors import DataUnavailable
+from ablation.results import DataFacts, DataOutline
+
+
+class Source(Protocol):
+    """Where a data set is read from."""
+
+    @property
+    def name(self) -> str:
+        """What the data set is called in a study file."""
+
+    @property
+    def where(self) -> str:
+        """What messages call the source."""
+
+    def key(self) -> str:
+        """Return a text that is another one where the content may be another one; DataUnavailable where it is gone."""
+
+    def outline(self) -> DataOutline:
+        """Return image size, class names and counts, reading as little as that takes."""
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write the four arrays into `folder` and return the class names; called by one process at a time."""
+
+
+def recorded_facts(source: Source, *, cache: Path) -> DataFacts | None:
+    """Return the facts of a source that was prepared before, unverified, or None."""
+    try:
+        folder, digest = _read_record(_record_path(source.key(), cache), cache)
+        facts = open_dataset(folder).facts
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return facts if facts.digest == digest else None
+
+
+def prepare_source(source: Source, *, cache: Path) -> Dataset:
+    """Return the source's data set from the cache, verified, or write it there, under a lock."""
+    from filelock import FileLock
+
+    record = _record_path(source.key(), cache)
+    found = _find(record, cache)
+    if found is not None:
+        return found
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / "lock"):
+            return _find(record, cache) or _make(source, record, cache)
+    except OSError as error:
+        raise DataUnavailable(
+            f"cannot prepare {source.where} in {cache}: {error}. Choose a folder that can be written with --state-dir."
+        ) from error
+
+
+def _record_path(key: str, cache: Path) -> Path:
+    return cache / "sources" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def _read_record(record: Path, cache: Path) -> tuple[Path, str]:
+    values = json.loads(record.read_text(encoding="utf-8"))
+    return cache / str(values["folder"]), str(values["digest"])
+
+
+def _find(record: Path, cache: Path) -> Dataset | None:
+    try:
+        folder, digest = _read_record(record, cache)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return verified(folder, digest=digest)
+
+
+def _make(source: Source, record: Path, cache: Path) -> Dataset:
+    """Read the source into a temporary folder and rename that; the caller holds the lock."""
+    temporary = cache / "preparing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        classes = source.write(temporary)
+        facts = write_facts(temporary, name=source.name, classes=classes, source=source.where)
+        dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:12]}", digest=facts.digest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    beside = record.with_suffix(".new")
+    values = {"source": source.where, "folder": dataset.folder.name, "digest": facts.digest}
+    beside.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    beside.replace(record)
+    return dataset
+
+
+def _put_in_place(temporary: Path, folder: Path, *, digest: str) -> Dataset:
+    """Rename, unless the same content lies there intact already, read from another source."""
+    there = verified(folder, digest=digest)
+    if there is not None:
+        return there
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return open_dataset(folder)

@@ -1,0 +1,165 @@
+"""Lists the files of a folder or of a tar archive alike, with the bytes of each on demand; nothing is extracted."""
+
+import gzip
+import hashlib
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Literal, Self, cast
+
+from ablation.errors import DataInvalid, DataUnavailable
+
+GZIP_SUFFIXES = (".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (*GZIP_SUFFIXES, ".tar")
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file or folder: its path below the root, with slashes, its size in bytes and its time in nanoseconds.
+
+    `other` is a link in an archive, a broken link, a device. `read` is to be called before the next item is asked for;
+    it raises ValueError where this file cannot be read, DataInvalid where its archive is damaged.
+    """
+
+    name: str
+    kind: Literal["file", "folder", "other"]
+    size: int
+    modified_ns: int
+    read: Callable[[], bytes]
+
+
+def list_items(root: Path) -> Iterator[Item]:
+    """Yield what lies in an archive, or down to four levels (`top/train/class/file`) below a folder.
+
+    Raises DataUnavailable where `root` is not there or cannot be read, DataInvalid where it is no archive or a damaged
+    one.
+    """
+    check_root(root)
+    return _items_in_folder(root) if root.is_dir() else _items_in_archive(root)
+
+
+def check_root(root: Path) -> None:
+    """Raise unless there is a folder or an archive at `root`."""
+    with _reading(root):
+        is_there, is_folder = root.exists(), root.is_dir()
+    if not is_there:
+        raise DataUnavailable(
+            f"there is no folder or archive {root}; give a folder, or a .tar.gz, .tgz or .tar archive, of "
+            "train/<class>/* and test/<class>/* @ data.root"
+        )
+    if not is_folder and not root.name.endswith(ARCHIVE_SUFFIXES):
+        raise DataInvalid(root, [f"it is neither a folder nor one of {', '.join(ARCHIVE_SUFFIXES)} @ data.root"])
+
+
+def state_of(root: Path) -> str:
+    """Return a text that changes with an archive's size or time, or with those of any file in a folder."""
+    check_root(root)
+    if root.is_dir():
+        listing = hashlib.sha256()
+        for item in _items_in_folder(root):
+            listing.update(f"{item.name!a} {item.kind} {item.size} {item.modified_ns}\n".encode())
+        return f"{os.fspath(root)!a} {listing.hexdigest()}"
+    facts = root.stat()
+    return f"{os.fspath(root)!a} {facts.st_size} {facts.st_mtime_ns}"
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; tarfile takes a damaged or a missing one for the end of the archive, here it is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+@contextmanager
+def _reading(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataInvalid(root, [f"the archive is damaged: {error}"]) from error
+    except OSError as error:
+        raise DataUnavailable(f"the data in {root} cannot be read: {error}") from error
+
+
+def _items_in_archive(path: Path) -> Iterator[Item]:
+    with _reading(path), _stream(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
+        for member in archive:
+            yield Item(
+                name=member.name,
+                kind="file" if member.isreg() else "folder" if member.isdir() else "other",
+                size=member.size,
+                modified_ns=int(member.mtime * 1e9),
+                read=partial(_read_member, archive, member, path),
+            )
+        # Only at its very end does gzip compare its check sum.
+        while stream.read(CHUNK_BYTES):
+            pass
+
+
+def _stream(path: Path) -> IO[bytes]:
+    if path.name.endswith(GZIP_SUFFIXES):
+        return cast("IO[bytes]", gzip.open(path))
+    return path.open("rb")
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    with _reading(path):
+        content = archive.extractfile(member)
+        return content.read() if content is not None else b""
+
+
+def _items_in_folder(root: Path) -> Iterator[Item]:
+    """Yield what is in root/train and root/test, and in those of each folder of the root, two levels down."""
+    with _reading(root):
+        for entry in _entries(root):
+            if entry.name in ("train", "test"):
+                yield from _items_below(Path(entry.path), entry.name, levels=2)
+            elif entry.is_dir():
+                for split in ("train", "test"):
+                    if Path(entry.path, split).is_dir():
+                        yield from _items_below(Path(entry.path, split), f"{entry.name}/{split}", levels=2)
+
+
+def _items_below(folder: Path, name: str, *, levels: int) -> Iterator[Item]:
+    for entry in _entries(folder):
+        item = _item(entry, f"{name}/{entry.name}")
+        yield item
+        if item.kind == "folder" and levels > 1:
+            yield from _items_below(Path(entry.path), item.name, levels=levels - 1)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder by name, without what is hidden."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _item(entry: os.DirEntry[str], name: str) -> Item:
+    read = partial(_read_file, Path(entry.path))
+    try:
+        facts = entry.stat()
+    except FileNotFoundError:
+        return Item(name=name, kind="other", size=0, modified_ns=0, read=read)
+    if stat.S_ISDIR(facts.st_mode):
+        return Item(name=name, kind="folder", size=0, modified_ns=0, read=read)
+    kind: Literal["file", "other"] = "file" if stat.S_ISREG(facts.st_mode) else "other"
+    return Item(name=name, kind=kind, size=facts.st_size, modified_ns=facts.st_mtime_ns, read=read)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error

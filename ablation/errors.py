@@ -1,0 +1,115 @@
+"""What a user can do wrong, one class per mistake: said without a traceback, with what to do about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class AblationError(Exception):
+    """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One error in a study file: what is wrong, at which path in the file, on which line (1-based)."""
+
+    message: str
+    path: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f" @ {self.path}" if self.path else ""
+        return f"{self.message}{where}" + (f" (line {self.line})" if self.line is not None else "")
+
+
+class StudyFileError(AblationError):
+    """A study file with one or more problems, all of them listed."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+        super().__init__("\n".join([f"{source} has {count}:", *(f"  {problem}" for problem in problems)]))
+
+
+class StudyChanged(AblationError):
+    """A study file whose fixed part differs from the one that its finished runs were trained with."""
+
+    def __init__(self, name: str, differences: Mapping[str, tuple[object, object]]) -> None:
+        lines = [f"  {path}: {before!r} -> {now!r}" for path, (before, now) in sorted(differences.items())]
+        super().__init__(
+            f"study {name!r} was begun with other settings; its baseline, data, training and metric are fixed:\n"
+            + "\n".join(lines)
+            + "\nUndo the change, or give the changed study a name of its own (--name NEW)."
+        )
+
+
+class StudyUnknown(AblationError):
+    """No study of that name is recorded in MLflow."""
+
+    def __init__(self, name: str, *, tracking_uri: str, near: Sequence[str]) -> None:
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        super().__init__(
+            f"MLflow at {tracking_uri} has no study {name!r}{hint}. "
+            "Say where it is with --tracking-uri or MLFLOW_TRACKING_URI."
+        )
+
+
+class StudyLocked(AblationError):
+    """Another process is running the study."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"study {name!r} is being run by {holder}. Watch it with `ablation status {name}`, or wait for it to end."
+        )
+
+
+class NoResults(AblationError):
+    """A study with no finished run, of which nothing can be reported."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"study {name!r} has no finished run yet: there is nothing to report.")
+
+
+class TrackingUnavailable(AblationError):
+    """MLflow's store cannot be reached or opened."""
+
+    def __init__(self, tracking_uri: str, reason: str) -> None:
+        super().__init__(
+            f"cannot use MLflow at {tracking_uri}: {reason}. "
+            "Set the address with --tracking-uri or MLFLOW_TRACKING_URI."
+        )
+
+
+class StorageUnavailable(AblationError):
+    """Optuna's storage cannot be reached or opened."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot use Optuna's storage at {url}: {reason}. Set it with --storage.")
+
+
+class DataUnavailable(AblationError):
+    """A data set that is not there and cannot be fetched."""
+
+
+class DataInvalid(AblationError):
+    """A data set that was read and is not what it should be."""
+
+    def __init__(self, source: Path | str, problems: Sequence[str]) -> None:
+        shown = [*problems[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])]
+        super().__init__("\n".join([f"the data in {source} cannot be used:", *(f"  {line}" for line in shown)]))
+
+
+class ModelInvalid(AblationError):
+    """A model that cannot be built for the study's data; `path` is the key of the study file at fault."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        self.path = path
+        super().__init__(f"{message} @ {path}")
+
+
+class DeviceUnavailable(AblationError):
+    """A device that this machine does not have."""
+
+    def __init__(self, asked: str, available: Sequence[str]) -> None:
+        super().__init__(f"there is no device {asked!r} here; available: {', '.join(available)} @ --device")

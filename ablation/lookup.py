@@ -1,0 +1,47 @@
+"""Finds the names nearest to a misspelt one, and writes paths into nested mappings."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Return up to `limit` known names that resemble `name`, most alike first."""
+    return difflib.get_close_matches(name, sorted(known), n=limit, cutoff=0.5)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
+    near = nearest_names(name, known, limit=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value) for every leaf of a nested mapping."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def replaced(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a nested mapping with the value at a dotted path set, its parents made where absent."""
+    key, _, rest = path.partition(".")
+    copy = dict(mapping)
+    if rest:
+        inner = copy.get(key)
+        copy[key] = replaced(inner if isinstance(inner, Mapping) else {}, rest, value)
+    else:
+        copy[key] = value
+    return copy
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return {dotted path: (before, now)} for the leaves that differ; an absent leaf is None."""
+    old, new = dict(flatten(before)), dict(flatten(now))
+    return {
+        path: (old.get(path), new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    }

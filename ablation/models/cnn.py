@@ -1,0 +1,134 @@
+"""Builds the built-in CNN: convolution blocks, each halving the image, then dense layers.
+
+With depth 3, width 32 and no normalization it is the course assignment's network of 364,426 parameters: 3×3 'same'
+convolutions of 32, 64 and 128 channels, each with ReLU and 2×2 max pooling, then dense layers 128 → 64 → classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablation.errors import ModelInvalid
+from ablation.results import DataShape
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+}
+
+
+class Cnn(nn.Module):
+    """Convolution blocks and a dense head; (B, C, H, W) standardized images to (B, classes) logits."""
+
+    def __init__(self, blocks: nn.Sequential, dense: nn.Sequential) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.dense = dense
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.blocks(images)  # (B, width × 2^(depth-1), H / 2^depth, W / 2^depth)
+        logits: Tensor = self.dense(features.flatten(1))
+        return logits
+
+
+def build_model(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
+    """Build the model of a `model` section for images of a shape, initialized from torch's global generator.
+
+    Raises:
+        ModelInvalid: the images are too small for the depth, or the groups do not divide the channels.
+    """
+    _check(settings, shape)
+    width, depth = int(settings["width"]), int(settings["depth"])
+    channels = [shape.channels, *(width * 2**block for block in range(depth))]
+    blocks = nn.Sequential()
+    for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+        blocks.add_module(f"block{block}", _block(settings, inputs, outputs))
+    features = channels[-1] * (shape.height // 2**depth) * (shape.width // 2**depth)
+    return Cnn(blocks, _dense(settings, features, len(shape.classes)))
+
+
+def _check(settings: Mapping[str, Any], shape: DataShape) -> None:
+    depth, width, groups = int(settings["depth"]), int(settings["width"]), int(settings["groups"])
+    side = min(shape.height, shape.width)
+    if side < 2**depth:
+        message = f"depth {depth} needs images of at least {2**depth}×{2**depth}, not {shape.height}×{shape.width}"
+        possible = side.bit_length() - 1
+        raise ModelInvalid(f"{message}; at most {possible} here", path="model.depth")
+    if settings["normalization"] == "group":
+        for size in (width, *settings["dense"]):
+            if size % groups:
+                raise ModelInvalid(f"{groups} groups do not divide {size} channels", path="model.groups")
+
+
+def _block(settings: Mapping[str, Any], inputs: int, outputs: int) -> nn.Sequential:
+    kernel = int(settings["kernel"])
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    norm = _norm2d(settings, outputs)
+    activation = ACTIVATIONS[settings["activation"]]()
+    pool = nn.MaxPool2d(2)
+    order: dict[str, nn.Module | None]
+    if norm is not None and settings["normalization_placement"] == "after":
+        order = {"convolution": convolution, "activation": activation, "norm": norm, "pool": pool}
+    elif settings["activation"] == "relu":
+        # Max pooling and ReLU commute to the bit, forward and backward; pooling first leaves a quarter of the work.
+        order = {"convolution": convolution, "norm": norm, "pool": pool, "activation": activation}
+    else:
+        order = {"convolution": convolution, "norm": norm, "activation": activation, "pool": pool}
+    return _sequence(order)
+
+
+def _dense(settings: Mapping[str, Any], features: int, classes: int) -> nn.Sequential:
+    head: dict[str, nn.Module | None] = {}
+    for index, outputs in enumerate(settings["dense"], start=1):
+        norm, activation = _norm1d(settings, outputs), ACTIVATIONS[settings["activation"]]()
+        head[f"dropout{index}"] = _dropout(settings)
+        head[f"dense{index}"] = nn.Linear(features, outputs)
+        if settings["normalization_placement"] == "after":
+            head |= {f"activation{index}": activation, f"norm{index}": norm}
+        else:
+            head |= {f"norm{index}": norm, f"activation{index}": activation}
+        features = outputs
+    head["dropout"] = _dropout(settings)
+    head["logits"] = nn.Linear(features, classes)
+    return _sequence(head)
+
+
+def _norm2d(settings: Mapping[str, Any], channels: int) -> nn.Module | None:
+    match settings["normalization"]:
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "layer":
+            return nn.GroupNorm(1, channels)
+        case "group":
+            return nn.GroupNorm(int(settings["groups"]), channels)
+        case "instance":
+            return nn.InstanceNorm2d(channels, affine=True)
+    return None
+
+
+def _norm1d(settings: Mapping[str, Any], features: int) -> nn.Module | None:
+    match settings["normalization"]:
+        case "batch":
+            return nn.BatchNorm1d(features)
+        case "layer":
+            return nn.LayerNorm(features)
+        case "group":
+            return nn.GroupNorm(int(settings["groups"]), features)
+    return None
+
+
+def _dropout(settings: Mapping[str, Any]) -> nn.Module | None:
+    return nn.Dropout(settings["dropout"]) if settings["dropout"] else None
+
+
+def _sequence(modules: Mapping[str, nn.Module | None]) -> nn.Sequential:
+    sequence = nn.Sequential()
+    for name, module in modules.items():
+        if module is not None:
+            sequence.add_module(name, module)
+    return sequence

@@ -1,0 +1,76 @@
+"""Writes numbers as a reader wants them: accuracies in percent and points, losses in nats, times in s, min and h."""
+
+import math
+from collections.abc import Sequence
+
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
+_SCALES = {"fraction": (100.0, "points"), "nats": (1.0, "nats"), "seconds": (1.0, "s")}
+_MOST_DECIMALS = 15
+
+
+def scale_of(unit: str) -> float:
+    """Return what a metric's value is multiplied with to be shown."""
+    return _SCALES[unit][0]
+
+
+def unit_of_differences(unit: str) -> str:
+    return _SCALES[unit][1]
+
+
+def decimals_for(scale: float | None, shown: Sequence[float]) -> int:
+    """Return the decimals that show two digits of `scale`, and no number but zero as zero."""
+    decimals = max(0, 1 - math.floor(math.log10(scale))) if scale else 2
+    smallest = min((abs(value) for value in shown if value), default=1.0)
+    while decimals < _MOST_DECIMALS and float(f"{smallest:.{decimals}f}") == 0:
+        decimals += 1
+    return min(decimals, _MOST_DECIMALS)
+
+
+def magnitude(value: float, decimals: int) -> str:
+    return f"{abs(value):,.{decimals}f}"
+
+
+def signed(value: float, decimals: int) -> str:
+    """Return `+1.20`, `−0.30`, or a zero without sign."""
+    text = magnitude(value, decimals)
+    if float(text.replace(",", "")) == 0:
+        return text
+    return ("+" if value > 0 else MINUS) + text
+
+
+def value_text(value: float, unit: str) -> str:
+    """Return a metric's value: `82.83 %`, `0.5412`, `8.4 s`."""
+    if unit == "fraction":
+        return f"{100 * value:.2f} %"
+    if unit == "nats":
+        return f"{value:.4f}".replace("-", MINUS)
+    return f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s"
+
+
+def level_percent(level: float) -> str:
+    """Return a confidence level or a rate: `98.75 %`."""
+    return f"{100 * level:.4g} %"
+
+
+def ratio_text(ratio: float) -> str:
+    """Return a ratio as a change: `+8 %`, `−0.4 %`, `unchanged`."""
+    change = 100 * (ratio - 1)
+    if abs(change) < 0.005:
+        return "unchanged"
+    decimals = 0 if abs(change) >= 10 else 1 if abs(change) >= 0.1 else 2
+    return f"{signed(change, decimals)} %"
+
+
+def duration_text(seconds: float) -> str:
+    """Return `0.8 s`, `45 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
+
+
+def count_text(count: float) -> str:
+    """Return a large count: `63,120`, `12.3 million`, `1.8 billion`."""
+    if count < 1e6:
+        return f"{count:,.0f}"
+    return f"{count / 1e6:,.3g} million" if count < 1e9 else f"{count / 1e9:,.3g} billion"

@@ -1,0 +1,311 @@
+"""Turns answers into sentences: every word that judges or orders is chosen by the number or verdict beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ablation.analysis.records import Analysis, Answer, Interval, LevelChange, MeasuredMetric, SimpleEffect, Verdict
+from ablation.report.numbers import (
+    count_text,
+    decimals_for,
+    duration_text,
+    level_percent,
+    magnitude,
+    ratio_text,
+    scale_of,
+    unit_of_differences,
+    value_text,
+)
+from ablation.study.design import level_text
+
+_WORDS = {"seconds": ("longer", "shorter")}
+_MOST_NAMED = 3
+
+
+def overview(analysis: Analysis) -> tuple[str, str, str]:
+    """Return three lines that stand alone: what was decided, against what, and whether all runs are there."""
+    return _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+
+
+def headline(answer: Answer) -> str:
+    """Return the beginning of the answer's sentence: what was changed, and the verdict."""
+    changes = " and ".join(change_text(change) for change in answer.changes)
+    on = "" if answer.is_primary else f" ({_noun(answer.metric)})"
+    return f"{changes}{_VERDICT_WORDS[answer.verdict]}{on}"
+
+
+def sentence(answer: Answer) -> str:
+    """Return the answer in words, from its numbers and verdict alone; it begins with its headline."""
+    if answer.verdict is Verdict.INCOMPLETE:
+        parts = [_incomplete(answer)]
+    elif answer.verdict is Verdict.UNSTABLE:
+        parts = [_unstable(answer)]
+    else:
+        parts = [_finding(answer), _size(answer), _growth(answer), _simple(answer), _few_seeds(answer), _next(answer)]
+        parts += [_timing(answer), _cost(answer)]
+    return f"{headline(answer)}: " + " ".join(part for part in parts if part)
+
+
+def change_text(change: LevelChange) -> str:
+    return f"{change.label} {level_text(change.before)} → {level_text(change.after)}"
+
+
+def levels_text(levels: Mapping[str, Any]) -> str:
+    return ", ".join(f"{factor.rpartition('.')[2]}={level_text(level)}" for factor, level in levels.items())
+
+
+def difference_decimals(answer: Answer) -> int:
+    """Return the decimals of everything said of an answer: two digits of its interval, and no false zero."""
+    effect, scale = answer.effect, scale_of(answer.metric.unit)
+    if effect is None:
+        return 2
+    bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
+    half_width = (effect.interval.high - effect.interval.low) / 2 if effect.interval else effect.sd
+    return decimals_for(scale * (half_width or 0.0), [scale * value for value in (effect.mean, *bounds)])
+
+
+def amount(value: float, answer: Answer) -> str:
+    """Return a difference without its sign, with its unit."""
+    unit = answer.metric.unit
+    decimals = max(difference_decimals(answer), decimals_for(None, [scale_of(unit) * value]) if value else 0)
+    return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}"
+
+
+def range_text(interval: Interval, answer: Answer) -> str:
+    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`."""
+    unit, decimals = answer.metric.unit, difference_decimals(answer)
+    low, high = scale_of(unit) * interval.low, scale_of(unit) * interval.high
+    more, less = _WORDS.get(unit, ("higher", "lower"))
+    name = unit_of_differences(unit)
+    if low >= 0:
+        return f"{magnitude(low, decimals)} to {magnitude(high, decimals)} {name} {more}"
+    if high <= 0:
+        return f"{magnitude(high, decimals)} to {magnitude(low, decimals)} {name} {less}"
+    return f"{magnitude(low, decimals)} {name} {less} to {magnitude(high, decimals)} {name} {more}"
+
+
+def rope_text(answer: Answer) -> str:
+    """Return the half-width of the ROPE: `0.5 points`."""
+    unit = answer.metric.unit
+    return f"{scale_of(unit) * (answer.rope or 0.0):.4g} {unit_of_differences(unit)}"
+
+
+def seeds_text(answer: Answer) -> str:
+    """Return how many seeds more: `4 to 35`, or nothing where that was not asked."""
+    needed = answer.seeds_needed
+    if needed is None:
+        return ""
+    if needed.fewest is None:
+        return "more than 10,000"
+    if needed.most is None:
+        return f"{needed.fewest:,} to more than 10,000"
+    return f"{needed.fewest:,} to {needed.most:,}" if needed.fewest != needed.most else f"{needed.fewest:,}"
+
+
+_VERDICT_WORDS = {
+    Verdict.HELPS: " helps",
+    Verdict.HURTS: " hurts",
+    Verdict.BETTER_THAN_SUM: " do better together than the sum of both",
+    Verdict.WORSE_THAN_SUM: " do worse together than the sum of both",
+    Verdict.NO_MEANINGFUL_DIFFERENCE: ", no meaningful difference",
+    Verdict.UNDECIDED: ", undecided",
+    Verdict.INCOMPLETE: ", incomplete",
+    Verdict.UNSTABLE: ", unstable",
+    Verdict.ONE_SEED: ", one seed, no verdict",
+    Verdict.NO_VARIATION: ", the seeds do not vary, no verdict",
+}
+
+
+def _decisions(analysis: Analysis) -> str:
+    answers = analysis.answers
+    decided = [answer for answer in answers if answer.verdict.is_decided]
+    others = [verdict for verdict in Verdict if not verdict.is_decided]
+    counts = [(sum(answer.verdict is verdict for answer in answers), verdict) for verdict in others]
+    named = "; ".join(
+        [
+            *map(headline, decided),
+            *(f"{count}{_VERDICT_WORDS[verdict].lstrip(',')}" for count, verdict in counts if count),
+        ]
+    )
+    rate = level_percent(analysis.alpha)
+    return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
+
+
+def _comparison(analysis: Analysis) -> str:
+    baseline = next(row for row in analysis.variants if row.is_baseline)
+    spread = baseline.spreads.get(analysis.metric.name)
+    if spread is None:
+        return f"Compared with the baseline {analysis.baseline}, which has no finished run."
+    reached = f"a mean {_noun(analysis.metric)} of {value_text(spread.mean, analysis.metric.unit)}"
+    over = f"{spread.n} seed{'s' if spread.n != 1 else ''}"
+    return f"Compared with the baseline {analysis.baseline}, which has {reached} over {over}."
+
+
+def _runs_line(analysis: Analysis) -> str:
+    found = analysis.diagnostics
+    counts = [
+        (sum(run.reason == "failed" for run in found.missing), "failed"),
+        (sum(run.reason != "failed" for run in found.missing), "without a result"),
+        (len(found.diverged), "diverged"),
+        (len(found.collapsed), "collapsed"),
+    ]
+    bad = ", ".join(f"{count} {what}" for count, what in counts if count)
+    planned = f"{analysis.planned_runs} planned runs"
+    runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none diverged or collapsed."
+    if found.equal_seeds:
+        runs += " Some seeds repeat each other in every number: they are no repetitions."
+    number = len(analysis.deviations)
+    return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")
+
+
+def _noun(metric: MeasuredMetric) -> str:
+    return "training time" if metric.unit == "seconds" else metric.label
+
+
+def _word(value: float, metric: MeasuredMetric) -> str:
+    more, less = _WORDS.get(metric.unit, ("higher", "lower"))
+    return more if value > 0 else less
+
+
+def _finding(answer: Answer) -> str:
+    effect = answer.effect
+    assert effect is not None
+    noun = _noun(answer.metric)
+    if effect.mean == 0:
+        found = f"{noun} is the same" if not answer.is_interaction else f"{noun} is exactly the sum of both effects"
+    else:
+        found = f"{noun} is {amount(effect.mean, answer)} {_word(effect.mean, answer.metric)}"
+        found += " than the sum of both effects" if answer.is_interaction else ""
+    if answer.verdict is Verdict.ONE_SEED:
+        return f"{found} in the one seed there is; one run of each variant tells nothing of chance."
+    if answer.verdict is Verdict.NO_VARIATION:
+        return f"{found} in the mean, without an interval. {_no_variation(answer)}"
+    assert effect.interval is not None
+    interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
+    return f"{found} ({interval}), {_wins(answer)}."
+
+
+def _wins(answer: Answer) -> str:
+    assert answer.effect is not None
+    wins = answer.effect.wins
+    ties = f", tied in {wins.ties}" if wins.ties else ""
+    return f"better in {wins.wins} of {wins.n} seeds{ties}"
+
+
+def _no_variation(answer: Answer) -> str:
+    if answer.repeated_seeds:
+        seeds = ", ".join(map(str, answer.repeated_seeds))
+        return f"Seeds {seeds} repeat each other in every number, so they are no repetitions; see what the seed draws."
+    return "The difference is the same in every seed, so nothing says what chance does."
+
+
+def _size(answer: Answer) -> str:
+    effect = answer.effect
+    assert effect is not None
+    if effect.interval is None:
+        return ""
+    if answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE:
+        is_found = effect.interval.low > 0 or effect.interval.high < 0
+        only = "There is a difference, but the" if is_found else "The"
+        return f"{only} whole interval is within ±{rope_text(answer)}, too little to matter."
+    if answer.rope is None:
+        return "No difference that matters is named for this metric, so size is not judged."
+    if answer.is_grown:
+        return ""
+    if answer.verdict is Verdict.UNDECIDED:
+        return f"The interval holds both no difference and differences above the {rope_text(answer)} that matter."
+    if answer.is_meaningful:
+        return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} that matter."
+    return f"Possibly by less than matters: the interval is not all beyond {rope_text(answer)}."
+
+
+def _growth(answer: Answer) -> str:
+    effect = answer.effect
+    if not answer.is_grown or effect is None or effect.e_value is None:
+        return ""
+    beside = "above" if answer.verdict.is_decided else "not above"
+    return (
+        f"Seeds were added after the plan was locked, so the e-value decides, not the interval: {effect.e_value:.3g}, "
+        f"{beside} the {answer.decisive_e_value:,.4g} needed; “no meaningful difference” is not given."
+    )
+
+
+def _simple(answer: Answer) -> str:
+    """Say what the second change of an interaction does at either level of the first."""
+    if not answer.is_interaction or not answer.simple_effects:
+        return ""
+    found = ", ".join(_simple_text(simple, answer) for simple in answer.simple_effects)
+    return f"{change_text(answer.changes[1])} alone: {found}."
+
+
+def _simple_text(simple: SimpleEffect, answer: Answer) -> str:
+    at = f"at {levels_text(simple.at)}"
+    if simple.mean == 0:
+        return f"no change {at}"
+    return f"{amount(simple.mean, answer)} {_word(simple.mean, answer.metric)} {at}"
+
+
+def _few_seeds(answer: Answer) -> str:
+    effect = answer.effect
+    if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
+        return ""
+    return (
+        f"With {effect.n} seeds only a difference of {effect.detectable / effect.sd:.1f} SD "
+        f"({amount(effect.detectable, answer)}) is found in 80 % of repetitions."
+    )
+
+
+def _next(answer: Answer) -> str:
+    seeds = seeds_text(answer)
+    if not seeds:
+        return ""
+    if answer.is_grown:
+        gain = "would bring the e-value there if the difference stays as it is"
+    elif answer.rope is None:
+        gain = "would find a difference of this size in 80 % of repetitions"
+    else:
+        narrow = f"narrow the interval to ±{rope_text(answer)}"
+        gain = f"would {narrow} or find a difference of this size in 80 % of repetitions"
+    time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
+    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''}{time}, {gain}."
+
+
+def _timing(answer: Answer) -> str:
+    if answer.metric.unit != "seconds" or not answer.is_timed_apart:
+        return ""
+    return "The runs were timed on different hosts or devices, which this difference may come from."
+
+
+def _cost(answer: Answer) -> str:
+    cost = answer.cost
+    if cost is None:
+        return ""
+    seconds = f", training time {ratio_text(cost.seconds)}" if cost.seconds is not None else ""
+    return f"Cost: parameters {ratio_text(cost.parameters)}, FLOPs {ratio_text(cost.flops)}{seconds}."
+
+
+def _incomplete(answer: Answer) -> str:
+    missing = answer.missing
+    named = ", ".join(f"{run.variant}/seed-{run.seed} {run.reason}" for run in missing[:_MOST_NAMED])
+    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    besides = f" Besides, {len(answer.instability.runs)} diverged or collapsed." if answer.instability else ""
+    which = "a run it needs has" if len(missing) == 1 else f"{count_text(len(missing))} runs it needs have"
+    return (
+        f"{which} no result ({named}{more}), so no difference is given.{besides} "
+        "Next: the same command trains what is missing."
+    )
+
+
+def _unstable(answer: Answer) -> str:
+    return f"{_rates(answer)}. Means are not compared. Next: see why these runs ended so before comparing the rest."
+
+
+def _rates(answer: Answer) -> str:
+    instability = answer.instability
+    assert instability is not None
+    rates = " and ".join(
+        f"{rate.unstable} of {rate.n} runs with {levels_text(rate.levels)} "
+        f"({100 * rate.share.low:.0f} to {100 * rate.share.high:.0f} %)"
+        for rate in instability.rates
+    )
+    test = f"95 % intervals of the rates; exact sign test over seeds p = {instability.p_value:.2g}"
+    return f"{rates} diverged or collapsed ({test})"

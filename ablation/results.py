@@ -1,0 +1,219 @@
+"""The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number that every finished run has; `meaningful` is the default half-width of its ROPE, where there is one."""
+
+    label: str
+    direction: Direction
+    unit: Literal["fraction", "nats", "seconds"]
+    meaningful: float | None = None
+
+
+METRICS: Mapping[str, Metric] = {
+    "test_accuracy": Metric(label="test accuracy", direction="maximize", unit="fraction", meaningful=0.005),
+    "test_loss": Metric(label="test loss", direction="minimize", unit="nats"),
+    "learning_curve_area": Metric(
+        label="area under the held-out accuracy curve", direction="maximize", unit="fraction", meaningful=0.005
+    ),
+    "final_train_accuracy": Metric(label="training accuracy at the end", direction="maximize", unit="fraction"),
+    "final_train_loss": Metric(label="training loss at the end", direction="minimize", unit="nats"),
+    "generalization_gap": Metric(label="test loss minus training loss", direction="minimize", unit="nats"),
+    "training_seconds": Metric(label="seconds of training", direction="minimize", unit="seconds"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataShape:
+    """What a model needs to know of a data set before any of it is read: image size and class names."""
+
+    channels: int
+    height: int
+    width: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOutline:
+    """What planning needs to know of a data set that is not prepared yet."""
+
+    shape: DataShape
+    train_images: int
+    test_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What is recorded of a prepared data set: its name, the SHA-256 of its content, shape and sizes."""
+
+    name: str
+    digest: str
+    shape: DataShape
+    train_images: int
+    test_images: int
+    largest_class_share: float
+    """Share of the test images that the most frequent class has: the accuracy of always answering it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One leaf module: its dotted name, type, trainable parameters and output shape without the batch."""
+
+    name: str
+    type: str
+    parameters: int
+    output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """The size of a model; `flops` is one image's forward pass, a multiply and an add counted as two."""
+
+    parameters: int
+    flops: int
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """An assignment of levels to factors, and the settings it resolves to.
+
+    `settings` holds the sections data, model and training whole; `configuration` is the part of them that can alter a
+    result (no paths, no settings without effect), which identities are made from.
+    """
+
+    name: str
+    levels: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    is_baseline: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One run (variant × seed) and its identity."""
+
+    identity: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A study before it costs anything, complete: what MLflow keeps of it and the report is made from.
+
+    `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
+    questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since.
+    """
+
+    study: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    summaries: Mapping[str, ModelSummary]
+    runs: tuple[PlannedRun, ...]
+    data: DataFacts
+    locked: Mapping[str, Any]
+    locked_hash: str
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.study["name"])
+
+    @property
+    def baseline(self) -> Variant:
+        return next(variant for variant in self.variants if variant.is_baseline)
+
+    @property
+    def heldout_split(self) -> Literal["validation", "test"]:
+        """The split that the per-epoch curves are drawn on."""
+        return "test" if self.study["data"]["validation"] == "none" else "validation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochMetrics:
+    """What one epoch of training showed.
+
+    `train_loss` and `train_accuracy` are running means over the epoch's batches, in training mode, as Keras shows
+    them; `sample_*` are in evaluation mode on a fixed sample of training images, at the epoch's end; `heldout_*` are
+    on validation, or on test where the study has no validation split. `epoch` counts from 1.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    sample_loss: float
+    sample_accuracy: float
+    heldout_loss: float
+    heldout_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    timestamp_ms: int
+
+
+class Outcome(StrEnum):
+    """How a run ended: with a result (`done`, `diverged`) or without one (`failed`)."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed)."""
+
+    identity: str
+    outcome: Outcome
+    metrics: Mapping[str, float]
+    epochs: int
+    diverged_epoch: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun:
+    """A planned run as the tracker has it, or the lack of it.
+
+    `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
+    empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` gives counts
+    [true class][predicted class] for the splits `train` and `test`, at the measured epoch.
+    """
+
+    planned: PlannedRun
+    run_id: str | None
+    outcome: Outcome | None
+    metrics: Mapping[str, float]
+    curves: Mapping[str, tuple[tuple[int, float], ...]]
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]]
+    device: str = ""
+    host: str = ""
+    error: str | None = None
+    diverged_epoch: int | None = None
+
+
+def epoch_metrics(epoch: EpochMetrics, *, heldout_split: str) -> dict[str, float]:
+    """Return an epoch's metrics by the names they are recorded under, each split named."""
+    return {
+        "train_loss": epoch.train_loss,
+        "train_accuracy": epoch.train_accuracy,
+        "train_sample_loss": epoch.sample_loss,
+        "train_sample_accuracy": epoch.sample_accuracy,
+        f"{heldout_split}_loss": epoch.heldout_loss,
+        f"{heldout_split}_accuracy": epoch.heldout_accuracy,
+        "learning_rate": epoch.learning_rate,
+        "epoch_seconds": epoch.seconds,
+        "images_per_second": epoch.images_per_second,
+    }

@@ -1,0 +1,72 @@
+"""Keeps what a run measured in a folder of its own before anything else gets it.
+
+`metrics.jsonl` grows by a line per epoch, `artifacts/` holds what MLflow shall keep, and `result.json` is written
+last and whole: a folder that has it is a finished run, whatever became of its upload.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.results import EpochMetrics, Outcome, RunResult
+
+EPOCHS = "metrics.jsonl"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The folder of one run, named by its identity."""
+
+    path: Path
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    def begin(self) -> None:
+        """Make the folder empty: what an interrupted run left in it is of no use."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.artifacts.mkdir(parents=True)
+
+    def append_epoch(self, metrics: EpochMetrics) -> None:
+        with (self.path / EPOCHS).open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+
+    def epochs(self) -> tuple[EpochMetrics, ...]:
+        """Return the epochs so far; a last line that is still being written is left out."""
+        try:
+            lines = (self.path / EPOCHS).read_text().split("\n")[:-1]
+        except FileNotFoundError:
+            return ()
+        return tuple(EpochMetrics(**json.loads(line)) for line in lines)
+
+    def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> None:
+        (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
+
+    def finish(self, result: RunResult) -> None:
+        write_whole(self.path / RESULT, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+
+    def result(self) -> RunResult | None:
+        """Return the result of a run that has one: done or diverged; None for any other, and for a damaged file."""
+        try:
+            values = json.loads((self.path / RESULT).read_text())
+            result = RunResult(**{**values, "outcome": Outcome(values["outcome"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return result if result.outcome is not Outcome.FAILED else None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,181 @@
+"""Schedules a study's runs with Optuna: each planned run is one enqueued trial, asked for when there is room.
+
+One coordinator per study does this, so nothing is claimed twice. The tracker remembers; Optuna schedules: where the
+two disagree about a run the tracker is right, and a schedule can be made again from it at any time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from ablation.errors import StorageUnavailable
+from ablation.locks import first_use, sqlite_path
+from ablation.results import Direction, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+
+IDENTITY = "identity"
+OUTCOME = "outcome"
+DISTRIBUTIONS = "distributions"
+MAX_SEED = 10_000
+
+
+class Schedule:
+    """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread."""
+
+    def __init__(self, study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
+        self._study = study
+        self._plan = plan
+        self._finished = finished
+        self._trials: dict[str, Trial] = {}
+
+    def next_run(self) -> PlannedRun | None:
+        """Claim the next run, or return None where all are claimed."""
+        planned = {run.identity: run for run in self._plan.runs}
+        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            trial = self._study.ask(_distributions(self._plan))
+            identity = str(trial.user_attrs.get(IDENTITY))
+            if identity in self._finished:
+                _tell_finished(self._study, trial.number, self._plan, self._finished[identity])
+            elif identity not in planned:
+                self._study.tell(trial, state=TrialState.FAIL)
+            else:
+                self._trials[identity] = trial
+                return planned[identity]
+        return None
+
+    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[EpochMetrics]) -> None:
+        """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
+        trial = self._trials.pop(run.identity)
+        for metrics in epochs:
+            trial.report(metrics.heldout_accuracy, step=metrics.epoch)
+        trial.set_user_attr(OUTCOME, outcome.value)
+        if outcome is Outcome.DONE and value is not None:
+            self._study.tell(trial, value)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def release(self, run: PlannedRun) -> None:
+        """Give a claimed run back, for this execution or a later one to claim."""
+        self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
+        _enqueue(self._study, self._plan, run)
+
+
+def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Schedule:
+    """Open a plan's schedule in Optuna's storage, brought in line with what the tracker has.
+
+    Raises:
+        StorageUnavailable: the storage cannot be opened.
+    """
+    finished = {run.planned.identity: run for run in recorded if run.outcome in (Outcome.DONE, Outcome.DIVERGED)}
+    study = _open_study(_open_storage(url), plan)
+    trials = _latest_trials(study)
+    for run in plan.runs:
+        trial = trials.get(run.identity)
+        if trial is not None and trial.state is TrialState.RUNNING:  # its coordinator is gone: this one holds the lock
+            if run.identity in finished:
+                _tell_finished(study, trial.number, plan, finished[run.identity])
+            else:
+                study.tell(trial.number, state=TrialState.FAIL)
+                _enqueue(study, plan, run)
+        elif run.identity in finished:
+            if trial is None:
+                study.add_trial(_finished_trial(plan, finished[run.identity]))
+        elif trial is None or trial.state is not TrialState.WAITING:
+            _enqueue(study, plan, run)
+    return Schedule(study, plan, finished)
+
+
+def default_storage(state_folder: Path) -> str:
+    return f"sqlite:///{state_folder.resolve() / 'optuna.db'}"
+
+
+def _open_storage(url: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = {"connect_args": {"timeout": 60}} if sqlite_path(url) is not None else None
+    try:
+        with first_use(url):
+            return RDBStorage(url, engine_kwargs=options)
+    except Exception as error:  # SQLAlchemy's drivers raise what they like; every kind means the same to the user
+        raise StorageUnavailable(url, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
+    """Load the plan's Optuna study; one whose factors or levels have since changed is made anew.
+
+    Optuna refuses levels added to a categorical parameter, and the finished runs are added again from the tracker.
+    """
+    direction: Direction = plan.locked["metric"]["direction"]
+    wanted = {name: repr(distribution) for name, distribution in _distributions(plan).items()}
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=plan.name, direction=direction, sampler=optuna.samplers.RandomSampler(seed=0)
+        )
+    except DuplicatedStudyError:
+        study = optuna.load_study(storage=storage, study_name=plan.name, sampler=optuna.samplers.RandomSampler(seed=0))
+        if study.user_attrs.get(DISTRIBUTIONS) not in (wanted, None):
+            optuna.delete_study(study_name=plan.name, storage=storage)
+            return _open_study(storage, plan)
+    study.set_user_attr(DISTRIBUTIONS, wanted)
+    return study
+
+
+def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    """Return the parameters of a trial: each factor by its path, and the seed."""
+    factors: Mapping[str, Sequence[Any]] = plan.study["factors"]
+    categories = {
+        path: CategoricalDistribution([_choice(level) for level in levels]) for path, levels in factors.items()
+    }
+    return {**categories, "seed": IntDistribution(0, MAX_SEED)}
+
+
+def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:
+    levels = next(variant.levels for variant in plan.variants if variant.name == run.variant)
+    return {**{path: _choice(level) for path, level in levels.items()}, "seed": run.seed}
+
+
+def _choice(level: Any) -> Any:
+    return "-".join(map(str, level)) if isinstance(level, list | tuple) else level
+
+
+def _latest_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
+    return {
+        trial.user_attrs[IDENTITY]: trial for trial in study.get_trials(deepcopy=False) if IDENTITY in trial.user_attrs
+    }
+
+
+def _tell_finished(study: optuna.Study, number: int, plan: Plan, recorded: RecordedRun) -> None:
+    value = _value(plan, recorded)
+    if value is None:
+        study.tell(number, state=TrialState.FAIL)
+    else:
+        study.tell(number, value)
+
+
+def _enqueue(study: optuna.Study, plan: Plan, run: PlannedRun) -> None:
+    study.enqueue_trial(_parameters(plan, run), user_attrs={IDENTITY: run.identity})
+
+
+def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:
+    value = _value(plan, recorded)
+    outcome = recorded.outcome.value if recorded.outcome else None
+    return create_trial(
+        state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+        value=value,
+        params=_parameters(plan, recorded.planned),
+        distributions=_distributions(plan),
+        user_attrs={IDENTITY: recorded.planned.identity, OUTCOME: outcome},
+        intermediate_values=dict(_curve(plan, recorded)),
+    )
+
+
+def _curve(plan: Plan, recorded: RecordedRun) -> Iterator[tuple[int, float]]:
+    yield from recorded.curves.get(f"{plan.heldout_split}_accuracy", ())
+
+
+def _value(plan: Plan, recorded: RecordedRun) -> float | None:
+    return recorded.metrics.get(plan.locked["metric"]["name"]) if recorded.outcome is Outcome.DONE else None

@@ -1,0 +1,24 @@
+"""Remembers studies and runs: what a tracker does, whichever one it is."""
+
+from ablation.tracking.interface import StudyRecord, Tracker
+from ablation.tracking.memory import MemoryTracker
+
+__all__ = ["MemoryTracker", "StudyRecord", "Tracker", "open_mlflow"]
+
+
+def open_mlflow(
+    tracking_uri: str | None = None,
+    *,
+    launch_run_id: str | None = None,
+    experiment_id: str | None = None,
+    experiment_name: str | None = None,
+) -> Tracker:
+    """Return the tracker of an MLflow store; see MlflowTracker. It costs MLflow's import, which is why it waits."""
+    from ablation.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker.at(
+        tracking_uri,
+        launch_run_id=launch_run_id,
+        experiment_id=experiment_id,
+        experiment_name=experiment_name,
+    )

@@ -1,0 +1,75 @@
+"""What a tracker is: the one place that remembers a study and its runs, and from which alone a report is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ablation.results import EpochMetrics, Plan, PlannedRun, RecordedRun, RunResult
+
+StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """A study as its tracker knows it; `study_run_id` is the one run that stands for the whole study."""
+
+    study_run_id: str
+    experiment_id: str
+    plan: Plan
+    status: StudyStatus
+
+
+class Tracker(Protocol):
+    """Remembers studies and runs.
+
+    A tracker may be copied to a worker process by pickling, and used by one thread of each process at a time. What it
+    returned before is not changed by later calls. Every method but the constructor may raise TrackingUnavailable.
+    """
+
+    def find_study(self, name: str) -> StudyRecord | None:
+        """Return the study of that name, or None; nothing is created."""
+        ...
+
+    def study_names(self) -> tuple[str, ...]:
+        """Return the names of all recorded studies, sorted; nothing is created."""
+        ...
+
+    def open_study(self, plan: Plan) -> StudyRecord:
+        """Make or take the study run of the plan's study, keep the plan in it, and mark it RUNNING."""
+        ...
+
+    def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
+        """Return one record per planned run, in plan order; without details, curves and confusion are empty."""
+        ...
+
+    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
+        """Begin the record of a run and return its ID; what an earlier, unfinished try left behind is removed.
+
+        `provenance` says where the run comes from: commit, versions, device, host.
+        """
+        ...
+
+    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+        """Record epochs; recording the same again changes nothing."""
+        ...
+
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+        """Record how a run ended, its final metrics and the files of a folder; it cannot be changed afterwards."""
+        ...
+
+    def abandon_run(self, run_id: str) -> None:
+        """Mark a run as ended without a result, because its execution was interrupted."""
+        ...
+
+    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+        """Keep the files of a report, and a short text in markdown, with the study run."""
+        ...
+
+    def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
+        """Mark how an execution of the study ended."""
+        ...
+
+    def links(self, record: StudyRecord, /) -> tuple[tuple[str, str], ...]:
+        """Return (label, address or command) pairs that lead a person to the study."""
+        ...

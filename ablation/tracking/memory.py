@@ -1,0 +1,109 @@
+"""A tracker that keeps everything in memory: the dry run, and the tests' fake."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun, RunResult, epoch_metrics
+from ablation.tracking.interface import StudyRecord, StudyStatus
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    planned: PlannedRun
+    study: str
+    provenance: Mapping[str, str]
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    result: RunResult | None = None
+    confusion: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+
+class MemoryTracker:
+    """Remembers as long as it lives; its runs are trained in this process."""
+
+    def __init__(self) -> None:
+        self._studies: dict[str, StudyRecord] = {}
+        self._runs: dict[str, _Run] = {}
+        self._begun = 0
+        self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
+        """By study: the names of the report's files, and its summary."""
+
+    def find_study(self, name: str) -> StudyRecord | None:
+        return self._studies.get(name)
+
+    def study_names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._studies))
+
+    def open_study(self, plan: Plan) -> StudyRecord:
+        record = StudyRecord(study_run_id=f"study-{plan.name}", experiment_id=plan.name, plan=plan, status="RUNNING")
+        self._studies[plan.name] = record
+        return record
+
+    def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
+        by_identity = {
+            run.planned.identity: run_id for run_id, run in self._runs.items() if run.study == record.plan.name
+        }
+        return tuple(
+            self._recorded(planned, by_identity.get(planned.identity), with_details=with_details)
+            for planned in record.plan.runs
+        )
+
+    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
+        name = record.plan.name
+        for run_id in [
+            run_id
+            for run_id, run in self._runs.items()
+            if run.study == name and run.planned.identity == planned.identity
+        ]:
+            del self._runs[run_id]
+        self._begun += 1
+        run_id = f"run-{self._begun}"
+        self._runs[run_id] = _Run(planned=planned, study=name, provenance=provenance)
+        return run_id
+
+    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+        for epoch in epochs:
+            for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items():
+                self._runs[run_id].curves.setdefault(name, {})[epoch.epoch] = value
+
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+        self._runs[run_id].result = result
+        if artifacts is not None and (artifacts / "confusion.json").exists():
+            matrices = json.loads((artifacts / "confusion.json").read_text())
+            self._runs[run_id].confusion = {
+                split: tuple(tuple(row) for row in rows) for split, rows in matrices.items()
+            }
+
+    def abandon_run(self, run_id: str) -> None:
+        del self._runs[run_id]
+
+    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+        files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+        self.reports[record.plan.name] = (files, summary)
+
+    def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
+        self._studies[record.plan.name] = StudyRecord(
+            study_run_id=record.study_run_id, experiment_id=record.experiment_id, plan=record.plan, status=status
+        )
+
+    def links(self, _record: StudyRecord) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def _recorded(self, planned: PlannedRun, run_id: str | None, *, with_details: bool) -> RecordedRun:
+        run = self._runs[run_id] if run_id is not None else None
+        result = run.result if run is not None else None
+        if run is None or result is None:
+            return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
+        return RecordedRun(
+            planned=planned,
+            run_id=run_id,
+            outcome=Outcome(result.outcome),
+            metrics=dict(result.metrics),
+            curves={name: tuple(sorted(values.items())) for name, values in run.curves.items()} if with_details else {},
+            confusion=run.confusion if with_details else {},
+            device=run.provenance.get("device", ""),
+            host=run.provenance.get("host", ""),
+            error=result.error,
+            diverged_epoch=result.diverged_epoch,
+        )

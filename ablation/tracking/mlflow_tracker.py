@@ -1,0 +1,427 @@
+"""Remembers studies in MLflow: one study run per study, a child run per planned run, found by their tags.
+
+Runs are always named by their IDs, never through MLflow's active run: a worker that adopted MLFLOW_RUN_ID would write
+into the study run.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from ablation.errors import AblationError, TrackingUnavailable
+from ablation.locks import first_use, sqlite_path
+from ablation.lookup import flatten
+from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun, RunResult, epoch_metrics
+from ablation.study.document import plan_from_json, plan_to_json
+from ablation.tracking.interface import StudyRecord, StudyStatus
+from ablation.tracking.saved_view import VIEW_KEY, saved_view
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+PLAN_FILE = "plan.json"
+CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
+MAX_TAG = 5_000
+MAX_NOTE = 8_000
+PAGE = 1_000
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowTracker:
+    """An MLflow store: a database file, or a server.
+
+    `launch_run_id` is the run that `mlflow run` made for this execution: it becomes the study run where the study has
+    none in that experiment, else it links to it. A study is looked for in the chosen experiment, where one is chosen,
+    else in all of them. Pickled, it takes only its settings along; each process has its own client.
+    """
+
+    tracking_uri: str
+    launch_run_id: str | None = None
+    experiment_id: str | None = None
+    experiment_name: str | None = None
+
+    @classmethod
+    def at(
+        cls,
+        tracking_uri: str | None,
+        *,
+        launch_run_id: str | None,
+        experiment_id: str | None,
+        experiment_name: str | None,
+    ) -> "MlflowTracker":
+        """Return the tracker of a store; a relative sqlite file is taken from the working directory."""
+        uri = tracking_uri or DEFAULT_URI
+        path = sqlite_path(uri)
+        if path is not None:
+            uri = f"sqlite:///{path.resolve()}"
+        return cls(
+            tracking_uri=uri,
+            launch_run_id=launch_run_id,
+            experiment_id=experiment_id,
+            experiment_name=experiment_name,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    def find_study(self, name: str) -> StudyRecord | None:
+        if not self._store_exists():
+            return None
+        with self._explained():
+            run = self._find_study_run(name, self._chosen_experiments())
+            return self._record(run) if run is not None else None
+
+    def study_names(self) -> tuple[str, ...]:
+        if not self._store_exists():
+            return ()
+        with self._explained():
+            runs = self._search(self._all_experiments(), "tags.`ablation.kind` = 'study'")
+            return tuple(sorted({run.data.tags["ablation.study"] for run in runs}))
+
+    def open_study(self, plan: Plan) -> StudyRecord:
+        with self._explained():
+            run = self._find_study_run(plan.name, self._chosen_experiments())
+            if run is None:
+                run = self._adopt_launch_run(plan) if self.launch_run_id else self._create_study_run(plan)
+            elif self.launch_run_id and run.info.run_id != self.launch_run_id:
+                self._link_launch_run(plan, run)
+            run_id = run.info.run_id
+            self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
+            self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
+            self._client.update_run(run_id, status="RUNNING")
+            self._rename_grown(run, plan)
+            self._write_view(run.info.experiment_id, plan)
+            return StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
+
+    def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
+        with self._explained():
+            runs = {run.data.tags.get("ablation.identity", ""): run for run in self._children(record)}
+            return tuple(
+                self._recorded(planned, runs.get(planned.identity), record.plan, with_details=with_details)
+                for planned in record.plan.runs
+            )
+
+    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
+        plan = record.plan
+        variant = next(variant for variant in plan.variants if variant.name == planned.variant)
+        with self._explained():
+            for run in self._children(record, f"tags.`ablation.identity` = '{planned.identity}'"):
+                self._client.delete_run(run.info.run_id)
+            run = self._client.create_run(
+                record.experiment_id,
+                run_name=planned.name,
+                tags={
+                    "mlflow.parentRunId": record.study_run_id,
+                    "mlflow.source.name": "ablation study",
+                    "ablation.kind": "run",
+                    "ablation.study": plan.name,
+                    "ablation.variant": planned.variant,
+                    "ablation.seed": str(planned.seed),
+                    "ablation.identity": planned.identity,
+                    "ablation.locked_hash": plan.locked_hash,
+                    **{_provenance_tag(name): value for name, value in provenance.items()},
+                },
+            )
+            run_id = str(run.info.run_id)
+            configuration = {"seed": planned.seed, **dict(flatten(variant.configuration)), **variant.levels}
+            size = plan.summaries[variant.name]
+            parameters = {**configuration, "parameters": size.parameters, "flops": size.flops}
+            self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+            self._client.log_inputs(run_id, [_dataset_input(plan)])
+            return run_id
+
+    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+        metrics = [
+            Metric(name, value, epoch.timestamp_ms, epoch.epoch)
+            for epoch in epochs
+            for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items()
+            if math.isfinite(value)
+        ]
+        with self._explained():
+            for start in range(0, len(metrics), PAGE):
+                self._client.log_batch(run_id, metrics=metrics[start : start + PAGE])
+
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+        now = time.time_ns() // 1_000_000
+        tags = {
+            "ablation.outcome": result.outcome.value,
+            "ablation.diverged_epoch": result.diverged_epoch,
+            "ablation.error": result.error and result.error[-MAX_TAG:],
+        }
+        with self._explained():
+            known = self._client.get_run(run_id).data.metrics  # the last epoch's are there already
+            self._client.log_batch(
+                run_id,
+                metrics=[
+                    Metric(name, value, now, result.epochs)
+                    for name, value in result.metrics.items()
+                    if known.get(name) != value
+                ],
+            )
+            if artifacts is not None:
+                self._client.log_artifacts(run_id, str(artifacts))
+            if result.error is not None:
+                self._client.log_text(run_id, result.error, "traceback.txt")
+            self._tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
+            self._client.set_terminated(run_id, "FAILED" if result.outcome is Outcome.FAILED else "FINISHED")
+
+    def abandon_run(self, run_id: str) -> None:
+        with self._explained():
+            self._client.set_terminated(run_id, "KILLED")
+
+    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+        with self._explained():
+            for run_id in dict.fromkeys([record.study_run_id, self.launch_run_id or record.study_run_id]):
+                self._client.log_artifacts(run_id, str(folder))
+                self._tag(run_id, {"mlflow.note.content": summary[:MAX_NOTE]})
+
+    def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
+        with self._explained():
+            self._client.set_terminated(record.study_run_id, status)
+
+    def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
+        path = f"/#/experiments/{record.experiment_id}/runs"
+        query = f"?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
+        study = f"{path}/{record.study_run_id}?workflowType=machine_learning"
+        if self.tracking_uri.startswith("http"):
+            base = self.tracking_uri.rstrip("/")
+            return (("runs", f"{base}{path}{query}"), ("study run", f"{base}{study}"))
+        base = "http://127.0.0.1:5000"
+        return (
+            ("start MLflow's UI", f"mlflow ui --backend-store-uri {self.tracking_uri}"),
+            ("runs", f"{base}{path}{query}"),
+            ("study run", f"{base}{study}"),
+        )
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        _check_reachable(self.tracking_uri)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        with first_use(self.tracking_uri):
+            client = MlflowClient(tracking_uri=self.tracking_uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, AblationError):
+                raise
+            raise TrackingUnavailable(self.tracking_uri, str(error).strip().split("\n")[0]) from error
+
+    def _store_exists(self) -> bool:
+        """Whether there is anything to read: MLflow's client would create a missing database file."""
+        path = sqlite_path(self.tracking_uri)
+        return path is None or path.exists()
+
+    def _chosen_experiments(self) -> list[str]:
+        """Return the experiment that was chosen from outside, or all of them."""
+        if self.experiment_id is not None:
+            return [self.experiment_id]
+        if self.experiment_name is not None:
+            experiment = self._client.get_experiment_by_name(self.experiment_name)
+            return [experiment.experiment_id] if experiment is not None else []
+        return self._all_experiments()
+
+    def _all_experiments(self) -> list[str]:
+        found: list[str] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_experiments(max_results=PAGE, page_token=token)
+            found += [experiment.experiment_id for experiment in page]
+            token = page.token
+            if not token:
+                return found
+
+    def _search(self, experiment_ids: list[str], query: str) -> Iterator[Run]:
+        token: str | None = None
+        while experiment_ids:
+            page = self._client.search_runs(
+                experiment_ids, query, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _find_study_run(self, name: str, experiment_ids: list[str]) -> Run | None:
+        """Return the study run of that name, the latest where several experiments have one."""
+        escaped = name.replace("'", "\\'")
+        query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = '{escaped}'"
+        runs = list(self._search(experiment_ids, query))
+        return max(runs, key=lambda run: run.info.start_time) if runs else None
+
+    def _record(self, run: Run) -> StudyRecord | None:
+        try:
+            plan = plan_from_json(self._artifact_text(run.info.run_id, PLAN_FILE))
+        except (MlflowException, OSError, ValueError):
+            return None
+        return StudyRecord(
+            study_run_id=run.info.run_id,
+            experiment_id=run.info.experiment_id,
+            plan=plan,
+            status=cast("StudyStatus", run.info.status),
+        )
+
+    def _artifact_text(self, run_id: str, path: str) -> str:
+        """Return the text of an artifact."""
+        with TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, path, folder)).read_text()
+
+    def _study_tags(self, plan: Plan) -> dict[str, str]:
+        return {"ablation.kind": "study", "ablation.study": plan.name}
+
+    def _create_study_run(self, plan: Plan) -> Run:
+        experiment_id = self._experiment_for(plan)
+        return self._client.create_run(experiment_id, run_name=plan.name, tags=self._study_tags(plan))
+
+    def _experiment_for(self, plan: Plan) -> str:
+        if self.experiment_id is not None:
+            return self.experiment_id
+        name = self.experiment_name or plan.name
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(self._client.create_experiment(name))
+            except MlflowException:  # another process may have made it since
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            message = f"the experiment {name!r} is in MLflow's trash; restore it there, or use --name NEW"
+            raise AblationError(message)
+        return str(experiment.experiment_id)
+
+    def _adopt_launch_run(self, plan: Plan) -> Run:
+        """Make the run that `mlflow run` created the study run."""
+        assert self.launch_run_id is not None
+        self._tag(self.launch_run_id, self._study_tags(plan))
+        self._client.update_run(self.launch_run_id, name=plan.name)
+        return self._client.get_run(self.launch_run_id)
+
+    def _link_launch_run(self, plan: Plan, study_run: Run) -> None:
+        assert self.launch_run_id is not None
+        self._tag(
+            self.launch_run_id,
+            {
+                "ablation.kind": "launch",
+                "ablation.study": plan.name,
+                "ablation.study_run": study_run.info.run_id,
+            },
+        )
+        self._client.update_run(self.launch_run_id, name=f"{plan.name} (again)")
+
+    def _rename_grown(self, study_run: Run, plan: Plan) -> None:
+        """Give runs the variant's present name: it changes when a factor is added to the study."""
+        planned = {run.identity: run for run in plan.runs}
+        query = f"tags.`mlflow.parentRunId` = '{study_run.info.run_id}'"
+        for run in self._search([study_run.info.experiment_id], query):
+            now = planned.get(run.data.tags.get("ablation.identity", ""))
+            if now is not None and run.data.tags.get("ablation.variant") != now.variant:
+                self._tag(run.info.run_id, {"ablation.variant": now.variant})
+                self._client.update_run(run.info.run_id, name=now.name)
+
+    def _write_view(self, experiment_id: str, plan: Plan) -> None:
+        for key, value in saved_view(plan).items():
+            self._client.set_experiment_tag(experiment_id, key, value)
+
+    def _children(self, record: StudyRecord, query: str = "") -> list[Run]:
+        whole = f"tags.`mlflow.parentRunId` = '{record.study_run_id}'" + (f" and {query}" if query else "")
+        return list(self._search([record.experiment_id], whole))
+
+    def _recorded(self, planned: PlannedRun, run: Run | None, plan: Plan, *, with_details: bool) -> RecordedRun:
+        outcome = _outcome(run)
+        if run is None or outcome is None:
+            run_id = run.info.run_id if run is not None else None
+            return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
+        tags = run.data.tags
+        has_details = with_details and outcome is not Outcome.FAILED
+        diverged_epoch = tags.get("ablation.diverged_epoch")
+        return RecordedRun(
+            planned=planned,
+            run_id=run.info.run_id,
+            outcome=outcome,
+            metrics=dict(run.data.metrics) if outcome is Outcome.DONE else {},
+            curves=self._curves(run.info.run_id, plan) if has_details else {},
+            confusion=self._confusion(run.info.run_id) if has_details and outcome is Outcome.DONE else {},
+            device=tags.get("ablation.device", ""),
+            host=tags.get("ablation.host", ""),
+            error=tags.get("ablation.error"),
+            diverged_epoch=int(diverged_epoch) if diverged_epoch is not None else None,
+        )
+
+    def _curves(self, run_id: str, plan: Plan) -> dict[str, tuple[tuple[int, float], ...]]:
+        names = (*CURVES, f"{plan.heldout_split}_loss", f"{plan.heldout_split}_accuracy")
+        return {
+            name: tuple(
+                sorted({entry.step: entry.value for entry in self._client.get_metric_history(run_id, name)}.items())
+            )
+            for name in names
+        }
+
+    def _confusion(self, run_id: str) -> dict[str, tuple[tuple[int, ...], ...]]:
+        try:
+            matrices = json.loads(self._artifact_text(run_id, "confusion.json"))
+        except (MlflowException, OSError, ValueError):
+            return {}
+        return {split: tuple(tuple(row) for row in rows) for split, rows in matrices.items()}
+
+    def _tag(self, run_id: str, tags: dict[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _outcome(run: Run | None) -> Outcome | None:
+    """Return how a run ended; one whose record is not complete has not ended."""
+    if run is None or run.info.status not in ("FINISHED", "FAILED"):
+        return None
+    value = run.data.tags.get("ablation.outcome")
+    return Outcome(value) if value in set(Outcome) else None
+
+
+def _provenance_tag(name: str) -> str:
+    return name if name.startswith("mlflow.") else f"ablation.{name}"
+
+
+def _dataset_input(plan: Plan) -> DatasetInput:
+    data = plan.data
+    dataset = Dataset(
+        name=data.name,
+        digest=data.digest[:32],
+        source_type="ablation",
+        source=json.dumps({"name": data.name, "digest": data.digest}),
+        profile=json.dumps({"train_images": data.train_images, "test_images": data.test_images}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training and test")])
+
+
+def _check_reachable(tracking_uri: str) -> None:
+    """Fail soon where there is no server: MLflow itself would try for minutes."""
+    if not tracking_uri.startswith("http"):
+        return
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=CONNECT_TIMEOUT_S):  # noqa: S310 - http(s) only, checked above
+            return
+    except urllib.error.HTTPError:
+        return
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingUnavailable(tracking_uri, f"no answer ({reason})") from None

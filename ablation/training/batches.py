@@ -1,0 +1,126 @@
+"""Turns a data set that lies on the device as one uint8 tensor into shuffled, augmented, standardized batches.
+
+Shuffling and augmentation are gathers with per-sample parameters, drawn once per epoch on the CPU, so that a seed
+gives the same batches on every device. Images stay channels-last from storage to the first convolution.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablation.streams import Purpose, stream_seed
+
+CROP_PIXELS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """A run's data on its device.
+
+    `images` and `test_images` are uint8 (N, H, W, C), labels int64 (N,); `train`, `validation` and `sample` are int64
+    indices into `images`; `mean` and `deviation` are per channel (C,), in units of 0..255.
+    """
+
+    images: Tensor
+    labels: Tensor
+    train: Tensor
+    validation: Tensor | None
+    sample: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """An epoch's augmentation, one row per image in training order; None where that part is off."""
+
+    flips: Tensor | None
+    """bool (N,): mirror this image."""
+    shifts: Tensor | None
+    """int64 (N, 2): rows and columns, each in -4..4, to move this image by; what moves in is reflected."""
+
+
+def training_batches(
+    data: TrainingData, *, batch_size: int, augmentation: str, study_seed: int, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch's batches: standardized images (B, C, H, W), channels-last, and labels (B,).
+
+    The order depends on the study's seed, the seed index and the epoch alone. The last batch is what is left over; a
+    single left-over image joins the batch before it, as batch normalization cannot train on one.
+    """
+    count = len(data.train)
+    device = data.images.device
+    order = torch.randperm(count, generator=_generator(Purpose.ORDER, study_seed, seed, epoch)).to(device)
+    drawn = _draw_augmentation(
+        augmentation, count, _generator(Purpose.AUGMENTATION, study_seed, seed, epoch), device=device
+    )
+    for start, stop in batch_bounds(count, batch_size):
+        positions = order[start:stop]
+        indices = data.train[positions]
+        images = _gather(data.images, indices, drawn, positions)
+        yield _standardized(images, data), data.labels[indices]
+
+
+def evaluation_batches(
+    images: Tensor, indices: Tensor | None, data: TrainingData, *, batch_size: int = 500
+) -> Iterator[Tensor]:
+    """Yield standardized images (B, C, H, W) in the order of `indices`, or of the images themselves."""
+    count = len(images) if indices is None else len(indices)
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
+        batch = images[start:stop] if indices is None else images.index_select(0, indices[start:stop])
+        yield _standardized(batch, data)
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Return the (start, stop) of each batch; a last batch of one is joined to the one before."""
+    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+        bounds[-2:] = [(bounds[-2][0], count)]
+    return bounds
+
+
+def _generator(purpose: Purpose, study_seed: int, *indices: int) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(study_seed, purpose, *indices))
+
+
+def _draw_augmentation(kind: str, count: int, generator: torch.Generator, *, device: torch.device) -> Augmentation:
+    """Draw both parts whatever the kind, so that `flip` and `crop-flip` mirror the same images."""
+    flips = torch.rand(count, generator=generator) < 0.5
+    shifts = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (count, 2), generator=generator)
+    return Augmentation(
+        flips=flips.to(device) if kind in ("flip", "crop-flip") else None,
+        shifts=shifts.to(device) if kind in ("crop", "crop-flip") else None,
+    )
+
+
+def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positions: Tensor) -> Tensor:
+    """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn."""
+    if augmentation.flips is None and augmentation.shifts is None:
+        return images.index_select(0, indices)
+    _, height, width, _ = images.shape
+    rows = torch.arange(height, device=images.device).expand(len(indices), height)
+    columns = torch.arange(width, device=images.device).expand(len(indices), width)
+    if augmentation.flips is not None:
+        mirrored = augmentation.flips[positions].unsqueeze(1)
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    if augmentation.shifts is not None:
+        shifts = augmentation.shifts[positions]
+        rows = _reflected(rows + shifts[:, :1], height)
+        columns = _reflected(columns + shifts[:, 1:], width)
+    return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Fold positions outside 0..size-1 back in, the border pixel not repeated."""
+    last = size - 1
+    return last - (last - positions.abs()).abs()
+
+
+def _standardized(images: Tensor, data: TrainingData) -> Tensor:
+    floats = images.permute(0, 3, 1, 2).float()  # (B, C, H, W), channels-last in memory
+    return floats.sub_(data.mean[:, None, None]).div_(data.deviation[:, None, None])

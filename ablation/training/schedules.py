@@ -1,0 +1,29 @@
+"""Gives the learning rate of each training step."""
+
+import math
+
+ONE_CYCLE_RISE = 0.3
+ONE_CYCLE_START = 25.0
+ONE_CYCLE_END = 1e4
+
+
+def learning_rate_at(step: int, total_steps: int, *, schedule: str, peak: float) -> float:
+    """Return the learning rate of step `step`, counted from 0.
+
+    cosine falls from the peak to 0 (Loshchilov & Hutter 2017, without restarts); one-cycle rises from peak/25 over
+    the first 30 % of the steps and falls to peak/250,000, both along a cosine (Smith & Topin 2018, as
+    torch.optim.lr_scheduler.OneCycleLR does it).
+    """
+    if schedule == "cosine":
+        return _cosine(peak, 0.0, step / total_steps)
+    if schedule == "one-cycle":
+        start = peak / ONE_CYCLE_START
+        top = ONE_CYCLE_RISE * total_steps - 1
+        if step <= top:
+            return _cosine(start, peak, step / top)
+        return _cosine(peak, start / ONE_CYCLE_END, (step - top) / (total_steps - 1 - top))
+    return peak
+
+
+def _cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) / 2 * (1 + math.cos(math.pi * share))

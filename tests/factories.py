@@ -1,0 +1,213 @@
+"""Builds small plans and recorded runs for tests, without a study file and without training."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ablation.results import (
+    DataFacts,
+    DataShape,
+    Layer,
+    ModelSummary,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    Variant,
+)
+from ablation.study.design import variant_name
+from ablation.study.identity import locked_hash, run_identity
+
+FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (2, 3), "model.normalization": ("none", "batch")}
+DIGEST = hashlib.sha256(b"a data set").hexdigest()
+CLASSES = ("zero", "one", "two", "three")
+LARGEST_CLASS_SHARE = 0.28
+Accuracy = Callable[[Variant, int], float]
+
+
+def make_plan(
+    *,
+    name: str = "quick",
+    description: str = "",
+    factors: Mapping[str, Sequence[Any]] = FACTORS,
+    baseline: Mapping[str, Any] | None = None,
+    seeds: int = 5,
+    locked_seeds: int | None = None,
+    metric: Mapping[str, Any] | None = None,
+    questions: Sequence[Mapping[str, Any]] | None = None,
+    alpha: float = 0.05,
+    validation: float | str = "none",
+    classes: tuple[str, ...] = CLASSES,
+    deviations: tuple[str, ...] = (),
+) -> Plan:
+    """Make the plan of a factorial study; the baseline has each factor's first level unless `baseline` says otherwise.
+
+    `questions` default to one per factor, `metric` to test accuracy with a ROPE of 0.005.
+    """
+    baseline_levels = baseline or {factor: levels[0] for factor, levels in factors.items()}
+    assignments = [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
+    ordered = sorted(assignments, key=lambda levels: levels != baseline_levels)
+    variants = tuple(
+        _variant(levels, validation=validation, is_baseline=levels == baseline_levels) for levels in ordered
+    )
+    study = {
+        "name": name,
+        "description": description,
+        "data": {"name": "digits", "validation": validation},
+        "model": {"name": "cnn"},
+        "training": {"epochs": 4},
+        "factors": {factor: list(levels) for factor, levels in factors.items()},
+        "seeds": seeds,
+    }
+    locked = {
+        "seeds": seeds if locked_seeds is None else locked_seeds,
+        "metric": dict(metric or {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.005}),
+        "questions": [
+            {"effect": None, "interaction": None, "on": None, "meaningful": None, **question}
+            for question in (questions or [{"effect": factor} for factor in factors])
+        ],
+        "alpha": alpha,
+        "collapse_margin": 0.02,
+    }
+    return Plan(
+        study=study,
+        variants=variants,
+        summaries={variant.name: _summary(index) for index, variant in enumerate(variants)},
+        runs=tuple(
+            PlannedRun(
+                identity=run_identity(variant.configuration, data_digest=DIGEST, seed=seed),
+                variant=variant.name,
+                seed=seed,
+            )
+            for seed in range(seeds)
+            for variant in variants
+        ),
+        data=DataFacts(
+            name="digits",
+            digest=DIGEST,
+            shape=DataShape(channels=1, height=8, width=8, classes=classes),
+            train_images=1437,
+            test_images=360,
+            largest_class_share=LARGEST_CLASS_SHARE,
+        ),
+        locked=locked,
+        locked_hash=locked_hash(locked),
+        deviations=deviations,
+    )
+
+
+def noisy_accuracy(variant: Variant, seed: int) -> float:
+    """Return an accuracy near 0.8, better with batch norm, the same at every call."""
+    gain = 0.03 if "batch" in variant.levels.values() else 0.0
+    return 0.8 + gain + 0.004 * float(_noise(variant.name, seed).standard_normal())
+
+
+def make_runs(
+    plan: Plan,
+    *,
+    accuracy: Accuracy = noisy_accuracy,
+    outcomes: Mapping[tuple[str, int], Outcome | None] | None = None,
+    device: str = "cpu",
+    host: str = "bench",
+) -> list[RecordedRun]:
+    """Record every planned run as done with this test accuracy, but for the outcomes given by (variant, seed)."""
+    variants = {variant.name: variant for variant in plan.variants}
+    made = []
+    for planned in plan.runs:
+        outcome = (outcomes or {}).get((planned.variant, planned.seed), Outcome.DONE)
+        value = accuracy(variants[planned.variant], planned.seed)
+        made.append(_run(plan, planned, outcome, value, device=device, host=host))
+    return made
+
+
+def _variant(levels: Mapping[str, Any], *, validation: float | str, is_baseline: bool) -> Variant:
+    settings = {"data": {"name": "digits", "validation": validation}, "model": {"name": "cnn"}, "levels": dict(levels)}
+    return Variant(
+        name=variant_name(levels, list(levels)),
+        levels=dict(levels),
+        settings=settings,
+        configuration=settings,
+        is_baseline=is_baseline,
+    )
+
+
+def _summary(index: int) -> ModelSummary:
+    layers = [
+        Layer(name="blocks.block1.convolution", type="Conv2d", parameters=80, output_shape=(8, 8, 8)),
+        *(
+            Layer(name=f"blocks.block{block}.convolution", type="Conv2d", parameters=1168, output_shape=(16, 2, 2))
+            for block in range(2, 2 + index)
+        ),
+        Layer(name="dense.output", type="Linear", parameters=330, output_shape=(10,)),
+    ]
+    parameters = sum(layer.parameters for layer in layers)
+    return ModelSummary(parameters=parameters, flops=40 * parameters, layers=tuple(layers))
+
+
+def _run(
+    plan: Plan, planned: PlannedRun, outcome: Outcome | None, accuracy: float, *, device: str, host: str
+) -> RecordedRun:
+    if outcome is None:
+        return RecordedRun(planned=planned, run_id=None, outcome=None, metrics={}, curves={}, confusion={})
+    is_done = outcome is Outcome.DONE
+    return RecordedRun(
+        planned=planned,
+        run_id=f"run-{planned.identity[:8]}",
+        outcome=outcome,
+        metrics=_metrics(planned, accuracy) if is_done else {},
+        curves=_curves(plan, planned, accuracy) if outcome is not Outcome.FAILED else {},
+        confusion={"train": _confusion(0.9, 40), "test": _confusion(accuracy, 10)} if is_done else {},
+        device=device,
+        host=host,
+        error="Traceback (most recent call last):\nRuntimeError: lost | worker" if outcome is Outcome.FAILED else None,
+        diverged_epoch=2 if outcome is Outcome.DIVERGED else None,
+    )
+
+
+def _metrics(planned: PlannedRun, accuracy: float) -> dict[str, float]:
+    noise = _noise(planned.variant, planned.seed, "metrics")
+    train_loss, loss = 0.3 + 0.02 * noise.random(), 1.2 - 0.8 * accuracy + 0.01 * noise.random()
+    return {
+        "test_accuracy": accuracy,
+        "test_loss": loss,
+        "learning_curve_area": accuracy - 0.1 - 0.005 * noise.random(),
+        "final_train_accuracy": 0.95 + 0.01 * noise.random(),
+        "final_train_loss": train_loss,
+        "generalization_gap": loss - train_loss,
+        "training_seconds": 8.0 + noise.random(),
+        "peak_memory_mib": 120.0,
+    }
+
+
+def _curves(plan: Plan, planned: PlannedRun, accuracy: float) -> dict[str, tuple[tuple[int, float], ...]]:
+    noise = _noise(planned.variant, planned.seed, "curves")
+    epochs = range(1, 5)
+    risen = [1 - 0.6**epoch + 0.01 * noise.random() for epoch in epochs]
+    series = {
+        "train_loss": [1.5 - 1.2 * rise for rise in risen],
+        "train_accuracy": [0.2 + 0.75 * rise for rise in risen],
+        "train_sample_loss": [1.4 - 1.2 * rise for rise in risen],
+        "train_sample_accuracy": [0.25 + 0.75 * rise for rise in risen],
+        f"{plan.heldout_split}_loss": [1.5 - 0.9 * rise for rise in risen],
+        f"{plan.heldout_split}_accuracy": [0.2 + (accuracy - 0.2) * rise for rise in risen],
+        "epoch_seconds": [2.0 + 0.1 * noise.random() for _ in epochs],
+    }
+    return {name: tuple(zip(epochs, values, strict=True)) for name, values in series.items()}
+
+
+def _confusion(accuracy: float, images: int) -> tuple[tuple[int, ...], ...]:
+    """Return counts of four classes with `images` of each; the wrong answers name the next class."""
+    right = round(max(0.0, min(1.0, accuracy)) * images)
+    size = len(CLASSES)
+    return tuple(
+        tuple(right if true == guess else images - right if guess == (true + 1) % size else 0 for guess in range(size))
+        for true in range(size)
+    )
+
+
+def _noise(variant: str, seed: int, purpose: str = "accuracy") -> np.random.Generator:
+    digest = hashlib.sha256(f"{variant}/{seed}/{purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -1,0 +1,128 @@
+"""The contract of executors, held by each of them; and what only a pool of processes can promise."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, wait
+from pathlib import Path
+
+import pytest
+
+from ablation.executors import Executor, InlineExecutor, ProcessExecutor, available_cores, is_worker_lost, make_executor
+
+
+@pytest.fixture(params=["inline", "processes"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    with make_executor(request.param, devices=("cpu",), workers=2, threads=1) as made:
+        yield made
+
+
+@pytest.fixture
+def processes() -> Iterator[ProcessExecutor]:
+    with ProcessExecutor(slots=("cpu", "cpu")) as made:
+        yield made
+
+
+def test_a_future_holds_the_functions_result(executor: Executor) -> None:
+    future = executor.submit(pow, 2, 10)
+
+    assert 1024 == future.result(timeout=60)
+
+
+def test_a_future_raises_what_the_function_raised(executor: Executor) -> None:
+    future = executor.submit(int, "three")
+
+    with pytest.raises(ValueError, match="three"):
+        future.result(timeout=60)
+    assert not is_worker_lost(future.exception())
+
+
+def test_one_failing_job_fails_alone(executor: Executor) -> None:
+    futures = [executor.submit(int, text) for text in ("1", "no", "3")]
+
+    assert [1, 3] == [futures[index].result(timeout=60) for index in (0, 2)]
+    assert isinstance(futures[1].exception(timeout=60), ValueError)
+
+
+def test_keyword_arguments_arrive(executor: Executor) -> None:
+    assert 255 == executor.submit(int, "ff", base=16).result(timeout=60)
+
+
+def test_a_killed_worker_takes_only_its_own_job_with_it(processes: ProcessExecutor) -> None:
+    futures = [processes.submit(_slow_square, number) for number in range(6)]
+    killed = processes.submit(_kill_this_process)
+    wait([killed], timeout=60, return_when=FIRST_EXCEPTION)
+
+    assert is_worker_lost(killed.exception(timeout=60))
+    assert [number**2 for number in range(6)] == [future.result(timeout=60) for future in futures]
+
+
+def test_a_worker_lives_as_long_as_the_executor(processes: ProcessExecutor) -> None:
+    workers = {processes.submit(os.getpid).result(timeout=60) for _ in range(6)}
+
+    assert len(workers) <= len(processes.slots)
+    assert os.getpid() not in workers
+
+
+def test_workers_leave_an_interrupt_to_the_process_that_started_them(processes: ProcessExecutor) -> None:
+    assert signal.SIG_IGN == processes.submit(signal.getsignal, signal.SIGINT).result(timeout=60)
+
+
+def test_stop_ends_what_is_running(tmp_path: Path) -> None:
+    executor = ProcessExecutor(slots=("cpu",))
+    executor.submit(_write_then_sleep, tmp_path / "begun")
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+
+    executor.stop()
+
+    assert not _is_alive(int((tmp_path / "begun").read_text()))
+
+
+def test_an_exception_that_leaves_the_context_stops_the_workers(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), ProcessExecutor(slots=("cpu",)) as executor:  # noqa: PT012 - the wait belongs inside
+        executor.submit(_write_then_sleep, tmp_path / "begun")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        raise KeyError
+
+    assert not _is_alive(int((tmp_path / "begun").read_text()))
+
+
+def test_auto_takes_one_process_per_core_and_inline_where_there_is_one() -> None:
+    many = make_executor("auto", devices=("cpu",), workers=None, threads=1)
+    one = make_executor("auto", devices=("cpu",), workers=1, threads=1)
+
+    assert available_cores() == len(many.slots)
+    assert isinstance(one, InlineExecutor)
+
+
+def test_workers_take_turns_on_the_gpus() -> None:
+    executor = make_executor("auto", devices=("cuda:0", "cuda:1"), workers=3, threads=1)
+
+    assert ("cuda:0", "cuda:1", "cuda:0") == executor.slots
+
+
+def _slow_square(number: int) -> int:
+    time.sleep(0.05)
+    return number**2
+
+
+def _kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _write_then_sleep(path: Path) -> None:
+    beside = path.with_suffix(".part")
+    beside.write_text(str(os.getpid()))
+    beside.rename(path)
+    time.sleep(600)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" != Path(f"/proc/{pid}/stat").read_text().split()[2]

@@ -1,0 +1,306 @@
+"""Holds the report to its analysis: words that agree with numbers, escaped names, equal bytes, a golden report.
+
+After a meant change of the report, write the golden file anew and read its diff:
+
+    ABLATION_WRITE_GOLDEN=1 pytest tests/test_report.py -k golden
+"""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from factories import make_plan, make_runs
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from ablation.analysis import Analysis, Answer, Verdict, analyse
+from ablation.report import answers_text, sentence, write_report
+from ablation.report.markup import escaped
+from ablation.report.prose import headline
+from ablation.results import METRICS, Outcome, Plan, Variant
+
+GOLDEN = Path(__file__).parent / "golden" / "report.md"
+QUESTIONS = (
+    {"effect": "model.depth"},
+    {"effect": "model.normalization"},
+    {"effect": "model.normalization", "on": "learning_curve_area"},
+    {"interaction": ["model.depth", "model.normalization"]},
+)
+NORMALIZATION = {"model.normalization": ("none", "batch")}
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    plan = make_plan(
+        description="Does a third block help | does batch norm?",
+        questions=QUESTIONS,
+        deviations=("alpha: 0.1 before, 0.05 now",),
+    )
+    return analyse(plan, make_runs(plan))
+
+
+@pytest.fixture(scope="module")
+def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(analysis, folder)
+    return folder
+
+
+def answer_on(metric: str, differences: list[float], *, rope: float | None = None, locked_seeds: int | None = None):
+    """Answer a question whose seeds differ by these amounts in a metric."""
+    question = {"effect": "model.normalization", "on": metric, "meaningful": rope}
+    plan = make_plan(factors=NORMALIZATION, seeds=len(differences), questions=[question], locked_seeds=locked_seeds)
+    runs = [
+        dataclasses.replace(
+            run, metrics={**run.metrics, metric: 1.0 + (differences[run.planned.seed] if batch else 0.0)}
+        )
+        for run in make_runs(plan)
+        for batch in ["batch" in run.planned.variant]
+    ]
+    return analyse(plan, runs).answers[0]
+
+
+def study_of_the_assignment(question: dict[str, str]) -> tuple[Plan, list]:
+    """Return the assignment's comparison of depths: 0.7231 and 1.4876 against 0.7336 and 1.3954, one run each."""
+    plan = make_plan(factors={"model.depth": (3, 4)}, seeds=1, questions=[{"effect": "model.depth", **question}])
+    measured = {"depth=3": (0.7231, 1.4876), "depth=4": (0.7336, 1.3954)}
+    runs = []
+    for run in make_runs(plan):
+        accuracy, loss = measured[run.planned.variant]
+        runs.append(dataclasses.replace(run, metrics={**run.metrics, "test_accuracy": accuracy, "test_loss": loss}))
+    return plan, runs
+
+
+def test_the_assignments_second_mistake_cannot_be_written():
+    accuracy = sentence(analyse(*study_of_the_assignment({"on": "test_accuracy"})).answers[0])
+    loss = sentence(analyse(*study_of_the_assignment({"on": "test_loss"})).answers[0])
+
+    assert "test accuracy is 1.05 points higher" in accuracy
+    assert "lower" not in accuracy
+    assert "test loss is 0.09 nats lower" in loss
+    assert "higher" not in loss
+    assert "no verdict" in accuracy
+    assert "no verdict" in loss
+
+
+FIRST_NUMBER = re.compile(r" is ([\d,.]+) (?:points|nats|s) (\w+)")
+SPAN = re.compile(r"interval: ([\d,.]+)(?: (?:points|nats|s) (\w+))? to ([\d,.]+) (?:points|nats|s) (\w+)\)")
+SIGNS = {"higher": 1, "longer": 1, "lower": -1, "shorter": -1}
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+@given(
+    st.sampled_from(sorted(METRICS)),
+    st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=5),
+    st.one_of(st.none(), st.floats(0.0005, 0.5)),
+    st.booleans(),
+)
+def test_words_never_contradict_the_numbers_beside_them(metric, differences, rope, is_grown):
+    answer = answer_on(metric, differences, rope=rope, locked_seeds=1 if is_grown else None)
+    if answer.effect is None:  # an accuracy at chance has collapsed
+        return
+    text = sentence(answer)
+    mean, scale = answer.effect.mean, 100 if METRICS[metric].unit == "fraction" else 1
+
+    found = FIRST_NUMBER.search(text)
+    assert (found is None) == (mean == 0)
+    if found:
+        shown = number(found[1])
+        assert SIGNS[found[2]] * shown == pytest.approx(scale * mean, rel=0.06)
+        assert shown > 0
+    interval = answer.effect.interval
+    if interval is not None:
+        span = SPAN.search(text)
+        assert span is not None
+        low, high = SIGNS[span[2] or span[4]] * number(span[1]), SIGNS[span[4]] * number(span[3])
+        tolerance = 0.1 * scale * (interval.high - interval.low)
+        assert sorted([low, high]) == pytest.approx([scale * interval.low, scale * interval.high], abs=tolerance)
+    is_good = (mean > 0) == (METRICS[metric].direction == "maximize")
+    assert (" helps" in text) == (answer.verdict is Verdict.HELPS)
+    assert (" hurts" in text) == (answer.verdict is Verdict.HURTS)
+    assert answer.verdict is not Verdict.HELPS or is_good
+    assert answer.verdict is not Verdict.HURTS or not is_good
+    assert ("Meaningfully" in text) == bool(answer.is_meaningful)
+    assert ("too little to matter" in text) == (answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE)
+    assert ("Next: " in text) == (answer.verdict is Verdict.UNDECIDED)
+
+
+def test_sentence_begins_with_its_headline(analysis):
+    assert all(sentence(answer).startswith(f"{headline(answer)}: ") for answer in analysis.answers)
+
+
+def answer_with(outcome: Outcome | None) -> Answer:
+    plan = make_plan(factors=NORMALIZATION)
+    return analyse(plan, make_runs(plan, outcomes={("normalization=batch", 1): outcome})).answers[0]
+
+
+def test_incomplete_answer_names_the_run_and_gives_no_difference():
+    text = sentence(answer_with(Outcome.FAILED))
+
+    assert "normalization=batch/seed-1 failed" in text
+    assert "higher" not in text
+
+
+def test_unstable_answer_gives_rates_and_no_difference():
+    text = sentence(answer_with(Outcome.DIVERGED))
+
+    assert "1 of 5 runs with normalization=batch" in text
+    assert "0 of 5 runs with normalization=none" in text
+    assert "higher" not in text
+
+
+def test_grown_study_says_so_in_every_answer_and_in_the_report(tmp_path):
+    plan = make_plan(factors=NORMALIZATION, locked_seeds=3)
+    analysis = analyse(plan, make_runs(plan))
+    write_report(analysis, tmp_path)
+
+    assert "Seeds were added after the plan was locked" in sentence(analysis.answers[0])
+    assert "(3 then, 5 now)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_golden_report(report):
+    text = (report / "report.md").read_text(encoding="utf-8")
+    if os.environ.get("ABLATION_WRITE_GOLDEN"):
+        GOLDEN.write_text(text, encoding="utf-8", newline="\n")
+
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_equal_inputs_give_equal_bytes(analysis, report, tmp_path):
+    again = write_report(analysis, tmp_path)
+
+    assert len(again) == 8
+    for path in again:
+        assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_every_figure_that_the_report_shows_is_written(report):
+    shown = re.findall(r"\]\((figures/[^)]+)\)", (report / "report.md").read_text(encoding="utf-8"))
+
+    assert sorted(shown) == sorted(f"figures/{path.name}" for path in (report / "figures").iterdir())
+
+
+def test_report_json_has_every_answer_with_its_runs_and_no_nan(report, analysis):
+    document = json.loads((report / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+    assert document["format"] == 1
+    assert len(document["answers"]) == len(analysis.answers)
+    run_ids = {run_id for row in document["variants"] for run_id in row["run_ids"]}
+    assert len(run_ids) == 20
+    for answer in document["answers"]:
+        assert {run_id for difference in answer["differences"] for run_id in difference["run_ids"]} == run_ids
+
+
+def test_curves_name_their_split(tmp_path):
+    plan = make_plan(validation=0.1, seeds=2)
+    paths = write_report(analyse(plan, make_runs(plan)), tmp_path)
+
+    assert {"validation-accuracy.png", "validation-loss.png"} <= {path.name for path in paths}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Validation accuracy by epoch" in text
+    assert "area under the validation accuracy curve" in text
+
+
+HOSTILE = "<img src=x onerror=alert(1)> | *b* `c` [l](http://x) $y$ ![i](z)\n# h"
+
+
+def test_markup_from_users_is_shown_as_text(tmp_path):
+    classes = (HOSTILE, "_one_", "</details>", "3")
+    plan = make_plan(
+        name=HOSTILE,
+        description=HOSTILE,
+        factors={"model.normalization": ("none", HOSTILE)},
+        classes=classes,
+        deviations=(HOSTILE,),
+        seeds=2,
+    )
+    runs = make_runs(plan, host=HOSTILE, device=HOSTILE)
+    runs[-1] = dataclasses.replace(runs[-1], outcome=Outcome.FAILED, error=f"```\n{HOSTILE}\n```")
+    write_report(analyse(plan, runs), tmp_path)
+
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render((tmp_path / "report.md").read_text())
+
+    assert "<img src=x" not in html.replace('<img src="figures/', "")
+    assert "<a " not in html
+    assert "<em>b</em>" not in html
+    assert "<h1>h</h1>" not in html
+    tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)
+    assert tables
+    for table in tables:
+        widths = {row.count("<th") + row.count("<td") for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}
+        assert len(widths) == 1
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
+def test_escaped_text_has_no_markup(text):
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(f"before\n\n{escaped(text)}")
+
+    assert set(re.findall(r"<(/?\w+)", html)) <= {"p", "/p"}
+
+
+@given(st.text(alphabet="|*_`[]()<>\\&#-+=1. ab~$!", max_size=25))
+def test_escaped_text_stays_one_cell_of_a_table(text):
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(f"| h |\n| --- |\n| {escaped(text)} |")
+
+    assert html.count("<td>") == 1
+    assert set(re.findall(r"<(/?\w+)", html.replace("tbody", ""))) <= set(
+        "table /table thead /thead tr /tr th /th td /td / ".split()
+    ) | {"/"}
+
+
+def test_terminal_answers_have_no_control_characters():
+    plan = make_plan(factors={"model.normalization": ("none", "\x1b[31mred\x07")}, seeds=2)
+
+    text = answers_text(analyse(plan, make_runs(plan)))
+
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_answers_for_a_terminal_are_the_overview_and_a_line_per_answer(analysis):
+    lines = answers_text(analysis).splitlines()
+
+    assert len(lines) == 3 + len(analysis.answers)
+    assert lines[3].startswith("1. ")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "factors"),
+    [
+        (1, {"model.depth": (2, 3)}),
+        (2, {"model.depth": (2, 3), "model.normalization": ("none", "batch"), "training.optimizer": ("adam", "sgd")}),
+    ],
+)
+def test_report_of_any_size_is_written(tmp_path, seeds, factors):
+    plan = make_plan(factors=factors, seeds=seeds)
+
+    assert all(path.exists() for path in write_report(analyse(plan, make_runs(plan)), tmp_path))
+
+
+def test_report_is_written_when_every_run_failed(tmp_path):
+    plan = make_plan(factors=NORMALIZATION, seeds=2)
+    outcomes = {(run.variant, run.seed): Outcome.FAILED for run in plan.runs}
+
+    write_report(analyse(plan, make_runs(plan, outcomes=outcomes)), tmp_path)
+
+    assert "RuntimeError: lost | worker" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_interaction_is_worded_without_calling_it_help_or_harm():
+    def accuracy(variant: Variant, seed: int) -> float:
+        together = variant.levels == {"model.depth": 3, "model.normalization": "batch"}
+        return 0.8 - (0.05 if together else 0.0) + 0.001 * ((7 * seed + 3 * len(variant.name)) % 5)
+
+    plan = make_plan(questions=[{"interaction": ["model.depth", "model.normalization"]}])
+    text = sentence(analyse(plan, make_runs(plan, accuracy=accuracy)).answers[0])
+
+    assert text.startswith("depth 2 → 3 and normalization none → batch do worse together than the sum of both")
+    assert "lower than the sum of both effects" in text
+    assert not re.search(r"\b(helps|hurts)\b", text)

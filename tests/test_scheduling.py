@@ -1,0 +1,203 @@
+"""What the schedule promises: plan order, every run claimed once, and the tracker believed where Optuna disagrees."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from factories import make_plan, make_runs
+from optuna.trial import TrialState
+
+from ablation.errors import StorageUnavailable
+from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.scheduling import Schedule, default_storage, open_schedule
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return default_storage(tmp_path)
+
+
+def nothing(plan: Plan) -> list[RecordedRun]:
+    return make_runs(plan, outcomes={(run.variant, run.seed): None for run in plan.runs})
+
+
+def finished(plan: Plan, runs: Sequence[PlannedRun]) -> list[RecordedRun]:
+    done = {run.identity for run in runs}
+    return make_runs(
+        plan, outcomes={(run.variant, run.seed): None for run in plan.runs if run.identity not in done}
+    )
+
+
+def claim_all(schedule: Schedule) -> list[PlannedRun]:
+    claimed = []
+    while (run := schedule.next_run()) is not None:
+        claimed.append(run)
+    return claimed
+
+
+def tell_done(schedule: Schedule, run: PlannedRun, value: float = 0.9) -> None:
+    schedule.tell(run, outcome=Outcome.DONE, value=value, epochs=())
+
+
+def trials(url: str, name: str = "quick") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=url).get_trials()
+
+
+def test_runs_are_claimed_once_each_in_plan_order(url: str) -> None:
+    plan = make_plan(seeds=2)
+
+    assert list(plan.runs) == claim_all(open_schedule(url, plan, nothing(plan)))
+
+
+def test_a_seeds_round_of_variants_ends_before_the_next_seeds_begins(url: str) -> None:
+    plan = make_plan(seeds=3)
+
+    seeds = [run.seed for run in claim_all(open_schedule(url, plan, nothing(plan)))]
+
+    assert sorted(seeds) == seeds
+
+
+def test_a_trial_has_the_factors_and_the_seed_as_parameters(url: str) -> None:
+    plan = make_plan(seeds=1)
+    claim_all(open_schedule(url, plan, nothing(plan)))
+
+    assert {"model.depth": 3, "model.normalization": "none", "seed": 0} == trials(url)[2].params
+
+
+def test_a_told_trial_has_the_metric_as_value_and_epochs_as_intermediate_values(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    run = schedule.next_run()
+    assert run is not None
+
+    schedule.tell(run, outcome=Outcome.DONE, value=0.9, epochs=[_epoch(1, 0.5), _epoch(2, 0.9)])
+
+    trial = trials(url)[0]
+    assert (TrialState.COMPLETE, 0.9, {1: 0.5, 2: 0.9}) == (trial.state, trial.value, trial.intermediate_values)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.FAILED])
+def test_a_run_without_a_value_is_a_failed_trial_that_says_why(url: str, outcome: Outcome) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    run = schedule.next_run()
+    assert run is not None
+
+    schedule.tell(run, outcome=outcome, value=None, epochs=())
+
+    assert (TrialState.FAIL, outcome.value) == (trials(url)[0].state, trials(url)[0].user_attrs["outcome"])
+
+
+def test_what_a_lost_coordinator_had_claimed_is_claimed_again(url: str) -> None:
+    plan = make_plan(seeds=1)
+    lost = open_schedule(url, plan, nothing(plan))
+    first, second = lost.next_run(), lost.next_run()
+    assert first is not None
+    tell_done(lost, first)
+
+    again = claim_all(open_schedule(url, plan, finished(plan, [first])))
+
+    assert second in again
+    assert {*plan.runs} - {first} == {*again}
+
+
+def test_a_run_that_the_tracker_has_is_not_claimed_though_optuna_lost_it(url: str) -> None:
+    plan = make_plan(seeds=2)
+
+    claimed = claim_all(open_schedule(url, plan, finished(plan, plan.runs[:3])))
+
+    assert list(plan.runs[3:]) == claimed
+    assert 3 == sum(trial.state is TrialState.COMPLETE for trial in trials(url))
+
+
+def test_a_run_that_only_optuna_calls_done_is_claimed_again(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    for run in claim_all(schedule):
+        tell_done(schedule, run)
+
+    assert {*plan.runs} == {*claim_all(open_schedule(url, plan, nothing(plan)))}
+
+
+def test_a_diverged_run_is_a_result_and_not_claimed_again(url: str) -> None:
+    plan = make_plan(seeds=1)
+    first = plan.runs[0]
+    outcomes = {(run.variant, run.seed): None for run in plan.runs[1:]}
+    recorded = make_runs(plan, outcomes={**outcomes, (first.variant, first.seed): Outcome.DIVERGED})
+
+    assert first not in claim_all(open_schedule(url, plan, recorded))
+
+
+def test_more_seeds_add_only_their_own_runs(url: str) -> None:
+    before, now = make_plan(seeds=1), make_plan(seeds=2)
+    schedule = open_schedule(url, before, nothing(before))
+    for run in claim_all(schedule):
+        tell_done(schedule, run)
+
+    claimed = claim_all(open_schedule(url, now, finished(now, before.runs)))
+
+    assert {1} == {run.seed for run in claimed}
+
+
+def test_levels_may_be_added_to_a_factor(url: str) -> None:
+    before = make_plan(seeds=1)
+    now = make_plan(seeds=1, factors={"model.depth": (2, 3), "model.normalization": ("none", "batch", "layer")})
+    schedule = open_schedule(url, before, nothing(before))
+    for run in claim_all(schedule):
+        tell_done(schedule, run)
+
+    claimed = claim_all(open_schedule(url, now, finished(now, before.runs)))
+
+    assert ["depth=2,normalization=layer", "depth=3,normalization=layer"] == [run.variant for run in claimed]
+    assert 4 == sum(trial.state is TrialState.COMPLETE for trial in trials(url))
+
+
+def test_runs_no_longer_planned_are_not_claimed(url: str) -> None:
+    before, now = make_plan(seeds=3), make_plan(seeds=1)
+    open_schedule(url, before, nothing(before))
+
+    assert list(now.runs) == claim_all(open_schedule(url, now, nothing(now)))
+
+
+def test_a_released_run_is_claimed_again(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    first = schedule.next_run()
+    assert first is not None
+
+    schedule.release(first)
+
+    assert first in claim_all(schedule)
+
+
+def test_studies_share_a_storage_without_meeting(url: str) -> None:
+    one, other = make_plan(seeds=1), make_plan(name="other", seeds=1)
+    open_schedule(url, one, nothing(one))
+
+    assert len(one.runs) == len(claim_all(open_schedule(url, other, nothing(other))))
+    assert len(one.runs) == len(trials(url))
+
+
+def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").write_text("not a database, but long enough to be read as one" * 100)
+    plan = make_plan(seeds=1)
+
+    with pytest.raises(StorageUnavailable, match=r"optuna\.db.*--storage"):
+        open_schedule(default_storage(tmp_path), plan, nothing(plan))
+
+
+def _epoch(epoch: int, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        sample_loss=1.0,
+        sample_accuracy=0.5,
+        heldout_loss=1.0,
+        heldout_accuracy=accuracy,
+        learning_rate=1e-3,
+        seconds=1.0,
+        images_per_second=1.0,
+        timestamp_ms=1_700_000_000_000,
+    )

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 import pytest
-from factories import make_plan, make_runs
-from hypothesis import given
+from factories import make_plan, make_runs, noisy_accuracy
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -92,10 +92,16 @@ SPAN = re.compile(r"interval: ([\d,.]+)(?: (?:points|nats|s) (\w+))? to ([\d,.]+
 SIGNS = {"higher": 1, "longer": 1, "lower": -1, "shorter": -1}
 
 
+def rounded_alike(value: float, shown: str) -> str:
+    """Return the size of a value with as many decimals as were shown."""
+    return f"{abs(value):,.{len(shown.partition('.')[2])}f}"
+
+
 def number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.sampled_from(sorted(METRICS)),
     st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=5),
@@ -112,16 +118,18 @@ def test_words_never_contradict_the_numbers_beside_them(metric, differences, rop
     found = FIRST_NUMBER.search(text)
     assert (found is None) == (mean == 0)
     if found:
-        shown = number(found[1])
-        assert SIGNS[found[2]] * shown == pytest.approx(scale * mean, rel=0.06)
-        assert shown > 0
+        assert SIGNS[found[2]] * mean > 0
+        assert number(found[1]) > 0
+        assert found[1] == rounded_alike(scale * mean, found[1])
     interval = answer.effect.interval
     if interval is not None:
         span = SPAN.search(text)
         assert span is not None
-        low, high = SIGNS[span[2] or span[4]] * number(span[1]), SIGNS[span[4]] * number(span[3])
-        tolerance = 0.1 * scale * (interval.high - interval.low)
-        assert sorted([low, high]) == pytest.approx([scale * interval.low, scale * interval.high], abs=tolerance)
+        bounds = [scale * interval.low, scale * interval.high]
+        first, second = bounds if interval.high > 0 else bounds[::-1]
+        assert SIGNS[span[2] or span[4]] * first >= 0
+        assert SIGNS[span[4]] * second >= 0
+        assert (span[1], span[3]) == (rounded_alike(first, span[1]), rounded_alike(second, span[3]))
     is_good = (mean > 0) == (METRICS[metric].direction == "maximize")
     assert (" helps" in text) == (answer.verdict is Verdict.HELPS)
     assert (" hurts" in text) == (answer.verdict is Verdict.HURTS)
@@ -199,7 +207,8 @@ def test_report_json_has_every_answer_with_its_runs_and_no_nan(report, analysis)
 
 
 def test_curves_name_their_split(tmp_path):
-    plan = make_plan(validation=0.1, seeds=2)
+    question = {"effect": "model.normalization", "on": "learning_curve_area"}
+    plan = make_plan(factors=NORMALIZATION, validation=0.1, seeds=2, questions=[question])
     paths = write_report(analyse(plan, make_runs(plan)), tmp_path)
 
     assert {"validation-accuracy.png", "validation-loss.png"} <= {path.name for path in paths}
@@ -238,6 +247,7 @@ def test_markup_from_users_is_shown_as_text(tmp_path):
         assert len(widths) == 1
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
 def test_escaped_text_has_no_markup(text):
     html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(f"before\n\n{escaped(text)}")
@@ -245,14 +255,13 @@ def test_escaped_text_has_no_markup(text):
     assert set(re.findall(r"<(/?\w+)", html)) <= {"p", "/p"}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="|*_`[]()<>\\&#-+=1. ab~$!", max_size=25))
 def test_escaped_text_stays_one_cell_of_a_table(text):
     html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(f"| h |\n| --- |\n| {escaped(text)} |")
 
     assert html.count("<td>") == 1
-    assert set(re.findall(r"<(/?\w+)", html.replace("tbody", ""))) <= set(
-        "table /table thead /thead tr /tr th /th td /td / ".split()
-    ) | {"/"}
+    assert set(re.findall(r"</?(\w+)", html)) <= {"table", "thead", "tbody", "tr", "th", "td"}
 
 
 def test_terminal_answers_have_no_control_characters():
@@ -296,7 +305,7 @@ def test_report_is_written_when_every_run_failed(tmp_path):
 def test_interaction_is_worded_without_calling_it_help_or_harm():
     def accuracy(variant: Variant, seed: int) -> float:
         together = variant.levels == {"model.depth": 3, "model.normalization": "batch"}
-        return 0.8 - (0.05 if together else 0.0) + 0.001 * ((7 * seed + 3 * len(variant.name)) % 5)
+        return noisy_accuracy(variant, seed) - (0.05 if together else 0.0)
 
     plan = make_plan(questions=[{"interaction": ["model.depth", "model.normalization"]}])
     text = sentence(analyse(plan, make_runs(plan, accuracy=accuracy)).answers[0])

@@ -24,9 +24,7 @@ def nothing(plan: Plan) -> list[RecordedRun]:
 
 def finished(plan: Plan, runs: Sequence[PlannedRun]) -> list[RecordedRun]:
     done = {run.identity for run in runs}
-    return make_runs(
-        plan, outcomes={(run.variant, run.seed): None for run in plan.runs if run.identity not in done}
-    )
+    return make_runs(plan, outcomes={(run.variant, run.seed): None for run in plan.runs if run.identity not in done})
 
 
 def claim_all(schedule: Schedule) -> list[PlannedRun]:

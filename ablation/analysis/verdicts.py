@@ -46,8 +46,8 @@ def judge(
     better, worse = (
         (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM) if is_interaction else (Verdict.HELPS, Verdict.HURTS)
     )
-    is_sized = rope is not None and not rule.is_grown
-    return (better if is_better else worse), (low > rope or high < -rope) if is_sized and rope is not None else None
+    is_meaningful = None if rope is None or rule.is_grown else low > rope or high < -rope
+    return (better if is_better else worse), is_meaningful
 
 
 def effect_of(differences: Sequence[float], *, direction: Direction, rule: Rule) -> Effect:

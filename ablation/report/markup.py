@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ablation.report.tables import Table
 
-_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^(?:#+(?=\s|$)|[+\-](?=\s|$)|[\-=]+$|\d+(?=[.)](?:\s|$)))")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _INVISIBLE = ("Cc", "Cf", "Cs")

@@ -1,0 +1,216 @@
+"""The command line as its users meet it: a study of a second, and their mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import PROJECT, TINY
+
+from ablation.cli import main
+from ablation.study import load_study
+
+
+@pytest.fixture
+def run(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in this process, in a fresh store; the working directory is the test's own."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    (tmp_path / ".ablation").mkdir()
+    (tmp_path / ".ablation" / "data").symlink_to(data_cache)
+    (tmp_path / "tiny.yaml").write_bytes(TINY)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(main, list(arguments))
+
+    return invoke
+
+
+def study(run: Any, *arguments: str) -> Result:
+    result: Result = run("study", "tiny.yaml", "--executor", "inline", *arguments)
+    return result
+
+
+def test_a_study_runs_and_says_what_it_found_and_where(run: Any) -> None:
+    result = study(run)
+
+    assert 0 == result.exit_code, result.output
+    assert "tiny: 8 done, 0 diverged, 0 failed of 8 runs" in result.stdout
+    assert "report.md" in result.stdout
+    assert "workflowType=machine_learning" in result.stdout
+    assert "[8/8]" in result.stderr
+
+
+def test_the_same_command_again_trains_nothing(run: Any) -> None:
+    study(run)
+
+    again = study(run)
+
+    assert 0 == again.exit_code
+    assert "8 done" in again.stdout
+    assert "[" not in again.stderr
+
+
+def test_json_is_all_that_stands_on_standard_output(run: Any) -> None:
+    result = study(run, "--json", "--seeds", "1")
+
+    printed = json.loads(result.stdout)
+    assert ("tiny", 4, 4, 0) == (printed["study"], printed["runs"], printed["done"], printed["failed"])
+    assert Path(printed["report"], "report.json").exists()
+
+
+def test_summarize_makes_the_report_again_elsewhere(run: Any, tmp_path: Path) -> None:
+    study(run)
+
+    result = run("summarize", "tiny", "--output", str(tmp_path / "again"), "--state-dir", str(tmp_path / "other"))
+
+    assert 0 == result.exit_code, result.output
+    first = tmp_path / ".ablation" / "reports" / "tiny"
+    assert (first / "report.md").read_bytes() == (tmp_path / "again" / "report.md").read_bytes()
+    assert (first / "report.json").read_bytes() == (tmp_path / "again" / "report.json").read_bytes()
+
+
+def test_status_tells_how_far_each_study_is(run: Any) -> None:
+    study(run, "--seeds", "1")
+
+    assert "tiny: finished; 4 done, 0 diverged, 0 failed, 0 to do of 4 runs" in run("status").stdout
+    assert [4] == [each["done"] for each in json.loads(run("status", "tiny", "--json").stdout)]
+
+
+def test_status_without_a_store_creates_none(run: Any, tmp_path: Path) -> None:
+    result = run("status", "--tracking-uri", f"sqlite:///{tmp_path / 'absent.db'}")
+
+    assert "No study is recorded here." in result.stdout
+    assert not (tmp_path / "absent.db").exists()
+
+
+def test_plan_prints_the_documented_json(run: Any) -> None:
+    printed = json.loads(run("plan", "tiny.yaml", "--json").stdout)
+
+    assert ("tiny", 8) == (printed["study"], printed["runs"])
+    assert {"name", "levels", "parameters", "flops"} <= printed["variants"][0].keys()
+    assert {"model.depth": 1, "model.normalization": "none"} == printed["variants"][0]["levels"]
+
+
+def test_plan_of_cifar10_needs_no_data(run: Any, tmp_path: Path) -> None:
+    result = run("plan", str(PROJECT / "studies" / "cifar10-depth-norm.yaml"), "--json", "--set", "training.batch_size=2")
+
+    parameters = [variant["parameters"] for variant in json.loads(result.stdout)["variants"]]
+    assert [364_426, 528_522] == [parameters[0], parameters[2]]
+    assert 20 == json.loads(result.stdout)["runs"]
+
+
+def test_plan_shows_a_table(run: Any) -> None:
+    result = run("plan", "tiny.yaml")
+
+    assert "4 variants × 2 seeds = 8 runs" in result.stdout
+    assert "depth=1,normalization=none (baseline)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variants"),
+    [
+        (("--depth", "1,2,3"), 6),
+        (("--depth", "2"), 2),
+        (("--normalization", "none,batch,layer", "--depth", "1"), 3),
+        (("--depth", ""), 4),
+    ],
+)
+def test_levels_can_be_given_on_the_command_line(run: Any, arguments: tuple[str, ...], variants: int) -> None:
+    result = run("plan", "tiny.yaml", "--json", *arguments)
+
+    assert variants == len(json.loads(result.stdout)["variants"])
+
+
+def test_blank_options_are_as_if_not_given(run: Any) -> None:
+    blank = [word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")]
+
+    result = run("plan", "tiny.yaml", "--json", *blank)
+
+    assert ("tiny", 8) == tuple(json.loads(result.stdout)[key] for key in ("study", "runs"))
+
+
+def test_several_changes_may_stand_in_one_set(run: Any) -> None:
+    printed = json.loads(run("plan", "tiny.yaml", "--json", "--set", "training.epochs=1;seeds=3").stdout)
+
+    assert ("tiny+training.epochs=1", 12) == (printed["study"], printed["runs"])
+
+
+def test_define_writes_a_study_that_plan_takes(run: Any, tmp_path: Path) -> None:
+    written = run("define", "--depth", "1,2", "--normalization", "none,batch", "--seeds", "3", "--output", "mine.yaml")
+
+    assert 0 == written.exit_code, written.output
+    assert 4 * 3 == len(load_study(tmp_path / "mine.yaml").variants) * 3
+    assert 12 == json.loads(run("plan", "mine.yaml", "--json").stdout)["runs"]
+
+
+def test_define_does_not_write_over_a_file(run: Any, tmp_path: Path) -> None:
+    result = run("define", "--output", "tiny.yaml")
+
+    assert 2 == result.exit_code
+    assert "--force" in result.stderr
+
+
+MISTAKES = {
+    "no such file": (("study", "absent.yaml"), "cannot read the study file absent.yaml"),
+    "no such key": (("study", "tiny.yaml", "--set", "training.epoch=1"), "did you mean 'epochs'?"),
+    "no equals sign": (("study", "tiny.yaml", "--set", "training.epochs"), "must be PATH=VALUE"),
+    "no such level": (("plan", "tiny.yaml", "--normalization", "none,bach"), "'bach'"),
+    "unclosed bracket": (("plan", "tiny.yaml", "--depth", "1,[2"), "--depth"),
+    "no such device": (("study", "tiny.yaml", "--device", "cuda:99"), "there is no device 'cuda:99' here"),
+    "no such study": (("summarize", "nobody"), "has no study 'nobody'"),
+    "no such study in status": (("status", "nobody"), "has no study 'nobody'"),
+    "no such data": (
+        ("study", "tiny.yaml", "--set", "data={name: images, root: absent, validation: none}"),
+        "absent",
+    ),
+    "no server": (("status", "--tracking-uri", "http://127.0.0.1:9"), "127.0.0.1:9"),
+    "a depth out of range": (("define", "--depth", "9,10"), "depth"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_a_sentence_and_status_2(run: Any, mistake: str, tmp_path: Path) -> None:
+    arguments, words = MISTAKES[mistake]
+
+    result = run(*arguments)
+
+    assert 2 == result.exit_code, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_wrong_study_file_creates_nothing(run: Any, tmp_path: Path) -> None:
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+
+    run("study", "tiny.yaml", "--set", "model.depth=9")
+
+    assert before == sorted(path.name for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_ends_with_the_signals_status_and_goes_on(
+    run: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--set", "training.epochs=40", "--name", "long"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / ".ablation" / "runs").glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+
+    assert 128 + number == process.returncode, errors
+    assert "Go on with the same command" in errors
+    assert "Traceback" not in errors
+    assert "killed" in run("status", "long").stdout
+
+    again = run("study", "tiny.yaml", "--set", "training.epochs=40", "--name", "long", "--executor", "inline")
+    assert "8 done, 0 diverged, 0 failed of 8 runs" in again.stdout

@@ -1,0 +1,315 @@
+"""The story of a study, with a tracker in memory and runs trained in this process in a fraction of a second each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+
+from ablation import worker
+from ablation.errors import ModelInvalid, NoResults, StudyChanged, StudyLocked, StudyUnknown
+from ablation.executors import InlineExecutor
+from ablation.locks import coordinating
+from ablation.pipeline import Progress, State, StudyOutcome, preview_study, run_study, summarize_study
+from ablation.results import Outcome, PlannedRun, RunResult
+from ablation.run_folder import RunFolder
+from ablation.scheduling import default_storage
+from ablation.study import Study, parse_override, parse_study
+from ablation.tracking import MemoryTracker
+
+Run = Callable[..., StudyOutcome]
+
+
+class Bench:
+    """A place where studies are run; `trained` collects the runs that were trained, in order."""
+
+    def __init__(self, folder: Path, data_cache: Path) -> None:
+        self.state = State(folder=folder)
+        self.state.folder.mkdir(exist_ok=True)
+        (self.state.folder / "data").symlink_to(data_cache)
+        self.tracker = MemoryTracker()
+        self.trained: list[PlannedRun] = []
+
+    def steps(self, study: Study) -> Any:
+        return run_study(
+            study,
+            tracker=self.tracker,
+            executor=InlineExecutor(device="cpu"),
+            storage_url=default_storage(self.state.folder),
+            state=self.state,
+        )
+
+    def run(self, study: Study) -> StudyOutcome:
+        self.trained.clear()
+        steps = self.steps(study)
+        while True:
+            try:
+                self._note(next(steps))
+            except StopIteration as end:
+                outcome: StudyOutcome = end.value
+                return outcome
+
+    def _note(self, progress: Progress) -> None:
+        if progress.latest is not None:
+            self.trained.append(progress.latest[0])
+
+    def metrics(self, study: Study) -> dict[str, Mapping[str, float]]:
+        record = self.tracker.find_study(study.name)
+        assert record is not None
+        kept = ("test_accuracy", "test_loss", "final_train_loss", "learning_curve_area")
+        return {
+            run.planned.name: {name: run.metrics[name] for name in kept}
+            for run in self.tracker.recorded_runs(record)
+            if run.outcome is Outcome.DONE
+        }
+
+
+@pytest.fixture
+def bench(tmp_path: Path, data_cache: Path) -> Bench:
+    return Bench(tmp_path / "state", data_cache)
+
+
+def changed(*overrides: str, name: str | None = None) -> Study:
+    return parse_study(TINY, source="tiny.yaml", overrides=[parse_override(text) for text in overrides], name=name)
+
+
+def test_every_planned_run_is_trained_once_and_reported(bench: Bench, tiny: Study) -> None:
+    outcome = bench.run(tiny)
+
+    assert list(outcome.record.plan.runs) == bench.trained
+    assert {Outcome.DONE: 8} == outcome.ended
+    assert outcome.report is not None
+    assert (outcome.report / "report.md").exists()
+    assert "report.json" in bench.tracker.reports["tiny"][0]
+
+
+def test_the_study_is_finished_when_every_run_has_a_result(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    found = bench.tracker.find_study("tiny")
+    assert found is not None
+    assert "FINISHED" == found.status
+
+
+def test_the_same_study_again_trains_nothing_and_reports(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    again = bench.run(tiny)
+
+    assert [] == bench.trained
+    assert {Outcome.DONE: 8} == again.ended
+
+
+def test_more_seeds_train_only_what_is_new_and_are_a_deviation(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    outcome = bench.run(changed("seeds=3"))
+
+    assert [2] * 4 == [run.seed for run in bench.trained]
+    assert 2 == outcome.record.plan.locked["seeds"]
+    assert ("seeds changed from 2 to 3, after 8 results could be seen",) == outcome.record.plan.deviations
+
+
+def test_deviations_stay_in_later_executions(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    bench.run(changed("seeds=3"))
+
+    outcome = bench.run(changed("seeds=3"))
+
+    assert 1 == len(outcome.record.plan.deviations)
+    assert 2 == outcome.record.plan.locked["seeds"]
+
+
+def test_seeds_changed_before_there_was_a_result_are_no_deviation(bench: Bench, tiny: Study) -> None:
+    steps = bench.steps(tiny)
+    next(steps)
+    steps.close()
+
+    outcome = bench.run(changed("seeds=1"))
+
+    assert () == outcome.record.plan.deviations
+    assert 1 == outcome.record.plan.locked["seeds"]
+
+
+def test_a_level_may_be_added(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    outcome = bench.run(changed("factors.model.normalization=[none, batch, layer]"))
+
+    assert {"normalization=layer"} == {run.variant.partition(",")[2] for run in bench.trained}
+    assert 12 == sum(outcome.ended.values())
+    assert "variants added" in outcome.record.plan.deviations[0]
+
+
+def test_an_added_factor_trains_only_what_is_new(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    bench.run(changed("factors.model.dropout=[0.0, 0.5]"))
+
+    assert {"dropout=0.5"} == {run.variant.rpartition(",")[2] for run in bench.trained}
+    assert 8 == len(bench.trained)
+
+
+def test_a_changed_baseline_under_the_old_name_is_refused_with_the_difference(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    with pytest.raises(StudyChanged, match=r"training\.epochs: 2 -> 3"):
+        bench.run(changed("training.epochs=3", name="tiny"))
+
+
+def test_an_override_of_the_fixed_part_is_a_study_of_its_own(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    outcome = bench.run(changed("training.epochs=1", "seeds=1"))
+
+    assert "tiny+training.epochs=1" == outcome.record.plan.name
+    assert 4 == len(bench.trained)
+
+
+def test_an_interrupted_study_goes_on_to_the_numbers_of_an_undisturbed_one(
+    bench: Bench, tiny: Study, tmp_path: Path, data_cache: Path
+) -> None:
+    steps = bench.steps(tiny)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    interrupted = bench.tracker.find_study("tiny")
+
+    bench.run(tiny)
+
+    undisturbed = Bench(tmp_path / "undisturbed", data_cache)
+    undisturbed.run(tiny)
+    assert interrupted is not None
+    assert "KILLED" == interrupted.status
+    assert 0 < len(bench.trained) < 8
+    assert undisturbed.metrics(tiny) == bench.metrics(tiny)
+
+
+def test_what_the_tracker_lost_is_recorded_again_from_the_run_folders(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    before = bench.metrics(tiny)
+    bench.tracker = MemoryTracker()
+
+    bench.run(tiny)
+
+    assert [] == bench.trained
+    assert before == bench.metrics(tiny)
+
+
+def test_a_run_whose_folder_is_damaged_is_trained_again(bench: Bench, tiny: Study) -> None:
+    outcome = bench.run(tiny)
+    lost = outcome.record.plan.runs[3]
+    (bench.state.run(lost.identity).path / "result.json").write_text("{")
+    bench.tracker = MemoryTracker()
+
+    bench.run(tiny)
+
+    assert [lost] == bench.trained
+
+
+def test_one_failing_run_fails_alone_and_is_tried_again_by_the_next_execution(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = worker.build_model
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "build_model", _failing_on_depth_2_with_batch_norm(build))
+        outcome = bench.run(tiny)
+    failed = [run for run in bench.tracker.recorded_runs(outcome.record) if run.outcome is Outcome.FAILED]
+
+    assert {Outcome.DONE: 6, Outcome.FAILED: 2} == outcome.ended
+    assert {"depth=2,normalization=batch"} == {run.planned.variant for run in failed}
+    assert "RuntimeError: no luck" in str(failed[0].error)
+    found = bench.tracker.find_study("tiny")
+    assert found is not None
+    assert "FAILED" == found.status
+
+    assert {Outcome.DONE: 8} == bench.run(tiny).ended
+    assert 2 == len(bench.trained)
+
+
+def test_a_diverged_run_is_a_result(bench: Bench) -> None:
+    study = changed(
+        "training.learning_rate=1e-3",
+        "factors={training.learning_rate: [1e-3, 1000.0]}",
+        "seeds=1",
+        "training.optimizer=sgd",
+    )
+
+    outcome = bench.run(study)
+
+    assert {Outcome.DONE: 1, Outcome.DIVERGED: 1} == outcome.ended
+    assert [] == (bench.run(study), bench.trained)[1]
+
+
+def test_the_first_report_is_made_again_from_the_tracker_alone(bench: Bench, tiny: Study, tmp_path: Path) -> None:
+    outcome = bench.run(tiny)
+    assert outcome.report is not None
+
+    summarize_study("tiny", tracker=bench.tracker, folder=tmp_path / "again")
+
+    assert _files(outcome.report) == _files(tmp_path / "again")
+
+
+def test_an_unknown_study_is_named_with_the_near_names(bench: Bench, tiny: Study, tmp_path: Path) -> None:
+    bench.run(tiny)
+
+    with pytest.raises(StudyUnknown, match="near it: tiny"):
+        summarize_study("tinny", tracker=bench.tracker, folder=tmp_path / "report")
+
+
+def test_a_study_without_results_has_nothing_to_report(bench: Bench, tiny: Study, tmp_path: Path) -> None:
+    steps = bench.steps(tiny)
+    next(steps)
+    steps.close()
+
+    with pytest.raises(NoResults):
+        summarize_study("tiny", tracker=bench.tracker, folder=tmp_path / "report")
+
+
+def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Study) -> None:
+    with coordinating("tiny", bench.state.locks), pytest.raises(StudyLocked, match=r"process \d+ on .+ since"):
+        bench.run(tiny)
+
+
+def test_a_model_that_cannot_be_built_is_refused_before_anything_is_created(bench: Bench) -> None:
+    with pytest.raises(ModelInvalid, match=r"@ model\.groups"):
+        bench.run(changed("factors.model.normalization=[none, group]"))
+
+    assert () == bench.tracker.study_names()
+
+
+def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Study, tmp_path: Path) -> None:
+    preview = preview_study(tiny, state=State(folder=tmp_path / "state"), device="cpu")
+
+    assert 8 == preview.runs
+    assert [variant.name for variant in tiny.variants] == [variant.name for variant in preview.variants]
+    assert all(variant.size.parameters > 0 and variant.size.flops > 0 for variant in preview.variants)
+    assert all(variant.seconds is not None and variant.seconds > 0 for variant in preview.variants)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path / "run")
+    folder.begin()
+    result = RunResult(identity="a", outcome=Outcome.DONE, metrics={"test_accuracy": 0.5}, epochs=1)
+
+    assert folder.result() is None
+    folder.finish(replace(result, outcome=Outcome.FAILED))
+    assert folder.result() is None
+    folder.finish(result)
+    assert result == folder.result()
+
+
+def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
+    def failing(settings: Mapping[str, Any], shape: Any) -> Any:
+        if settings["depth"] == 2 and settings["normalization"] == "batch":
+            raise RuntimeError("no luck")
+        return build(settings, shape)
+
+    return failing
+
+
+def _files(folder: Path) -> Sequence[tuple[str, bytes]]:
+    return [(str(path.relative_to(folder)), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -1,0 +1,381 @@
+"""Holds the verdicts to the rules: what is decided, what is withheld, and that neither depends on order or sign."""
+
+import dataclasses
+import math
+
+import pytest
+from factories import make_plan, make_runs, noisy_accuracy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablation.analysis import Verdict, analyse
+from ablation.analysis.records import Effect
+from ablation.analysis.verdicts import Rule, effect_of, judge
+from ablation.errors import NoResults
+from ablation.results import Outcome, Plan, RecordedRun, Variant
+
+NORMALIZATION = {"model.normalization": ("none", "batch")}
+NONE, BATCH = "normalization=none", "normalization=batch"
+NOISE = (0.001, -0.002, 0.003, -0.001, 0.0005, 0.0015, -0.0025, 0.002)
+
+
+def shifted(shift: float, *, noise: float = 1.0):
+    """Return accuracies where batch norm is better by `shift`, with seeds that differ."""
+
+    def accuracy(variant: Variant, seed: int) -> float:
+        is_batch = variant.levels["model.normalization"] == "batch"
+        return 0.8 + 0.01 * math.sin(seed) + (shift + noise * NOISE[seed % len(NOISE)] if is_batch else 0.0)
+
+    return accuracy
+
+
+def only_answer(plan: Plan, runs: list[RecordedRun]):
+    (answer,) = analyse(plan, runs).answers
+    return answer
+
+
+def judged(shift: float, *, seeds: int = 5, noise: float = 1.0, **plan_options):
+    plan = make_plan(factors=NORMALIZATION, seeds=seeds, **plan_options)
+    return only_answer(plan, make_runs(plan, accuracy=shifted(shift, noise=noise)))
+
+
+def replaced_metrics(run: RecordedRun, **metrics: float) -> RecordedRun:
+    return dataclasses.replace(run, metrics={**run.metrics, **metrics})
+
+
+def test_interval_beyond_the_rope_helps_meaningfully():
+    answer = judged(0.03)
+
+    assert (answer.verdict, answer.is_meaningful) == (Verdict.HELPS, True)
+
+
+def test_interval_beyond_zero_alone_helps_possibly_by_less_than_matters():
+    answer = judged(0.006)
+
+    assert (answer.verdict, answer.is_meaningful) == (Verdict.HELPS, False)
+
+
+def test_interval_below_zero_hurts():
+    assert judged(-0.03).verdict is Verdict.HURTS
+
+
+def test_interval_inside_the_rope_is_no_meaningful_difference_even_when_zero_is_excluded():
+    answer = judged(0.002, noise=0.1)
+
+    assert answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE
+    assert answer.effect.interval.low > 0
+
+
+def test_interval_with_zero_and_more_than_the_rope_is_undecided_and_says_how_many_seeds_more():
+    answer = judged(0.002, noise=5.0)
+
+    assert answer.verdict is Verdict.UNDECIDED
+    assert 1 <= answer.seeds_needed.fewest <= answer.seeds_needed.most
+
+
+def test_without_a_rope_no_difference_is_never_called_equal():
+    metric = {"name": "test_accuracy", "direction": "maximize", "meaningful": None}
+
+    assert judged(0.0, noise=0.1, metric=metric).verdict is Verdict.UNDECIDED
+
+
+def test_lower_is_better_where_the_metric_is_minimized():
+    answer = judged(0.05, questions=[{"effect": "model.normalization", "on": "test_loss"}])
+
+    assert answer.effect.mean < 0
+    assert answer.verdict is Verdict.HELPS
+
+
+def test_rope_is_the_questions_then_the_studys_then_the_metrics():
+    factor = {"effect": "model.normalization"}
+    metric = {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.02}
+
+    def rope(**question):
+        return judged(0.03, metric=metric, questions=[{**factor, **question}]).rope
+
+    assert rope(meaningful=0.03) == 0.03
+    assert rope() == 0.02
+    assert rope(on="test_accuracy") == 0.02
+    assert rope(on="learning_curve_area") == 0.005
+    assert rope(on="test_loss") is None
+
+
+def test_family_has_a_contrast_per_level_and_pair_of_levels():
+    factors = {"model.depth": (2, 3, 4), "model.normalization": ("none", "batch", "layer")}
+    questions = [{"effect": "model.depth"}, {"interaction": ["model.depth", "model.normalization"]}]
+    plan = make_plan(factors=factors, questions=questions, seeds=3)
+
+    answers = analyse(plan, make_runs(plan)).answers
+
+    assert len(answers) == 2 + 4
+    assert {answer.comparisons for answer in answers} == {6}
+    assert answers[0].effect.interval.level == pytest.approx(1 - 0.05 / 6)
+
+
+def test_baseline_need_not_have_the_first_level():
+    plan = make_plan(factors={"model.depth": (2, 3, 4)}, baseline={"model.depth": 3})
+
+    answers = analyse(plan, make_runs(plan)).answers
+
+    assert [(answer.changes[0].before, answer.changes[0].after) for answer in answers] == [(3, 2), (3, 4)]
+
+
+def test_effect_is_averaged_over_the_other_factors_levels_in_each_seed():
+    plan = make_plan()
+    runs = make_runs(plan)
+    accuracy = {(run.planned.variant, run.planned.seed): run.metrics["test_accuracy"] for run in runs}
+
+    answer = analyse(plan, runs).answers[1]
+
+    def of(depth: int, normalization: str) -> float:
+        return accuracy[f"depth={depth},normalization={normalization}", 3]
+
+    expected = (of(2, "batch") - of(2, "none") + of(3, "batch") - of(3, "none")) / 2
+    assert answer.differences[3].difference == pytest.approx(expected)
+    assert len(answer.differences[3].run_ids) == 4
+
+
+def test_interaction_is_the_difference_of_differences():
+    def accuracy(variant: Variant, seed: int) -> float:
+        together = variant.levels == {"model.depth": 3, "model.normalization": "batch"}
+        return noisy_accuracy(variant, seed) + (0.05 if together else 0.0)
+
+    plan = make_plan(questions=[{"interaction": ["model.depth", "model.normalization"]}])
+
+    answer = only_answer(plan, make_runs(plan, accuracy=accuracy))
+
+    assert answer.verdict is Verdict.BETTER_THAN_SUM
+    shallow, deep = answer.simple_effects
+    assert answer.effect.mean == pytest.approx(deep.mean - shallow.mean)
+
+
+def test_one_seed_gives_numbers_and_no_verdict():
+    answer = judged(0.03, seeds=1)
+
+    assert answer.verdict is Verdict.ONE_SEED
+    assert answer.effect.mean == pytest.approx(0.031)
+    assert answer.effect.interval is None
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_few_seeds_give_an_interval(seeds):
+    answer = judged(0.03, seeds=seeds, noise=5.0)
+
+    assert answer.effect.n == seeds
+    assert answer.effect.interval is not None
+    assert answer.effect.detectable / answer.effect.sd > 3
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, None])
+def test_contrast_with_a_run_without_result_is_incomplete(outcome):
+    plan = make_plan(factors=NORMALIZATION)
+    runs = make_runs(plan, accuracy=shifted(0.03), outcomes={(BATCH, 2): outcome})
+
+    answer = only_answer(plan, runs)
+
+    assert answer.verdict is Verdict.INCOMPLETE
+    assert answer.effect is None
+    assert [(run.variant, run.seed) for run in answer.missing] == [(BATCH, 2)]
+    assert [difference.seed for difference in answer.differences] == [0, 1, 3, 4]
+
+
+def test_run_whose_metric_is_not_a_number_is_incomplete():
+    plan = make_plan(factors=NORMALIZATION)
+    first, *others = make_runs(plan, accuracy=shifted(0.03))
+
+    answer = only_answer(plan, [replaced_metrics(first, test_accuracy=math.nan), *others])
+
+    assert answer.verdict is Verdict.INCOMPLETE
+    assert answer.missing[0].reason == "recorded no test_accuracy"
+
+
+def test_contrast_with_a_diverged_run_is_unstable_and_compares_rates():
+    plan = make_plan(factors=NORMALIZATION)
+    outcomes = {(BATCH, 1): Outcome.DIVERGED, (BATCH, 2): Outcome.DIVERGED}
+
+    answer = only_answer(plan, make_runs(plan, accuracy=shifted(0.03), outcomes=outcomes))
+
+    assert answer.verdict is Verdict.UNSTABLE
+    assert answer.effect is None
+    assert [(rate.unstable, rate.n) for rate in answer.instability.rates] == [(2, 5), (0, 5)]
+    assert answer.instability.p_value == pytest.approx(0.5)
+
+
+def test_run_at_chance_has_collapsed_and_makes_its_contrast_unstable():
+    plan = make_plan(factors=NORMALIZATION)
+    accuracy = shifted(0.03)
+
+    def collapsing(variant: Variant, seed: int) -> float:
+        return 0.29 if (variant.name, seed) == (NONE, 4) else accuracy(variant, seed)
+
+    analysis = analyse(plan, make_runs(plan, accuracy=collapsing))
+
+    assert analysis.answers[0].verdict is Verdict.UNSTABLE
+    assert analysis.diagnostics.collapsed == (f"{NONE}/seed-4",)
+    assert [row.collapsed for row in analysis.variants] == [1, 0]
+    assert analysis.variants[1].difference is None
+
+
+def test_failed_run_counts_before_instability():
+    plan = make_plan(factors=NORMALIZATION)
+    outcomes = {(BATCH, 1): Outcome.DIVERGED, (BATCH, 2): Outcome.FAILED}
+
+    answer = only_answer(plan, make_runs(plan, outcomes=outcomes))
+
+    assert answer.verdict is Verdict.INCOMPLETE
+    assert answer.instability is not None
+
+
+def test_only_contrasts_that_need_the_failed_run_are_incomplete():
+    factors = {"model.depth": (2, 3, 4)}
+    plan = make_plan(factors=factors)
+
+    answers = analyse(plan, make_runs(plan, outcomes={("depth=4", 0): Outcome.FAILED})).answers
+
+    assert answers[0].verdict is not Verdict.INCOMPLETE
+    assert answers[1].verdict is Verdict.INCOMPLETE
+
+
+def test_seeds_planned_for_one_variant_alone_are_not_compared():
+    plan = make_plan(factors=NORMALIZATION)
+    fewer = tuple(run for run in plan.runs if (run.variant, run.seed) != (BATCH, 4))
+    unbalanced = dataclasses.replace(plan, runs=fewer)
+
+    answer = only_answer(unbalanced, make_runs(unbalanced, accuracy=shifted(0.03)))
+
+    assert answer.effect.n == 4
+    assert answer.verdict is Verdict.HELPS
+
+
+def test_three_identical_seeds_give_no_verdict_and_a_warning():
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+    by_variant = {run.planned.variant: run.metrics for run in make_runs(plan, accuracy=shifted(0.03))}
+    runs = [dataclasses.replace(run, metrics=by_variant[run.planned.variant]) for run in make_runs(plan)]
+
+    analysis = analyse(plan, runs)
+
+    assert analysis.answers[0].verdict is Verdict.NO_VARIATION
+    assert analysis.answers[0].effect.interval is None
+    assert [equal.seeds for equal in analysis.diagnostics.equal_seeds] == [(0, 1, 2), (0, 1, 2)]
+
+
+def test_two_identical_seeds_among_others_give_no_verdict():
+    plan = make_plan(factors=NORMALIZATION)
+    runs = make_runs(plan, accuracy=shifted(0.03))
+    copied = next(run.metrics for run in runs if (run.planned.variant, run.planned.seed) == (BATCH, 0))
+    runs = [
+        dataclasses.replace(run, metrics=copied) if (run.planned.variant, run.planned.seed) == (BATCH, 3) else run
+        for run in runs
+    ]
+
+    answer = only_answer(plan, runs)
+
+    assert answer.verdict is Verdict.NO_VARIATION
+    assert answer.repeated_seeds == (0, 3)
+
+
+def test_equal_differences_of_different_runs_give_no_certainty():
+    answer = judged(0.03, noise=0.0)
+
+    assert answer.verdict is Verdict.NO_VARIATION
+    assert answer.repeated_seeds == ()
+
+
+def test_grown_study_needs_a_decisive_e_value():
+    found, sure = judged(0.006, locked_seeds=3), judged(0.03, seeds=8, locked_seeds=3)
+
+    assert found.effect.interval.low > 0
+    assert found.effect.e_value < found.decisive_e_value == 20
+    assert found.verdict is Verdict.UNDECIDED
+    assert sure.effect.e_value > 20
+    assert (sure.verdict, sure.is_meaningful) == (Verdict.HELPS, None)
+
+
+def test_grown_study_gives_no_meaningful_difference_to_nothing():
+    assert judged(0.0, noise=0.1).verdict is Verdict.NO_MEANINGFUL_DIFFERENCE
+    assert judged(0.0, noise=0.1, locked_seeds=3).verdict is Verdict.UNDECIDED
+
+
+def test_mixed_hosts_and_devices_are_reported():
+    plan = make_plan(factors=NORMALIZATION)
+    first, *others = make_runs(plan)
+
+    analysis = analyse(plan, [dataclasses.replace(first, device="cuda:0", host="node"), *others])
+
+    assert analysis.diagnostics.devices == ("cpu", "cuda:0")
+    assert analysis.diagnostics.hosts == ("bench", "node")
+    assert analysis.answers[0].cost.seconds is None
+
+
+def test_study_without_any_result_is_refused():
+    with pytest.raises(NoResults):
+        analyse(make_plan(), [])
+
+
+def test_analysis_does_not_depend_on_the_order_of_runs():
+    plan = make_plan()
+    runs = make_runs(plan, outcomes={("depth=3,normalization=none", 1): Outcome.DIVERGED})
+
+    assert analyse(plan, runs) == analyse(plan, runs[::-1])
+
+
+def test_answers_do_not_depend_on_the_order_of_variants_and_planned_runs():
+    plan = make_plan()
+    turned = dataclasses.replace(plan, variants=plan.variants[::-1], runs=plan.runs[::-1])
+    runs = make_runs(plan)
+
+    expected, found = analyse(plan, runs).answers, analyse(turned, runs).answers
+
+    assert [answer.verdict for answer in found] == [answer.verdict for answer in expected]
+    assert [answer.effect for answer in found] == [answer.effect for answer in expected]
+
+
+@pytest.mark.parametrize("shift", [0.03, 0.006, -0.03, 0.0])
+def test_swapping_the_baseline_turns_helps_into_hurts(shift):
+    swapped = {Verdict.HELPS: Verdict.HURTS, Verdict.HURTS: Verdict.HELPS}
+    there = judged(shift)
+    back = judged(shift, baseline={"model.normalization": "batch"})
+
+    assert back.verdict is swapped.get(there.verdict, there.verdict)
+    assert back.is_meaningful == there.is_meaningful
+    assert back.effect.mean == pytest.approx(-there.effect.mean)
+
+
+DIFFERENCES = st.lists(st.floats(-0.1, 0.1).map(lambda value: round(value, 5)), min_size=2, max_size=8)
+ROPES = st.one_of(st.none(), st.floats(0.001, 0.1))
+
+
+def verdict_with(
+    differences: list[float], rope: float | None, comparisons: int, *, is_grown: bool
+) -> tuple[Verdict, bool | None, Effect]:
+    rule = Rule(alpha=0.05, comparisons=comparisons, is_grown=is_grown)
+    effect = effect_of(differences, direction="maximize", rule=rule)
+    return *judge(effect, direction="maximize", rope=rope, rule=rule, is_interaction=False), effect
+
+
+@settings(deadline=None, max_examples=60)
+@given(DIFFERENCES, ROPES, st.integers(1, 20), st.integers(1, 20), st.booleans())
+def test_more_comparisons_never_loosen_a_verdict(differences, rope, comparisons, more, is_grown):
+    before, before_meaningful, _ = verdict_with(differences, rope, comparisons, is_grown=is_grown)
+    after, after_meaningful, _ = verdict_with(differences, rope, comparisons + more, is_grown=is_grown)
+
+    if after is Verdict.NO_MEANINGFUL_DIFFERENCE:
+        assert before is Verdict.NO_MEANINGFUL_DIFFERENCE
+    if after in (Verdict.HELPS, Verdict.HURTS):
+        assert before in (after, Verdict.NO_MEANINGFUL_DIFFERENCE)
+    if after_meaningful:
+        assert (before, before_meaningful) == (after, True)
+    if before is Verdict.UNDECIDED:
+        assert after is Verdict.UNDECIDED
+
+
+@settings(deadline=None, max_examples=60)
+@given(DIFFERENCES, ROPES, st.booleans())
+def test_turning_every_difference_turns_the_verdict(differences, rope, is_grown):
+    verdict, is_meaningful, effect = verdict_with(differences, rope, 3, is_grown=is_grown)
+    turned, turned_meaningful, _ = verdict_with([-value for value in differences], rope, 3, is_grown=is_grown)
+
+    opposite = {Verdict.HELPS: Verdict.HURTS, Verdict.HURTS: Verdict.HELPS}
+    assert turned is opposite.get(verdict, verdict)
+    assert turned_meaningful == is_meaningful
+    assert (verdict is Verdict.NO_VARIATION) == (effect.interval is None)

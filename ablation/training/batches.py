@@ -13,6 +13,10 @@ from torch import Tensor
 from ablation.streams import Purpose, stream_seed
 
 CROP_PIXELS = 4
+# Measured forward passes of the original CNN on a CPU: 100 images take 0.6 of the time per image that 500 take, as
+# their activations stay below what the allocator hands back to the system; the logits are the same to the bit.
+CPU_EVALUATION_IMAGES = 100
+GPU_EVALUATION_IMAGES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +69,9 @@ def training_batches(
         yield _standardized(images, data), data.labels[indices]
 
 
-def evaluation_batches(
-    images: Tensor, indices: Tensor | None, data: TrainingData, *, batch_size: int = 500
-) -> Iterator[Tensor]:
+def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingData) -> Iterator[Tensor]:
     """Yield standardized images (B, C, H, W) in the order of `indices`, or of the images themselves."""
+    batch_size = CPU_EVALUATION_IMAGES if images.device.type == "cpu" else GPU_EVALUATION_IMAGES
     count = len(images) if indices is None else len(indices)
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)
@@ -116,9 +119,10 @@ def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positio
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:
-    """Fold positions outside 0..size-1 back in, the border pixel not repeated."""
-    last = size - 1
-    return last - (last - positions.abs()).abs()
+    """Fold positions outside 0..size-1 back in, the border pixel not repeated, as often as it takes."""
+    period = max(2 * (size - 1), 1)
+    within = positions.remainder(period)
+    return torch.minimum(within, period - within)
 
 
 def _standardized(images: Tensor, data: TrainingData) -> Tensor:

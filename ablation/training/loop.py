@@ -71,6 +71,8 @@ def train(
     infinite ends the run as diverged in that epoch. torch's global generator is seeded anew for every epoch.
     """
     model = model.to(memory_format=torch.channels_last)
+    if data.images.device.type == "cpu":
+        _keep_freed_memory()
     optimizer = make_optimizer(model, settings)
     curve: list[EpochMetrics] = []
     best = _BestEpoch(model) if settings.epoch_choice == "best-validation" else None
@@ -85,7 +87,8 @@ def train(
             best.consider(metrics)
     measured_epoch = best.restore() if best is not None else settings.epochs
     at_hand = heldout if data.validation is None and best is None else None
-    return _measure(model, data, curve, measured_epoch=measured_epoch, test=at_hand)
+    result = _measure(model, data, curve, measured_epoch=measured_epoch, test=at_hand)
+    return result if all(map(math.isfinite, result.metrics.values())) else _diverged(curve)
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
@@ -180,6 +183,15 @@ def _train_epoch(
         timestamp_ms=time.time_ns() // 1_000_000,
     )
     return metrics, heldout
+
+
+def _keep_freed_memory() -> None:
+    """Raise glibc's threshold for handing freed memory back to the system from the default to 62 MiB.
+
+    It is twice the size of the largest mapped block freed so far. Without this, each step's activations are handed
+    back and faulted in again, 2,000 pages a step, a tenth of its time. The block is never touched, so takes no memory.
+    """
+    torch.empty(31 * 1024 * 1024, dtype=torch.uint8)
 
 
 def _evaluate_heldout(model: nn.Module, data: TrainingData) -> Evaluation:

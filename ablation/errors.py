@@ -8,6 +8,10 @@ from pathlib import Path
 class AblationError(Exception):
     """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what the error says, not how it was made: a worker's errors reach the coordinator so."""
+        return _said_again, (type(self), self.args, self.__dict__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -113,3 +117,10 @@ class DeviceUnavailable(AblationError):
 
     def __init__(self, asked: str, available: Sequence[str]) -> None:
         super().__init__(f"there is no device {asked!r} here; available: {', '.join(available)} @ --device")
+
+
+def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -6,61 +6,23 @@ tests take others. torch is imported only where something is trained or counted.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablation.errors import NoResults, StudyChanged, StudyUnknown
 from ablation.lookup import differences, nearest_names
-from ablation.provenance import provenance
-from ablation.results import DataFacts, EpochMetrics, ModelSummary, Outcome, Plan, PlannedRun, RecordedRun, RunResult
-from ablation.run_folder import RunFolder
+from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan
+from ablation.state import State
 from ablation.study import Study, locked_hash
 
 if TYPE_CHECKING:
     from ablation.analysis import Analysis
-    from ablation.datasets import Dataset
+    from ablation.execution import Progress
     from ablation.executors import Executor
-    from ablation.scheduling import Schedule
     from ablation.tracking import StudyRecord, Tracker
-
-POLL_S = 0.5
-MAX_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """The state folder: data caches, run folders, locks and reports; Optuna's database unless it is elsewhere."""
-
-    folder: Path
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def locks(self) -> Path:
-        return self.folder / "locks"
-
-    def run(self, identity: str) -> RunFolder:
-        return RunFolder(path=self.folder / "runs" / identity)
-
-    def report(self, study: str) -> Path:
-        return self.folder / "reports" / study
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now."""
-
-    planned: int
-    ended: Mapping[Outcome, int]
-    running: tuple[tuple[PlannedRun, EpochMetrics | None], ...]
-    latest: tuple[PlannedRun, RunResult] | None = None
-    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +97,7 @@ def run_study(
         TrackingUnavailable, StorageUnavailable: what was trained is kept, and recorded by the next execution.
     """
     from ablation.datasets import prepare
+    from ablation.execution import Execution
     from ablation.locks import coordinating
     from ablation.scheduling import open_schedule
 
@@ -143,7 +106,7 @@ def run_study(
     with coordinating(study.name, state.locks):
         plan = lock_plan(study, data=dataset.facts, sizes=sizes, tracker=tracker)
         record = tracker.open_study(plan)
-        execution = _Execution(record=record, tracker=tracker, executor=executor, state=state, dataset=dataset)
+        execution = Execution(record=record, tracker=tracker, executor=executor, state=state, dataset=dataset)
         try:
             recorded = execution.recover_finished()
             schedule = open_schedule(storage_url, plan, recorded)
@@ -244,7 +207,7 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
 
 
-def _summaries(study: Study, shape: Any) -> dict[str, ModelSummary]:
+def _summaries(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     from ablation.models import build_model, summarize_model
 
     def size(settings: Mapping[str, Any]) -> ModelSummary:
@@ -267,130 +230,3 @@ def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOu
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
     tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
     return StudyOutcome(record=record, ended=ended, analysis=analysis, report=folder)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Under:
-    """A run under way: where its job runs, what the tracker calls it, and which try it is."""
-
-    planned: PlannedRun
-    run_id: str
-    slot: str
-    attempt: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Execution:
-    """One execution of a study: what is under way, and how what has ended ended."""
-
-    record: StudyRecord
-    tracker: Tracker
-    executor: Executor
-    state: State
-    dataset: Dataset
-    running: dict[Future[RunResult], _Under] = field(default_factory=dict)
-    ended: Counter[Outcome] = field(default_factory=Counter)
-    attempts: Counter[str] = field(default_factory=Counter)
-
-    def recover_finished(self) -> tuple[RecordedRun, ...]:
-        """Record the runs that are finished in their folders and unknown to the tracker; return all as recorded."""
-        plan = self.record.plan
-        recorded = self.tracker.recorded_runs(self.record, with_details=False)
-        recovered = False
-        for run in recorded:
-            folder = self.state.run(run.planned.identity)
-            result = folder.result() if not _has_result(run) else None
-            if result is not None:
-                from ablation.worker import upload
-
-                run_id = self.tracker.start_run(self.record, run.planned, provenance("from its folder"))
-                upload(folder, result, tracker=self.tracker, run_id=run_id, heldout_split=plan.heldout_split)
-                recovered = True
-        return self.tracker.recorded_runs(self.record, with_details=False) if recovered else recorded
-
-    def train(self, schedule: Schedule, recorded: tuple[RecordedRun, ...]) -> Generator[Progress, None, None]:
-        """Train what the schedule has left, as many at a time as the executor has slots."""
-        self.ended.update(run.outcome for run in recorded if run.outcome is not None and _has_result(run))
-        free = deque(self.executor.slots)
-        yield self._progress()
-        while True:
-            while free and (planned := schedule.next_run()) is not None:
-                self._submit(planned, free.popleft())
-            if not self.running:
-                return
-            ended, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            for future in ended:
-                under = self.running.pop(future)
-                free.append(under.slot)
-                yield self._settle(future, under, schedule)
-            yield self._progress()
-
-    def interrupt(self, *, killed: bool) -> None:
-        """End what is under way and say so in the tracker, as far as it can be reached."""
-        self.executor.stop()
-        try:
-            for under in self.running.values():
-                self.tracker.abandon_run(under.run_id)
-            self.tracker.close_study(self.record, "KILLED" if killed else "FAILED")
-        except Exception:  # noqa: BLE001, S110 - the error that brought us here is the one to be seen
-            pass
-
-    def _submit(self, planned: PlannedRun, slot: str) -> None:
-        from ablation.worker import Job, run_job
-
-        self.attempts[planned.identity] += 1
-        variant = next(variant for variant in self.record.plan.variants if variant.name == planned.variant)
-        run_id = self.tracker.start_run(self.record, planned, provenance(slot))
-        job = Job(
-            planned=planned,
-            run_id=run_id,
-            settings=variant.settings,
-            heldout_split=self.record.plan.heldout_split,
-            data_folder=self.dataset.folder,
-            folder=self.state.run(planned.identity),
-            tracker=self.tracker,
-            device=slot,
-        )
-        under = _Under(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity])
-        self.running[self.executor.submit(run_job, job)] = under
-
-    def _settle(self, future: Future[RunResult], under: _Under, schedule: Schedule) -> Progress:
-        """Take a job's result; a run whose worker died is tried again, a few times, before it counts as failed."""
-        from ablation.executors import is_worker_lost
-
-        error = future.exception()
-        if error is None:
-            result = future.result()
-        elif not is_worker_lost(error):
-            raise error
-        elif under.attempt < MAX_TRIES:
-            schedule.release(under.planned)
-            return self._progress(note=f"{under.planned.name}: its worker died; it will be trained again")
-        else:
-            lost = f"its worker died {MAX_TRIES} times, the last time with: {error}"
-            result = RunResult(
-                identity=under.planned.identity, outcome=Outcome.FAILED, metrics={}, epochs=0, error=lost
-            )
-            self.tracker.finish_run(under.run_id, result, None)
-        self.ended[result.outcome] += 1
-        metric = self.record.plan.locked["metric"]["name"]
-        epochs = self.state.run(under.planned.identity).epochs()
-        schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric), epochs=epochs)
-        return self._progress(latest=(under.planned, result))
-
-    def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
-        running = []
-        for under in self.running.values():
-            epochs = self.state.run(under.planned.identity).epochs()
-            running.append((under.planned, epochs[-1] if epochs else None))
-        return Progress(
-            planned=len(self.record.plan.runs),
-            ended=dict(self.ended),
-            running=tuple(running),
-            latest=latest,
-            note=note,
-        )
-
-
-def _has_result(run: RecordedRun) -> bool:
-    return run.outcome in (Outcome.DONE, Outcome.DIVERGED)

@@ -22,7 +22,7 @@ from ablation.datasets import Dataset, Split, channel_statistics, make_split, op
 from ablation.errors import DeviceUnavailable
 from ablation.models import build_model
 from ablation.results import DataOutline, DataShape, EpochMetrics, Outcome, PlannedRun, RunResult, epoch_metrics
-from ablation.run_folder import RunFolder
+from ablation.state import RunFolder
 from ablation.streams import Purpose, stream_seed
 from ablation.tracking import Tracker
 from ablation.training import TrainingData, TrainingResult, TrainingSettings, train

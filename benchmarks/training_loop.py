@@ -13,19 +13,22 @@ train the same network on the same images with the same batch size, threads and 
   the loop; augmentation by slicing padded images.
 - `fixed batch`: our step on one batch, over and over: what is left of `ours` without shuffling and augmentation.
 
-Loops are run in turn, again and again; a ratio is taken within each turn, so that what else a machine does meanwhile
-touches all loops alike, and its median and range over the turns are shown.
+Each loop has a process of its own, so that none gets the memory that another has made ready (the fixed batch shares
+that of `ours`, whose floor it is). They are run in turn, again and again; a ratio is taken within each turn, so that
+what else a machine does meanwhile touches all loops alike, and its median and range over the turns are shown.
 """
 
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,7 @@ class Case:
     batch_size: int
     steps: int
     loader_workers: int
+    threads: int
     device: torch.device
 
     @property
@@ -90,10 +94,6 @@ class Case:
 
 def main() -> None:
     options = parse_options()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # as `ablation` sets it; the same for all loops
     images, labels = load_images(options.data, steps=options.steps, batch_size=options.batch_size)
     results = []
     print(json.dumps(environment(options), indent=1))
@@ -107,7 +107,8 @@ def main() -> None:
             batch_size=options.batch_size,
             steps=options.steps,
             loader_workers=options.loader_workers,
-            device=device,
+            threads=options.threads,
+            device=torch.device(options.device),
         )
         seconds = run_in_turn(case, turns=options.turns, warm_up=options.warm_up)
         result = summarize(case, seconds)
@@ -125,8 +126,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--augmentation", choices=("none", "crop-flip", "both"), default="both")
     parser.add_argument("--normalization", choices=("none", "batch"), default="none")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=50, help="training steps of one turn")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=40, help="training steps of one turn")
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="turns that are not counted")
     parser.add_argument("--data", type=Path, help="folder of train_images.npy (uint8 N, H, W, C) and train_labels.npy")
     parser.add_argument("--output", type=Path, help="folder that gets a dated JSON file")
@@ -148,20 +149,34 @@ def load_images(folder: Path | None, *, steps: int, batch_size: int) -> tuple[np
 
 def run_in_turn(case: Case, *, turns: int, warm_up: int) -> dict[str, list[float]]:
     """Return the seconds of each counted turn, by loop."""
-    loops: Mapping[str, Callable[..., Turns]] = {
-        "ours": ours,
-        "conventional": conventional,
-        "careful": careful,
-        "fixed batch": fixed_batch,
-    }
-    running = {name: loop(case, turns=turns + warm_up) for name, loop in loops.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    context = multiprocessing.get_context("spawn")
+    seconds: dict[str, list[float]] = {name: [] for names in PROCESSES for name in names}
+    ends: dict[str, Connection] = {}
+    processes = []
+    for names in PROCESSES:
+        here, there = context.Pipe()
+        ends |= dict.fromkeys(names, here)
+        processes.append(context.Process(target=serve, args=(there, case, names, turns + warm_up)))
+        processes[-1].start()
     for turn in range(turns + warm_up):
-        for name, loop in running.items():
-            spent = next(loop)
+        for name, end in ends.items():
+            end.send(name)
+            spent = end.recv()
             if turn >= warm_up:
                 seconds[name].append(spent)
+    for process in processes:
+        process.join()
     return seconds
+
+
+def serve(requests: Connection, case: Case, names: tuple[str, ...], turns: int) -> None:
+    """Run a turn of the loop that is asked for and answer its seconds, until all turns are run."""
+    torch.set_num_threads(case.threads)
+    if case.device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # as `ablation` sets it; the same for all loops
+    running = {name: LOOPS[name](case, turns=turns) for name in names}
+    for _ in range(turns * len(names)):
+        requests.send(next(running[requests.recv()]))
 
 
 def ours(case: Case, *, turns: int) -> Turns:
@@ -261,7 +276,7 @@ def careful(case: Case, *, turns: int) -> Turns:
     model = plain_model(case).to(case.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     count = case.steps * case.batch_size
-    images = ((torch.from_numpy(case.images[:count]) - case.mean) / case.deviation).permute(0, 3, 1, 2)
+    images = torch.from_numpy((case.images[:count] - case.mean) / case.deviation).permute(0, 3, 1, 2)
     images = images.contiguous(memory_format=torch.channels_last).to(case.device)
     labels = torch.from_numpy(case.labels[:count]).to(case.device)
     for _ in range(turns):
@@ -336,6 +351,15 @@ def plain_model(case: Case) -> nn.Sequential:
         layers += [nn.BatchNorm1d(outputs)] if is_normalized else []
         features = outputs
     return nn.Sequential(*layers, nn.Linear(features, case.classes))
+
+
+LOOPS: Mapping[str, Callable[..., Turns]] = {
+    "ours": ours,
+    "conventional": conventional,
+    "careful": careful,
+    "fixed batch": fixed_batch,
+}
+PROCESSES = (("ours", "fixed batch"), ("conventional",), ("careful",))
 
 
 def summarize(case: Case, seconds: Mapping[str, list[float]]) -> dict[str, Any]:

@@ -1,13 +1,19 @@
-"""What several test files share: a study of seconds, and a fresh MLflow store that costs no seven seconds to make."""
+"""What several test files share: a study of seconds, and a fresh MLflow store that costs no seven seconds to make.
+
+Imports wait for the fixtures that need them: tests of the training engine run where only torch and numpy are.
+"""
+
+from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ablation.study import Study, parse_study
-from ablation.tracking import open_mlflow
-from ablation.tracking.interface import Tracker
+if TYPE_CHECKING:
+    from ablation.study import Study
+    from ablation.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]
 
@@ -25,6 +31,8 @@ seeds: 2
 
 @pytest.fixture
 def tiny() -> Study:
+    from ablation.study import parse_study
+
     return parse_study(TINY, source="tiny.yaml")
 
 
@@ -44,6 +52,8 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables and nothing else."""
+    from ablation.tracking import open_mlflow
+
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     tracker = open_mlflow(f"sqlite:///{path}")
     path.touch()
@@ -63,4 +73,6 @@ def store_uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def mlflow_tracker(store_uri: str) -> Tracker:
+    from ablation.tracking import open_mlflow
+
     return open_mlflow(store_uri)

@@ -98,7 +98,9 @@ def test_plan_prints_the_documented_json(run: Any) -> None:
 
 
 def test_plan_of_cifar10_needs_no_data(run: Any, tmp_path: Path) -> None:
-    result = run("plan", str(PROJECT / "studies" / "cifar10-depth-norm.yaml"), "--json", "--set", "training.batch_size=2")
+    result = run(
+        "plan", str(PROJECT / "studies" / "cifar10-depth-norm.yaml"), "--json", "--set", "training.batch_size=2"
+    )
 
     parameters = [variant["parameters"] for variant in json.loads(result.stdout)["variants"]]
     assert [364_426, 528_522] == [parameters[0], parameters[2]]
@@ -128,7 +130,9 @@ def test_levels_can_be_given_on_the_command_line(run: Any, arguments: tuple[str,
 
 
 def test_blank_options_are_as_if_not_given(run: Any) -> None:
-    blank = [word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")]
+    blank = [
+        word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")
+    ]
 
     result = run("plan", "tiny.yaml", "--json", *blank)
 

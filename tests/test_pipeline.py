@@ -10,12 +10,13 @@ from conftest import TINY
 
 from ablation import worker
 from ablation.errors import ModelInvalid, NoResults, StudyChanged, StudyLocked, StudyUnknown
+from ablation.execution import Progress
 from ablation.executors import InlineExecutor
 from ablation.locks import coordinating
-from ablation.pipeline import Progress, State, StudyOutcome, preview_study, run_study, summarize_study
+from ablation.pipeline import StudyOutcome, preview_study, run_study, summarize_study
 from ablation.results import Outcome, PlannedRun, RunResult
-from ablation.run_folder import RunFolder
 from ablation.scheduling import default_storage
+from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker
 

@@ -43,7 +43,9 @@ def test_every_dependency_is_pinned_to_a_version_it_allows(dependency: str) -> N
 def test_the_development_requirements_hold_the_others() -> None:
     development = pins("requirements-dev.txt")
 
-    assert {} == {name: versions for name, versions in pins("requirements.txt").items() if development.get(name) != versions}
+    assert {} == {
+        name: versions for name, versions in pins("requirements.txt").items() if development.get(name) != versions
+    }
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
@@ -89,7 +91,9 @@ def test_the_readme_has_the_two_commands_that_ci_runs() -> None:
 
 
 def test_the_readmes_tree_names_every_module() -> None:
-    modules = {path.name for path in (PROJECT / "ablation").rglob("*.py") if path.name not in ("__init__.py", "__main__.py")}
+    modules = {
+        path.name for path in (PROJECT / "ablation").rglob("*.py") if path.name not in ("__init__.py", "__main__.py")
+    }
 
     assert set() == {module for module in modules if module not in README}
 
@@ -101,7 +105,15 @@ def test_every_file_named_in_the_readme_exists() -> None:
 
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:
-    assert set() == _imported_by(["--help"]) & {"torch", "mlflow", "optuna", "pandas", "matplotlib", "numpy", "pydantic"}
+    assert set() == _imported_by(["--help"]) & {
+        "torch",
+        "mlflow",
+        "optuna",
+        "pandas",
+        "matplotlib",
+        "numpy",
+        "pydantic",
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,7 +132,10 @@ def test_commands_that_train_nothing_do_not_import_torch(
 def test_every_command_has_a_help_text() -> None:
     assert all(command.help for command in cli.main.commands.values())
     assert all(
-        option.help for command in cli.main.commands.values() for option in command.params if isinstance(option, click.Option)
+        option.help
+        for command in cli.main.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option)
     )
 
 

@@ -16,7 +16,7 @@ from ablation import __version__
 from ablation.errors import AblationError
 
 if TYPE_CHECKING:
-    from ablation.pipeline import State
+    from ablation.state import State
     from ablation.study import Study
     from ablation.tracking import Tracker
 
@@ -291,7 +291,7 @@ def _levels(option: str, text: str) -> list[Any]:
 
 
 def _state(folder: Path) -> State:
-    from ablation.pipeline import State
+    from ablation.state import State
 
     return State(folder=folder.resolve())
 

@@ -11,8 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ablation.pipeline import Progress, StudyOutcome
+from ablation.execution import Progress
+from ablation.pipeline import StudyOutcome
 from ablation.report import answers_text
+from ablation.report.numbers import duration_text
 from ablation.results import Outcome, PlannedRun, RunResult
 from ablation.study import Study
 from ablation.tracking import Tracker
@@ -106,14 +108,14 @@ def _event_text(progress: Progress, clock: _Clock) -> str:
     ended = sum(progress.ended.values())
     left = clock.seconds_left(progress)
     text = _ended_text(*progress.latest, metric=clock.metric) if progress.latest is not None else progress.note
-    return f"[{ended}/{progress.planned}] {text}" + (f", about {duration(left)} left" if left else "")
+    return f"[{ended}/{progress.planned}] {text}" + (f", about {duration_text(left)} left" if left else "")
 
 
 def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
     match result.outcome:
         case Outcome.DONE:
             value = result.metrics[metric]
-            return f"{run.name}: {metric} {value:.4f} in {duration(result.metrics['total_seconds'])}"
+            return f"{run.name}: {metric} {value:.4f} in {duration_text(result.metrics['total_seconds'])}"
         case Outcome.DIVERGED:
             return f"{run.name}: diverged in epoch {result.diverged_epoch}"
     reason = (result.error or "").strip().splitlines()[-1:]
@@ -135,7 +137,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
                 f"held-out accuracy {metrics.heldout_accuracy:.4f}",
             )
     summary = Text(
-        f"{_counts_text(progress.ended, progress.planned)}" + (f", about {duration(left)} left" if left else "")
+        f"{_counts_text(progress.ended, progress.planned)}" + (f", about {duration_text(left)} left" if left else "")
     )
     return Group(table, ProgressBar(total=max(1, progress.planned), completed=ended, width=60), summary)
 
@@ -143,13 +145,3 @@ def _view(progress: Progress, clock: _Clock) -> Group:
 def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:
     counts = ", ".join(f"{ended.get(kind, 0)} {kind.value}" for kind in Outcome)
     return f"{counts} of {planned} runs"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ablation.cli.progress import duration
 from ablation.pipeline import Preview
+from ablation.report.numbers import duration_text
 from ablation.results import Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
@@ -23,7 +23,7 @@ def preview_text(preview: Preview) -> str:
             f"{variant.name}{' (baseline)' if index == 0 else ''}",
             f"{variant.size.parameters:,}",
             f"{variant.size.flops:,}",
-            "about " + duration(variant.seconds) if variant.seconds is not None else "",
+            "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
         )
     seeds = preview.study.spec.seeds
     lines = [
@@ -33,7 +33,7 @@ def preview_text(preview: Preview) -> str:
     ]
     total = _total_seconds(preview)
     if total is not None:
-        lines += [f"About {duration(total)} of training, one run after the other; workers share it."]
+        lines += [f"About {duration_text(total)} of training, one run after the other; workers share it."]
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ __all__ = ["Dataset", "Split", "channel_statistics", "describe", "make_split", "
 
 
 def describe(settings: Mapping[str, Any], *, cache: Path) -> DataOutline:
-    """Return a data set's shape and size without preparing it: only `images` looks at its files, at their names and one header.
+    """Return a data set's shape and size without preparing it: only `images` looks at its files' names and a header.
 
     Raises DataUnavailable where the root is not there, DataInvalid where it holds no classes of images.
     """

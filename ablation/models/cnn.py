@@ -5,6 +5,7 @@ convolutions of 32, 64 and 128 channels, each with ReLU and 2×2 max pooling, th
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def build_model(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
     width, depth = int(settings["width"]), int(settings["depth"])
     channels = [shape.channels, *(width * 2**block for block in range(depth))]
     blocks = nn.Sequential()
-    for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+    for block, (inputs, outputs) in enumerate(pairwise(channels), start=1):
         blocks.add_module(f"block{block}", _block(settings, inputs, outputs))
     features = channels[-1] * (shape.height // 2**depth) * (shape.width // 2**depth)
     return Cnn(blocks, _dense(settings, features, len(shape.classes)))

@@ -1,18 +1,19 @@
 """From a study file and the command line's overrides to a checked study: its settings, variants and runs."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ablation.errors import AblationError, Problem, StudyFileError
-from ablation.lookup import differences, replaced
+from ablation.lookup import flatten, replaced
 from ablation.results import PlannedRun, Variant
-from ablation.study.checking import check
+from ablation.study.checking import asked_factors, check, setting
 from ablation.study.design import level_text
-from ablation.study.file import MAX_BYTES, read_document, read_value
+from ablation.study.file import MAX_BYTES, Location, location_of, path_of, read_document, read_value
 from ablation.study.identity import locked_hash, run_identity
-from ablation.study.spec import SECTIONS, Question, StudySpec
+from ablation.study.spec import FIXED, MAX_NAME, Question, StudySpec, factor_fields
 
 __all__ = [
     "Override",
@@ -111,19 +112,16 @@ def parse_study(
         StudyFileError: with every problem found.
     """
     document = read_document(content, source=source)
-    values: Mapping[str, Any] = document.values
-    for override in overrides:
-        values = _overridden(values, override)
-    for path, chosen in (levels or {}).items():
-        values = _with_levels(values, path, chosen)
-    if name is not None:
-        values = {**values, "name": name}
-    spec, variants = check(values, source=source, lines=document.lines)
-    if name is None and (overrides or levels):
-        changed = _changed_fixed_part(document.values, spec, source=source, lines=document.lines)
-        if changed:
-            renamed = "+".join([spec.name, *(f"{path}={_name_text(value)}" for path, value in sorted(changed.items()))])
-            spec, variants = check({**values, "name": renamed[:200]}, source=source, lines=document.lines)
+    overrides = [*overrides, *([Override(path="name", value=name)] if name is not None else [])]
+    paths = [override.path for override in overrides]
+    values = _changed(document.values, overrides, levels or {})
+    factors = [*(levels or {}), *(f"factors.{factor}" for factor in levels or ())]
+    changed = [location_of(path) for path in (*paths, *factors)]
+    spec, variants = check(values, source=source, lines=_without(changed, document.lines), problems=document.problems)
+    if (overrides or levels) and "name" not in paths:
+        renaming_nothing = [override for override in overrides if not _may_rename(override)]
+        originals = [document.values, _changed(document.values, renaming_nothing, {})]
+        spec = spec.model_copy(update={"name": _name_of_its_own(spec, originals)})
     return Study(spec=spec, variants=variants)
 
 
@@ -139,55 +137,80 @@ def parse_override(text: str) -> Override:
             raise ValueError("must be PATH=VALUE, such as training.epochs=5")
         return Override(path=path.strip(), value=read_value(value))
     except ValueError as error:
-        raise StudyFileError("--set", [Problem(message=str(error), path=text)]) from None
+        raise StudyFileError("--set", [Problem(message=str(error), path=path_of((text,)))]) from None
 
 
-def _overridden(values: Mapping[str, Any], override: Override) -> dict[str, Any]:
-    """Set one path; below `factors` and `questions` the rest of the path is one key."""
-    section, dot, factor = override.path.partition(".")
-    if section == "factors" and dot:
-        return {**values, "factors": {**_mapping(values.get("factors")), factor: override.value}}
-    return replaced(values, override.path, override.value)
+def _changed(
+    values: Mapping[str, Any], overrides: Sequence[Override], levels: Mapping[str, Sequence[Any]]
+) -> Mapping[str, Any]:
+    for override in overrides:
+        values = _replaced(values, location_of(override.path), override)
+    for path, chosen in levels.items():
+        values = _with_levels(values, path, chosen)
+    return values
 
 
-def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) -> dict[str, Any]:
-    is_factor = len(levels) > 1
-    keeps_baseline = is_factor and _baseline_level(values, path) in levels
-    changed = dict(values) if keeps_baseline else replaced(values, path, levels[0])
+def _without(changed: Sequence[Location], lines: Mapping[Location, int]) -> dict[Location, int | None]:
+    """Return the lines of a file, None where the value is not the file's any more."""
+    kept = {
+        location: None if any(location[: len(other)] == other for other in changed) else line
+        for location, line in lines.items()
+    }
+    return {**kept, **dict.fromkeys(changed)}
+
+
+def _replaced(values: Any, location: Location, override: Override) -> Any:
+    """Return plain values with the one at a location replaced, its parents made where absent."""
+    if not location:
+        return override.value
+    key, *rest = location
+    if isinstance(key, str):
+        mapping = _mapping(values)
+        return {**mapping, key: _replaced(mapping.get(key), tuple(rest), override)}
+    if not isinstance(values, list) or key >= len(values):
+        raise StudyFileError("--set", [Problem(message="the study file has no such item", path=override.path)])
+    return [*values[:key], _replaced(values[key], tuple(rest), override), *values[key + 1 :]]
+
+
+def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) -> Mapping[str, Any]:
+    field = factor_fields(values).get(path)
+    is_factor = len(levels) != 1
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
+        keeps_baseline = field is None or not levels or setting(values, path, field) in levels
+        changed = values if keeps_baseline else replaced(values, path, levels[0])
         return {**changed, "factors": {**factors, path: list(levels)}}
-    questions = [question for question in values.get("questions") or [] if path not in _factors_asked(question)]
-    return {**changed, "factors": factors, "questions": questions}
-
-
-def _baseline_level(values: Mapping[str, Any], path: str) -> Any:
-    section, _, key = path.partition(".")
-    default = SECTIONS[section][0].model_fields[key].default
-    return _mapping(values.get(section)).get(key, default)
-
-
-def _factors_asked(question: Any) -> list[Any]:
-    asked = _mapping(question)
-    return [asked.get("effect"), *(asked.get("interaction") or [])]
+    fixed = {**replaced(values, path, levels[0]), "factors": factors}
+    questions = values.get("questions")
+    if not isinstance(questions, list):
+        return fixed
+    return {**fixed, "questions": [question for question in questions if path not in asked_factors(question)]}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _changed_fixed_part(
-    original: Mapping[str, Any], spec: StudySpec, *, source: str, lines: Mapping[Any, int]
-) -> dict[str, Any]:
-    """Return the leaves of the fixed part that differ from the file's own; all of it where the file alone is wrong."""
+def _may_rename(override: Override) -> bool:
+    """Say whether an override may touch the fixed part; where the data is kept is no part of it."""
+    section = override.path.partition(".")[0]
+    return override.path != "data.root" and section in FIXED
+
+
+def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]]) -> str:
+    """Return the study's name with each setting of the fixed part that the first valid original has otherwise."""
+    before = next(filter(None, map(_checked, originals)), spec)
+    if before.fixed() == spec.fixed():
+        return spec.name
+    then, now = (dict(flatten(each.model_dump(mode="json", include=set(FIXED)))) for each in (before, spec))
+    changed = sorted(path for path, _ in flatten(spec.fixed()) if now[path] != then.get(path))
+    name = "+".join([spec.name, *(f"{path}={level_text(now[path])}" for path in changed)])
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{digest}"
+
+
+def _checked(values: Mapping[str, Any]) -> StudySpec | None:
     try:
-        before = check(original, source=source, lines=lines)[0].fixed()
+        return check(values, source="", lines={})[0]
     except StudyFileError:
-        before = {}
-    after = spec.fixed()
-    return {path: now for path, (_, now) in differences(before, after).items() if now is not None} if before else {}
-
-
-def _name_text(value: Any) -> str:
-    """Return a value with only the characters that a name may have."""
-    return "".join(char if char.isalnum() or char in "._+=,@[]-" else "-" for char in level_text(value))
+        return None

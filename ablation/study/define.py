@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablation.study.design import level_text
+from ablation.study.file import plain_text, value_text
 from ablation.study.spec import SECTIONS, Cnn, Section, Training, names_of
 
 _HEADER = """\
@@ -29,16 +29,16 @@ def study_text(
     model = {"name": "cnn", **{factor.removeprefix("model."): levels[0] for factor, levels in factors.items()}}
     varied = {factor: levels for factor, levels in factors.items() if len(levels) > 1}
     lines = [
-        _HEADER.format(path=path),
-        f"name: {name}",
+        _HEADER.format(path=" ".join(path.splitlines())),
+        f"name: {plain_text(name)}",
         "description: Which of these parts help, and by how much?",
         "",
-        *_section("data", _data_model(data), {"name": data, **({"root": _quoted(root)} if root else {})}),
+        *_section("data", _data_model(data), {"name": data, **({"root": root} if root else {})}),
         *_section("model", Cnn, model, title="the baseline, which every variant is compared with"),
         *_section("training", Training, {"epochs": epochs}),
         "# The parts to vary: paths into this file, the baseline's level among them.",
         "factors:",
-        *(f"  {factor}: [{', '.join(map(level_text, levels))}]" for factor, levels in varied.items()),
+        *(f"  {factor}: [{', '.join(map(_text, levels))}]" for factor, levels in varied.items()),
         "design: factorial            # every combination of levels",
         f"seeds: {seeds:<22} # runs per variant; the same seed means the same data order in every variant",
         "",
@@ -60,15 +60,11 @@ def _section(key: str, model: type[Section], given: Mapping[str, Any], *, title:
     """Return a section with the given keys set and every other key as a comment with its default."""
     lines = [f"{key}:" + (f"{'':<22}# {title}" if title else "")]
     for field, info in model.model_fields.items():
-        value = given.get(field, info.default)
-        if value is None:
-            text = f"# {field}:"
-        else:
-            shown = f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else level_text(value)
-            text = f"{'' if field in given else '# '}{field}: {shown}"
+        value = given.get(field, None if info.is_required() else info.default)
+        text = f"{'' if field in given else '# '}{field}:" + (f" {_text(value)}" if value is not None else "")
         lines.append(f"  {text:<34} # {info.description}" if info.description else f"  {text}")
     return [*lines, ""]
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _text(value: Any) -> str:
+    return plain_text(value) if isinstance(value, str) else value_text(value)

@@ -25,16 +25,18 @@ def level_text(level: Any) -> str:
     """Return a level as it stands in names: `3`, `none`, `0.001`, `128-64`."""
     if isinstance(level, list | tuple):
         return "-".join(map(str, level)) or "empty"
+    if level is None:
+        return "null"
     return str(level).lower() if isinstance(level, bool) else str(level)
 
 
-def make_variant(spec: StudySpec, levels: Mapping[str, Any], *, resolved: StudySpec, is_baseline: bool) -> Variant:
-    """Return the variant of `spec` whose settings are those of `resolved`."""
-    settings = resolved.model_dump(mode="json", include={"data", "model", "training"})
+def make_variant(spec: StudySpec, levels: Mapping[str, Any], *, is_baseline: bool) -> Variant:
+    """Return the variant of `spec` with these levels."""
+    resolved = spec.with_levels(levels)
     return Variant(
         name=variant_name(levels, list(spec.factors)),
         levels=json.loads(json.dumps(levels)),
-        settings={**settings, "study_seed": resolved.study_seed},
+        settings=resolved.settings(),
         configuration=resolved.configuration(),
         is_baseline=is_baseline,
     )

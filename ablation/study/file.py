@@ -1,65 +1,77 @@
 """Turns the text of a study file (YAML 1.2) into plain values and the line each of them stands on."""
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
 
 from ablation.errors import Problem, StudyFileError
 
 MAX_BYTES = 1024 * 1024
+MAX_LINE = 100_000
 MAX_DEPTH = 50
+MAX_VALUES = 10_000
+MAX_DIGITS = 300  # below the largest float, and below what Python refuses to read
+MAX_SHOWN = 80
 
 Location = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_PLAIN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _CONSTANTS: Mapping[str, Any] = {
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-MAX_DIGITS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """The plain values of a file, and the 1-based line of each by its location (keys and indices from the top)."""
+    """The plain values of a file, and the 1-based line of each by its location (keys and indices from the top).
+
+    `problems` are those that leave the rest readable, such as a key that stands twice: its last value is kept.
+    """
 
     values: Mapping[str, Any]
     lines: Mapping[Location, int]
+    problems: tuple[Problem, ...]
 
 
 def read_document(content: bytes, *, source: str) -> Document:
     """Read a study file.
 
-    Plain scalars follow the core schema of YAML 1.2: `1e-3` is a number, `no` a string.
+    Plain scalars follow the core schema of YAML 1.2, but that numbers are decimal and finite: `1e-3` is a number,
+    `no`, `0x10`, `.inf` and dates are text.
 
     Raises:
-        StudyFileError: not UTF-8 YAML, too large, nested too deep, with aliases, tags, duplicate keys, several
-            documents, or something else than a mapping at the top.
+        StudyFileError: not UTF-8 YAML, too large, nested too deep, with aliases or tags, several documents, or
+            something else than a mapping at the top.
     """
     try:
-        text = _decode(content)
-        _check_events(text)
-        node = _reader().compose(text)
+        reading = _Reading(_decode(content))
+        values = reading.document()
+        if not isinstance(values, Mapping):
+            raise _Refused("a study file is a mapping of keys to values; this is not")
     except _Refused as refused:
         raise StudyFileError(source, [refused.problem]) from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise StudyFileError(source, [_syntax_problem(error)]) from None
-    if not isinstance(node, MappingNode):
-        raise StudyFileError(source, [Problem(message="a study file is a mapping of keys to values; this is not")])
-    lines: dict[Location, int] = {}
-    problems: list[Problem] = []
-    values = _plain(node, (), lines, problems)
-    if problems:
-        raise StudyFileError(source, problems)
-    return Document(values=values, lines=lines)
+    return Document(values=values, lines=reading.lines, problems=tuple(reading.problems))
 
 
 def read_value(text: str) -> Any:
@@ -69,16 +81,12 @@ def read_value(text: str) -> Any:
         ValueError: the text is not one YAML value.
     """
     try:
-        _check_events(text)
-        node = _reader().compose(text)
+        reading = _Reading(text)
+        value = reading.document()
     except _Refused as refused:
-        raise ValueError(str(refused.problem)) from None
-    except (YAMLError, RecursionError) as error:
-        raise ValueError(_syntax_problem(error).message) from None
-    problems: list[Problem] = []
-    value = None if node is None else _plain(node, (), {}, problems)
-    if problems:
-        raise ValueError("; ".join(map(str, problems)))
+        raise ValueError(refused.problem.message) from None
+    if reading.problems:
+        raise ValueError("; ".join(problem.message for problem in reading.problems))
     return value
 
 
@@ -86,90 +94,179 @@ def path_of(location: Location) -> str:
     """Render a location as a path: `factors.model.depth[1]`."""
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{_key_text(part)}" if text else _key_text(part)
     return text
 
 
+def location_of(path: str) -> Location:
+    """Read a path as `path_of` writes it; below `factors` the rest is one key, as in `factors.model.depth`."""
+    section, dot, factor = path.partition(".")
+    location: list[str | int] = []
+    for part in [section, factor] if section == "factors" and dot else path.split("."):
+        indices = re.search(r"(\[[0-9]{1,6}\])*$", part)
+        assert indices is not None
+        location += [part[: indices.start()], *map(int, re.findall(r"[0-9]+", indices[0]))]
+    return tuple(location)
+
+
+def value_text(value: Any) -> str:
+    """Write a plain value as YAML on one line, text always quoted: `null`, `[3, 5]`, `'batch'`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return "'" + value.replace("'", "''") + "'" if value.isprintable() else f'"{"".join(map(_escaped, value))}"'
+        case list() | tuple():
+            return f"[{', '.join(map(value_text, value))}]"
+        case Mapping():
+            return "{" + ", ".join(f"{_key_text(key)}: {value_text(item)}" for key, item in value.items()) + "}"
+        case _:
+            return str(value)
+
+
+def shown(value: Any) -> str:
+    """Write a value as YAML for a message, cut where it is long."""
+    text = value_text(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def plain_text(text: str) -> str:
+    """Write text as YAML, quoted only where it would be read as something else."""
+    return text if _PLAIN_TEXT.fullmatch(text) and text not in _CONSTANTS else value_text(text)
+
+
+def _key_text(key: str) -> str:
+    return key if key and len(key) <= MAX_SHOWN and key.isprintable() else shown(key)
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable() and char not in ('"', "\\"):
+        return char
+    return json.dumps(char)[1:-1] if char <= "\uffff" else f"\\U{ord(char):08x}"
+
+
 class _Refused(Exception):
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        super().__init__(problem)
+    """What makes all of a text unreadable, or dangerous to read."""
 
-
-def _reader() -> YAML:
-    return YAML(typ="safe", pure=True)
+    def __init__(self, message: str, line: int | None = None) -> None:
+        self.problem = Problem(message=message, line=line)
+        super().__init__(message)
 
 
 def _decode(content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        raise _Refused(Problem(message=f"is {len(content)} bytes long; a study file has at most {MAX_BYTES}"))
+        raise _Refused("is larger than 1 MiB, the most that a study file may have")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _Refused(Problem(message="is not UTF-8 text", line=line)) from None
+        raise _Refused("is not UTF-8 text", content[: error.start].count(b"\n") + 1) from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > MAX_LINE:  # the reader takes quadratic time over some
+            raise _Refused(f"has a line of more than {MAX_LINE} characters", number)
+    return text
 
 
-def _check_events(text: str) -> None:
-    """Refuse, before anything is built, what could run code, explode or recurse."""
-    depth = documents = 0
-    for event in _reader().parse(text):
-        line = event.start_mark.line + 1
-        if isinstance(event, DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise _Refused(Problem(message="holds more than one document; a study file is one", line=line))
+class _Reading:
+    """One pass over a text, building plain values; what could run code, explode or recurse is refused on the way."""
+
+    def __init__(self, text: str) -> None:
+        self._events = _events(text)
+        self._values = 0
+        self.lines: dict[Location, int] = {}
+        self.problems: list[Problem] = []
+
+    def document(self) -> Any:
+        """Return the value of the only document; None where the text has none."""
+        value, documents = None, 0
+        for event in self._events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _Refused("holds more than one document; a study file is one", _line(event))
+                value = self._value(next(self._events), ())
+        return value
+
+    def _value(self, event: Event, location: Location) -> Any:
+        self._check(event, depth=len(location) + 1)
+        self.lines.setdefault(location, _line(event))
+        if isinstance(event, ScalarEvent):
+            return _scalar(event)
+        if isinstance(event, SequenceStartEvent):
+            return [self._value(item, (*location, index)) for index, item in enumerate(self._until_end())]
+        return self._mapping(location)
+
+    def _mapping(self, location: Location) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for event in self._until_end():
+            if isinstance(event, ScalarEvent):
+                self._check(event, depth=len(location) + 1)
+                here = (*location, str(event.value))
+                self._note_key(event, here, is_repeated=event.value in mapping)
+                mapping[str(event.value)] = self._value(next(self._events), here)
+            else:
+                problem = Problem(message="a key must be plain text", path=path_of(location), line=_line(event))
+                self.problems.append(problem)
+                self._value(event, (*location, 0))
+                self._value(next(self._events), (*location, 0))
+        return mapping
+
+    def _note_key(self, event: Event, location: Location, *, is_repeated: bool) -> None:
+        line = _line(event)
+        if is_repeated:
+            message = f"stands twice, first on line {self.lines[location]}"
+            self.problems.append(Problem(message=message, path=path_of(location), line=line))
+        self.lines.setdefault(location, line)
+
+    def _until_end(self) -> Iterator[Event]:
+        for event in self._events:
+            if isinstance(event, CollectionEndEvent):
+                return
+            yield event
+
+    def _check(self, event: Event, *, depth: int) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _Refused(f"holds more than {MAX_VALUES} keys and values", _line(event))
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            raise _Refused(Problem(message="anchors and aliases (& and *) are not allowed; write it out", line=line))
-        tag = getattr(event, "ctag", None)
-        if isinstance(event, NodeEvent) and tag is not None and str(tag) not in ("", "None"):
-            raise _Refused(Problem(message=f"tags are not allowed: {tag}", line=line))
-        if isinstance(event, CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _Refused(Problem(message=f"is nested more than {MAX_DEPTH} levels deep", line=line))
-        elif isinstance(event, CollectionEndEvent):
-            depth -= 1
+            raise _Refused("anchors and aliases (& and *) are not allowed; write it out", _line(event))
+        if getattr(event, "ctag", None) is not None:
+            raise _Refused("tags (!) are not allowed; write the plain value", _line(event))
+        if isinstance(event, CollectionStartEvent) and depth > MAX_DEPTH:
+            raise _Refused(f"is nested more than {MAX_DEPTH} levels deep", _line(event))
 
 
-def _syntax_problem(error: Exception) -> Problem:
+def _events(text: str) -> Iterator[Event]:
+    try:
+        yield from YAML(typ="safe", pure=True).parse(text)
+    except (YAMLError, ValueError, OverflowError) as error:
+        raise _syntax_refusal(error, text) from None
+
+
+def _line(event: Event) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _syntax_refusal(error: Exception, text: str) -> _Refused:
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        return Problem(
-            message=f"is not valid YAML: {error.problem or error.context}", line=mark.line + 1 if mark else None
+        return _Refused(f"is not valid YAML: {error.problem or error.context}", mark.line + 1 if mark else None)
+    if isinstance(error, ReaderError):
+        return _Refused(
+            f"is not valid YAML: has the character #x{error.character:04x}", text.count("\n", 0, error.position) + 1
         )
-    return Problem(message=f"is not valid YAML: {str(error).splitlines()[0] if str(error) else 'cannot be read'}")
+    return _Refused("is not valid YAML: has an escape that stands for no character")
 
 
-def _plain(node: Node, location: Location, lines: dict[Location, int], problems: list[Problem]) -> Any:
-    lines.setdefault(location, node.start_mark.line + 1)
-    if isinstance(node, ScalarNode):
-        return _scalar(node)
-    if isinstance(node, SequenceNode):
-        return [_plain(item, (*location, index), lines, problems) for index, item in enumerate(node.value)]
-    assert isinstance(node, MappingNode)
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, ScalarNode):
-            problems.append(Problem(message="a key must be plain text", path=path_of(location), line=line))
-            continue
-        key = str(key_node.value)
-        if key in mapping:
-            problems.append(Problem(message=f"key {key!r} stands twice", path=path_of(location), line=line))
-        lines[(*location, key)] = line
-        mapping[key] = _plain(value_node, (*location, key), lines, problems)
-    return mapping
-
-
-def _scalar(node: ScalarNode) -> Any:
-    text = str(node.value)
-    if node.style is not None:  # quoted, literal or folded: always text
+def _scalar(event: ScalarEvent) -> Any:
+    text = str(event.value)
+    if event.style:  # quoted, literal or folded: always text
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if len(text) <= MAX_DIGITS and _INTEGER.fullmatch(text):
         return int(text)
-    if len(text) <= MAX_DIGITS and _FLOAT.fullmatch(text):
+    if len(text) <= MAX_DIGITS and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
     return text

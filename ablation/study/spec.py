@@ -5,15 +5,51 @@ that have no effect beside the others (a placement where nothing is normalized) 
 would train the same thing are seen to be the same.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
+from ablation.lookup import did_you_mean
 from ablation.results import METRICS, Direction
+from ablation.study.file import value_text
 
-NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+=,@\[\]-]*"
+MAX_NAME = 200
+MAX_LEVELS = 100
+MAX_VARIANTS = 1000
 
-Level = bool | int | float | str | tuple[int, ...]
+
+def _known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, METRICS) or '; known: ' + ', '.join(METRICS)}")
+    return name
+
+
+def _two_factors(factors: tuple[str, str]) -> tuple[str, str]:
+    if factors[0] == factors[1]:
+        raise ValueError("an interaction is of two different factors")
+    return factors
+
+
+# Text in an `Annotated` says in words what is allowed, where the type alone says it badly.
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,@\[\]-]*$", max_length=MAX_NAME),
+    f"text of at most {MAX_NAME} letters, digits and ._+=,@[]-, a letter or digit first",
+]
+Root = Annotated[str, Field(pattern=r"^\P{Cc}+$", max_length=4096), "a path"]
+MetricName = Annotated[str, AfterValidator(_known_metric), "the name of a metric"]
+FactorPath = Annotated[str, "the path of a factor, such as model.depth"]
+FactorPair = Annotated[
+    tuple[FactorPath, FactorPath],
+    AfterValidator(_two_factors),
+    "a list of two factors, such as [model.depth, model.normalization]",
+]
+Level = Annotated[
+    bool | int | float | str | tuple[int, ...], "a number, a word, true, false or a list of whole numbers"
+]
+Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"]
 
 
 class Section(BaseModel):
@@ -23,7 +59,7 @@ class Section(BaseModel):
 class ImageData(Section):
     """Settings that every data set of images has."""
 
-    limit: Annotated[int, Field(ge=1)] | None = Field(
+    limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="train on a seeded, stratified subset of so many training images"
     )
     validation: Literal["none"] | Annotated[float, Field(gt=0.0, le=0.5)] = Field(
@@ -43,18 +79,20 @@ class Digits(ImageData):
 
 class Cifar10(ImageData):
     name: Literal["cifar10"]
-    root: str | None = Field(default=None, description="folder that holds, or shall hold, the CIFAR-10 download")
+    root: Root | None = Field(default=None, description="folder that holds, or shall hold, the CIFAR-10 download")
 
 
 class Images(ImageData):
     name: Literal["images"]
-    root: str = Field(description="folder or .tar.gz archive of train/<class>/* and test/<class>/*")
+    root: Root = Field(
+        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*", examples=["root: photos.tar.gz"]
+    )
 
 
 class Cnn(Section):
     """The built-in model: blocks of convolution, normalization, activation and 2×2 max pooling; dense layers."""
 
-    name: Literal["cnn"]
+    name: Literal["cnn"] = Field(examples=["name: cnn"])
     depth: int = Field(default=3, ge=1, le=5, description="convolution blocks; block i has width × 2^i channels")
     width: int = Field(default=32, ge=1, le=1024, description="channels of the first block")
     kernel: Literal[1, 3, 5, 7] = Field(default=3, description="side of the convolution kernel")
@@ -108,25 +146,34 @@ class Training(Section):
 class MetricChoice(Section):
     """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE)."""
 
-    name: str = "test_accuracy"
+    name: MetricName = "test_accuracy"
     direction: Direction | None = None
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fill_from_the_metric(cls, values: Any) -> Any:
-        metric = METRICS.get(values.get("name", "test_accuracy")) if isinstance(values, dict) else None
-        if metric is None:
+        name = values.get("name", "test_accuracy") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name not in METRICS:
             return values
+        metric = METRICS[name]
         return {"direction": metric.direction, "meaningful": metric.meaningful, **values}
+
+    @field_validator("direction")
+    @classmethod
+    def _is_the_metrics_own(cls, direction: Direction | None, info: ValidationInfo) -> Direction | None:
+        name = info.data.get("name")
+        if name is not None and direction != METRICS[name].direction:
+            raise ValueError(f"must be {METRICS[name].direction!r} for {name}, not {value_text(direction)}")
+        return direction
 
 
 class Question(Section):
     """What the study asks: the average effect of a factor, or the interaction of two, on a metric."""
 
-    effect: str | None = None
-    interaction: tuple[str, str] | None = None
-    on: str | None = Field(default=None, description="metric; the study's own where not given")
+    effect: FactorPath | None = None
+    interaction: FactorPair | None = None
+    on: MetricName | None = Field(default=None, description="metric; the study's own where not given")
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
 
     @model_validator(mode="after")
@@ -140,20 +187,29 @@ class Question(Section):
         return (self.effect,) if self.effect is not None else self.interaction or ()
 
 
+Questions = Annotated[
+    tuple[Question, ...], Field(max_length=100), "a list of at most 100 questions, such as [{effect: model.depth}]"
+]
+
+
 class StudySpec(Section):
     """A study file, checked."""
 
-    name: str = Field(pattern=f"^{NAME_PATTERN}$", min_length=1, max_length=200)
+    name: Name = Field(examples=["name: my-study"])
     description: str = Field(default="", max_length=5000)
-    data: Digits | Cifar10 | Images = Field(discriminator="name")
-    model: Cnn
+    data: Digits | Cifar10 | Images = Field(discriminator="name", examples=["data: {name: digits}"])
+    model: Cnn = Field(examples=["model: {name: cnn, depth: 3}"])
     training: Training = Training()
-    factors: dict[str, Annotated[tuple[Level, ...], Field(min_length=2, max_length=100)]] = Field(min_length=1)
+    factors: Annotated[
+        dict[str, Levels],
+        Field(min_length=1),
+        "a mapping of at least one factor to its levels, such as {model.depth: [3, 4]}",
+    ] = Field(examples=["factors: {model.depth: [3, 4]}"])
     design: Literal["factorial"] = "factorial"
     seeds: int = Field(default=5, ge=1, le=10_000, description="runs per variant")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default_factory=lambda: MetricChoice.model_validate({}))
-    questions: tuple[Question, ...] = Field(default=(), max_length=100)
+    questions: Questions = ()
     alpha: float = Field(default=0.05, gt=0.0, le=0.5, description="family-wise error rate")
     collapse_margin: float = Field(
         default=0.02,
@@ -161,6 +217,25 @@ class StudySpec(Section):
         le=1.0,
         description="a run whose test accuracy is within this of the largest class's share has collapsed",
     )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the sections data, model and training whole, as plain values, and the study's seed."""
+        return self.model_dump(mode="json", include={*SECTIONS, "study_seed"})
+
+    def setting(self, path: str) -> Any:
+        """Return the baseline's value of a factor's path."""
+        section, _, key = path.partition(".")
+        return getattr(getattr(self, section), key)
+
+    def with_levels(self, levels: Mapping[str, Any]) -> "StudySpec":
+        """Return the study with these levels in its baseline, each of them checked before."""
+        sections = {name: dict(getattr(self, name)) for name in SECTIONS}
+        for path, level in levels.items():
+            section, _, key = path.partition(".")
+            sections[section][key] = level
+        return self.model_copy(
+            update={name: type(getattr(self, name)).model_validate(values) for name, values in sections.items()}
+        )
 
     def configuration(self) -> dict[str, Any]:
         """Return what can alter a run's result, but for the seed: data, model, training, the study's seed."""
@@ -187,10 +262,31 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
 }
 
 
+FIXED = (*SECTIONS, "study_seed", "metric")
+NOT_FACTORS = ("data.name", "data.root", "model.name", "training.threads")
+
+
 def names_of(section: type[Section]) -> tuple[str, ...]:
     """Return the values of `name` that choose a section's model."""
     field = section.model_fields.get("name")
     return get_args(field.annotation) if field is not None else ()
+
+
+def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return {path: field} of all that can be a factor of a study with these sections."""
+    return {
+        path: field
+        for section in SECTIONS
+        for key, field in _model_of(section, values).model_fields.items()
+        if (path := f"{section}.{key}") not in NOT_FACTORS
+    }
+
+
+def _model_of(section: str, values: Mapping[str, Any]) -> type[Section]:
+    """Return the model that a section's `name` chooses, or the first."""
+    inner = values.get(section)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return next((model for model in SECTIONS[section] if name in names_of(model)), SECTIONS[section][0])
 
 
 NOT_BUILT_YET = {

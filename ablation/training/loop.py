@@ -68,7 +68,8 @@ def train(
 
     Everything random is seeded from (study seed, purpose, seed index, epoch), so on a CPU, with the same number of
     threads, a run is repeated to the bit. Nothing synchronizes with the device inside an epoch. A loss that is NaN or
-    infinite ends the run as diverged in that epoch. torch's global generator is seeded anew for every epoch.
+    infinite ends the run as diverged in that epoch; one that is so only when measured at the end, in the last epoch.
+    torch's global generator is seeded anew for every epoch.
     """
     model = model.to(memory_format=torch.channels_last)
     if data.images.device.type == "cpu":

@@ -1,7 +1,8 @@
-"""Keeps what a run measured in a folder of its own before anything else gets it.
+"""The state folder: where data caches, run folders, locks and reports lie.
 
-`metrics.jsonl` grows by a line per epoch, `artifacts/` holds what MLflow shall keep, and `result.json` is written
-last and whole: a folder that has it is a finished run, whatever became of its upload.
+A run's folder gets what the run measured before anything else does. `metrics.jsonl` grows by a line per epoch,
+`artifacts/` holds what MLflow shall keep, and `result.json` is written last and whole: a folder that has it is a
+finished run, whatever became of its upload.
 """
 
 import dataclasses
@@ -17,6 +18,27 @@ from ablation.results import EpochMetrics, Outcome, RunResult
 
 EPOCHS = "metrics.jsonl"
 RESULT = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The state folder; Optuna's database lies in it too, unless it is elsewhere."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def locks(self) -> Path:
+        return self.folder / "locks"
+
+    def run(self, identity: str) -> "RunFolder":
+        return RunFolder(path=self.folder / "runs" / identity)
+
+    def report(self, study: str) -> Path:
+        return self.folder / "reports" / study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

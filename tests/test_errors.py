@@ -1,0 +1,37 @@
+"""Errors say the same after the way from a worker to the coordinator."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from ablation import errors
+
+RAISED = [
+    errors.StudyFileError("a.yaml", [errors.Problem(message="is missing", path="data", line=3)]),
+    errors.StudyChanged("quick", {"training.epochs": (1, 2)}),
+    errors.StudyUnknown("quick", tracking_uri="sqlite:///a.db", near=["quicker"]),
+    errors.StudyLocked("quick", "process 1"),
+    errors.NoResults("quick"),
+    errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
+    errors.StorageUnavailable("sqlite:///a.db", "locked"),
+    errors.DataUnavailable("not there"),
+    errors.DataInvalid(Path("data"), ["a", "b"]),
+    errors.ModelInvalid("too small", path="model.depth"),
+    errors.DeviceUnavailable("cuda:9", ["cpu"]),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_an_error_says_the_same_after_pickling(error: errors.AblationError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(error), str(error), error.__dict__) == (type(copy), str(copy), copy.__dict__)
+
+
+def test_every_kind_of_error_is_among_these() -> None:
+    kinds = {
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AblationError)
+    }
+
+    assert kinds - {errors.AblationError} == {type(error) for error in RAISED}

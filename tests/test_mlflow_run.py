@@ -1,0 +1,271 @@
+"""The project as MLflow runs it, against real stores: `mlflow run`, a real server, and a first use by many at once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROJECT, TINY
+from mlflow.tracking import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+MLFLOW = Path(sys.executable).with_name("mlflow")
+
+
+@pytest.fixture
+def environment(tmp_path: Path, data_cache: Path) -> dict[str, str]:
+    """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "data").symlink_to(data_cache)
+    (tmp_path / "tiny.yaml").write_bytes(TINY)
+    return {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "ABLATION_STATE_DIR": str(tmp_path / "state"),
+    }
+
+
+def run_project(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(MLFLOW), "run", str(PROJECT), "--env-manager", "local", *arguments]
+    folder = Path(environment["ABLATION_STATE_DIR"]).parent
+    done = subprocess.run(command, env=dict(environment), cwd=folder, capture_output=True, text=True, timeout=280)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done
+
+
+def study(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    folder = Path(environment["ABLATION_STATE_DIR"]).parent
+    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", *arguments]
+    return subprocess.run(command, env=dict(environment), cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+def test_mlflow_run_makes_its_run_the_study_run_and_links_the_next_one_to_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    parameters = ["-P", f"study={tmp_path / 'tiny.yaml'}", "-P", "seeds=1", "-P", "executor=inline"]
+    run_project(environment, "-e", "study", *parameters, "-P", "depth=1,2", "-P", "normalization=none,batch")
+    run_project(environment, "-e", "study", *parameters)
+
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    runs = {run.info.run_id: run for run in client.search_runs(["0"])}
+    by_kind = {
+        kind: [run for run in runs.values() if run.data.tags.get("ablation.kind") == kind]
+        for kind in ("study", "run", "launch")
+    }
+    (study_run,), (launch,) = by_kind["study"], by_kind["launch"]
+    assert ("tiny", "FINISHED") == (study_run.info.run_name, study_run.info.status)
+    assert "1,2" in study_run.data.params["depth"]
+    assert 4 == len(by_kind["run"])
+    assert {study_run.info.run_id} == {run.data.tags["mlflow.parentRunId"] for run in by_kind["run"]}
+    assert study_run.info.run_id == launch.data.tags["ablation.study_run"]
+    assert "report.md" in [file.path for file in client.list_artifacts(launch.info.run_id)]
+    assert {"FINISHED"} == {run.info.status for run in runs.values()}
+
+
+def test_every_parameter_of_the_study_entry_point_reaches_the_study(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    given = {
+        "study": str(tmp_path / "tiny.yaml"),
+        "name": "given",
+        "seeds": "1",
+        "depth": "2",
+        "normalization": "none,layer",
+        "epochs": "1",
+        "set": "data.limit=50;training.batch_size=10",
+        "device": "cpu",
+        "executor": "processes",
+        "workers": "1",
+    }
+    run_project(environment, "-e", "study", *[word for item in given.items() for word in ("-P", "=".join(item))])
+
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs(["0"], "tags.`ablation.study` = 'given' and tags.`ablation.kind` = 'run'")
+    assert {"none", "layer"} == {run.data.params["model.normalization"] for run in runs}
+    expected = {
+        "model.depth": "2",
+        "training.epochs": "1",
+        "training.batch_size": "10",
+        "data.limit": "50",
+        "seed": "0",
+    }
+    assert [expected] * 2 == [{name: run.data.params[name] for name in expected} for run in runs]
+
+
+def test_the_plan_and_summarize_entry_points_work(environment: dict[str, str], tmp_path: Path) -> None:
+    assert 0 == study(environment, "--executor", "inline", "--seeds", "1").returncode
+
+    run_project(environment, "-e", "plan", "-P", f"study={tmp_path / 'tiny.yaml'}")
+    run_project(environment, "-e", "summarize", "-P", "study=tiny", "-P", f"output={tmp_path / 'report'}")
+
+    assert (tmp_path / "report" / "report.md").exists()
+
+
+def test_a_study_of_two_processes_equals_one_in_this_process_to_the_bit(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    results = []
+    for name, executor in (("inline", "inline"), ("pool", "processes")):
+        state = tmp_path / name
+        state.mkdir()
+        (state / "data").symlink_to(tmp_path / "state" / "data")
+        done = study(environment, "--name", name, "--executor", executor, "--state-dir", str(state))
+        assert 0 == done.returncode, done.stderr
+        report = json.loads((state / "reports" / name / "report.json").read_text())
+        client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+        runs = client.search_runs([client.get_experiment_by_name(name).experiment_id], "tags.`ablation.kind` = 'run'")
+        kept = ("test_accuracy", "test_loss", "train_loss", "final_train_loss", "train_sample_loss")
+        results.append({run.info.run_name: [run.data.metrics[metric] for metric in kept] for run in runs})
+        assert report
+
+    assert 8 == len(results[0])
+    assert results[0] == results[1]
+
+
+def test_a_study_runs_against_a_real_server(environment: dict[str, str], tmp_path: Path, server: str) -> None:
+    environment["MLFLOW_TRACKING_URI"] = server
+
+    first, again = (study(environment, "--workers", "2") for _ in range(2))
+
+    assert 0 == first.returncode, first.stderr
+    assert "8 done" in again.stdout
+    assert f"{server}/#/experiments/" in first.stdout
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], "tags.`ablation.kind` = 'run'")
+    assert 8 == len(runs)
+    assert [1, 2] == [entry.step for entry in client.get_metric_history(runs[0].info.run_id, "train_loss")]
+    assert {"confusion.json", "configuration.json", "curves.csv", "model_state.pt"} <= {
+        file.path for file in client.list_artifacts(runs[0].info.run_id)
+    }
+
+
+def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, str], server: str) -> None:
+    environment["MLFLOW_TRACKING_URI"] = server
+    assert 0 == study(environment, "--seeds", "1", "--executor", "inline").returncode
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("tiny")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.ablation"])
+
+    state = _inflated(view["state"])
+    found = client.search_runs(
+        [experiment.experiment_id], state["searchFilter"], order_by=[f"{state['orderByKey']} ASC"]
+    )
+
+    assert 4 == len(found)
+    assert sorted(run.info.run_name for run in found) == [run.info.run_name for run in found]
+
+
+def test_eight_processes_may_use_fresh_stores_for_the_first_time_at_once(environment: dict[str, str]) -> None:
+    folder = Path(environment["ABLATION_STATE_DIR"]).parent
+    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--executor", "inline", "--seeds", "1"]
+    processes = [
+        subprocess.Popen(
+            [*command, "--epochs", "1", "--name", f"first-{index}"],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(8)
+    ]
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
+
+    assert [0] * 8 == [process.returncode for process in processes], "\n".join(outputs)
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    assert 8 == sum(experiment.name.startswith("first-") for experiment in client.search_experiments())
+
+
+def test_a_killed_worker_costs_a_try_and_no_result(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = Path(environment["ABLATION_STATE_DIR"]).parent
+    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--workers", "2", "--seeds", "1"]
+    process = subprocess.Popen(
+        [*command, "--set", "training.epochs=60", "--name", "long"],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "state" / "runs").glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _kill_a_worker(process.pid)
+    output, errors = process.communicate(timeout=240)
+
+    assert 0 == process.returncode, errors
+    assert "its worker died; it will be trained again" in errors
+    assert "long: 4 done, 0 diverged, 0 failed of 4 runs" in output
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs([client.get_experiment_by_name("long").experiment_id], "tags.`ablation.kind` = 'run'")
+    assert ["FINISHED"] * 4 == [run.info.status for run in runs]
+    steps = [[entry.step for entry in client.get_metric_history(run.info.run_id, "train_loss")] for run in runs]
+    assert [list(range(1, 61))] * 4 == steps
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server on loopback, with a database and an artifact folder of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            str(MLFLOW),
+            "server",
+            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+            *("--artifacts-destination", str(tmp_path / "server-artifacts")),
+        ],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise TimeoutError(address)
+
+
+def _kill_a_worker(parent: int) -> None:
+    """Kill the newest child of a process that is a training worker, not multiprocessing's resource tracker."""
+    import psutil
+
+    workers = [child for child in psutil.Process(parent).children() if "spawn_main" in " ".join(child.cmdline())]
+    workers[-1].kill()
+
+
+def _inflated(state: str) -> dict[str, Any]:
+    import base64
+    import zlib
+
+    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(state.removeprefix("deflate;"))))
+    return found

@@ -1,0 +1,226 @@
+"""The built-in CNN is the assignment's network, takes every normalization in either place, and is measured exactly."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ablation.errors import ModelInvalid
+from ablation.models import Cnn, build_model, summarize_model
+from ablation.results import DataShape
+
+CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
+ASSIGNMENT = {
+    "name": "cnn",
+    "depth": 3,
+    "width": 32,
+    "kernel": 3,
+    "dense": (128, 64),
+    "normalization": "none",
+    "normalization_placement": "after",
+    "groups": 8,
+    "dropout": 0.0,
+    "activation": "relu",
+}
+NORMALIZATIONS = ("none", "batch", "layer", "group", "instance")
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+THREE_BLOCKS = [
+    ("blocks.block1.convolution", 896, (32, 32, 32)),
+    ("blocks.block1.pool", 0, (32, 16, 16)),
+    ("blocks.block2.convolution", 18_496, (64, 16, 16)),
+    ("blocks.block2.pool", 0, (64, 8, 8)),
+    ("blocks.block3.convolution", 73_856, (128, 8, 8)),
+    ("blocks.block3.pool", 0, (128, 4, 4)),
+]
+FOURTH_BLOCK = [("blocks.block4.convolution", 295_168, (256, 4, 4)), ("blocks.block4.pool", 0, (256, 2, 2))]
+HEAD = [("dense.dense2", 8_256, (64,)), ("dense.logits", 650, (10,))]
+
+
+def model_of(shape: DataShape = CIFAR10, /, **changes: Any) -> Cnn:
+    torch.manual_seed(0)
+    return build_model({**ASSIGNMENT, **changes}, shape)
+
+
+def small(**changes: Any) -> Cnn:
+    """Build a model that trains in milliseconds, for 3×16×16 images."""
+    shape = DataShape(channels=3, height=16, width=16, classes=tuple("abcde"))
+    return model_of(shape, **{"width": 8, "dense": (16, 8), "groups": 4, **changes})
+
+
+def layers_of(model: nn.Module) -> list[str]:
+    """Name the leaf modules of a block or a head in the order they are run."""
+    return [name.rpartition(".")[2].rstrip("0123456789") for name, module in model.named_modules() if is_leaf(module)]
+
+
+def is_leaf(module: nn.Module) -> bool:
+    return not list(module.children())
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected", "total"),
+    [
+        (3, [*THREE_BLOCKS, ("dense.dense1", 262_272, (128,)), *HEAD], 364_426),
+        (4, [*THREE_BLOCKS, *FOURTH_BLOCK, ("dense.dense1", 131_200, (128,)), *HEAD], 528_522),
+    ],
+)
+def test_network_is_the_assignments_layer_by_layer(
+    depth: int, expected: list[tuple[str, int, tuple[int, ...]]], total: int
+) -> None:
+    summary = summarize_model(lambda: model_of(depth=depth), CIFAR10)
+
+    measured = [
+        (layer.name, layer.parameters, layer.output_shape) for layer in summary.layers if "activation" not in layer.name
+    ]
+    assert expected == measured
+    assert total == summary.parameters == sum(layer.parameters for layer in summary.layers)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("placement", ["before", "after"])
+@pytest.mark.parametrize("depth", range(1, 5))
+def test_every_normalization_placement_and_depth_learns(normalization: str, placement: str, depth: int) -> None:
+    model = small(depth=depth, normalization=normalization, normalization_placement=placement)
+    images = torch.randn(6, 3, 16, 16)
+
+    logits = model(images)
+    logits.square().sum().backward()
+
+    assert logits.shape == (6, 5)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS[1:])
+@pytest.mark.parametrize(
+    ("placement", "block"),
+    [
+        ("before", ["convolution", "norm", "pool", "activation"]),
+        ("after", ["convolution", "activation", "norm", "pool"]),
+    ],
+)
+def test_every_convolution_is_normalized_where_the_placement_says(
+    normalization: str, placement: str, block: list[str]
+) -> None:
+    model = small(normalization=normalization, normalization_placement=placement)
+
+    assert [block] * 3 == [layers_of(child) for child in model.blocks.children()]
+    assert all(isinstance(child.get_submodule("norm"), NORMS) for child in model.blocks.children())
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_every_hidden_dense_layer_is_normalized_but_by_instance(normalization: str, placement: str) -> None:
+    model = small(normalization=normalization, normalization_placement=placement)
+
+    pair = ["norm", "activation"] if placement == "before" else ["activation", "norm"]
+    hidden = pair if normalization in ("batch", "layer", "group") else ["activation"]
+    assert ["dense", *hidden, "dense", *hidden, "logits"] == layers_of(model.dense)
+
+
+def test_normalized_variants_add_a_scale_and_a_shift_per_channel() -> None:
+    plain = summarize_model(lambda: model_of(normalization="none"), CIFAR10).parameters
+    normalized = summarize_model(lambda: model_of(normalization="batch"), CIFAR10).parameters
+
+    assert plain + 2 * (32 + 64 + 128 + 128 + 64) == normalized
+
+
+def test_seed_gives_the_same_weights_again() -> None:
+    first, again = small(normalization="batch").state_dict(), small(normalization="batch").state_dict()
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_pooling_before_relu_is_equal_to_the_bit_forward_and_backward(normalization: str) -> None:
+    model = small(normalization=normalization, normalization_placement="before").train()
+    reference = small(normalization=normalization, normalization_placement="before").train()
+    images = torch.randn(8, 3, 16, 16, requires_grad=True)
+    same_images = images.detach().clone().requires_grad_()
+
+    logits, expected = model(images), conv_norm_relu_pool(reference, same_images)
+    logits.square().sum().backward()
+    expected.square().sum().backward()
+
+    assert torch.equal(expected, logits)
+    assert torch.equal(same_images.grad, images.grad)
+    for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert torch.equal(other.grad, parameter.grad), name
+
+
+def conv_norm_relu_pool(model: Cnn, images: Tensor) -> Tensor:
+    for block in model.blocks.children():
+        named = dict(block.named_children())
+        features = named["norm"](named["convolution"](images)) if "norm" in named else named["convolution"](images)
+        images = nn.functional.max_pool2d(nn.functional.relu(features), 2)
+    logits: Tensor = model.dense(images.flatten(1))
+    return logits
+
+
+def test_other_activations_are_pooled_after() -> None:
+    model = small(activation="gelu")
+
+    assert [["convolution", "activation", "pool"]] * 3 == [layers_of(child) for child in model.blocks.children()]
+
+
+def test_dropout_stands_before_every_dense_layer() -> None:
+    model = small(dropout=0.3)
+
+    expected = ["dropout", "dense", "activation", "dropout", "dense", "activation", "dropout", "logits"]
+    assert expected == layers_of(model.dense)
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 64), (64, 15), (8, 8)])
+def test_image_too_small_for_the_depth_is_refused_by_name(height: int, width: int) -> None:
+    shape = DataShape(channels=1, height=height, width=width, classes=("a", "b"))
+
+    with pytest.raises(ModelInvalid, match=f"depth 4 needs images of at least 16×16, not {height}×{width}") as caught:
+        model_of(shape, depth=4)
+
+    assert caught.value.path == "model.depth"
+    assert str(caught.value).endswith("at most 3 here @ model.depth")
+
+
+@pytest.mark.parametrize("depth", range(1, 6))
+def test_smallest_image_for_a_depth_is_taken(depth: int) -> None:
+    shape = DataShape(channels=1, height=2**depth, width=2**depth, classes=("a", "b"))
+
+    assert model_of(shape, depth=depth)(torch.zeros(2, 1, 2**depth, 2**depth)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"), [({"width": 12}, 12), ({"dense": (128, 60)}, 60), ({"width": 4, "depth": 1}, 4)]
+)
+def test_groups_that_do_not_divide_are_refused_by_name(changes: dict[str, Any], size: int) -> None:
+    with pytest.raises(ModelInvalid, match=f"8 groups do not divide {size} channels @ model.groups") as caught:
+        model_of(normalization="group", **changes)
+
+    assert caught.value.path == "model.groups"
+
+
+def test_groups_do_not_matter_to_other_normalizations() -> None:
+    assert summarize_model(lambda: model_of(normalization="layer", groups=7), CIFAR10).parameters > 0
+
+
+@pytest.mark.parametrize(("depth", "kernel"), list(itertools.product((1, 3, 4), (1, 3, 5))))
+def test_flops_are_two_per_multiplication_of_convolutions_and_products(depth: int, kernel: int) -> None:
+    summary = summarize_model(lambda: model_of(depth=depth, kernel=kernel, normalization="batch"), CIFAR10)
+
+    channels, sides = [3, *(32 * 2**block for block in range(depth))], [32 // 2**block for block in range(depth)]
+    convolutions = [
+        kernel**2 * inputs * outputs * side**2
+        for inputs, outputs, side in zip(channels, channels[1:], sides, strict=False)
+    ]
+    features = channels[-1] * (32 // 2**depth) ** 2
+    assert 2 * (sum(convolutions) + features * 128 + 128 * 64 + 64 * 10) == summary.flops
+
+
+def test_measuring_leaves_torchs_generator_as_it_was() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+
+    summarize_model(lambda: build_model(ASSIGNMENT, CIFAR10), CIFAR10)
+
+    assert torch.equal(before, torch.get_rng_state())

@@ -136,10 +136,11 @@ def _view(progress: Progress, clock: _Clock) -> Group:
                 f"training loss {metrics.train_loss:.4f}",
                 f"held-out accuracy {metrics.heldout_accuracy:.4f}",
             )
-    summary = Text(
-        f"{_counts_text(progress.ended, progress.planned)}" + (f", about {duration_text(left)} left" if left else "")
-    )
-    return Group(table, ProgressBar(total=max(1, progress.planned), completed=ended, width=60), summary)
+    bar = Table.grid(padding=(0, 2))
+    time_left = f", about {duration_text(left)} left" if left else ""
+    counts = _counts_text(progress.ended, progress.planned)
+    bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
+    return Group(table, bar)
 
 
 def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

@@ -75,6 +75,7 @@ class Case:
     batch_size: int
     steps: int
     loader_workers: int
+    loader_start: str
     threads: int
     device: torch.device
 
@@ -107,6 +108,7 @@ def main() -> None:
             batch_size=options.batch_size,
             steps=options.steps,
             loader_workers=options.loader_workers,
+            loader_start=multiprocessing.get_start_method(),
             threads=options.threads,
             device=torch.device(options.device),
         )
@@ -223,6 +225,8 @@ def conventional(case: Case, *, turns: int) -> Turns:
         batch_size=case.batch_size,
         shuffle=True,
         num_workers=case.loader_workers,
+        # The platform's default must be said: in a spawned process it would be spawn, and importing would be timed.
+        multiprocessing_context=case.loader_start if case.loader_workers else None,
         pin_memory=case.device.type == "cuda",
     )
     for _ in range(turns):

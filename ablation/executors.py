@@ -1,18 +1,19 @@
-"""Runs callables and returns futures: in this process, or in a pool of processes that survives a killed worker.
+"""Runs callables and returns futures: in this process, or in processes of which one may be killed.
 
 Executors know functions, not studies. Each has slots, one device per job that it runs at a time; whoever submits
 keeps to them and tells the job which device is its own.
 """
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
-
-from pebble import ProcessExpired, ProcessPool
+from typing import ParamSpec, Protocol, Self, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,25 +71,27 @@ class InlineExecutor:
 class ProcessExecutor:
     """Runs jobs in spawned processes that live as long as the executor, so imports and data are paid once per worker.
 
-    A worker that dies takes only its own job with it and is replaced (pebble; the standard pool and loky lose every
-    job). Workers leave SIGINT to the process that started them.
+    A worker that dies takes only its own job with it and is replaced: each is a pool of one process, as processes that
+    share a pool share its locks, and one that is killed with a lock in its hands stops all the others for good.
+    Workers leave SIGINT to the process that started them.
     """
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
         self.slots = slots
-        self._pool = ProcessPool(
-            max_workers=len(slots),
-            initializer=_begin_worker,
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._workers = [_Worker() for _ in slots]
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+        self._threads = ThreadPoolExecutor(max_workers=len(slots), thread_name_prefix="worker")
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        future: Future[T] = self._pool.schedule(function, args=args, kwargs=kwargs)
-        return future
+        return self._threads.submit(self._run, functools.partial(function, *args, **kwargs))
 
     def stop(self) -> None:
-        self._pool.stop()
-        self._pool.join()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown(wait=True)
 
     def __enter__(self) -> Self:
         return self
@@ -97,14 +100,65 @@ class ProcessExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._pool.stop()
-        self._pool.close()
-        self._pool.join()
+            self.stop()
+        self._threads.shutdown(wait=True)
+        for worker in self._workers:
+            worker.close()
+
+    def _run(self, job: Callable[[], T]) -> T:
+        worker = self._free.get()
+        try:
+            return worker.run(job)
+        finally:
+            self._free.put(worker)
+
+
+class _Worker:
+    """One process at a time, started when there is a job and again after it died; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid: int | None = None
+        self._is_killed = False
+
+    def run(self, job: Callable[[], T]) -> T:
+        """Return what the job returns; BrokenExecutor where the process died with it."""
+        try:
+            future = self._started().submit(job)
+        except BrokenExecutor:  # it died while it had nothing to do
+            self.close()
+            future = self._started().submit(job)
+        try:
+            return future.result()
+        except BrokenExecutor:
+            self.close()
+            raise
+
+    def kill(self) -> None:
+        """End the process now, and any that would be started after it."""
+        self._is_killed = True
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        pool, self._pool, self._pid = self._pool, None, None
+        if pool is not None:
+            pool.shutdown(wait=True)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin_worker)
+            self._pid = self._pool.submit(os.getpid).result()
+        if self._is_killed:
+            self.kill()
+        return self._pool
 
 
 def is_worker_lost(error: BaseException) -> bool:
     """Whether a future's error says that its worker died (killed, out of memory), not that its job raised."""
-    return isinstance(error, ProcessExpired)
+    return isinstance(error, BrokenExecutor)
 
 
 def available_cores() -> int:
@@ -127,5 +181,5 @@ def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, t
     return ProcessExecutor(slots=tuple(devices[index % len(devices)] for index in range(count)))
 
 
-def _begin_worker(*_args: Any) -> None:
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)

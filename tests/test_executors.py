@@ -58,6 +58,28 @@ def test_a_killed_worker_takes_only_its_own_job_with_it(processes: ProcessExecut
     assert [number**2 for number in range(6)] == [future.result(timeout=60) for future in futures]
 
 
+def test_a_worker_killed_while_idle_costs_at_most_the_next_job(processes: ProcessExecutor) -> None:
+    pids = {processes.submit(_slow_pid).result(timeout=60) for _ in range(4)}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+    futures = [processes.submit(_slow_square, number) for number in range(6)]
+
+    errors = [future.exception(timeout=60) for future in futures]
+    assert all(error is None or is_worker_lost(error) for error in errors)
+    assert sum(error is not None for error in errors) <= len(pids)
+    assert 81 == processes.submit(_slow_square, 9).result(timeout=60)
+
+
+def test_workers_killed_again_and_again_lose_no_other_job(processes: ProcessExecutor) -> None:
+    futures = [processes.submit(_kill_this_process if number % 3 else _slow_pid) for number in range(15)]
+
+    for number, future in enumerate(futures):
+        error = future.exception(timeout=120)
+        assert (error is None) == (number % 3 == 0)
+        assert error is None or is_worker_lost(error)
+
+
 def test_a_worker_lives_as_long_as_the_executor(processes: ProcessExecutor) -> None:
     workers = {processes.submit(os.getpid).result(timeout=60) for _ in range(6)}
 
@@ -71,12 +93,13 @@ def test_workers_leave_an_interrupt_to_the_process_that_started_them(processes: 
 
 def test_stop_ends_what_is_running(tmp_path: Path) -> None:
     executor = ProcessExecutor(slots=("cpu",))
-    executor.submit(_write_then_sleep, tmp_path / "begun")
+    begun = executor.submit(_write_then_sleep, tmp_path / "begun")
     while not (tmp_path / "begun").exists():
         time.sleep(0.05)
 
     executor.stop()
 
+    assert begun.exception(timeout=10) is not None
     assert not _is_alive(int((tmp_path / "begun").read_text()))
 
 
@@ -107,6 +130,11 @@ def test_workers_take_turns_on_the_gpus() -> None:
 def _slow_square(number: int) -> int:
     time.sleep(0.05)
     return number**2
+
+
+def _slow_pid() -> int:
+    time.sleep(0.05)
+    return os.getpid()
 
 
 def _kill_this_process() -> None:

@@ -12,7 +12,7 @@ from ablation.executors import Executor, is_worker_lost
 from ablation.provenance import provenance
 from ablation.results import EpochMetrics, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
-from ablation.state import State
+from ablation.state import RunFolder, State
 from ablation.tracking import StudyRecord, Tracker
 from ablation.worker import Job, run_job, upload
 
@@ -60,9 +60,9 @@ class Execution:
         recorded = self.tracker.recorded_runs(self.record, with_details=False)
         recovered = False
         for run in recorded:
-            folder = self.state.run(run.planned.identity)
-            result = folder.result() if not _has_result(run) else None
-            if result is not None:
+            folder = self.state.finished(plan.name, run.planned.identity) if not _has_result(run) else None
+            result = folder.result() if folder is not None else None
+            if folder is not None and result is not None:
                 run_id = self.tracker.start_run(self.record, run.planned, provenance("from its folder"))
                 upload(folder, result, tracker=self.tracker, run_id=run_id, heldout_split=plan.heldout_split)
                 recovered = True
@@ -105,7 +105,7 @@ class Execution:
             settings=variant.settings,
             heldout_split=self.record.plan.heldout_split,
             data_folder=self.dataset.folder,
-            folder=self.state.run(planned.identity),
+            folder=self._folder(planned),
             tracker=self.tracker,
             device=slot,
         )
@@ -130,14 +130,16 @@ class Execution:
             self.tracker.finish_run(under.run_id, result, None)
         self.ended[result.outcome] += 1
         metric = self.record.plan.locked["metric"]["name"]
-        epochs = self.state.run(under.planned.identity).epochs()
+        epochs = self._folder(under.planned).epochs()
+        if result.outcome is not Outcome.FAILED:
+            self.state.keep(self.record.plan.name, under.planned.identity)
         schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric), epochs=epochs)
         return self._progress(latest=(under.planned, result))
 
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
         running = []
         for under in self.running.values():
-            epochs = self.state.run(under.planned.identity).epochs()
+            epochs = self._folder(under.planned).epochs()
             running.append((under.planned, epochs[-1] if epochs else None))
         return Progress(
             planned=len(self.record.plan.runs),
@@ -146,6 +148,9 @@ class Execution:
             latest=latest,
             note=note,
         )
+
+    def _folder(self, planned: PlannedRun) -> RunFolder:
+        return self.state.begun(self.record.plan.name, planned.identity)
 
 
 def _has_result(run: RecordedRun) -> bool:

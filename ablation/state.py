@@ -34,8 +34,25 @@ class State:
     def locks(self) -> Path:
         return self.folder / "locks"
 
-    def run(self, identity: str) -> "RunFolder":
-        return RunFolder(path=self.folder / "runs" / identity)
+    def begun(self, study: str, identity: str) -> "RunFolder":
+        """Return where a study trains a run: its own, as two studies may train the same run at the same time."""
+        return RunFolder(path=self.folder / "begun" / study / identity)
+
+    def finished(self, study: str, identity: str) -> "RunFolder | None":
+        """Return the folder of a run that has a result, whichever study trained it, or None."""
+        kept = RunFolder(path=self.folder / "runs" / identity)
+        return next((folder for folder in (kept, self.begun(study, identity)) if folder.result() is not None), None)
+
+    def keep(self, study: str, identity: str) -> None:
+        """Move a finished run to where every study finds it, unless it is there."""
+        begun, kept = self.begun(study, identity).path, self.folder / "runs" / identity
+        kept.parent.mkdir(exist_ok=True)
+        if RunFolder(path=kept).result() is None:
+            shutil.rmtree(kept, ignore_errors=True)
+        try:
+            begun.rename(kept)
+        except OSError:  # it is there
+            shutil.rmtree(begun)
 
     def report(self, study: str) -> Path:
         return self.folder / "reports" / study

@@ -206,7 +206,7 @@ def test_an_interrupted_study_ends_with_the_signals_status_and_goes_on(
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / ".ablation" / "runs").glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+    while not list((tmp_path / ".ablation" / "begun").glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

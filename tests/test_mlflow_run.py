@@ -200,7 +200,7 @@ def test_a_killed_worker_costs_a_try_and_no_result(environment: dict[str, str], 
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "state" / "runs").glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+    while not list((tmp_path / "state" / "begun").glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     _kill_a_worker(process.pid)
     output, errors = process.communicate(timeout=240)

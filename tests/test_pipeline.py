@@ -211,12 +211,51 @@ def test_what_the_tracker_lost_is_recorded_again_from_the_run_folders(bench: Ben
 def test_a_run_whose_folder_is_damaged_is_trained_again(bench: Bench, tiny: Study) -> None:
     outcome = bench.run(tiny)
     lost = outcome.record.plan.runs[3]
-    (bench.state.run(lost.identity).path / "result.json").write_text("{")
+    (bench.state.folder / "runs" / lost.identity / "result.json").write_text("{")
     bench.tracker = MemoryTracker()
 
     bench.run(tiny)
 
     assert [lost] == bench.trained
+    assert bench.state.finished("tiny", lost.identity) is not None
+
+
+def test_a_run_that_was_finished_and_not_recorded_is_recorded_by_the_next_execution(bench: Bench, tiny: Study) -> None:
+    outcome = bench.run(tiny)
+    finished = outcome.record.plan.runs[3]
+    bench.state.begun("tiny", "x").path.parent.mkdir(parents=True, exist_ok=True)
+    (bench.state.folder / "runs" / finished.identity).rename(bench.state.begun("tiny", finished.identity).path)
+    bench.tracker = MemoryTracker()
+
+    bench.run(tiny)
+
+    assert [] == bench.trained
+
+
+def test_a_run_is_taken_from_another_study_that_trained_it(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    before = bench.metrics(tiny)
+
+    other = changed(name="other")
+    bench.run(other)
+
+    assert [] == bench.trained
+    assert before == bench.metrics(other)
+
+
+def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny: Study) -> None:
+    one, other = bench.steps(tiny), bench.steps(changed(name="other"))
+    outcomes = []
+    while len(outcomes) < 2:
+        for steps in (one, other):
+            try:
+                next(steps)
+            except StopIteration as end:
+                if end.value is not None:
+                    outcomes.append(end.value)
+
+    assert [{Outcome.DONE: 8}] * 2 == [outcome.ended for outcome in outcomes]
+    assert [] == list((bench.state.folder / "begun").glob("*/*"))
 
 
 def test_one_failing_run_fails_alone_and_is_tried_again_by_the_next_execution(

@@ -48,6 +48,17 @@ class StudyChanged(AblationError):
         )
 
 
+class StudyNarrowed(AblationError):
+    """A study file that leaves out runs which the study already has: a choice made after results could be seen."""
+
+    def __init__(self, name: str, runs: Sequence[str]) -> None:
+        shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+        super().__init__(
+            f"study {name!r} has results, and its factors, levels and seeds may only grow; this leaves out {shown}. "
+            "Put them back, or give the smaller study a name of its own (--name NEW)."
+        )
+
+
 class StudyUnknown(AblationError):
     """No study of that name is recorded in MLflow."""
 

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 from ablation.datasets import Dataset
+from ablation.errors import AblationError
 from ablation.executors import Executor, is_worker_lost
 from ablation.provenance import provenance
 from ablation.results import EpochMetrics, Outcome, PlannedRun, RecordedRun, RunResult
@@ -53,6 +54,7 @@ class Execution:
     running: dict[Future[RunResult], _UnderWay] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
+    schedule: Schedule | None = None
 
     def recover_finished(self) -> tuple[RecordedRun, ...]:
         """Record the runs that are finished in their folders and unknown to the tracker; return all as recorded."""
@@ -63,26 +65,37 @@ class Execution:
             folder = self.state.finished(plan.name, run.planned.identity) if not _has_result(run) else None
             result = folder.result() if folder is not None else None
             if folder is not None and result is not None:
-                run_id = self.tracker.start_run(self.record, run.planned, provenance("from its folder"))
+                run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
                 upload(folder, result, tracker=self.tracker, run_id=run_id, heldout_split=plan.heldout_split)
                 recovered = True
         return self.tracker.recorded_runs(self.record, with_details=False) if recovered else recorded
 
     def train(self, schedule: Schedule, recorded: tuple[RecordedRun, ...]) -> Generator[Progress, None, None]:
-        """Train what the schedule has left, as many at a time as the executor has slots."""
+        """Train what the schedule has left, as many at a time as the executor has slots.
+
+        A run that could not be recorded ends the execution, but not the runs beside it: they are let finish, and are
+        recorded from their folders by the next one.
+        """
+        self.schedule = schedule
         self.ended.update(run.outcome for run in recorded if run.outcome is not None and _has_result(run))
         free = deque(self.executor.slots)
+        unrecorded: AblationError | None = None
         yield self._progress()
         while True:
-            while free and (planned := schedule.next_run()) is not None:
+            while free and unrecorded is None and (planned := schedule.next_run()) is not None:
                 self._submit(planned, free.popleft())
             if not self.running:
+                if unrecorded is not None:
+                    raise unrecorded
                 return
             ended, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in ended:
                 under = self.running.pop(future)
                 free.append(under.slot)
-                yield self._settle(future, under, schedule)
+                try:
+                    yield self._settle(future, under, schedule)
+                except AblationError as error:
+                    unrecorded = error
             yield self._progress()
 
     def interrupt(self, *, killed: bool) -> None:
@@ -91,6 +104,8 @@ class Execution:
         try:
             for under in self.running.values():
                 self.tracker.abandon_run(under.run_id)
+                if self.schedule is not None:
+                    self.schedule.release(under.planned)
             self.tracker.close_study(self.record, "KILLED" if killed else "FAILED")
         except Exception:  # noqa: BLE001, S110 - the error that brought us here is the one to be seen
             pass
@@ -98,7 +113,8 @@ class Execution:
     def _submit(self, planned: PlannedRun, slot: str) -> None:
         self.attempts[planned.identity] += 1
         variant = next(variant for variant in self.record.plan.variants if variant.name == planned.variant)
-        run_id = self.tracker.start_run(self.record, planned, provenance(slot))
+        where_from = provenance(slot)
+        run_id = self.tracker.start_run(self.record, planned, where_from)
         job = Job(
             planned=planned,
             run_id=run_id,
@@ -108,9 +124,14 @@ class Execution:
             folder=self._folder(planned),
             tracker=self.tracker,
             device=slot,
+            provenance=where_from,
         )
         under = _UnderWay(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity])
-        self.running[self.executor.submit(run_job, job)] = under
+        try:
+            self.running[self.executor.submit(run_job, job)] = under
+        except BaseException:  # interrupted while it was trained in this process
+            self.tracker.abandon_run(run_id)
+            raise
 
     def _settle(self, future: Future[RunResult], under: _UnderWay, schedule: Schedule) -> Progress:
         """Take a job's result; a run whose worker died is tried again, a few times, before it counts as failed."""
@@ -119,7 +140,17 @@ class Execution:
             result = future.result()
         elif not is_worker_lost(error):
             raise error
+        elif (finished := self._folder(under.planned).result()) is not None:  # it died after its work was done
+            result = finished
+            upload(
+                self._folder(under.planned),
+                result,
+                tracker=self.tracker,
+                run_id=under.run_id,
+                heldout_split=self.record.plan.heldout_split,
+            )
         elif under.attempt < MAX_TRIES:
+            self.tracker.abandon_run(under.run_id)
             schedule.release(under.planned)
             return self._progress(note=f"{under.planned.name}: its worker died; it will be trained again")
         else:

@@ -7,8 +7,10 @@ keeps to them and tells the job which device is its own.
 import contextlib
 import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -43,7 +45,7 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """Runs each job in this process before `submit` returns: for debugging, and where there is one core."""
+    """Runs each job in this process before `submit` returns: for debugging."""
 
     def __init__(self, *, device: str) -> None:
         self.slots: tuple[str, ...] = (device,)
@@ -167,7 +169,7 @@ def available_cores() -> int:
 
 
 def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int) -> Executor:
-    """Return an executor of a kind: `inline`, `processes`, or `auto`, which takes what is there.
+    """Return an executor of a kind: `inline`, or `processes`, which `auto` is too, as many as there is room for.
 
     Args:
         devices: what jobs may run on; workers take turns on them.
@@ -176,10 +178,19 @@ def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, t
     """
     on_gpu = devices[0] != "cpu"
     count = workers or (len(devices) if on_gpu else max(1, available_cores() // threads))
-    if kind == "inline" or (kind == "auto" and count == 1 and not on_gpu):
+    if kind == "inline":
         return InlineExecutor(device=devices[0])
     return ProcessExecutor(slots=tuple(devices[index % len(devices)] for index in range(count)))
 
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablation.errors import NoResults, StudyChanged, StudyUnknown
+from ablation.errors import NoResults, StudyChanged, StudyNarrowed, StudyUnknown
 from ablation.lookup import differences, nearest_names
 from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan
 from ablation.state import State
@@ -92,18 +92,21 @@ def run_study(
 
     Raises:
         DataUnavailable, DataInvalid, ModelInvalid: before anything is created.
-        StudyChanged: the study was begun with other settings.
+        StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         TrackingUnavailable, StorageUnavailable: what was trained is kept, and recorded by the next execution.
     """
-    from ablation.datasets import prepare
+    from ablation.datasets import make_split, prepare
     from ablation.execution import Execution
-    from ablation.locks import coordinating
+    from ablation.locks import coordinating, sqlite_path
     from ablation.scheduling import open_schedule
 
     dataset = prepare(study.variants[0].settings["data"], cache=state.data)
     sizes = _summaries(study, dataset.facts.shape)
-    with coordinating(study.name, state.locks):
+    for variant in study.variants:
+        make_split(dataset, variant.settings["data"], study_seed=study.spec.study_seed, seed=0)
+    database = sqlite_path(storage_url)
+    with coordinating(study.name, database.parent / "locks" if database is not None else state.locks):
         plan = lock_plan(study, data=dataset.facts, sizes=sizes, tracker=tracker)
         record = tracker.open_study(plan)
         execution = Execution(record=record, tracker=tracker, executor=executor, state=state, dataset=dataset)
@@ -154,7 +157,8 @@ def lock_plan(study: Study, *, data: DataFacts, sizes: Mapping[str, ModelSummary
     """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
 
     Raises:
-        StudyChanged: the baseline, data, training or metric is not what the study was begun with.
+        StudyChanged: the baseline, data, training or metric is not what the study has results with.
+        StudyNarrowed: runs of the study, which has results, would be left out.
     """
     now = study.locked()
     plan = Plan(
@@ -169,15 +173,20 @@ def lock_plan(study: Study, *, data: DataFacts, sizes: Mapping[str, ModelSummary
     previous = tracker.find_study(study.name)
     if previous is None:
         return plan
+    recorded = tracker.recorded_runs(previous, with_details=False)
+    results = sum(run.outcome in (Outcome.DONE, Outcome.DIVERGED) for run in recorded)
+    if results == 0:
+        return plan
     changed = differences(_fixed(previous.plan), _fixed(plan))
     if changed:
         raise StudyChanged(study.name, changed)
-    results = sum(run.outcome is not None for run in tracker.recorded_runs(previous, with_details=False))
-    if results == 0:
-        return plan
+    planned = {run.identity for run in plan.runs}
+    left_out = [run.name for run in previous.plan.runs if run.identity not in planned]
+    if left_out:
+        raise StudyNarrowed(study.name, left_out)
     return replace(
         plan,
-        locked={**now, "seeds": min(previous.plan.locked["seeds"], now["seeds"])},
+        locked={**now, "seeds": previous.plan.locked["seeds"]},
         locked_hash=previous.plan.locked_hash,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
@@ -202,8 +211,8 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
         )
         if old != new
     ]
-    known = {variant.name for variant in before.variants}
-    added = [variant.name for variant in now.variants if variant.name not in known]
+    known = [variant.configuration for variant in before.variants]
+    added = [variant.name for variant in now.variants if variant.configuration not in known]
     return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
 
 

@@ -5,14 +5,16 @@ two disagree about a run the tracker is right, and a schedule can be made again 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from ablation.errors import StorageUnavailable
 from ablation.locks import first_use, sqlite_path
@@ -27,7 +29,8 @@ MAX_SEED = 10_000
 class Schedule:
     """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread."""
 
-    def __init__(self, study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
+    def __init__(self, url: str, study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
+        self._url = url
         self._study = study
         self._plan = plan
         self._finished = finished
@@ -35,6 +38,28 @@ class Schedule:
 
     def next_run(self) -> PlannedRun | None:
         """Claim the next run, or return None where all are claimed."""
+        with _explained(self._url):
+            return self._next_run()
+
+    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[EpochMetrics]) -> None:
+        """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
+        trial = self._trials.pop(run.identity)
+        with _explained(self._url):
+            for metrics in epochs:
+                trial.report(metrics.heldout_accuracy, step=metrics.epoch)
+            trial.set_user_attr(OUTCOME, outcome.value)
+            if outcome is Outcome.DONE and value is not None:
+                self._study.tell(trial, value)
+            else:
+                self._study.tell(trial, state=TrialState.FAIL)
+
+    def release(self, run: PlannedRun) -> None:
+        """Give a claimed run back, for this execution or a later one to claim."""
+        with _explained(self._url):
+            self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
+            _enqueue(self._study, self._plan, run)
+
+    def _next_run(self) -> PlannedRun | None:
         planned = {run.identity: run for run in self._plan.runs}
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             trial = self._study.ask(_distributions(self._plan))
@@ -48,22 +73,6 @@ class Schedule:
                 return planned[identity]
         return None
 
-    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[EpochMetrics]) -> None:
-        """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
-        trial = self._trials.pop(run.identity)
-        for metrics in epochs:
-            trial.report(metrics.heldout_accuracy, step=metrics.epoch)
-        trial.set_user_attr(OUTCOME, outcome.value)
-        if outcome is Outcome.DONE and value is not None:
-            self._study.tell(trial, value)
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
-
-    def release(self, run: PlannedRun) -> None:
-        """Give a claimed run back, for this execution or a later one to claim."""
-        self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
-        _enqueue(self._study, self._plan, run)
-
 
 def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Schedule:
     """Open a plan's schedule in Optuna's storage, brought in line with what the tracker has.
@@ -72,7 +81,14 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
         StorageUnavailable: the storage cannot be opened.
     """
     finished = {run.planned.identity: run for run in recorded if run.outcome in (Outcome.DONE, Outcome.DIVERGED)}
-    study = _open_study(_open_storage(url), plan)
+    with _explained(url):
+        study = _open_study(_open_storage(url), plan)
+        _reconcile(study, plan, finished)
+    return Schedule(url, study, plan, finished)
+
+
+def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
+    """Give every planned run without a result a waiting trial, and no other."""
     trials = _latest_trials(study)
     for run in plan.runs:
         trial = trials.get(run.identity)
@@ -87,7 +103,6 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
                 study.add_trial(_finished_trial(plan, finished[run.identity]))
         elif trial is None or trial.state is not TrialState.WAITING:
             _enqueue(study, plan, run)
-    return Schedule(study, plan, finished)
 
 
 def default_storage(state_folder: Path) -> str:
@@ -97,10 +112,16 @@ def default_storage(state_folder: Path) -> str:
 def _open_storage(url: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = {"connect_args": {"timeout": 60}} if sqlite_path(url) is not None else None
+    with first_use(url):
+        return RDBStorage(url, engine_kwargs=options)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Say in the user's terms that the storage failed; drivers raise what they like, and a missing one ImportError."""
     try:
-        with first_use(url):
-            return RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's drivers raise what they like; every kind means the same to the user
+        yield
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
         raise StorageUnavailable(url, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 

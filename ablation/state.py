@@ -17,6 +17,7 @@ from typing import Any
 from ablation.results import EpochMetrics, Outcome, RunResult
 
 EPOCHS = "metrics.jsonl"
+PROVENANCE = "provenance.json"
 RESULT = "result.json"
 
 
@@ -68,10 +69,18 @@ class RunFolder:
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
-    def begin(self) -> None:
-        """Make the folder empty: what an interrupted run left in it is of no use."""
+    def begin(self, provenance: Mapping[str, str]) -> None:
+        """Make the folder empty, as what an interrupted run left is of no use, and note where this one is from."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
+        (self.path / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
+
+    def provenance(self) -> dict[str, str]:
+        """Return where the run came from, nothing where that was lost."""
+        try:
+            return dict(json.loads((self.path / PROVENANCE).read_text()))
+        except (OSError, ValueError):
+            return {}
 
     def append_epoch(self, metrics: EpochMetrics) -> None:
         with (self.path / EPOCHS).open("a") as file:

@@ -45,6 +45,7 @@ class Job:
     folder: RunFolder
     tracker: Tracker
     device: str
+    provenance: Mapping[str, str]
 
 
 def run_job(job: Job) -> RunResult:
@@ -53,7 +54,7 @@ def run_job(job: Job) -> RunResult:
     Raises:
         TrackingUnavailable: the run is finished and in its folder, but could not be recorded.
     """
-    job.folder.begin()
+    job.folder.begin(job.provenance)
     uploader = _Uploader(job)
     try:
         result = _train_run(job, uploader.put)
@@ -152,11 +153,12 @@ def _train_run(job: Job, on_epoch: Callable[[EpochMetrics], None]) -> RunResult:
         epochs.append(metrics)
         on_epoch(metrics)
     _write_artifacts(job, trained, epochs, dataset.facts.shape.classes)
+    chosen = {"measured_epoch": float(trained.measured_epoch)} if trained.measured_epoch is not None else {}
     costs = {"peak_memory_mib": _peak_memory_mib(device), "total_seconds": time.perf_counter() - begun}
     return RunResult(
         identity=job.planned.identity,
         outcome=trained.outcome,
-        metrics={**trained.metrics, **costs},
+        metrics={**trained.metrics, **chosen, **costs},
         epochs=len(epochs),
         diverged_epoch=trained.diverged_epoch,
     )

@@ -10,6 +10,7 @@ from ablation import errors
 RAISED = [
     errors.StudyFileError("a.yaml", [errors.Problem(message="is missing", path="data", line=3)]),
     errors.StudyChanged("quick", {"training.epochs": (1, 2)}),
+    errors.StudyNarrowed("quick", ["depth=2/seed-4"]),
     errors.StudyUnknown("quick", tracking_uri="sqlite:///a.db", near=["quicker"]),
     errors.StudyLocked("quick", "process 1"),
     errors.NoResults("quick"),

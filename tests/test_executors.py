@@ -2,14 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, wait
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 
-from ablation.executors import Executor, InlineExecutor, ProcessExecutor, available_cores, is_worker_lost, make_executor
+from ablation.executors import Executor, ProcessExecutor, available_cores, is_worker_lost, make_executor
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -113,12 +116,35 @@ def test_an_exception_that_leaves_the_context_stops_the_workers(tmp_path: Path) 
     assert not _is_alive(int((tmp_path / "begun").read_text()))
 
 
-def test_auto_takes_one_process_per_core_and_inline_where_there_is_one() -> None:
-    many = make_executor("auto", devices=("cpu",), workers=None, threads=1)
-    one = make_executor("auto", devices=("cpu",), workers=1, threads=1)
+def test_auto_takes_one_process_per_core() -> None:
+    executor = make_executor("auto", devices=("cpu",), workers=None, threads=1)
 
-    assert available_cores() == len(many.slots)
-    assert isinstance(one, InlineExecutor)
+    assert isinstance(executor, ProcessExecutor)
+    assert available_cores() == len(executor.slots)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib, time\n"
+        "from ablation.executors import ProcessExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    executor = ProcessExecutor(slots=('cpu',))\n"
+        "    pid = executor.submit(os.getpid).result()\n"
+        "    executor.submit(time.sleep, 600)\n"
+        "    pathlib.Path(sys.argv[1]).write_text(str(pid))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "coordinator.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run(
+        [sys.executable, str(tmp_path / "coordinator.py"), str(tmp_path / "pid")], env=environment, check=False
+    )
+
+    worker = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 20
+    while _is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_alive(worker)
 
 
 def test_workers_take_turns_on_the_gpus() -> None:

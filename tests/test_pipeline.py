@@ -10,7 +10,15 @@ from conftest import TINY
 
 from ablation import report, worker
 from ablation.analysis import Analysis
-from ablation.errors import ModelInvalid, NoResults, StudyChanged, StudyLocked, StudyUnknown
+from ablation.errors import (
+    DataInvalid,
+    ModelInvalid,
+    NoResults,
+    StudyChanged,
+    StudyLocked,
+    StudyNarrowed,
+    StudyUnknown,
+)
 from ablation.execution import Progress
 from ablation.executors import InlineExecutor
 from ablation.locks import coordinating
@@ -132,6 +140,31 @@ def test_deviations_stay_in_later_executions(bench: Bench, tiny: Study) -> None:
     assert 2 == outcome.record.plan.locked["seeds"]
 
 
+def test_runs_that_a_study_has_results_of_may_not_be_left_out(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+
+    for narrower in ("seeds=1", "factors.model.normalization=[none, layer]"):
+        with pytest.raises(StudyNarrowed, match="may only grow"):
+            bench.run(changed(narrower))
+
+
+def test_an_impossible_subset_is_refused_before_anything_is_created(bench: Bench) -> None:
+    with pytest.raises(DataInvalid, match=r"data\.limit"):
+        bench.run(changed("data.limit=5", name="tiny"))
+
+    assert () == bench.tracker.study_names()
+
+
+def test_a_study_without_a_result_may_be_changed(bench: Bench, tiny: Study) -> None:
+    steps = bench.steps(tiny)
+    next(steps)
+    steps.close()
+
+    outcome = bench.run(changed("training.epochs=1", name="tiny"))
+
+    assert {Outcome.DONE: 8} == outcome.ended
+
+
 def test_seeds_changed_before_there_was_a_result_are_no_deviation(bench: Bench, tiny: Study) -> None:
     steps = bench.steps(tiny)
     next(steps)
@@ -156,8 +189,9 @@ def test_a_level_may_be_added(bench: Bench, tiny: Study) -> None:
 def test_an_added_factor_trains_only_what_is_new(bench: Bench, tiny: Study) -> None:
     bench.run(tiny)
 
-    bench.run(changed("factors.model.dropout=[0.0, 0.5]"))
+    outcome = bench.run(changed("factors.model.dropout=[0.0, 0.5]"))
 
+    assert all("dropout=0.5" in name for name in outcome.record.plan.deviations[-1].partition(": ")[2].split("; "))
     assert {"dropout=0.5"} == {run.variant.rpartition(",")[2] for run in bench.trained}
     assert 8 == len(bench.trained)
 
@@ -202,10 +236,11 @@ def test_what_the_tracker_lost_is_recorded_again_from_the_run_folders(bench: Ben
     before = bench.metrics(tiny)
     bench.tracker = MemoryTracker()
 
-    bench.run(tiny)
+    again = bench.run(tiny)
 
     assert [] == bench.trained
     assert before == bench.metrics(tiny)
+    assert {"cpu"} == {run.device for run in bench.tracker.recorded_runs(again.record)}
 
 
 def test_a_run_whose_folder_is_damaged_is_trained_again(bench: Bench, tiny: Study) -> None:
@@ -344,7 +379,7 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
 
 def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path / "run")
-    folder.begin()
+    folder.begin({"host": "here"})
     result = RunResult(identity="a", outcome=Outcome.DONE, metrics={"test_accuracy": 0.5}, epochs=1)
 
     assert folder.result() is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 USER_ERROR = 2
+SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
 SOME_RUNS_FAILED = 1
 
 
@@ -135,7 +138,7 @@ def study(
     tracker = _tracker(tracking_uri, is_launched=True)
     threads = checked.spec.training.threads
     with (
-        _interruptible(f"ablation study {file}"),
+        _interruptible(shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])),
         make_executor(executor or "auto", devices=devices, workers=workers, threads=threads) as pool,
         contextlib.closing(
             run_study(
@@ -246,8 +249,11 @@ def status(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
-    names = [name] if name else list(tracker.study_names())
-    records = [find_study(each, tracker=tracker) for each in names]
+    if name:
+        records = [find_study(name, tracker=tracker)]
+    else:
+        found_records = (tracker.find_study(each) for each in tracker.study_names())
+        records = [record for record in found_records if record is not None]
     found = [(record, tracker.recorded_runs(record, with_details=False)) for record in records]
     click.echo(status_json(found) if as_json else status_text(found))
 
@@ -265,7 +271,7 @@ def _load(
     """Read and check a study file with the command line's changes."""
     from ablation.study import Override, load_study, parse_override
 
-    overrides = [parse_override(part) for text in changes for part in text.split(";") if part.strip()]
+    overrides = [parse_override(part) for text in changes for part in SEVERAL.split(text) if part.strip()]
     if seeds is not None:
         overrides.append(Override(path="seeds", value=seeds))
     if epochs is not None:
@@ -302,9 +308,9 @@ def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
 
     return open_mlflow(
         tracking_uri,
-        launch_run_id=os.environ.get("MLFLOW_RUN_ID") if is_launched else None,
-        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID") if is_launched else None,
-        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") if is_launched else None,
+        launch_run_id=os.environ.get("MLFLOW_RUN_ID") or None if is_launched else None,
+        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID") or None if is_launched else None,
+        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or None if is_launched else None,
     )
 
 

@@ -247,13 +247,10 @@ def _question_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse what would choose an epoch on the test split."""
-    fields, factors = factor_fields(values), values.get("factors")
-    levels = {
-        path: (setting(values, path, fields[path]), *(chosen if isinstance(chosen, tuple) else ()))
-        for path in ("training.epoch_choice", "data.validation")
-        for chosen in [factors.get(path) if isinstance(factors, Mapping) else ()]
-    }
-    if "best-validation" in levels["training.epoch_choice"] and "none" in levels["data.validation"]:
+    data, path, factors = values.get("data"), "training.epoch_choice", values.get("factors")
+    levels = factors.get(path) if isinstance(factors, Mapping) else ()
+    choices = (setting(values, path, factor_fields(values)[path]), *(levels if isinstance(levels, tuple) else ()))
+    if "best-validation" in choices and isinstance(data, Mapping) and data.get("validation") == "none":
         yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
 
 

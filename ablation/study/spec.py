@@ -263,7 +263,8 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
 
 
 FIXED = (*SECTIONS, "study_seed", "metric")
-NOT_FACTORS = ("data.name", "data.root", "model.name", "training.threads")
+NOT_FACTORS = ("data.name", "data.root", "data.validation", "model.name", "training.threads")
+"""Paths that may not vary: what is compared has one data set, split and thread count in common."""
 
 
 def names_of(section: type[Section]) -> tuple[str, ...]:

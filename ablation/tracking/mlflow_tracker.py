@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -272,10 +274,14 @@ class MlflowTracker:
         return max(runs, key=lambda run: run.info.start_time) if runs else None
 
     def _record(self, run: Run) -> StudyRecord | None:
+        """Return the record of a study run, None where it has no plan: its execution ended before it wrote one."""
+        if PLAN_FILE not in {file.path for file in self._client.list_artifacts(run.info.run_id)}:
+            return None
         try:
             plan = plan_from_json(self._artifact_text(run.info.run_id, PLAN_FILE))
-        except (MlflowException, OSError, ValueError):
-            return None
+        except ValueError as error:
+            reason = f"{PLAN_FILE} of run {run.info.run_id} cannot be read ({error})"
+            raise TrackingUnavailable(self.tracking_uri, reason) from error
         return StudyRecord(
             study_run_id=run.info.run_id,
             experiment_id=run.info.experiment_id,
@@ -401,7 +407,11 @@ def _study_tags(plan: Plan) -> dict[str, str]:
 
 def _source_tags() -> dict[str, str]:
     """Return what MLflow's own client would say of who started a run, and how."""
-    return {"mlflow.user": getpass.getuser(), "mlflow.source.name": "ablation study", "mlflow.source.type": "LOCAL"}
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": "ablation study", "mlflow.source.type": "LOCAL"}
 
 
 def _provenance_tag(name: str) -> str:
@@ -429,6 +439,8 @@ def _check_reachable(tracking_uri: str) -> None:
             return
     except urllib.error.HTTPError:
         return
-    except OSError as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):  # it is there; MLflow has settings of its own for certificates
+            return
         raise TrackingUnavailable(tracking_uri, f"no answer ({reason})") from None

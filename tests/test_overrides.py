@@ -49,7 +49,7 @@ def errors(*changes: str, levels: Mapping[str, Sequence[Any]] | None = None) -> 
         (["data.validation=0.2"], "quick+data.validation=0.2"),
         (["data.limit=100"], "quick+data.limit=100"),
         (["data={name: images, root: photos}"], "quick+data.name=images+data.validation=0.1"),
-        (["data.name=images", "data.root=/tmp/photos"], "quick+data.name=images"),
+        (["data.name=images", "data.root=/photos"], "quick+data.name=images"),
         (["study_seed=1"], "quick+study_seed=1"),
         (["metric.meaningful=0.01"], "quick+metric.meaningful=0.01"),
         (["metric.name=test_loss"], "quick+metric.direction=minimize+metric.meaningful=null+metric.name=test_loss"),

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ablation.pipeline import Preview
-from ablation.report.numbers import duration_text
 from ablation.results import Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
@@ -17,6 +16,8 @@ Statuses = Sequence[tuple[StudyRecord, Sequence[RecordedRun]]]
 
 
 def preview_text(preview: Preview) -> str:
+    from ablation.report.numbers import duration_text
+
     table = Table("variant", "parameters", "FLOPs per image", "time per run", box=None, pad_edge=False)
     for index, variant in enumerate(preview.variants):
         table.add_row(

@@ -62,7 +62,7 @@ class Execution:
         recorded = self.tracker.recorded_runs(self.record, with_details=False)
         recovered = False
         for run in recorded:
-            folder = self.state.finished(plan.name, run.planned.identity) if not _has_result(run) else None
+            folder = self.state.finished(plan.name, run.planned.identity) if not run.has_result else None
             result = folder.result() if folder is not None else None
             if folder is not None and result is not None:
                 run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
@@ -77,7 +77,7 @@ class Execution:
         recorded from their folders by the next one.
         """
         self.schedule = schedule
-        self.ended.update(run.outcome for run in recorded if run.outcome is not None and _has_result(run))
+        self.ended.update(run.outcome for run in recorded if run.outcome is not None and run.has_result)
         free = deque(self.executor.slots)
         unrecorded: AblationError | None = None
         yield self._progress()
@@ -112,7 +112,7 @@ class Execution:
 
     def _submit(self, planned: PlannedRun, slot: str) -> None:
         self.attempts[planned.identity] += 1
-        variant = next(variant for variant in self.record.plan.variants if variant.name == planned.variant)
+        variant = self.record.plan.variant(planned.variant)
         where_from = provenance(slot)
         run_id = self.tracker.start_run(self.record, planned, where_from)
         job = Job(
@@ -162,7 +162,7 @@ class Execution:
         self.ended[result.outcome] += 1
         metric = self.record.plan.locked["metric"]["name"]
         epochs = self._folder(under.planned).epochs()
-        if result.outcome is not Outcome.FAILED:
+        if result.outcome.is_result:
             self.state.keep(self.record.plan.name, under.planned.identity)
         schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric), epochs=epochs)
         return self._progress(latest=(under.planned, result))
@@ -182,7 +182,3 @@ class Execution:
 
     def _folder(self, planned: PlannedRun) -> RunFolder:
         return self.state.begun(self.record.plan.name, planned.identity)
-
-
-def _has_result(run: RecordedRun) -> bool:
-    return run.outcome in (Outcome.DONE, Outcome.DIVERGED)

@@ -174,7 +174,7 @@ def lock_plan(study: Study, *, data: DataFacts, sizes: Mapping[str, ModelSummary
     if previous is None:
         return plan
     recorded = tracker.recorded_runs(previous, with_details=False)
-    results = sum(run.outcome in (Outcome.DONE, Outcome.DIVERGED) for run in recorded)
+    results = sum(run.has_result for run in recorded)
     if results == 0:
         return plan
     changed = differences(_fixed(previous.plan), _fixed(plan))

@@ -135,6 +135,10 @@ class Plan:
     def baseline(self) -> Variant:
         return next(variant for variant in self.variants if variant.is_baseline)
 
+    def variant(self, name: str) -> Variant:
+        """Return the variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
     @property
     def heldout_split(self) -> Literal["validation", "test"]:
         """The split that the per-epoch curves are drawn on."""
@@ -170,6 +174,10 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
 
+    @property
+    def is_result(self) -> bool:
+        return self is not Outcome.FAILED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
@@ -202,6 +210,10 @@ class RecordedRun:
     host: str = ""
     error: str | None = None
     diverged_epoch: int | None = None
+
+    @property
+    def has_result(self) -> bool:
+        return self.outcome is not None and self.outcome.is_result
 
 
 def epoch_metrics(epoch: EpochMetrics, *, heldout_split: str) -> dict[str, float]:

@@ -80,7 +80,7 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
     Raises:
         StorageUnavailable: the storage cannot be opened.
     """
-    finished = {run.planned.identity: run for run in recorded if run.outcome in (Outcome.DONE, Outcome.DIVERGED)}
+    finished = {run.planned.identity: run for run in recorded if run.has_result}
     with _explained(url):
         study = _open_study(_open_storage(url), plan)
         _reconcile(study, plan, finished)
@@ -155,7 +155,7 @@ def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
 
 
 def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:
-    levels = next(variant.levels for variant in plan.variants if variant.name == run.variant)
+    levels = plan.variant(run.variant).levels
     return {**{path: _choice(level) for path, level in levels.items()}, "seed": run.seed}
 
 

@@ -172,7 +172,7 @@ def _finished(plan: Plan, variant: Variant, recorded: Mapping[str, RecordedRun])
     """Return a variant's runs that are done or diverged, by seed."""
     own = sorted((planned for planned in plan.runs if planned.variant == variant.name), key=lambda run: run.seed)
     runs = [recorded[planned.identity] for planned in own if planned.identity in recorded]
-    return [run for run in runs if run.outcome in (Outcome.DONE, Outcome.DIVERGED)]
+    return [run for run in runs if run.has_result]
 
 
 def _seed_curves(run: RecordedRun) -> SeedCurves:

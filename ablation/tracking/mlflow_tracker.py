@@ -121,7 +121,7 @@ class MlflowTracker:
 
     def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
         plan = record.plan
-        variant = next(variant for variant in plan.variants if variant.name == planned.variant)
+        variant = plan.variant(planned.variant)
         with self._explained():
             for run in self._children(record, f"tags.`ablation.identity` = '{planned.identity}'"):
                 self._client.delete_run(run.info.run_id)

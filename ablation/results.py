@@ -1,11 +1,13 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
 Direction = Literal["maximize", "minimize"]
+EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,13 +16,14 @@ class Metric:
 
     label: str
     direction: Direction
-    unit: Literal["fraction", "nats", "seconds"]
+    unit: Literal["fraction", "nats", "score", "seconds"]
     meaningful: float | None = None
 
 
 METRICS: Mapping[str, Metric] = {
     "test_accuracy": Metric(label="test accuracy", direction="maximize", unit="fraction", meaningful=0.005),
     "test_loss": Metric(label="test loss", direction="minimize", unit="nats"),
+    "test_brier_score": Metric(label="Brier score on test", direction="minimize", unit="score"),
     "learning_curve_area": Metric(
         label="area under the held-out accuracy curve", direction="maximize", unit="fraction", meaningful=0.005
     ),
@@ -192,12 +195,48 @@ class RunResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvaluation:
+    """What a finished run's model answered, at the measured epoch; kept as the artifact EVALUATION_FILE.
+
+    `confusion` gives counts [true class][predicted class] for the splits `train` and `test`; `test_correct` has a
+    character per test image, in the order of the data set: 1 where the answer was right, else 0.
+    """
+
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]]
+    test_correct: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"confusion": dict(self.confusion), "test_correct": self.test_correct}
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunEvaluation":
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            document = json.loads(text)
+            confusion = {
+                str(split): tuple(tuple(int(count) for count in row) for row in rows)
+                for split, rows in document["confusion"].items()
+            }
+            correct = document["test_correct"]
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not an evaluation: {error!r}") from None
+        is_square = all(len(row) == len(rows) for rows in confusion.values() for row in rows)
+        if not is_square or not isinstance(correct, str) or set(correct) - {"0", "1"}:
+            raise ValueError("not an evaluation: its matrices are not square, or its answers not 0 and 1")
+        return cls(confusion=confusion, test_correct=correct)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A planned run as the tracker has it, or the lack of it.
 
     `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
-    empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` gives counts
-    [true class][predicted class] for the splits `train` and `test`, at the measured epoch.
+    empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
+    of RunEvaluation.
     """
 
     planned: PlannedRun
@@ -206,6 +245,7 @@ class RecordedRun:
     metrics: Mapping[str, float]
     curves: Mapping[str, tuple[tuple[int, float], ...]]
     confusion: Mapping[str, tuple[tuple[int, ...], ...]]
+    test_correct: str = ""
     device: str = ""
     host: str = ""
     error: str | None = None

@@ -19,9 +19,20 @@ import torch
 from numpy.typing import NDArray
 
 from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
+from ablation.drawing import write_confusion
 from ablation.errors import DeviceUnavailable
 from ablation.models import build_model
-from ablation.results import DataOutline, DataShape, EpochMetrics, Outcome, PlannedRun, RunResult, epoch_metrics
+from ablation.results import (
+    EVALUATION_FILE,
+    DataOutline,
+    DataShape,
+    EpochMetrics,
+    Outcome,
+    PlannedRun,
+    RunEvaluation,
+    RunResult,
+    epoch_metrics,
+)
 from ablation.state import RunFolder
 from ablation.streams import Purpose, stream_seed
 from ablation.tracking import Tracker
@@ -227,10 +238,15 @@ def _write_artifacts(job: Job, trained: TrainingResult, epochs: list[EpochMetric
     (folder.artifacts / "curves.csv").write_text(_csv(list(curves[0]), [list(row.values()) for row in curves]))
     if trained.outcome is Outcome.DIVERGED:
         return
-    folder.write_json("confusion.json", {split: counts.tolist() for split, counts in trained.confusion.items()})
-    for split, counts in trained.confusion.items():
-        rows = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
-        (folder.artifacts / f"confusion_{split}.csv").write_text(_csv(["true \\ predicted", *classes], rows))
+    confusion = {split: counts.tolist() for split, counts in trained.confusion.items()}
+    correct = "".join("01"[is_correct] for is_correct in np.asarray(trained.test_correct).tolist())
+    evaluation = RunEvaluation(confusion=confusion, test_correct=correct)
+    folder.write_json(EVALUATION_FILE, evaluation.to_json())
+    for split, rows in confusion.items():
+        named = [[name, *row] for name, row in zip(classes, rows, strict=True)]
+        (folder.artifacts / f"confusion_{split}.csv").write_text(_csv(["true \\ predicted", *classes], named))
+        title = f"{job.planned.name} on the {split} split"
+        write_confusion(folder.artifacts / f"confusion_{split}.png", rows, classes, title=title)
     np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
     torch.save(dict(trained.state), folder.artifacts / "model_state.pt")
 

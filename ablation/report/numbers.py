@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
-_SCALES = {"fraction": (100.0, "points"), "nats": (1.0, "nats"), "seconds": (1.0, "s")}
+_SCALES = {
+    "fraction": (100.0, "points"),
+    "nats": (1.0, "nats"),
+    "score": (1.0, "on a scale of 0 to 2"),
+    "seconds": (1.0, "s"),
+}
 _MOST_DECIMALS = 15
 
 
@@ -43,7 +48,7 @@ def value_text(value: float, unit: str) -> str:
     """Return a metric's value: `82.83 %`, `0.5412`, `8.4 s`."""
     if unit == "fraction":
         return f"{100 * value:.2f} %"
-    if unit == "nats":
+    if unit in ("nats", "score"):
         return f"{value:.4f}".replace("-", MINUS)
     return f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s"
 

@@ -1,11 +1,20 @@
 """A tracker that keeps everything in memory: the dry run, and the tests' fake."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun, RunResult, epoch_metrics
+from ablation.results import (
+    EVALUATION_FILE,
+    EpochMetrics,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    RunEvaluation,
+    RunResult,
+    epoch_metrics,
+)
 from ablation.tracking.interface import StudyRecord, StudyStatus
 
 
@@ -16,7 +25,7 @@ class _Run:
     provenance: Mapping[str, str]
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
-    confusion: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    evaluation: RunEvaluation | None = None
 
 
 class MemoryTracker:
@@ -69,11 +78,8 @@ class MemoryTracker:
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
         self._runs[run_id].result = result
-        if artifacts is not None and (artifacts / "confusion.json").exists():
-            matrices = json.loads((artifacts / "confusion.json").read_text())
-            self._runs[run_id].confusion = {
-                split: tuple(tuple(row) for row in rows) for split, rows in matrices.items()
-            }
+        if artifacts is not None and (artifacts / EVALUATION_FILE).exists():
+            self._runs[run_id].evaluation = RunEvaluation.from_json((artifacts / EVALUATION_FILE).read_text())
 
     def abandon_run(self, run_id: str) -> None:
         del self._runs[run_id]
@@ -101,7 +107,8 @@ class MemoryTracker:
             outcome=Outcome(result.outcome),
             metrics=dict(result.metrics),
             curves={name: tuple(sorted(values.items())) for name, values in run.curves.items()} if with_details else {},
-            confusion=run.confusion if with_details else {},
+            confusion=run.evaluation.confusion if with_details and run.evaluation else {},
+            test_correct=run.evaluation.test_correct if with_details and run.evaluation else "",
             device=run.provenance.get("device", ""),
             host=run.provenance.get("host", ""),
             error=result.error,

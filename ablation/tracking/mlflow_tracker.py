@@ -30,7 +30,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import first_use, sqlite_path
 from ablation.lookup import flatten
-from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun, RunResult, epoch_metrics
+from ablation.results import (
+    EVALUATION_FILE,
+    EpochMetrics,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    RunEvaluation,
+    RunResult,
+    epoch_metrics,
+)
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking.interface import StudyRecord, StudyStatus
 from ablation.tracking.saved_view import VIEW_KEY, saved_view
@@ -359,6 +369,8 @@ class MlflowTracker:
             return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
         tags = run.data.tags
         has_details = with_details and outcome is not Outcome.FAILED
+        is_evaluated = has_details and outcome is Outcome.DONE
+        evaluation = self._evaluation(run.info.run_id) if is_evaluated else None
         diverged_epoch = tags.get("ablation.diverged_epoch")
         return RecordedRun(
             planned=planned,
@@ -366,7 +378,8 @@ class MlflowTracker:
             outcome=outcome,
             metrics=dict(run.data.metrics) if outcome is Outcome.DONE else {},
             curves=self._curves(run.info.run_id, plan) if has_details else {},
-            confusion=self._confusion(run.info.run_id) if has_details and outcome is Outcome.DONE else {},
+            confusion=evaluation.confusion if evaluation else {},
+            test_correct=evaluation.test_correct if evaluation else "",
             device=tags.get("ablation.device", ""),
             host=tags.get("ablation.host", ""),
             error=tags.get("ablation.error"),
@@ -382,12 +395,12 @@ class MlflowTracker:
             for name in names
         }
 
-    def _confusion(self, run_id: str) -> dict[str, tuple[tuple[int, ...], ...]]:
+    def _evaluation(self, run_id: str) -> RunEvaluation:
+        """Return what a run's model answered, nothing where that is missing or damaged."""
         try:
-            matrices = json.loads(self._artifact_text(run_id, "confusion.json"))
+            return RunEvaluation.from_json(self._artifact_text(run_id, EVALUATION_FILE))
         except (MlflowException, OSError, ValueError):
-            return {}
-        return {split: tuple(tuple(row) for row in rows) for split, rows in matrices.items()}
+            return RunEvaluation(confusion={}, test_correct="")
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -39,14 +39,16 @@ class TrainingSettings:
 class TrainingResult:
     """How training ended, and what was measured at the chosen epoch, in evaluation mode.
 
-    Confusion matrices are int64 counts [true class, predicted class]; `test_logits` float32 (N, classes) in the order
-    of the test images; `state` the plain tensors of the measured model, on the CPU. A diverged run has only times.
+    Confusion matrices are int64 counts [true class, predicted class]; `test_logits` float32 (N, classes) and
+    `test_correct` bool (N,) are in the order of the test images; `state` holds the plain tensors of the measured
+    model, on the CPU. A diverged run has only times.
     """
 
     outcome: Outcome
     metrics: Mapping[str, float]
     confusion: Mapping[str, NDArray[np.int64]]
     test_logits: NDArray[np.float32] | None
+    test_correct: NDArray[np.bool_] | None
     state: Mapping[str, Tensor]
     measured_epoch: int | None = None
     diverged_epoch: int | None = None
@@ -130,6 +132,13 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
     return counts
 
 
+def brier_score(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean over images of Σ over classes (probability - truth)², in 0..2 (Brier, 1950); 0 is best."""
+    probabilities = logits.double().softmax(1)
+    truth = functional.one_hot(labels, logits.shape[1])
+    return (probabilities - truth).square().sum(1).mean().item()
+
+
 def _train_epoch(
     model: nn.Module,
     data: TrainingData,
@@ -211,6 +220,7 @@ def _diverged(curve: list[EpochMetrics]) -> TrainingResult:
         metrics={"training_seconds": sum(metrics.seconds for metrics in curve)},
         confusion={},
         test_logits=None,
+        test_correct=None,
         state={},
         diverged_epoch=curve[-1].epoch,
     )
@@ -227,6 +237,7 @@ def _measure(
         metrics={
             "test_accuracy": test.accuracy,
             "test_loss": test.loss,
+            "test_brier_score": brier_score(test.logits, data.test_labels),
             "learning_curve_area": sum(metrics.heldout_accuracy for metrics in curve) / len(curve),
             "final_train_accuracy": trained.accuracy,
             "final_train_loss": trained.loss,
@@ -238,6 +249,7 @@ def _measure(
             "test": confusion_matrix(test.logits, data.test_labels),
         },
         test_logits=test.logits.float().cpu().numpy(),
+        test_correct=(test.logits.argmax(1) == data.test_labels).cpu().numpy(),
         state={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         measured_epoch=measured_epoch,
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -231,12 +231,22 @@ class RunEvaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A run that stands beside the study's, and why the report does not count it."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A planned run as the tracker has it, or the lack of it.
 
     `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
-    of RunEvaluation.
+    of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
+    of its record is missing or damaged.
     """
 
     planned: PlannedRun
@@ -248,6 +258,9 @@ class RecordedRun:
     test_correct: str = ""
     device: str = ""
     host: str = ""
+    commit: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     error: str | None = None
     diverged_epoch: int | None = None
 

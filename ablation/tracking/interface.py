@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ablation.results import EpochMetrics, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.results import EpochMetrics, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -41,6 +41,10 @@ class Tracker(Protocol):
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         """Return one record per planned run, in plan order; without details, curves and confusion are empty."""
+        ...
+
+    def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
+        """Return the runs that stand among the study's and are none of its planned ones."""
         ...
 
     def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:

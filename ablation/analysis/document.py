@@ -1,0 +1,127 @@
+"""The analysis whole: every number and word of a report stands here, and so in report.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablation.analysis.described import (
+    BestEpoch,
+    ConfusionDifference,
+    ConfusionMatrix,
+    Disagreement,
+    FactorPair,
+    LayerRow,
+    LearningTarget,
+    MatchedLoss,
+    VariantCurves,
+    VariantRow,
+)
+from ablation.analysis.records import Answer, MeasuredMetric, MissingRun
+from ablation.results import LeftOut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualSeeds:
+    """Seeds of a variant whose results are equal in every number, so that they are not repetitions."""
+
+    variant: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRecord:
+    """A planned run whose record lacks something that parts of the report need, which leave the run out."""
+
+    variant: str
+    seed: int
+    run_id: str | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostics:
+    """What a reader should know before believing the numbers; runs by name (variant/seed-n)."""
+
+    equal_seeds: tuple[EqualSeeds, ...]
+    devices: tuple[str, ...]
+    hosts: tuple[str, ...]
+    collapsed: tuple[str, ...]
+    diverged: tuple[str, ...]
+    missing: tuple[MissingRun, ...]
+    skewed: tuple[int, ...]
+    """Positions of the answers whose differences have a skewness beyond ±1."""
+    left_out: tuple[LeftOut, ...]
+    damaged: tuple[DamagedRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Training time of all recorded runs together, in seconds, and how many runs that is."""
+
+    training_seconds: float
+    timed_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDescription:
+    """The data set as the report's front names it."""
+
+    name: str
+    digest: str
+    train_images: int
+    test_images: int
+    classes: tuple[str, ...]
+    largest_class_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeDescription:
+    """What trained the runs: git commits (those with uncommitted changes end in `+changes`) and library versions."""
+
+    commits: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """All that a report says of a study.
+
+    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now.
+    """
+
+    study: Mapping[str, Any]
+    name: str
+    description: str
+    plan_hash: str
+    data: DataDescription
+    code: CodeDescription
+    heldout_split: str
+    seed_varies: tuple[str, ...]
+    deviations: tuple[str, ...]
+    seeds: int
+    locked_seeds: int
+    planned_runs: int
+    alpha: float
+    collapse_margin: float
+    metric: MeasuredMetric
+    metrics: tuple[MeasuredMetric, ...]
+    rope: float | None
+    factors: Mapping[str, tuple[Any, ...]]
+    baseline: str
+    answers: tuple[Answer, ...]
+    variants: tuple[VariantRow, ...]
+    factor_pairs: tuple[FactorPair, ...]
+    curves: tuple[VariantCurves, ...]
+    targets: tuple[LearningTarget, ...]
+    matched_losses: tuple[MatchedLoss, ...]
+    best_epochs: tuple[BestEpoch, ...]
+    confusion: tuple[ConfusionMatrix, ...]
+    confusion_differences: tuple[ConfusionDifference, ...]
+    disagreements: tuple[Disagreement, ...]
+    layers: tuple[LayerRow, ...]
+    diagnostics: Diagnostics
+    cost: Cost
+
+    @property
+    def is_grown(self) -> bool:
+        return self.locked_seeds < self.seeds

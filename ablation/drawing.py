@@ -1,21 +1,36 @@
 """Draws in the one style that all figures share: colours, axes, texts, files whose bytes depend on content alone."""
 
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.style import context
 from numpy.typing import ArrayLike
 
 # Okabe and Ito's colours, told apart with colour-blindness and, by their lightness, in print.
 BLUE, SKY, VERMILLION, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
-GREY, PALE = "#6b6b6b", "#c9c9c9"
+ORANGE, PURPLE = "#E69F00", "#CC79A7"
+DARK, GREY, PALE = "#222222", "#6b6b6b", "#c9c9c9"
 DPI = 130
 _LABELLED_CLASSES = 12
 _LONGEST_NAME = 34
+_MOST_LINES = 3
+_WIDE, _NARROW = frozenset("MWmw@%—…"), frozenset("iljI|.,:;'! ")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Build and save figures with matplotlib's own defaults, whatever the user's matplotlibrc says."""
+    with context(["default", {"axes.unicode_minus": True, "svg.fonttype": "path"}]):
+        yield
 
 
 def quiet(axes: Axes) -> None:
@@ -28,45 +43,80 @@ def quiet(axes: Axes) -> None:
 
 
 def text_of(name: str, *, longest: int = _LONGEST_NAME) -> str:
-    """Return a user's text on one line, shortened, with dollars that matplotlib won't read as mathematics."""
-    line = " ".join(name.split())
-    return (line if len(line) <= longest else f"{line[: longest - 1]}…").replace("$", r"\$")
+    """Return a user's text on one line, no wider than `longest` average letters, to be drawn as it is.
+
+    Without what no font draws (control characters, changes of direction, which XML forbids or matplotlib can't lay
+    out), and with dollars that matplotlib won't read as mathematics.
+    """
+    # Only the beginning can be shown, and names may be long.
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in name[: 40 * longest]).split())
+    if line_width(line) > longest:
+        line = f"{_beginning(line, longest - 1)}…"
+    return line.replace("$", r"\$")
 
 
-def wrapped(variant: str) -> str:
-    """Return a variant's name on as many lines as it needs to stand above a panel, broken after commas."""
+def line_width(line: str) -> float:
+    """Return a line's width in average small letters, each about 0.6 of the font's size."""
+    return sum(map(_letter_width, line))
+
+
+def _letter_width(letter: str) -> float:
+    if letter in _WIDE or unicodedata.east_asian_width(letter) in "WF":
+        return 1.6
+    if letter in _NARROW:
+        return 0.6
+    return 1.2 if letter.isupper() else 1.0
+
+
+def _beginning(line: str, longest: float) -> str:
+    width = 0.0
+    for position, letter in enumerate(line):
+        width += _letter_width(letter)
+        if width > longest:
+            return line[:position]
+    return line
+
+
+def wrapped(variant: str, *, longest: int = _LONGEST_NAME) -> str:
+    """Return a variant's name on the one to three lines that it needs above a panel, broken after commas."""
     lines = [""]
     for part in variant.replace(",", ",\n").split("\n"):
-        if lines[-1] and len(lines[-1]) + len(part) > _LONGEST_NAME - 2:
+        if lines[-1] and line_width(lines[-1] + part) > longest - 2:
             lines.append("")
         lines[-1] += part
-    return "\n".join(map(text_of, lines))
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES - 1 :] = [f"{_beginning(lines[_MOST_LINES - 1], longest - 2)}…"]
+    return "\n".join(text_of(line, longest=longest) for line in lines)
 
 
-def draw_matrix(axes: Axes, shares: ArrayLike, classes: Sequence[str]) -> None:
-    """Draw a confusion matrix given in percent of each true class [true, answered], with its numbers where few."""
+def draw_matrix(axes: Axes, shares: ArrayLike) -> None:
+    """Draw a confusion matrix given in percent of each true class [true, answered]."""
+    axes.imshow(np.asarray(shares, dtype=float), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+
+
+def number_matrix(axes: Axes, shares: ArrayLike, *, size: float = 6.5) -> None:
+    """Write its number into each cell of a confusion matrix in percent, unless there are too many."""
     values = np.asarray(shares, dtype=float)
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
-    if not label_classes(axes, classes):
+    if len(values) > _LABELLED_CLASSES:
         return
     for row, column in np.ndindex(values.shape):
         share = values[row, column]
         if share > 0:
             colour = "white" if share > 55 else "#333333"
             text = f"{share:.0f}" if share > 0.5 else "·"
-            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def label_classes(axes: Axes, classes: Sequence[str]) -> bool:
-    """Name the classes along both sides of a matrix, unless there are too many; return whether it was done."""
-    if len(classes) > _LABELLED_CLASSES:
-        axes.tick_params(labelsize=7)
-        return False
+def label_classes(axes: Axes, classes: Sequence[str], *, is_left: bool = True, is_lowest: bool = True) -> None:
+    """Name the classes at the left of a matrix and below it, or number them where they are many."""
+    axes.tick_params(labelsize=7, length=0)
     names = [text_of(name, longest=12) for name in classes]
-    axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.tick_params(length=0)
-    return True
+    if len(classes) > _LABELLED_CLASSES:
+        names = [str(index) if index % -(-len(classes) // 10) == 0 else "" for index in range(len(classes))]
+    shown = [index for index, name in enumerate(names) if name]
+    labels = [names[index] for index in shown]
+    axes.set_xticks(shown if is_lowest else [], labels if is_lowest else [], rotation=90)
+    axes.set_yticks(shown if is_left else [], labels if is_left else [])
 
 
 def percent_of_rows(counts: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -80,18 +130,24 @@ def percent_of_rows(counts: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 def write_confusion(path: Path, counts: ArrayLike, classes: Sequence[str], *, title: str) -> None:
     """Write one run's confusion matrix as a PNG file."""
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
-    axes = figure.subplots()
-    draw_matrix(axes, percent_of_rows(counts), classes)
-    axes.set_title(f"{title}\n% of each true class", fontsize=9, loc="left")
-    axes.set_xlabel("answer", fontsize=9)
-    axes.set_ylabel("true class", fontsize=9)
-    save(figure, path)
+    with style():
+        figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+        axes = figure.subplots()
+        shares = percent_of_rows(counts)
+        draw_matrix(axes, shares)
+        label_classes(axes, classes)
+        number_matrix(axes, shares)
+        axes.set_title(f"{title}\n% of each true class", fontsize=9, loc="left")
+        axes.set_xlabel("answer", fontsize=9)
+        axes.set_ylabel("true class", fontsize=9)
+        save(figure, path)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure without date and software version; the file's ending says which format."""
+    """Write a figure as PNG or SVG, by the file's ending, without date and software version; texts in SVG are paths."""
+    metadata: dict[str, Any] = {".svg": {"Date": None, "Creator": None}}.get(path.suffix, {"Software": None})
     FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
+    # The salt makes the names inside an SVG file the same at every writing, and different from another figure's.
+    with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        figure.savefig(path, dpi=DPI, metadata={"Software": None}, facecolor="white")
+        figure.savefig(path, dpi=DPI, metadata=metadata, facecolor="white")

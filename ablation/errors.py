@@ -1,8 +1,10 @@
 """What a user can do wrong, one class per mistake: said without a traceback, with what to do about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_LONGEST_NAME = 100
 
 
 class AblationError(Exception):
@@ -68,6 +70,16 @@ class StudyUnknown(AblationError):
             f"MLflow at {tracking_uri} has no study {name!r}{hint}. "
             "Say where it is with --tracking-uri or MLFLOW_TRACKING_URI."
         )
+
+
+class NameUnknown(AblationError):
+    """A metric or variant that the study does not have."""
+
+    def __init__(self, kind: str, name: str, *, near: Sequence[str], known: Collection[str], option: str) -> None:
+        shown = [*list(known)[:5], *([f"and {len(known) - 5} more"] if len(known) > 5 else [])]
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(shown)}"
+        asked = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
 class StudyLocked(AblationError):

@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablation.errors import NoResults, StudyChanged, StudyNarrowed, StudyUnknown
+from ablation.errors import StudyChanged, StudyNarrowed, StudyUnknown
 from ablation.lookup import differences, nearest_names
 from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan
 from ablation.state import State
 from ablation.study import Study, locked_hash
 
 if TYPE_CHECKING:
-    from ablation.analysis import Analysis
+    from pandas import DataFrame
+
+    from ablation.analysis import Analysis, Comparison, RuleChange
     from ablation.execution import Progress
     from ablation.executors import Executor
     from ablation.tracking import StudyRecord, Tracker
@@ -121,22 +123,43 @@ def run_study(
         return outcome
 
 
-def summarize_study(name: str, *, tracker: Tracker, folder: Path) -> tuple[StudyRecord, Analysis]:
-    """Make a study's report again in `folder`, from what the tracker has and nothing else.
+def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
+    """Analyse a study again, from what the tracker has and nothing else, by its locked rule or a changed one.
 
     Raises:
-        StudyUnknown, NoResults, TrackingUnavailable.
+        StudyUnknown, NoResults, NameUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import analyse
-    from ablation.report import write_report
+    from ablation.analysis import analyse, with_rule
 
     record = find_study(name, tracker=tracker)
+    plan = with_rule(record.plan, change) if change is not None else record.plan
     runs = tracker.recorded_runs(record)
-    if not any(run.outcome for run in runs):
-        raise NoResults(name)
-    analysis = analyse(record.plan, runs)
-    write_report(analysis, folder)
-    return record, analysis
+    return record, analyse(plan, runs, left_out=tracker.left_out(record))
+
+
+def compare_study(name: str, first: str, second: str, *, tracker: Tracker) -> Comparison:
+    """Compare two variants of a recorded study.
+
+    Raises:
+        StudyUnknown, NameUnknown, TrackingUnavailable.
+    """
+    from ablation.analysis import compare_variants
+
+    record = find_study(name, tracker=tracker)
+    return compare_variants(record.plan, tracker.recorded_runs(record), first, second)
+
+
+def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:
+    """Return a recorded study's run table, or one with a row per epoch.
+
+    Raises:
+        StudyUnknown, TrackingUnavailable.
+    """
+    from ablation.analysis import epoch_table, run_table
+
+    record = find_study(name, tracker=tracker)
+    runs = tracker.recorded_runs(record, with_details=by_epoch)
+    return (epoch_table if by_epoch else run_table)(record.plan, runs)
 
 
 def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
@@ -227,15 +250,16 @@ def _summaries(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
 
 def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
     """Report what there is and mark the study finished, or failed where a planned run has no result."""
-    from ablation.report import answers_text
+    from ablation.report import note_text, write_report
 
     runs = tracker.recorded_runs(record, with_details=False)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
     analysis, folder = None, None
     if ended:
         folder = state.report(record.plan.name)
-        _, analysis = summarize_study(record.plan.name, tracker=tracker, folder=folder)
-        tracker.log_report(record, folder, summary=answers_text(analysis))
+        _, analysis = summarize_study(record.plan.name, tracker=tracker)
+        write_report(analysis, folder)
+        tracker.log_report(record, folder, summary=note_text(analysis))
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
     tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
     return StudyOutcome(record=record, ended=ended, analysis=analysis, report=folder)

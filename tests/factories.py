@@ -159,9 +159,12 @@ def _run(
         outcome=outcome,
         metrics=_metrics(planned, accuracy) if is_done else {},
         curves=_curves(plan, planned, accuracy) if outcome is not Outcome.FAILED else {},
-        confusion={"train": _confusion(0.9, 40), "test": _confusion(accuracy, 10)} if is_done else {},
+        confusion={"train": _confusion(0.9, 40), "test": _confusion(accuracy, 25)} if is_done else {},
+        test_correct=_test_correct(planned, accuracy) if is_done else "",
         device=device,
         host=host,
+        commit="0123456789abcdef0123456789abcdef01234567",
+        versions={"torch": "2.15.0", "mlflow": "3.17.2"},
         error="Traceback (most recent call last):\nRuntimeError: lost | worker" if outcome is Outcome.FAILED else None,
         diverged_epoch=2 if outcome is Outcome.DIVERGED else None,
     )
@@ -173,6 +176,7 @@ def _metrics(planned: PlannedRun, accuracy: float) -> dict[str, float]:
     return {
         "test_accuracy": accuracy,
         "test_loss": loss,
+        "test_brier_score": 0.4 * loss + 0.01 * noise.random(),
         "learning_curve_area": accuracy - 0.1 - 0.005 * noise.random(),
         "final_train_accuracy": 0.95 + 0.01 * noise.random(),
         "final_train_loss": train_loss,
@@ -185,17 +189,25 @@ def _metrics(planned: PlannedRun, accuracy: float) -> dict[str, float]:
 def _curves(plan: Plan, planned: PlannedRun, accuracy: float) -> dict[str, tuple[tuple[int, float], ...]]:
     noise = _noise(planned.variant, planned.seed, "curves")
     epochs = range(1, 5)
-    risen = [1 - 0.6**epoch + 0.01 * noise.random() for epoch in epochs]
+    pace = 0.6 - 0.4 * (accuracy - 0.8)
+    risen = [1 - pace**epoch + 0.01 * noise.random() for epoch in epochs]
     series = {
         "train_loss": [1.5 - 1.2 * rise for rise in risen],
         "train_accuracy": [0.2 + 0.75 * rise for rise in risen],
         "train_sample_loss": [1.4 - 1.2 * rise for rise in risen],
         "train_sample_accuracy": [0.25 + 0.75 * rise for rise in risen],
-        f"{plan.heldout_split}_loss": [1.5 - 0.9 * rise for rise in risen],
+        f"{plan.heldout_split}_loss": [1.5 - accuracy * rise + 0.02 * noise.random() for rise in risen],
         f"{plan.heldout_split}_accuracy": [0.2 + (accuracy - 0.2) * rise for rise in risen],
         "epoch_seconds": [2.0 + 0.1 * noise.random() for _ in epochs],
     }
     return {name: tuple(zip(epochs, values, strict=True)) for name, values in series.items()}
+
+
+def _test_correct(planned: PlannedRun, accuracy: float) -> str:
+    """Return answers to 100 test images, right on about this share of them; some images are hard for all."""
+    hardness = np.random.default_rng(1).random(100)
+    drawn = 0.7 * hardness + 0.3 * _noise(planned.variant, planned.seed, "answers").random(100)
+    return "".join("1" if value < accuracy else "0" for value in drawn)
 
 
 def _confusion(accuracy: float, images: int) -> tuple[tuple[int, ...], ...]:

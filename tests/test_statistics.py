@@ -154,7 +154,7 @@ def test_a_null_study_is_judged_wrongly_at_most_as_often_as_alpha():
     wrong = 0
     for _ in range(repetitions):
         table = run_table(plan, make_runs(plan, accuracy=accuracy))
-        wrong += any(answer.verdict in (Verdict.HELPS, Verdict.HURTS) for answer in answers(plan, table))
+        wrong += any(answer.verdict in (Verdict.HELPS, Verdict.HURTS) for answer in answers(plan, table, {}))
 
     assert wrong / repetitions <= alpha + 2 * math.sqrt(alpha * (1 - alpha) / repetitions)
 

@@ -213,7 +213,7 @@ def test_run_at_chance_has_collapsed_and_makes_its_contrast_unstable():
     assert analysis.answers[0].verdict is Verdict.UNSTABLE
     assert analysis.diagnostics.collapsed == (f"{NONE}/seed-4",)
     assert [row.collapsed for row in analysis.variants] == [1, 0]
-    assert analysis.variants[1].difference is None
+    assert {} == analysis.variants[1].differences
 
 
 def test_failed_run_counts_before_instability():

@@ -1,22 +1,40 @@
 """From a plan and its recorded runs to the analysis: answers with verdicts, and all else that the report shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablation.analysis.answers import answers
+from ablation.analysis.comparison import Comparison, compare_variants
+from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
 from ablation.analysis.contrasts import factor_levels, measured_metric
-from ablation.analysis.description import confusion_matrices, cost_of, layer_rows, variant_curves, variant_rows
+from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
-from ablation.analysis.records import Analysis, Answer, DataDescription, Verdict
-from ablation.analysis.table import records_by_identity, run_table
+from ablation.analysis.document import Analysis, CodeDescription, DataDescription
+from ablation.analysis.factors import factor_pairs
+from ablation.analysis.finished import FinishedRuns
+from ablation.analysis.learning import best_epochs, learning_targets, matched_losses
+from ablation.analysis.records import Answer, Verdict
+from ablation.analysis.rule import RuleChange, with_rule
+from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.results import METRICS, Plan, RecordedRun
+from ablation.results import METRICS, LeftOut, Plan, RecordedRun
 
-__all__ = ["Analysis", "Answer", "Verdict", "analyse", "run_table"]
+__all__ = [
+    "Analysis",
+    "Answer",
+    "Comparison",
+    "RuleChange",
+    "Verdict",
+    "analyse",
+    "compare_variants",
+    "epoch_table",
+    "run_table",
+    "with_rule",
+]
 
 
-def analyse(plan: Plan, runs: Sequence[RecordedRun]) -> Analysis:
-    """Return what the report says, the same for the runs in any order.
+def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftOut] = ()) -> Analysis:
+    """Return what the report says, the same for the runs in any order; `left_out` are runs it does not count.
 
     Raises:
         NoResults: none of the runs has ended.
@@ -25,13 +43,16 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun]) -> Analysis:
     recorded = records_by_identity(runs)
     if table["outcome"].isna().all():
         raise NoResults(plan.name)
-    answered = answers(plan, table)
+    answered = answers(plan, table, recorded)
+    finished = FinishedRuns(plan=plan, recorded=recorded)
+    unstable = frozenset(table[table["is_collapsed"]]["variant"])
     return Analysis(
         study=plan.study,
         name=plan.name,
         description=str(plan.study.get("description", "")),
         plan_hash=plan.locked_hash,
         data=_data(plan),
+        code=_code(recorded.values()),
         heldout_split=plan.heldout_split,
         seed_varies=_seed_varies(plan),
         deviations=plan.deviations,
@@ -46,11 +67,17 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun]) -> Analysis:
         factors=factor_levels(plan),
         baseline=plan.baseline.name,
         answers=answered,
-        variants=variant_rows(plan, table, recorded),
-        curves=variant_curves(plan, recorded),
-        confusion=confusion_matrices(plan, recorded),
+        variants=variant_rows(finished, table),
+        factor_pairs=factor_pairs(finished, unstable),
+        curves=variant_curves(finished),
+        targets=learning_targets(finished),
+        matched_losses=matched_losses(finished),
+        best_epochs=best_epochs(finished),
+        confusion=confusion_matrices(finished),
+        confusion_differences=confusion_differences(finished),
+        disagreements=disagreements(finished),
         layers=layer_rows(plan),
-        diagnostics=diagnose(plan, table, answered),
+        diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
     )
 
@@ -63,6 +90,14 @@ def _data(plan: Plan) -> DataDescription:
         test_images=plan.data.test_images,
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
+    )
+
+
+def _code(runs: Iterable[RecordedRun]) -> CodeDescription:
+    recorded = list(runs)
+    versions = {f"{library} {number}" for run in recorded for library, number in run.versions.items()}
+    return CodeDescription(
+        commits=tuple(sorted({run.commit for run in recorded if run.commit})), versions=tuple(sorted(versions))
     )
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ablation.analysis import statistics
+from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
 from ablation.analysis.equal_seeds import repeated_seeds
 from ablation.analysis.records import (
     Answer,
     CostChange,
+    CrossedEffect,
     Effect,
     Instability,
     LevelChange,
@@ -24,16 +27,16 @@ from ablation.analysis.records import (
     Verdict,
 )
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
-from ablation.results import Outcome, Plan
+from ablation.results import Outcome, Plan, RecordedRun
 from ablation.study.design import level_text
 
 
-def answers(plan: Plan, table: pd.DataFrame) -> tuple[Answer, ...]:
-    """Return one answer per contrast of the plan's locked questions, in their order."""
+def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> tuple[Answer, ...]:
+    """Return one answer per contrast of the plan's locked questions, in their order; `recorded` by identity."""
     contrasts = contrasts_of(plan)
     planned_seeds = len({run.seed for run in plan.runs})
     rule = Rule(alpha=plan.locked["alpha"], comparisons=len(contrasts), is_grown=plan.locked["seeds"] < planned_seeds)
-    runs = _Runs(table)
+    runs = _Runs(table, recorded)
     return tuple(_answer(contrast, runs, plan, rule) for contrast in contrasts)
 
 
@@ -53,7 +56,8 @@ def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
 class _Runs:
     """Looks up the rows of a run table by variant and seed."""
 
-    def __init__(self, table: pd.DataFrame) -> None:
+    def __init__(self, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> None:
+        self._recorded = recorded
         self._rows: dict[tuple[str, int], dict[Any, Any]] = {
             (row["variant"], row["seed"]): row for row in table.to_dict("records")
         }
@@ -69,6 +73,11 @@ class _Runs:
     def value(self, variant: str, seed: int, metric: str) -> float:
         row = self._rows[variant, seed]
         return float(row[metric]) if row["outcome"] == Outcome.DONE else math.nan
+
+    def correct(self, variant: str, seed: int) -> NDArray[np.bool_]:
+        """Return which test images the run answered rightly, (N,); empty where that was not kept."""
+        record = self._recorded.get(self._rows[variant, seed]["identity"])
+        return correct_answers(record) if record is not None else np.zeros(0, dtype=np.bool_)
 
     def run_id(self, variant: str, seed: int) -> str | None:
         run_id = self._rows[variant, seed]["run_id"]
@@ -118,6 +127,7 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
         is_timed_apart=is_timed_apart,
         cost=_cost(contrast, runs, plan, is_timed_apart=is_timed_apart),
         simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
+        crossed=_crossed(contrast, runs) if effect and effect.interval else None,
         seconds_per_seed=_mean_seconds(variants, runs),
     )
 
@@ -129,14 +139,33 @@ def _differences(weights: Mapping[str, float], runs: _Runs, metric: str) -> tupl
         values = [weight * runs.value(variant, seed, metric) for variant, weight in weights.items()]
         ids = tuple(run_id for variant in weights if (run_id := runs.run_id(variant, seed)) is not None)
         if all(map(math.isfinite, values)):
-            found.append(SeedDifference(seed=seed, difference=_without_rounding_error(values), run_ids=ids))
+            found.append(SeedDifference(seed=seed, difference=statistics.without_rounding_error(values), run_ids=ids))
     return tuple(found)
 
 
-def _without_rounding_error(values: Sequence[float]) -> float:
-    """Return the sum, exactly 0 where it is what rounding leaves of equal numbers."""
-    total = math.fsum(values)
-    return 0.0 if abs(total) <= 1e-12 * max(map(abs, values)) else total
+def _crossed(contrast: Contrast, runs: _Runs) -> CrossedEffect | None:
+    """Return the effect over seeds and test images; None on other metrics, or where answers were not kept."""
+    if contrast.metric.name != "test_accuracy":
+        return None
+    seeds = runs.seeds(tuple(contrast.weights))
+    images = {len(runs.correct(variant, seed)) for variant in contrast.weights for seed in seeds}
+    if len(images) != 1 or min(images) < 2:
+        return None
+    differences = np.zeros((len(seeds), images.pop()), dtype=np.float32)
+    for row, seed in enumerate(seeds):
+        for variant, weight in contrast.weights.items():
+            differences[row] += weight * runs.correct(variant, seed).astype(np.float32)
+    found = statistics.crossed_interval(differences, level=statistics.DESCRIPTIVE_LEVEL)
+    if found is None:
+        return None
+    mean, interval, degrees_of_freedom = found
+    return CrossedEffect(
+        mean=mean,
+        interval=interval,
+        seeds=differences.shape[0],
+        images=differences.shape[1],
+        degrees_of_freedom=degrees_of_freedom,
+    )
 
 
 def _missing(variants: Sequence[str], runs: _Runs, metric: str) -> tuple[MissingRun, ...]:
@@ -156,7 +185,9 @@ def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
         rates.append(UnstableRate(levels=levels, unstable=count, n=n, share=statistics.share_interval(count, n)))
     # The seed is the unit that is drawn anew: each counts once, however many pairs of variants it has.
     by_seed = [
-        _without_rounding_error([weight * unstable[variant][index] for variant, weight in contrast.weights.items()])
+        statistics.without_rounding_error(
+            [weight * unstable[variant][index] for variant, weight in contrast.weights.items()]
+        )
         for index in range(len(seeds))
     ]
     names = tuple(

@@ -67,11 +67,16 @@ def _levels(plan: Plan, factor: str) -> tuple[Any, ...]:
 def _contrasts(plan: Plan, question: Mapping[str, Any]) -> Iterator[Contrast]:
     factors = [question["effect"]] if question.get("effect") else list(question["interaction"])
     changes = [
-        [LevelChange(factor=factor, label=_label(plan, factor), before=first, after=level) for level in others]
+        [level_change(plan, factor, first, level) for level in others]
         for factor, (first, *others) in ((factor, _levels(plan, factor)) for factor in factors)
     ]
     for chosen in itertools.product(*changes):
         yield _contrast(plan, question, chosen)
+
+
+def level_change(plan: Plan, factor: str, before: Any, after: Any) -> LevelChange:
+    """Return a factor's change, with the factor's short name."""
+    return LevelChange(factor=factor, label=_label(plan, factor), before=before, after=after)
 
 
 def _label(plan: Plan, factor: str) -> str:

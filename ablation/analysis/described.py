@@ -46,9 +46,9 @@ class SeedValue:
 class VariantRow:
     """A variant's outcomes, and its metrics over the runs that are done (collapsed ones among them).
 
-    `spreads` holds every recorded metric and `epoch_seconds`; `values` are those of the study's metric by seed;
-    `differences` are to the baseline, by metric, empty for the baseline and where either is incomplete or unstable. `dominated_by` names a variant whose mean is
-    at least as good in no more seconds.
+    `spreads` holds every recorded metric and `epoch_seconds`; `values` those of the study's metric by seed;
+    `differences` are to the baseline, by metric, empty for the baseline and where either is incomplete or unstable.
+    `dominated_by` names a variant whose mean is at least as good in no more seconds.
     """
 
     name: str

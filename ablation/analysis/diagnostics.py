@@ -1,18 +1,26 @@
 """Collects what a reader should know before believing the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ablation.analysis.answers import missing_run
+from ablation.analysis.document import DamagedRecord, Diagnostics
 from ablation.analysis.equal_seeds import equal_seeds
-from ablation.analysis.records import Answer, Diagnostics
-from ablation.results import Outcome, Plan
+from ablation.analysis.records import Answer
+from ablation.results import LeftOut, Outcome, Plan, RecordedRun
 
 SKEWED = 1.0
 
 
-def diagnose(plan: Plan, table: pd.DataFrame, answers: Sequence[Answer]) -> Diagnostics:
+def diagnose(
+    plan: Plan,
+    table: pd.DataFrame,
+    answers: Sequence[Answer],
+    *,
+    recorded: Mapping[str, RecordedRun],
+    left_out: Sequence[LeftOut],
+) -> Diagnostics:
     metric = plan.locked["metric"]["name"]
     rows = table.to_dict("records")
     missing = [missing_run(row, metric) for row in rows]
@@ -24,6 +32,12 @@ def diagnose(plan: Plan, table: pd.DataFrame, answers: Sequence[Answer]) -> Diag
         diverged=_names(table[table["outcome"] == Outcome.DIVERGED]),
         missing=tuple(run for run in missing if run is not None),
         skewed=tuple(index for index, answer in enumerate(answers) if _is_skewed(answer)),
+        left_out=tuple(left_out),
+        damaged=tuple(
+            DamagedRecord(variant=run.variant, seed=run.seed, run_id=record.run_id, problems=record.problems)
+            for run in plan.runs
+            if (record := recorded.get(run.identity)) is not None and record.problems
+        ),
     )
 
 

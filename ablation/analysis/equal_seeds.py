@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablation.analysis.records import EqualSeeds
+from ablation.analysis.document import EqualSeeds
 from ablation.results import METRICS, Outcome
 
 # Accuracies are equal by chance on a small split, losses to their last digit are not; times never repeat.

@@ -1,4 +1,4 @@
-"""The records an analysis consists of, from a question's answer to the diagnostics; all a report says stands here."""
+"""The records that an answer consists of: a comparison, its numbers and its verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,6 @@ from enum import StrEnum
 from typing import Any
 
 from ablation.results import Direction
-
-Points = tuple[tuple[int, float], ...]
-"""(epoch, value) pairs; epochs count from 1."""
 
 
 class Verdict(StrEnum):
@@ -166,6 +163,20 @@ class CostChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CrossedEffect:
+    """A mean difference over seeds and test images, both drawn anew: descriptive, its interval at 95 %.
+
+    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom.
+    """
+
+    mean: float
+    interval: Interval
+    seeds: int
+    images: int
+    degrees_of_freedom: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One comparison of one question, and its verdict.
 
@@ -174,7 +185,9 @@ class Answer:
     where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
     a hole. `is_grown`: seeds were added after the plan was locked, so the verdict needs an e-value above
     `decisive_e_value`. `simple_effects` are at each setting of the other factors; for an interaction, the second
-    change's at either level of the first. `seconds_per_seed` is what one more seed of all its variants trains for.
+    change's at either level of the first. `crossed` is
+    given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
+    variants trains for.
     """
 
     changes: tuple[LevelChange, ...]
@@ -198,6 +211,7 @@ class Answer:
     is_timed_apart: bool
     cost: CostChange | None
     simple_effects: tuple[SimpleEffect, ...]
+    crossed: CrossedEffect | None
     seconds_per_seed: float | None
 
     @property
@@ -208,167 +222,3 @@ class Answer:
     def level(self) -> float:
         """The confidence level of the interval that decides."""
         return 1 - self.alpha / self.comparisons
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """A metric over the n finished runs of a variant; `sd` is None with one run."""
-
-    n: int
-    mean: float
-    sd: float | None
-    minimum: float
-    maximum: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A mean per-seed difference to the baseline with its unadjusted 95 % interval: descriptive."""
-
-    n: int
-    mean: float
-    interval: Interval | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantRow:
-    """A variant's outcomes, and its metrics over the runs that are done (collapsed ones among them).
-
-    `spreads` holds every recorded metric and `epoch_seconds`; `difference` is to the baseline on the study's metric,
-    None for the baseline and where either is incomplete or unstable. `dominated_by` names a variant whose mean is
-    at least as good in no more seconds.
-    """
-
-    name: str
-    levels: Mapping[str, Any]
-    is_baseline: bool
-    planned: int
-    done: int
-    diverged: int
-    collapsed: int
-    failed: int
-    missing: int
-    spreads: Mapping[str, Spread]
-    difference: Difference | None
-    dominated_by: str | None
-    parameters: int
-    flops: int
-    run_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedCurves:
-    """One run's curves by the names of `epoch_metrics`."""
-
-    seed: int
-    run_id: str | None
-    is_diverged: bool
-    curves: Mapping[str, Points]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantCurves:
-    """Every seed's curves of a variant; `median` over the runs that are done, at the epochs that all of them have."""
-
-    variant: str
-    seeds: tuple[SeedCurves, ...]
-    median: Mapping[str, Points]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfusionMatrix:
-    """Counts [true class][predicted class] on one split, summed over a variant's runs."""
-
-    variant: str
-    split: str
-    counts: tuple[tuple[int, ...], ...]
-    run_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerRow:
-    """A layer and its trainable parameters in each variant that has it."""
-
-    name: str
-    type: str
-    parameters: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EqualSeeds:
-    """Seeds of a variant whose results are equal in every number, so that they are not repetitions."""
-
-    variant: str
-    seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnostics:
-    """What a reader should know before believing the numbers; runs by name (variant/seed-n)."""
-
-    equal_seeds: tuple[EqualSeeds, ...]
-    devices: tuple[str, ...]
-    hosts: tuple[str, ...]
-    collapsed: tuple[str, ...]
-    diverged: tuple[str, ...]
-    missing: tuple[MissingRun, ...]
-    skewed: tuple[int, ...]
-    """Positions of the answers whose differences have a skewness beyond ±1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Training time of all recorded runs together, in seconds, and how many runs that is."""
-
-    training_seconds: float
-    timed_runs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataDescription:
-    """The data set as the report's front names it."""
-
-    name: str
-    digest: str
-    train_images: int
-    test_images: int
-    classes: tuple[str, ...]
-    largest_class_share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Analysis:
-    """All that a report says of a study.
-
-    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now.
-    """
-
-    study: Mapping[str, Any]
-    name: str
-    description: str
-    plan_hash: str
-    data: DataDescription
-    heldout_split: str
-    seed_varies: tuple[str, ...]
-    deviations: tuple[str, ...]
-    seeds: int
-    locked_seeds: int
-    planned_runs: int
-    alpha: float
-    collapse_margin: float
-    metric: MeasuredMetric
-    metrics: tuple[MeasuredMetric, ...]
-    rope: float | None
-    factors: Mapping[str, tuple[Any, ...]]
-    baseline: str
-    answers: tuple[Answer, ...]
-    variants: tuple[VariantRow, ...]
-    curves: tuple[VariantCurves, ...]
-    confusion: tuple[ConfusionMatrix, ...]
-    layers: tuple[LayerRow, ...]
-    diagnostics: Diagnostics
-    cost: Cost
-
-    @property
-    def is_grown(self) -> bool:
-        return self.locked_seeds < self.seeds

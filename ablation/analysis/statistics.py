@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from ablation.analysis.records import Interval
@@ -30,6 +32,35 @@ def paired_interval(differences: Sequence[float], *, level: float) -> Interval |
     half_width = _critical_t(n, 1 - level) * sd / math.sqrt(n)
     mean = float(np.mean(differences))
     return Interval(low=mean - half_width, high=mean + half_width, level=level)
+
+
+def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) -> tuple[float, Interval, float] | None:
+    """Return (mean, interval, degrees of freedom) of differences (seeds, items), both seen as drawn at random.
+
+    Two-way layout with one value a cell: var(mean) = (MS_seeds + MS_items - MS_rest) / (seeds × items), with
+    Satterthwaite's degrees of freedom. None with fewer than two of either, or where that variance isn't positive.
+    """
+    seeds, items = differences.shape
+    if seeds < 2 or items < 2:
+        return None
+    mean = float(differences.mean(dtype=np.float64))
+    by_seed, by_item = (differences.mean(axis=axis, dtype=np.float64) - mean for axis in (1, 0))
+    total = float(np.sum(np.square(differences, dtype=np.float64))) - seeds * items * mean**2
+    squares = [items * float(by_seed @ by_seed), seeds * float(by_item @ by_item)]
+    freedoms = [seeds - 1, items - 1, (seeds - 1) * (items - 1)]
+    means = [square / freedom for square, freedom in zip((*squares, total - sum(squares)), freedoms, strict=True)]
+    variance = means[0] + means[1] - means[2]
+    if variance <= 1e-12 * max(means):
+        return None
+    freedom = variance**2 / sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
+    half_width = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance / (seeds * items))
+    return mean, Interval(low=mean - half_width, high=mean + half_width, level=level), freedom
+
+
+def without_rounding_error(values: Sequence[float]) -> float:
+    """Return the sum, exactly 0 where it is what rounding leaves of equal numbers."""
+    total = math.fsum(values)
+    return 0.0 if abs(total) <= 1e-12 * max(map(abs, values)) else total
 
 
 def share_interval(count: int, n: int, *, level: float = DESCRIPTIVE_LEVEL) -> Interval:

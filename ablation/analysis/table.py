@@ -32,6 +32,21 @@ def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
     return table.astype(kinds)
 
 
+def epoch_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
+    """Return one row per epoch of each run that has curves: variant, seed, run_id, the factors, epoch, the curves."""
+    recorded = records_by_identity(runs)
+    variants = {variant.name: variant for variant in plan.variants}
+    rows = []
+    for planned in plan.runs:
+        record = recorded.get(planned.identity)
+        curves = {name: dict(points) for name, points in record.curves.items()} if record else {}
+        about = {"variant": planned.variant, "seed": planned.seed, "run_id": record.run_id if record else None}
+        for epoch in sorted({epoch for points in curves.values() for epoch in points}):
+            values = {name: points.get(epoch, math.nan) for name, points in curves.items()}
+            rows.append({**about, **variants[planned.variant].levels, "epoch": epoch, **values})
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "seed", "run_id", *plan.baseline.levels, "epoch"])
+
+
 def records_by_identity(runs: Iterable[RecordedRun]) -> Mapping[str, RecordedRun]:
     """Return the record of each run that has an outcome; of two, a finished one, then the one with the lesser ID."""
     ranked = sorted(runs, key=lambda run: (run.outcome == Outcome.FAILED, run.run_id or ""), reverse=True)
@@ -50,7 +65,7 @@ def _row(
     if record is None or record.outcome is None:
         return [*about, None, None, False, None, None, None, *levels, *(math.nan for _ in metrics)]
     values = [_finite(record.metrics.get(name)) for name in metrics]
-    state = [record.run_id, record.outcome.value, _has_collapsed(plan, record)]
+    state = [record.run_id, record.outcome.value, has_collapsed(plan, record)]
     return [*about, *state, record.device or None, record.host or None, record.error, *levels, *values]
 
 
@@ -58,7 +73,7 @@ def _finite(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.nan
 
 
-def _has_collapsed(plan: Plan, record: RecordedRun) -> bool:
+def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
     """Whether a finished run is no better than always answering the largest class, give or take the margin."""
     accuracy = _finite(record.metrics.get("test_accuracy"))
     return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked["collapse_margin"]

@@ -67,7 +67,7 @@ def effect_of(differences: Sequence[float], *, direction: Direction, rule: Rule)
         e_value=statistics.e_value(differences),
         detectable=statistics.detectable_difference(sd, n, alpha=rule.alpha_each) if sd else None,
         skewness=statistics.skewness(differences),
-        wins=_wins(differences, direction),
+        wins=wins_of(differences, direction),
     )
 
 
@@ -91,7 +91,8 @@ def _seeds_in_all(mean: float, sd: float, rope: float | None, rule: Rule) -> int
     return min((seeds for seeds in found if seeds is not None), default=None)
 
 
-def _wins(differences: Sequence[float], direction: Direction) -> Wins:
+def wins_of(differences: Sequence[float], direction: Direction) -> Wins:
+    """Return in how many seeds the change was for the better."""
     sign = 1 if direction == "maximize" else -1
     wins, ties, n = (
         sum(sign * value > 0 for value in differences),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -18,6 +19,7 @@ from ablation import __version__
 from ablation.errors import AblationError
 
 if TYPE_CHECKING:
+    from ablation.report import ReportFormat
     from ablation.state import State
     from ablation.study import Study
     from ablation.tracking import Tracker
@@ -52,6 +54,21 @@ class _OrBlank(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return None if value == "" else self._inner.convert(value, param, ctx)
+
+
+class _Above(click.ParamType[float]):
+    """A number above a bound and below another."""
+
+    name = "number"
+
+    def __init__(self, above: float, *, below: float = math.inf) -> None:
+        self._range = click.FloatRange(above, below, min_open=True, max_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(self._range.convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def _study_options(command: F) -> F:
@@ -222,21 +239,83 @@ def define(
 
 @main.command()
 @click.argument("name", metavar="STUDY")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "html", "json", "latex"]),
+    default="terminal",
+    show_default=True,
+    help="What is printed.",
+)
+@click.option("--output", type=_OrBlank(click.Path(file_okay=False, path_type=Path)), help="Write the report here too.")
+@click.option("--metric", type=_OrBlank(click.STRING), help="Judge by another metric: a deviation.")
+@click.option("--meaningful", type=_OrBlank(_Above(0)), help="Another half-width of the ROPE: a deviation.")
+@click.option("--alpha", type=_OrBlank(_Above(0, below=1)), help="Another error rate: a deviation.")
 @_tracking_option
-@_state_option
 @_json_option
-def summarize(name: str, output: Path | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
+def summarize(
+    name: str,
+    form: str,
+    output: Path | None,
+    metric: str | None,
+    meaningful: float | None,
+    alpha: float | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
     """Make a study's report again, from MLflow alone."""
+    from ablation.analysis import RuleChange
     from ablation.pipeline import summarize_study
-    from ablation.report import answers_text
 
-    folder = output or _state(state_dir).report(name)
-    _, analysis = summarize_study(name, tracker=_tracker(tracking_uri), folder=folder)
+    change = RuleChange(metric=metric, meaningful=meaningful, alpha=alpha)
+    _, analysis = summarize_study(name, tracker=_tracker(tracking_uri), change=change)
+    from ablation.report import report_text, write_report
+
+    if output is not None:
+        _writing(output, lambda: write_report(analysis, output))
+    if as_json or form != "terminal":
+        click.echo(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
+        return
+    from ablation.cli.summary import show_analysis
+
+    show_analysis(analysis)
+    click.echo(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@_tracking_option
+@_json_option
+def compare(name: str, first: str, second: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Compare two variants of a study on every metric: B minus A, paired by seed."""
+    from ablation.cli.summary import comparison_json, show_comparison
+    from ablation.pipeline import compare_study
+
+    comparison = compare_study(name, first, second, tracker=_tracker(tracking_uri))
     if as_json:
-        click.echo((folder / "report.json").read_text(), nl=False)
+        click.echo(comparison_json(comparison))
     else:
-        click.echo(f"{answers_text(analysis)}\n\nReport: {folder / 'report.md'}")
+        show_comparison(comparison)
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.option("--output", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default=Path("-"))
+@click.option("--epochs", "by_epoch", is_flag=True, help="A row per epoch instead of a row per run.")
+@_tracking_option
+def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) -> None:
+    """Write a study's runs as CSV, to go on in pandas: factors, seed, outcome, metrics, MLflow run IDs."""
+    from ablation.pipeline import export_study
+
+    table = export_study(name, tracker=_tracker(tracking_uri), by_epoch=by_epoch)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if output == Path("-"):
+        click.echo(text, nl=False)
+        return
+    _writing(output, lambda: output.write_text(text, encoding="utf-8", newline="\n"))
+    click.echo(f"Wrote {len(table)} rows to {output}.")
 
 
 @main.command()
@@ -331,6 +410,13 @@ def _interruptible(command: str) -> Iterator[None]:
         sys.exit(128 + received[0])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _writing(path: Path, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        _refuse(f"cannot write {path}: {error.strerror} @ --output")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,39 +1,85 @@
-"""Writes the report of an analysis: report.md, report.json and the figures; and its answers for a terminal."""
+"""Turns an analysis into a report: Markdown, HTML, JSON, LaTeX tables and figures; and its answers for a terminal."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
-from ablation.analysis.records import Analysis
-from ablation.report import tables
-from ablation.report.figures import Picture, draw_confusion, draw_curves, draw_forest
-from ablation.report.markup import plain, render
+from ablation.analysis.document import Analysis
+from ablation.report import error_tables, learning_tables, tables
+from ablation.report.figures import Picture, draw_figures
+from ablation.report.html import html_document
+from ablation.report.latex import latex_document, latex_table
+from ablation.report.markup import escaped, plain, render
 from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.table import Table
 from ablation.study.design import level_text
 
-__all__ = ["answers_text", "sentence", "write_report"]
+__all__ = [
+    "FORMATS",
+    "ReportFormat",
+    "answers_text",
+    "note_text",
+    "report_text",
+    "sentence",
+    "sentences",
+    "write_report",
+]
 
-FORMAT = 1
+SCHEMA_VERSION = 2
+ReportFormat = Literal["markdown", "html", "json", "latex"]
+FORMATS: Mapping[ReportFormat, str] = {
+    "markdown": "report.md",
+    "html": "report.html",
+    "json": "report.json",
+    "latex": "tables.tex",
+}
+_MOST_LISTED = 20
+_LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
+    (tables.scorecard, "Comparisons and their verdicts"),
+    (tables.variants, "Variants"),
+    (tables.secondary_metrics, "Other metrics, mean ± SD over seeds"),
+    (tables.costs, "Cost"),
+)
 
 
 def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
-    """Write the report into a folder, which is made where absent, and return the files' paths, report.md first.
+    """Write the whole report into a folder, which is made where absent; return its paths, report.md first.
 
     Equal analyses give equal bytes.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "forest": draw_forest(analysis, folder),
-        "curves": draw_curves(analysis, folder),
-        "confusion": draw_confusion(analysis, folder),
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = draw_figures(analysis, folder)
+    markdown = _markdown(analysis, pictures)
+    texts: dict[ReportFormat, str] = {
+        "markdown": markdown,
+        "html": _html(analysis, markdown, pictures, folder),
+        "json": _json(analysis),
+        "latex": _latex(analysis),
     }
-    report, numbers = folder / "report.md", folder / "report.json"
-    report.write_text(_markdown(analysis, pictures), encoding="utf-8", newline="\n")
-    numbers.write_text(_json(analysis), encoding="utf-8", newline="\n")
-    figures = [folder / picture.path for drawn in pictures.values() for picture in drawn]
-    return (report, numbers, *figures)
+    written = []
+    for kind, text in texts.items():
+        path = folder / FORMATS[kind]
+        path.write_text(text, encoding="utf-8", newline="\n")
+        written.append(path)
+    shown = [picture for drawn in pictures.values() for picture in drawn]
+    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg)))
+
+
+def report_text(analysis: Analysis, kind: ReportFormat) -> str:
+    """Return one form of the report; the Markdown names its figures as files beside it, the HTML holds them."""
+    match kind:
+        case "json":
+            return _json(analysis)
+        case "latex":
+            return _latex(analysis)
+    with TemporaryDirectory() as name:
+        pictures = draw_figures(analysis, Path(name))
+        markdown = _markdown(analysis, pictures)
+        return markdown if kind == "markdown" else _html(analysis, markdown, pictures, Path(name))
 
 
 def answers_text(analysis: Analysis) -> str:
@@ -42,25 +88,47 @@ def answers_text(analysis: Analysis) -> str:
     return "\n".join(" ".join(plain(line).split()) for line in (*overview(analysis), *answers))
 
 
+def note_text(analysis: Analysis) -> str:
+    """Return the answers as Markdown, for a note: the overview, then a list with a line per answer."""
+    answers = [
+        f"{number}. {f'**{escaped(begin)}**' if is_decided else escaped(begin)}{escaped(rest)}"
+        for number, (begin, rest, is_decided) in enumerate(sentences(analysis), start=1)
+    ]
+    return "\n\n".join([*map(escaped, overview(analysis)), "\n".join(answers)])
+
+
 def _json(analysis: Analysis) -> str:
-    document = {"format": FORMAT, **dataclasses.asdict(analysis)}
+    document = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(analysis)}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _markdown(analysis: Analysis, pictures: dict[str, tuple[Picture, ...]]) -> str:
+def _html(analysis: Analysis, markdown: str, pictures: Mapping[str, tuple[Picture, ...]], folder: Path) -> str:
+    shown = [picture for drawn in pictures.values() for picture in drawn]
+    drawings = {picture.png: (folder / picture.svg).read_bytes() for picture in shown}
+    return html_document(markdown, title=f"Ablation study {analysis.name}", pictures=drawings)
+
+
+def _latex(analysis: Analysis) -> str:
+    return latex_document(
+        latex_table(make(analysis), caption=f"{caption} of study {analysis.name}.", label=f"tab:{make.__name__}")
+        for make, caption in _LATEX_TABLES
+    )
+
+
+def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
     found = analysis.diagnostics
     return render(
         "report.md.jinja",
         analysis=analysis,
         overview=overview(analysis),
-        sentences=[_split_sentence(analysis, index) for index in range(len(analysis.answers))],
+        sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
         seed_varies=_listed(analysis.seed_varies),
         figures=pictures,
         tables=_tables(analysis),
         estimands=tables.estimands(analysis),
-        confusion_counts=[(matrix, tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
+        confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),
         failed=[run for run in found.missing if run.error],
         is_timed_alike=max(len(found.hosts), len(found.devices)) <= 1,
@@ -76,23 +144,35 @@ def _markdown(analysis: Analysis, pictures: dict[str, tuple[Picture, ...]]) -> s
     )
 
 
-def _tables(analysis: Analysis) -> dict[str, tables.Table]:
-    made = (
+def _tables(analysis: Analysis) -> dict[str, Table]:
+    made: tuple[Callable[[Analysis], Table], ...] = (
         tables.scorecard,
         tables.simple_effects,
+        tables.interactions,
+        tables.crossed,
         tables.variants,
         tables.secondary_metrics,
         tables.costs,
         tables.layers,
-        tables.curves,
-        tables.confusions,
+        learning_tables.curves,
+        learning_tables.targets,
+        learning_tables.matched_losses,
+        learning_tables.best_epochs,
+        error_tables.confusions,
+        error_tables.confusion_differences,
+        error_tables.disagreements,
+        error_tables.calibration,
         tables.sureness,
     )
     return {make.__name__: make(analysis) for make in made}
 
 
+def sentences(analysis: Analysis) -> list[tuple[str, str, bool]]:
+    """Return (headline, the rest of the sentence, whether a verdict decides it) per answer."""
+    return [_split_sentence(analysis, index) for index in range(len(analysis.answers))]
+
+
 def _split_sentence(analysis: Analysis, index: int) -> tuple[str, str, bool]:
-    """Return (headline, the rest of the sentence, whether a verdict decides it)."""
     answer = analysis.answers[index]
     begin = headline(answer)
     return begin, sentence(answer).removeprefix(begin), answer.verdict.is_decided
@@ -116,14 +196,21 @@ def _diagnostics(analysis: Analysis) -> Iterator[str]:
     for equal in found.equal_seeds:
         seeds = ", ".join(map(str, equal.seeds))
         yield f"Identical seeds: {equal.variant} has the same result in every number with seeds {seeds}."
-    for run in found.missing:
-        yield f"Without a result: {run.variant}/seed-{run.seed}, {run.reason}."
+    for missing in found.missing:
+        yield f"Without a result: {missing.variant}/seed-{missing.seed}, {missing.reason}."
     for what, names in (("Diverged", found.diverged), ("Collapsed", found.collapsed)):
         if names:
             yield f"{what}: {_listed(names)}."
     for what, values in (("hosts", found.hosts), ("devices", found.devices)):
         mixed = " Times are not comparable between them." if len(values) > 1 else ""
         yield f"Runs on {len(values)} {what if len(values) != 1 else what[:-1]}: {_listed(values)}.{mixed}"
+    for record in found.damaged:
+        what = "; ".join(record.problems)
+        yield f"Incomplete record: {record.variant}/seed-{record.seed}: {what}. It is left out where that is needed."
+    for run in found.left_out[:_MOST_LISTED]:
+        yield f"Left out: {run.name}{f' (run {run.run_id})' if run.run_id else ''}, {run.reason}."
+    if len(found.left_out) > _MOST_LISTED:
+        yield f"Left out besides: {len(found.left_out) - _MOST_LISTED} more runs; report.json lists them."
     for index in found.skewed:
         yield f"Comparison {index + 1} has skewed differences (beyond ±1), so its interval is less sure."
     if analysis.seeds < 4:

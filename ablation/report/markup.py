@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ablation.report.tables import Table
+from ablation.report.table import Table
 
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^(?:#+(?=\s|$)|[+\-](?=\s|$)|[\-=]+$|\d+(?=[.)](?:\s|$)))")

@@ -8,8 +8,10 @@ NONE = "\N{EN DASH}"
 _SCALES = {
     "fraction": (100.0, "points"),
     "nats": (1.0, "nats"),
-    "score": (1.0, "on a scale of 0 to 2"),
+    "score": (1.0, ""),
     "seconds": (1.0, "s"),
+    "epochs": (1.0, "epochs"),
+    "logits": (1.0, ""),
 }
 _MOST_DECIMALS = 15
 
@@ -42,6 +44,13 @@ def signed(value: float, decimals: int) -> str:
     if float(text.replace(",", "")) == 0:
         return text
     return ("+" if value > 0 else MINUS) + text
+
+
+def differences_text(values: Sequence[float], unit: str) -> list[str]:
+    """Return a mean and its interval's bounds, signed and scaled, with decimals that fit the interval's width."""
+    scaled = [scale_of(unit) * value for value in values]
+    width = (scaled[2] - scaled[1]) / 2 if len(scaled) == 3 else None
+    return [signed(value, decimals_for(width, scaled[:1])) for value in scaled]
 
 
 def value_text(value: float, unit: str) -> str:

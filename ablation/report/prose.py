@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ablation.analysis.records import Analysis, Answer, Interval, LevelChange, MeasuredMetric, SimpleEffect, Verdict
+from ablation.analysis.document import Analysis
+from ablation.analysis.records import Answer, Interval, LevelChange, MeasuredMetric, SimpleEffect, Verdict
 from ablation.report.numbers import (
     count_text,
     decimals_for,
@@ -67,7 +68,7 @@ def amount(value: float, answer: Answer) -> str:
     """Return a difference without its sign, with its unit."""
     unit = answer.metric.unit
     decimals = max(difference_decimals(answer), decimals_for(None, [scale_of(unit) * value]) if value else 0)
-    return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}"
+    return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
 
 
 def range_text(interval: Interval, answer: Answer) -> str:
@@ -75,18 +76,18 @@ def range_text(interval: Interval, answer: Answer) -> str:
     unit, decimals = answer.metric.unit, difference_decimals(answer)
     low, high = scale_of(unit) * interval.low, scale_of(unit) * interval.high
     more, less = _WORDS.get(unit, ("higher", "lower"))
-    name = unit_of_differences(unit)
+    name = f" {unit_of_differences(unit)}".rstrip()
     if low >= 0:
-        return f"{magnitude(low, decimals)} to {magnitude(high, decimals)} {name} {more}"
+        return f"{magnitude(low, decimals)} to {magnitude(high, decimals)}{name} {more}"
     if high <= 0:
-        return f"{magnitude(high, decimals)} to {magnitude(low, decimals)} {name} {less}"
-    return f"{magnitude(low, decimals)} {name} {less} to {magnitude(high, decimals)} {name} {more}"
+        return f"{magnitude(high, decimals)} to {magnitude(low, decimals)}{name} {less}"
+    return f"{magnitude(low, decimals)}{name} {less} to {magnitude(high, decimals)}{name} {more}"
 
 
 def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`."""
     unit = answer.metric.unit
-    return f"{scale_of(unit) * (answer.rope or 0.0):.4g} {unit_of_differences(unit)}"
+    return f"{scale_of(unit) * (answer.rope or 0.0):.4g} {unit_of_differences(unit)}".rstrip()
 
 
 def seeds_text(answer: Answer) -> str:

@@ -1,13 +1,12 @@
 """Lays the analysis out in tables of text cells."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-from ablation.analysis.records import Analysis, Answer, ConfusionMatrix, MeasuredMetric, Points, Spread, VariantRow
+from ablation.analysis import statistics
+from ablation.analysis.described import Difference, Spread, VariantRow
+from ablation.analysis.document import Analysis
+from ablation.analysis.records import Answer, MeasuredMetric
 from ablation.report.numbers import (
     NONE,
     count_text,
-    decimals_for,
     duration_text,
     level_percent,
     scale_of,
@@ -16,21 +15,7 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.prose import amount, change_text, difference_decimals, levels_text, rope_text, seeds_text
-
-_MOST_CLASSES = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table of text; the first `text_columns` columns are aligned to the left, the others to the right."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
-
-    @property
-    def alignments(self) -> tuple[str, ...]:
-        return tuple(":--" if index < self.text_columns else "--:" for index in range(len(self.head)))
+from ablation.report.table import Table, difference_cells, interval_cell
 
 
 def scorecard(analysis: Analysis) -> Table:
@@ -46,14 +31,47 @@ def simple_effects(analysis: Analysis) -> Table:
     rows = []
     for answer in analysis.answers:
         for simple in answer.simple_effects:
-            interval = (simple.interval.low, simple.interval.high) if simple.interval else ()
-            cells = _differences([simple.mean, *interval], answer.metric)
-            bounds = _interval_cell(cells[1:])
+            difference = Difference(n=simple.n, mean=simple.mean, interval=simple.interval)
             about = (change_text(simple.change), levels_text(simple.at), answer.metric.label)
-            row = (*about, f"{cells[0]} {unit_of_differences(answer.metric.unit)}", bounds, str(simple.n))
+            row = (*about, *difference_cells(difference, answer.metric.unit), str(simple.n))
             if row not in rows:
                 rows.append(row)
     return Table(head=("change", "at", "metric", "difference", "95 % interval", "n"), rows=tuple(rows), text_columns=3)
+
+
+def interactions(analysis: Analysis) -> Table:
+    """Return the interaction of every pair of crossed factors on the study's metric, in its unit and in logits."""
+    unit = analysis.metric.unit
+    rows = [
+        (
+            f"{change_text(found.first)} × {change_text(found.second)}",
+            *difference_cells(found.difference, unit),
+            *difference_cells(found.in_logits, "logits"),
+            str(found.difference.n),
+        )
+        for pair in analysis.factor_pairs
+        for found in pair.interactions
+    ]
+    head = ("interaction", "difference of differences", "95 % interval", "in logits", "95 % interval", "n")
+    return Table(head=head, rows=tuple(rows))
+
+
+def crossed(analysis: Analysis) -> Table:
+    """Return the effects on test accuracy with intervals for other seeds, and for other seeds and test images."""
+    rows = []
+    for answer in analysis.answers:
+        effect, found = answer.effect, answer.crossed
+        if effect is None or found is None:
+            continue
+        seeds_alone = statistics.paired_interval(
+            [difference.difference for difference in answer.differences], level=found.interval.level
+        )
+        unit = answer.metric.unit
+        mean, both = difference_cells(Difference(n=effect.n, mean=found.mean, interval=found.interval), unit)
+        _, alone = difference_cells(Difference(n=effect.n, mean=effect.mean, interval=seeds_alone), unit)
+        rows.append((_comparison(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
+    head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
+    return Table(head=head, rows=tuple(rows))
 
 
 def variants(analysis: Analysis) -> Table:
@@ -95,43 +113,6 @@ def layers(analysis: Analysis) -> Table:
     return Table(head=("layer", "type", *names), rows=(*rows, total), text_columns=2)
 
 
-def curves(analysis: Analysis) -> Table:
-    """Return the median over seeds of the curves that are drawn, after the first, the middle and the last epoch."""
-    rows = tuple(row for variant in analysis.curves for row in _curve_rows(analysis, variant.variant, variant.median))
-    return Table(head=("variant", "curve", "first epoch", "middle", "last"), rows=rows, text_columns=2)
-
-
-def curve_names(analysis: Analysis) -> tuple[tuple[str, str], ...]:
-    """Return (name, title) of the curves that are drawn, the split in the title."""
-    split = analysis.heldout_split
-    return (
-        (f"{split}_accuracy", f"{split} accuracy"),
-        (f"{split}_loss", f"{split} loss"),
-        ("train_loss", "training loss"),
-    )
-
-
-def confusions(analysis: Analysis) -> Table:
-    """Return the three most frequent mistakes of each variant on each split."""
-    rows = tuple(
-        (matrix.variant, matrix.split, str(len(matrix.run_ids)), mistakes)
-        for matrix in analysis.confusion
-        if (mistakes := "; ".join(_mistakes(matrix, analysis.data.classes)))
-    )
-    return Table(
-        head=("variant", "split", "runs", "true → answered (share of the true class)"), rows=rows, text_columns=4
-    )
-
-
-def confusion_counts(matrix: ConfusionMatrix, analysis: Analysis) -> Table | None:
-    """Return the counts of one matrix, or None where there are too many classes to read."""
-    classes = analysis.data.classes
-    if len(classes) > _MOST_CLASSES:
-        return None
-    rows = tuple((name, *map(str, counts)) for name, counts in zip(classes, matrix.counts, strict=True))
-    return Table(head=("true class", *classes), rows=rows)
-
-
 def sureness(analysis: Analysis) -> Table:
     """Return the smallest difference that each comparison's seeds find, and the seeds still needed."""
     head = (
@@ -162,8 +143,8 @@ def _scorecard_row(answer: Answer) -> tuple[str, ...]:
     wins = f"{effect.wins.wins}/{effect.wins.n}" + (f", {effect.wins.ties} tied" if effect.wins.ties else "")
     return (
         *about,
-        f"{signed(scale * effect.mean, decimals)} {unit}",
-        _interval_cell([signed(scale * bound, decimals) for bound in bounds]),
+        f"{signed(scale * effect.mean, decimals)} {unit}".rstrip(),
+        interval_cell([signed(scale * bound, decimals) for bound in bounds]),
         rope,
         wins,
         f"{100 * effect.wins.share.low:.0f} to {100 * effect.wins.share.high:.0f} %",
@@ -197,17 +178,6 @@ def _verdict(answer: Answer) -> str:
     return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly by less than matters'}"
 
 
-def _interval_cell(cells: Sequence[str]) -> str:
-    return f"{cells[0]} to {cells[1]}" if cells else NONE
-
-
-def _differences(values: Sequence[float], metric: MeasuredMetric) -> list[str]:
-    """Return differences in the metric's unit with decimals that fit their scale."""
-    scaled = [scale_of(metric.unit) * value for value in values]
-    width = (scaled[2] - scaled[1]) / 2 if len(scaled) == 3 else None
-    return [signed(value, decimals_for(width, scaled[:1])) for value in scaled]
-
-
 def _name(row: VariantRow) -> str:
     return f"{row.name} (baseline)" if row.is_baseline else row.name
 
@@ -224,12 +194,8 @@ def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
 def _difference_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str]:
     if row.is_baseline:
         return "", ""
-    difference = row.difference
-    if difference is None:
-        return "withheld", NONE
-    interval = (difference.interval.low, difference.interval.high) if difference.interval else ()
-    cells = _differences([difference.mean, *interval], metric)
-    return f"{cells[0]} {unit_of_differences(metric.unit)}", _interval_cell(cells[1:])
+    difference = row.differences.get(metric.name)
+    return difference_cells(difference, metric.unit) if difference is not None else ("withheld", NONE)
 
 
 def _outcomes(row: VariantRow) -> str:
@@ -269,23 +235,3 @@ def _cost_row(row: VariantRow) -> tuple[str, ...]:
         f"{memory.mean:,.0f} MiB" if memory else NONE,
         row.dominated_by or NONE,
     )
-
-
-def _curve_rows(analysis: Analysis, variant: str, median: Mapping[str, Points]) -> Iterator[tuple[str, ...]]:
-    for name, title in curve_names(analysis):
-        points = median.get(name)
-        if points:
-            unit = "fraction" if name.endswith("accuracy") else "nats"
-            chosen = (points[0], points[len(points) // 2], points[-1])
-            yield variant, title, *(f"{value_text(value, unit)} ({epoch})" for epoch, value in chosen)
-
-
-def _mistakes(matrix: ConfusionMatrix, classes: Sequence[str]) -> Iterable[str]:
-    counted = [
-        (count, true, answered)
-        for true, row in enumerate(matrix.counts)
-        for answered, count in enumerate(row)
-        if count and true != answered
-    ]
-    for count, true, answered in sorted(counted, key=lambda mistake: (-mistake[0], *mistake[1:]))[:3]:
-        yield f"{classes[true]} → {classes[answered]} {100 * count / sum(matrix.counts[true]):.1f} %"

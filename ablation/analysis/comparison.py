@@ -1,0 +1,118 @@
+"""Compares any two variants of a study on every metric: descriptive, with unadjusted intervals and no verdict."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablation.analysis import statistics
+from ablation.analysis.confusion import correct_answers
+from ablation.analysis.contrasts import measured_metric
+from ablation.analysis.described import Difference, Spread
+from ablation.analysis.finished import FinishedRuns, by_seed, difference_of, run_ids, spread_of
+from ablation.analysis.records import CrossedEffect, MeasuredMetric, Wins
+from ablation.analysis.table import has_collapsed, records_by_identity
+from ablation.analysis.verdicts import wins_of
+from ablation.errors import NameUnknown
+from ablation.lookup import nearest_names
+from ablation.results import METRICS, Outcome, Plan, RecordedRun, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedMetric:
+    """A metric of two variants: spreads over their done runs; second minus first paired by seed, and its wins."""
+
+    metric: MeasuredMetric
+    first: Spread | None
+    second: Spread | None
+    difference: Difference | None
+    wins: Wins | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two variants side by side; `withheld` says why differences are not given, where they are not."""
+
+    study: str
+    first: str
+    second: str
+    metrics: tuple[ComparedMetric, ...]
+    crossed: CrossedEffect | None
+    withheld: tuple[str, ...]
+    parameters: tuple[int, int]
+    flops: tuple[int, int]
+    run_ids: tuple[str, ...]
+
+
+def compare_variants(plan: Plan, runs: Sequence[RecordedRun], first: str, second: str) -> Comparison:
+    """Compare two variants, named as in the run table.
+
+    Raises:
+        NameUnknown: the study has no such variant.
+    """
+    finished = FinishedRuns(plan=plan, recorded=records_by_identity(runs))
+    pair = (_variant(plan, first), _variant(plan, second))
+    withheld = tuple(reason for variant in pair for reason in _reasons(finished, variant))
+    return Comparison(
+        study=plan.name,
+        first=pair[0].name,
+        second=pair[1].name,
+        metrics=tuple(_compared(finished, pair, name, is_withheld=bool(withheld)) for name in METRICS),
+        crossed=_crossed(finished, pair) if not withheld else None,
+        withheld=withheld,
+        parameters=(plan.summaries[pair[0].name].parameters, plan.summaries[pair[1].name].parameters),
+        flops=(plan.summaries[pair[0].name].flops, plan.summaries[pair[1].name].flops),
+        run_ids=run_ids([run for variant in pair for run in finished.of(variant)]),
+    )
+
+
+def _variant(plan: Plan, name: str) -> Variant:
+    known = {variant.name: variant for variant in plan.variants}
+    if name not in known:
+        raise NameUnknown("variant", name, near=nearest_names(name, known), known=known, option="compare")
+    return known[name]
+
+
+def _reasons(finished: FinishedRuns, variant: Variant) -> list[str]:
+    """Say which runs of a variant leave a hole or are unstable."""
+    runs = finished.of(variant)
+    without = sorted(finished.seeds(variant.name) - {run.planned.seed for run in runs})
+    diverged = [run.planned.seed for run in runs if run.outcome == Outcome.DIVERGED]
+    collapsed = [run.planned.seed for run in runs if has_collapsed(finished.plan, run)]
+    return [
+        f"{variant.name} {what} with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        for seeds, what in ((without, "has no result"), (diverged, "diverged"), (collapsed, "collapsed"))
+        if seeds
+    ]
+
+
+def _compared(finished: FinishedRuns, pair: tuple[Variant, Variant], name: str, *, is_withheld: bool) -> ComparedMetric:
+    metric = measured_metric(finished.plan, name)
+    own = [by_seed(finished.done(variant), lambda run: run.metrics.get(name)) for variant in pair]
+    common = sorted(own[0].keys() & own[1].keys())
+    is_timed_apart = metric.unit == "seconds" and not finished.is_timed_alike
+    differences = [statistics.without_rounding_error([own[1][seed], -own[0][seed]]) for seed in common]
+    is_given = bool(common) and not is_withheld and not is_timed_apart and pair[0] != pair[1]
+    return ComparedMetric(
+        metric=metric,
+        first=spread_of(list(own[0].values())) if own[0] else None,
+        second=spread_of(list(own[1].values())) if own[1] else None,
+        difference=difference_of(differences) if is_given else None,
+        wins=wins_of(differences, metric.direction) if is_given else None,
+    )
+
+
+def _crossed(finished: FinishedRuns, pair: tuple[Variant, Variant]) -> CrossedEffect | None:
+    answers = [{run.planned.seed: correct_answers(run) for run in finished.done(variant)} for variant in pair]
+    common = sorted(answers[0].keys() & answers[1].keys())
+    sizes = {len(own[seed]) for own in answers for seed in common}
+    if len(sizes) != 1 or min(sizes) < 2:
+        return None
+    differences = np.stack([answers[1][seed].astype(np.float32) - answers[0][seed] for seed in common])
+    found = statistics.crossed_interval(differences, level=statistics.DESCRIPTIVE_LEVEL)
+    if found is None or not math.isfinite(found[0]):
+        return None
+    mean, interval, freedom = found
+    seeds, images = differences.shape
+    return CrossedEffect(mean=mean, interval=interval, seeds=seeds, images=images, degrees_of_freedom=freedom)

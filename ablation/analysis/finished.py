@@ -1,0 +1,102 @@
+"""Looks up finished runs by variant and seed, and pairs what they have with the baseline's."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablation.analysis import statistics
+from ablation.analysis.described import Difference, Points, SeedValue, Spread
+from ablation.results import Outcome, Plan, RecordedRun, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRuns:
+    """A study's runs that have a result; `recorded` by identity."""
+
+    plan: Plan
+    recorded: Mapping[str, RecordedRun]
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All variants, the baseline first."""
+        return sorted(self.plan.variants, key=lambda variant: not variant.is_baseline)
+
+    @property
+    def others(self) -> list[Variant]:
+        """All variants but the baseline."""
+        return [variant for variant in self.plan.variants if not variant.is_baseline]
+
+    @property
+    def is_timed_alike(self) -> bool:
+        """Whether all recorded runs were timed on one host and device."""
+        return len({(run.host, run.device) for run in self.recorded.values() if run.run_id}) <= 1
+
+    def of(self, variant: Variant) -> list[RecordedRun]:
+        """Return a variant's runs that are done or diverged, by seed."""
+        own = sorted(
+            (planned for planned in self.plan.runs if planned.variant == variant.name), key=lambda run: run.seed
+        )
+        runs = [self.recorded[planned.identity] for planned in own if planned.identity in self.recorded]
+        return [run for run in runs if run.has_result]
+
+    def done(self, variant: Variant) -> list[RecordedRun]:
+        """Return a variant's runs that are done, by seed."""
+        return [run for run in self.of(variant) if run.outcome == Outcome.DONE]
+
+    def paired(self, variant: Variant, values: Mapping[str, Mapping[int, float]]) -> Difference | None:
+        """Return the difference to the baseline of what runs have, by variant's name and seed.
+
+        None where a planned run of either lacks it, as nothing is averaged around a hole.
+        """
+        own, base = (values.get(name, {}) for name in (variant.name, self.plan.baseline.name))
+        seeds = [self.seeds(name) for name in (variant.name, self.plan.baseline.name)]
+        common = sorted(seeds[0] & seeds[1])
+        if not common or set(own) < seeds[0] or set(base) < seeds[1]:
+            return None
+        return difference_of([statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common])
+
+    def seeds(self, variant: str) -> set[int]:
+        """Return the seeds that are planned for a variant."""
+        return {planned.seed for planned in self.plan.runs if planned.variant == variant}
+
+
+def difference_of(differences: Sequence[float]) -> Difference:
+    return Difference(
+        n=len(differences),
+        mean=float(np.mean(differences)),
+        interval=statistics.paired_interval(differences, level=statistics.DESCRIPTIVE_LEVEL),
+    )
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    return Spread(
+        n=len(values),
+        mean=float(np.mean(values)),
+        sd=statistics.sample_sd(values),
+        minimum=min(values),
+        maximum=max(values),
+    )
+
+
+def curve(run: RecordedRun, name: str) -> Points:
+    """Return a run's curve by epoch, without what is not finite."""
+    return tuple(point for point in run.curves.get(name, ()) if math.isfinite(point[1]))
+
+
+def by_seed(runs: Sequence[RecordedRun], value: Callable[[RecordedRun], float | None]) -> dict[int, float]:
+    """Return what each run has by its seed, without the runs that don't have it."""
+    found = ((run.planned.seed, value(run)) for run in runs)
+    return {seed: number for seed, number in found if number is not None and math.isfinite(number)}
+
+
+def seed_values(runs: Sequence[RecordedRun], metric: str) -> tuple[SeedValue, ...]:
+    """Return a metric of each run that has it, by seed."""
+    values = by_seed(runs, lambda run: run.metrics.get(metric))
+    ids = {run.planned.seed: run_ids([run]) for run in runs}
+    return tuple(SeedValue(seed=seed, value=value, run_ids=ids[seed]) for seed, value in values.items())
+
+
+def run_ids(runs: Sequence[RecordedRun]) -> tuple[str, ...]:
+    return tuple(run.run_id for run in runs if run.run_id is not None)

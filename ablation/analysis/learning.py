@@ -1,0 +1,171 @@
+"""Describes how runs learn, from their curves: epochs to a target, loss at equal training loss, the best epoch."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from ablation.analysis import statistics
+from ablation.analysis.described import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
+from ablation.analysis.finished import FinishedRuns, by_seed, curve, run_ids, spread_of
+from ablation.results import RecordedRun, Variant
+
+TARGETS = (0.90, 0.95, 1.0)
+"""Shares of the baseline's median held-out accuracy after the last epoch that all runs have."""
+
+
+def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
+    """Return how fast each variant reached each target; none where the baseline has no curve."""
+    name = f"{finished.plan.heldout_split}_accuracy"
+    runs = {variant.name: [run for run in finished.done(variant) if curve(run, name)] for variant in finished.variants}
+    base = runs[finished.plan.baseline.name]
+    if not base:
+        return ()
+    last = min(curve(run, name)[-1][0] for own in runs.values() for run in own)
+    reached = float(np.median([_value_at(curve(run, name), last) for run in base]))
+    found = []
+    for share in TARGETS:
+        accuracy = share * reached
+        epochs = {
+            variant: {run.planned.seed: _first_epoch(curve(run, name), accuracy, last) for run in own}
+            for variant, own in runs.items()
+        }
+        rows = [
+            _target_row(finished, variant, runs[variant.name], epochs, last=last)
+            for variant in finished.variants
+            if runs[variant.name]
+        ]
+        found.append(LearningTarget(share_of_baseline=share, accuracy=accuracy, rows=tuple(rows)))
+    return tuple(found)
+
+
+def matched_losses(finished: FinishedRuns) -> tuple[MatchedLoss, ...]:
+    """Return each variant's held-out loss against the baseline's, at the lowest training loss that all reached.
+
+    A variant is left out where a run is missing, or had passed that loss before its first epoch ended.
+    """
+    found = (_matched_loss(finished, variant) for variant in finished.others)
+    return tuple(row for row in found if row is not None)
+
+
+def best_epochs(finished: FinishedRuns) -> tuple[BestEpoch, ...]:
+    """Return what the best epoch of each run's held-out accuracy is above its last, by variant."""
+    name = f"{finished.plan.heldout_split}_accuracy"
+    found = []
+    for variant in finished.variants:
+        runs = [run for run in finished.done(variant) if curve(run, name)]
+        if not runs:
+            continue
+        best = [max(curve(run, name), key=lambda point: (point[1], -point[0])) for run in runs]
+        last = [curve(run, name)[-1][1] for run in runs]
+        found.append(
+            BestEpoch(
+                variant=variant.name,
+                n=len(runs),
+                last_accuracy=float(np.mean(last)),
+                best_accuracy=float(np.mean([value for _, value in best])),
+                optimism=spread_of([value - end for (_, value), end in zip(best, last, strict=True)]),
+                median_epoch=float(np.median([epoch for epoch, _ in best])),
+                run_ids=run_ids(runs),
+            )
+        )
+    return tuple(found)
+
+
+def loss_at(train: Points, heldout: Points, level: float) -> float | None:
+    """Return the held-out loss where the training loss first falls to a level, between epochs by interpolation.
+
+    None where it never does, or had before the first epoch ended.
+    """
+    held = dict(heldout)
+    points = [(loss, held[epoch]) for epoch, loss in train if epoch in held]
+    if points and points[0][0] == level:
+        return points[0][1]
+    for (before, start), (after, end) in pairwise(points):
+        if before > level >= after:
+            return start + (end - start) * (before - level) / (before - after)
+    return None
+
+
+def _target_row(
+    finished: FinishedRuns,
+    variant: Variant,
+    runs: Sequence[RecordedRun],
+    epochs: dict[str, dict[int, int | None]],
+    *,
+    last: int,
+) -> TargetRow:
+    """`epochs` gives the first epoch at the target by variant and seed, None where it was not reached by `last`."""
+    restricted = {
+        name: {seed: float(last if epoch is None else epoch) for seed, epoch in own.items()}
+        for name, own in epochs.items()
+    }
+    own = restricted[variant.name]
+    seconds = _seconds(finished, restricted) if finished.is_timed_alike else {}
+    timed = list(seconds.get(variant.name, {}).values())
+    reached = sum(epoch is not None for epoch in epochs[variant.name].values())
+    is_baseline = variant.is_baseline
+    return TargetRow(
+        variant=variant.name,
+        n=len(runs),
+        reached=reached,
+        share=statistics.share_interval(reached, len(runs)),
+        epochs=spread_of(list(own.values())),
+        seconds=spread_of(timed) if len(timed) == len(runs) else None,
+        epochs_difference=None if is_baseline else finished.paired(variant, restricted),
+        seconds_difference=None if is_baseline else finished.paired(variant, seconds),
+        run_ids=run_ids(runs),
+    )
+
+
+def _seconds(finished: FinishedRuns, restricted: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """Return the seconds of training up to each run's restricted epoch."""
+    found = {}
+    for variant in finished.variants:
+        epochs = restricted[variant.name]
+
+        def until(run: RecordedRun, epochs: dict[int, float] = epochs) -> float | None:
+            points = curve(run, "epoch_seconds")
+            summed = dict(zip([epoch for epoch, _ in points], accumulate(value for _, value in points), strict=True))
+            return summed.get(int(epochs[run.planned.seed])) if run.planned.seed in epochs else None
+
+        found[variant.name] = by_seed(finished.done(variant), until)
+    return found
+
+
+def _matched_loss(finished: FinishedRuns, variant: Variant) -> MatchedLoss | None:
+    split = finished.plan.heldout_split
+    pair = (variant, finished.plan.baseline)
+    runs = [finished.done(each) for each in pair]
+    lowest = [min((loss for _, loss in curve(run, "train_sample_loss")), default=None) for own in runs for run in own]
+    reached = [loss for loss in lowest if loss is not None]
+    if not reached or len(reached) < len(lowest):
+        return None
+    level = max(reached)
+    losses = {
+        each.name: by_seed(
+            own, lambda run: loss_at(curve(run, "train_sample_loss"), curve(run, f"{split}_loss"), level)
+        )
+        for each, own in zip(pair, runs, strict=True)
+    }
+    difference = finished.paired(variant, losses)
+    if difference is None:
+        return None
+    own, base = (float(np.mean(list(losses[each.name].values()))) for each in pair)
+    return MatchedLoss(
+        variant=variant.name,
+        train_loss=level,
+        heldout_loss=own,
+        baseline_heldout_loss=base,
+        difference=difference,
+        run_ids=run_ids([run for own_runs in runs for run in own_runs]),
+    )
+
+
+def _value_at(points: Points, epoch: int) -> float:
+    """Return the value after an epoch, or after the one before it that has one."""
+    return next((value for at, value in reversed(points) if at <= epoch), points[0][1])
+
+
+def _first_epoch(points: Points, target: float, last: int) -> int | None:
+    return next((epoch for epoch, value in points if value >= target and epoch <= last), None)

@@ -1,0 +1,110 @@
+"""Shows an analysis or a comparison in a terminal: the answers first, then tables."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ablation.analysis import Analysis, Comparison
+from ablation.analysis.comparison import ComparedMetric
+from ablation.analysis.records import Verdict
+from ablation.report import sentences, tables
+from ablation.report.markup import plain
+from ablation.report.numbers import NONE, count_text, differences_text, value_text
+from ablation.report.prose import overview
+from ablation.report.table import Table as Cells
+from ablation.report.table import difference_cells
+
+_COLOURS = {
+    Verdict.HELPS: "blue",
+    Verdict.BETTER_THAN_SUM: "blue",
+    Verdict.HURTS: "red",
+    Verdict.WORSE_THAN_SUM: "red",
+    Verdict.NO_MEANINGFUL_DIFFERENCE: "green",
+}
+_WIDTH_WITHOUT_TERMINAL = 160
+_SHOWN_ROWS = 40
+
+
+def show_analysis(analysis: Analysis) -> None:
+    """Print the answers, the scorecard, the variants and what to know before believing them."""
+    parts: list[RenderableType] = [*map(_line, overview(analysis)), Text()]
+    for number, (answer, (begin, rest, _)) in enumerate(
+        zip(analysis.answers, sentences(analysis), strict=True), start=1
+    ):
+        text = Text(f"{number}. ")
+        text.append(_plain(begin), style=f"bold {_COLOURS.get(answer.verdict, '')}".strip())
+        text.append(_plain(rest))
+        parts.append(text)
+    shown = (("Scorecard", tables.scorecard), ("Variants", tables.variants), ("Cost", tables.costs))
+    for title, make in shown:
+        parts += [Text(), _table(make(analysis), title=title)]
+    _print(Group(*parts))
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print two variants side by side."""
+    _print(Group(*_comparison_parts(comparison)))
+
+
+def comparison_json(comparison: Comparison) -> str:
+    return json.dumps(dataclasses.asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
+    yield _line(f"{comparison.second} minus {comparison.first}, paired by seed, in study {comparison.study}")
+    yield _line("Descriptive: intervals are at 95 %, not adjusted for their number, and give no verdict.")
+    yield Text()
+    head = ("metric", comparison.first, comparison.second, "difference", "95 % interval", "better in")
+    yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")
+    if comparison.withheld:
+        yield Text()
+        yield _line(f"Differences are withheld: {'; '.join(comparison.withheld)}.")
+    if comparison.crossed is not None:
+        found = comparison.crossed
+        cells = differences_text([found.mean, found.interval.low, found.interval.high], "fraction")
+        yield Text()
+        yield _line(
+            f"Test accuracy, for other seeds and other test images of the same kind: {cells[0]} points "
+            f"(95 %: {cells[1]} to {cells[2]}; {found.seeds} seeds × {found.images:,} images)."
+        )
+    sizes = zip(("parameters", "FLOPs per image"), (comparison.parameters, comparison.flops), strict=True)
+    yield Text()
+    yield _line("; ".join(f"{what}: {count_text(first)} and {count_text(second)}" for what, (first, second) in sizes))
+
+
+def _comparison_row(row: ComparedMetric) -> tuple[str, ...]:
+    values = [value_text(spread.mean, row.metric.unit) if spread else NONE for spread in (row.first, row.second)]
+    ties = f", {row.wins.ties} tied" if row.wins and row.wins.ties else ""
+    wins = f"{row.wins.wins}/{row.wins.n}{ties}" if row.wins else NONE
+    return (row.metric.label, *values, *difference_cells(row.difference, row.metric.unit), wins)
+
+
+def _table(cells: Cells, *, title: str) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left", title_style="bold")
+    for index, name in enumerate(cells.head):
+        table.add_column(_plain(name), justify="left" if index < cells.text_columns else "right", overflow="fold")
+    for row in cells.rows[:_SHOWN_ROWS]:
+        table.add_row(*(Text(_plain(cell)) for cell in row))
+    left = len(cells.rows) - _SHOWN_ROWS
+    return Group(table, _line(f"and {left} more rows: see the report (--output DIR)")) if left > 0 else table
+
+
+def _line(text: str) -> Text:
+    return Text(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return " ".join(plain(text).split())
+
+
+def _print(content: RenderableType) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    Console(width=width, highlight=False, markup=False, emoji=False).print(Padding(content, (0, 0, 0, 0)))

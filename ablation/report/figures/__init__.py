@@ -1,0 +1,56 @@
+"""Draws the report's figures, each as SVG and PNG: nothing is computed here, and equal inputs give equal bytes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation.analysis.document import Analysis
+from ablation.drawing import save, style
+from ablation.report.figures.confusion import confusion_drawings
+from ablation.report.figures.confusion_difference import confusion_difference_drawings
+from ablation.report.figures.curves import curves_drawings
+from ablation.report.figures.forest import forest_drawings
+from ablation.report.figures.interaction import interaction_drawings
+from ablation.report.figures.panels import Drawing
+from ablation.report.figures.pareto import pareto_drawings
+from ablation.report.figures.slope import slope_drawings
+from ablation.report.figures.trajectories import trajectories_drawings
+
+__all__ = ["KINDS", "Drawing", "Picture", "draw_figures"]
+
+KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
+    "forest": forest_drawings,
+    "slope": slope_drawings,
+    "interaction": interaction_drawings,
+    "curves": curves_drawings,
+    "trajectories": trajectories_drawings,
+    "confusion": confusion_drawings,
+    "confusion-difference": confusion_difference_drawings,
+    "pareto": pareto_drawings,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure that was written: its paths relative to the report, and what it shows in words."""
+
+    svg: str
+    png: str
+    title: str
+    text: str
+
+
+def draw_figures(analysis: Analysis, folder: Path) -> dict[str, tuple[Picture, ...]]:
+    """Write every figure into `folder`/figures and return them by kind; a kind without data has none."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    with style():
+        return {
+            kind: tuple(_write(drawing, folder) for drawing in drawings(analysis)) for kind, drawings in KINDS.items()
+        }
+
+
+def _write(drawing: Drawing, folder: Path) -> Picture:
+    svg, png = (f"figures/{drawing.name}{ending}" for ending in (".svg", ".png"))
+    for path in (svg, png):
+        save(drawing.figure, folder / path)
+    return Picture(svg=svg, png=png, title=drawing.title, text=drawing.text)

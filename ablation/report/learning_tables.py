@@ -1,0 +1,102 @@
+"""Lays out how the variants learn: curves, epochs to a target, loss at equal training loss, the best epoch."""
+
+from collections.abc import Iterator, Mapping
+
+from ablation.analysis.described import LearningTarget, Points, Spread, TargetRow
+from ablation.analysis.document import Analysis
+from ablation.report.numbers import NONE, duration_text, value_text
+from ablation.report.table import Table, difference_cells
+
+
+def curves(analysis: Analysis) -> Table:
+    """Return the median over seeds of the curves that are drawn, after the first, the middle and the last epoch."""
+    rows = tuple(row for variant in analysis.curves for row in _curve_rows(analysis, variant.variant, variant.median))
+    return Table(head=("variant", "curve", "first epoch", "middle", "last"), rows=rows, text_columns=2)
+
+
+def curve_names(analysis: Analysis) -> tuple[tuple[str, str], ...]:
+    """Return (name, title) of the curves that are drawn, the split in the title."""
+    split = analysis.heldout_split
+    return (
+        (f"{split}_accuracy", f"{split} accuracy"),
+        (f"{split}_loss", f"{split} loss"),
+        ("train_loss", "training loss"),
+    )
+
+
+def targets(analysis: Analysis) -> Table:
+    """Return how fast each variant reached each target, as restricted means with 95 % intervals of the differences."""
+    rows = tuple(_target_row(target, row) for target in analysis.targets for row in target.rows)
+    head = (
+        "target",
+        "variant",
+        "reached",
+        "rate, 95 %",
+        "epochs",
+        "difference",
+        "95 % interval",
+        "seconds",
+        "difference",
+    )
+    return Table(head=(*head, "95 % interval"), rows=rows, text_columns=2)
+
+
+def matched_losses(analysis: Analysis) -> Table:
+    """Return held-out losses at equal training loss, against the baseline's."""
+    rows = tuple(
+        (
+            row.variant,
+            value_text(row.train_loss, "nats"),
+            value_text(row.heldout_loss, "nats"),
+            value_text(row.baseline_heldout_loss, "nats"),
+            *difference_cells(row.difference, "nats"),
+            str(row.difference.n),
+        )
+        for row in analysis.matched_losses
+    )
+    split = analysis.heldout_split
+    head = ("variant", "training loss", f"{split} loss", "the baseline's", "difference", "95 % interval", "n")
+    return Table(head=head, rows=rows)
+
+
+def best_epochs(analysis: Analysis) -> Table:
+    """Return what choosing each run's best epoch on the held-out curve would seem to gain."""
+    rows = tuple(
+        (
+            row.variant,
+            value_text(row.last_accuracy, "fraction"),
+            value_text(row.best_accuracy, "fraction"),
+            f"{100 * row.optimism.mean:.2f} points",
+            f"{row.median_epoch:g}",
+            str(row.n),
+        )
+        for row in analysis.best_epochs
+    )
+    head = ("variant", "last epoch", "best epoch of each run", "would seem to gain", "median best epoch", "n")
+    return Table(head=head, rows=rows)
+
+
+def _target_row(target: LearningTarget, row: TargetRow) -> tuple[str, ...]:
+    return (
+        f"{value_text(target.accuracy, 'fraction')} ({100 * target.share_of_baseline:.0f} % of the baseline's)",
+        row.variant,
+        f"{row.reached} of {row.n}",
+        f"{100 * row.share.low:.0f} to {100 * row.share.high:.0f} %",
+        _mean(row.epochs),
+        *difference_cells(row.epochs_difference, "epochs"),
+        duration_text(row.seconds.mean) if row.seconds else NONE,
+        *difference_cells(row.seconds_difference, "seconds"),
+    )
+
+
+def _mean(spread: Spread) -> str:
+    return f"{spread.mean:.1f}"
+
+
+def _curve_rows(analysis: Analysis, variant: str, median: Mapping[str, Points]) -> Iterator[tuple[str, ...]]:
+    for name, title in curve_names(analysis):
+        points = median.get(name)
+        if points:
+            unit = "fraction" if name.endswith("accuracy") else "nats"
+            chosen = (points[0], points[len(points) // 2], points[-1])
+            yield variant, title, *(f"{value_text(value, unit)} ({epoch})" for epoch, value in chosen)

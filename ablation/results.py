@@ -222,7 +222,7 @@ class RunEvaluation:
                 for split, rows in document["confusion"].items()
             }
             correct = document["test_correct"]
-        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an evaluation: {error!r}") from None
         is_square = all(len(row) == len(rows) for rows in confusion.values() for row in rows)
         if not is_square or not isinstance(correct, str) or set(correct) - {"0", "1"}:

@@ -382,7 +382,10 @@ def _state(folder: Path) -> State:
 
 
 def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
-    """Return MLflow's tracker; a command that `mlflow run` launched works in the run and experiment it was given."""
+    """Return MLflow's tracker; a command that `mlflow run` launched works in the run and experiment it was given.
+
+    One that only reads does not wait long for a server: there is nothing to lose.
+    """
     from ablation.tracking import open_mlflow
 
     return open_mlflow(
@@ -390,6 +393,7 @@ def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
         launch_run_id=os.environ.get("MLFLOW_RUN_ID") or None if is_launched else None,
         experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID") or None if is_launched else None,
         experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or None if is_launched else None,
+        is_impatient=not is_launched,
     )
 
 

@@ -12,6 +12,7 @@ def open_mlflow(
     launch_run_id: str | None = None,
     experiment_id: str | None = None,
     experiment_name: str | None = None,
+    is_impatient: bool = False,
 ) -> Tracker:
     """Return the tracker of an MLflow store; see MlflowTracker. It costs MLflow's import, which is why it waits."""
     from ablation.tracking.mlflow_tracker import MlflowTracker
@@ -21,4 +22,5 @@ def open_mlflow(
         launch_run_id=launch_run_id,
         experiment_id=experiment_id,
         experiment_name=experiment_name,
+        is_impatient=is_impatient,
     )

@@ -7,13 +7,21 @@ from pathlib import Path
 from ablation.results import (
     EVALUATION_FILE,
     EpochMetrics,
+    LeftOut,
     Outcome,
     Plan,
     PlannedRun,
     RecordedRun,
-    RunEvaluation,
     RunResult,
     epoch_metrics,
+)
+from ablation.tracking.checking import (
+    NO_PROBLEMS,
+    checked_evaluation,
+    checked_metrics,
+    is_number,
+    library_versions,
+    missing_curves,
 )
 from ablation.tracking.interface import StudyRecord, StudyStatus
 
@@ -25,7 +33,7 @@ class _Run:
     provenance: Mapping[str, str]
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
-    evaluation: RunEvaluation | None = None
+    evaluation: str | None = None
 
 
 class MemoryTracker:
@@ -54,8 +62,16 @@ class MemoryTracker:
             run.planned.identity: run_id for run_id, run in self._runs.items() if run.study == record.plan.name
         }
         return tuple(
-            self._recorded(planned, by_identity.get(planned.identity), with_details=with_details)
+            self._recorded(record.plan, planned, by_identity.get(planned.identity), with_details=with_details)
             for planned in record.plan.runs
+        )
+
+    def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
+        planned = {run.identity for run in record.plan.runs}
+        return tuple(
+            LeftOut(run_id=run_id, name=run.planned.name, reason="it is none of the planned runs")
+            for run_id, run in self._runs.items()
+            if run.study == record.plan.name and run.planned.identity not in planned
         )
 
     def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
@@ -79,7 +95,7 @@ class MemoryTracker:
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
         self._runs[run_id].result = result
         if artifacts is not None and (artifacts / EVALUATION_FILE).exists():
-            self._runs[run_id].evaluation = RunEvaluation.from_json((artifacts / EVALUATION_FILE).read_text())
+            self._runs[run_id].evaluation = (artifacts / EVALUATION_FILE).read_text()
 
     def abandon_run(self, run_id: str) -> None:
         del self._runs[run_id]
@@ -96,21 +112,35 @@ class MemoryTracker:
     def links(self, _record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return ()
 
-    def _recorded(self, planned: PlannedRun, run_id: str | None, *, with_details: bool) -> RecordedRun:
+    def _recorded(self, plan: Plan, planned: PlannedRun, run_id: str | None, *, with_details: bool) -> RecordedRun:
         run = self._runs[run_id] if run_id is not None else None
         result = run.result if run is not None else None
         if run is None or result is None:
             return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
+        is_done = result.outcome is Outcome.DONE
+        metrics, problems = checked_metrics(result.metrics) if is_done else ({}, NO_PROBLEMS)
+        points = {
+            name: [(epoch, value) for epoch, value in values.items() if is_number(value)]
+            for name, values in run.curves.items()
+        }
+        curves = {name: tuple(sorted(pairs)) for name, pairs in points.items()} if with_details else {}
+        evaluation, more = None, NO_PROBLEMS
+        if with_details and is_done:
+            evaluation, more = checked_evaluation(run.evaluation, plan.data)
+            more = (*missing_curves(curves, plan.heldout_split), *more)
         return RecordedRun(
             planned=planned,
             run_id=run_id,
             outcome=Outcome(result.outcome),
-            metrics=dict(result.metrics),
-            curves={name: tuple(sorted(values.items())) for name, values in run.curves.items()} if with_details else {},
-            confusion=run.evaluation.confusion if with_details and run.evaluation else {},
-            test_correct=run.evaluation.test_correct if with_details and run.evaluation else "",
+            metrics=metrics,
+            curves=curves,
+            confusion=evaluation.confusion if evaluation else {},
+            test_correct=evaluation.test_correct if evaluation else "",
             device=run.provenance.get("device", ""),
             host=run.provenance.get("host", ""),
+            commit=run.provenance.get("git_commit", ""),
+            versions=library_versions(run.provenance),
+            problems=(*problems, *more),
             error=result.error,
             diverged_epoch=result.diverged_epoch,
         )

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,27 +30,37 @@ from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import first_use, sqlite_path
 from ablation.lookup import flatten
 from ablation.results import (
-    EVALUATION_FILE,
     EpochMetrics,
+    LeftOut,
     Outcome,
     Plan,
     PlannedRun,
     RecordedRun,
-    RunEvaluation,
     RunResult,
     epoch_metrics,
 )
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking.interface import StudyRecord, StudyStatus
+from ablation.tracking.reading import (
+    PAGE,
+    SOURCE_NAME,
+    Artifacts,
+    children_of,
+    quoted,
+    read_left_out,
+    read_runs,
+    search_runs,
+)
 from ablation.tracking.saved_view import VIEW_KEY, saved_view
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
-CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
 MAX_TAG = 5_000
 MAX_NOTE = 8_000
-PAGE = 1_000
+MAX_PLAN = 256 * 2**20
 CONNECT_TIMEOUT_S = 5.0
+FIRST_TIMEOUT_S = 4
+LATER_TIMEOUT_S = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +69,16 @@ class MlflowTracker:
 
     `launch_run_id` is the run that `mlflow run` made for this execution: it becomes the study run where the study has
     none in that experiment, else it links to it. A study is looked for in the chosen experiment, where one is chosen,
-    else in all of them. Pickled, it takes only its settings along; each process has its own client.
+    else in all of them. An impatient tracker, for reading, gives up on a silent server within about 15 seconds at the
+    first request and 30 at a later one, where MLflow tries for minutes. Pickled, it takes only its settings along; each
+    process has its own client.
     """
 
     tracking_uri: str
     launch_run_id: str | None = None
     experiment_id: str | None = None
     experiment_name: str | None = None
+    is_impatient: bool = False
 
     @classmethod
     def at(
@@ -76,6 +88,7 @@ class MlflowTracker:
         launch_run_id: str | None,
         experiment_id: str | None,
         experiment_name: str | None,
+        is_impatient: bool = False,
     ) -> "MlflowTracker":
         """Return the tracker of a store; a relative sqlite file is taken from the working directory."""
         uri = tracking_uri or DEFAULT_URI
@@ -87,6 +100,7 @@ class MlflowTracker:
             launch_run_id=launch_run_id,
             experiment_id=experiment_id,
             experiment_name=experiment_name,
+            is_impatient=is_impatient,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,8 +117,8 @@ class MlflowTracker:
         if not self._store_exists():
             return ()
         with self._explained():
-            runs = self._search(self._all_experiments(), "tags.`ablation.kind` = 'study'")
-            return tuple(sorted({run.data.tags["ablation.study"] for run in runs}))
+            runs = search_runs(self._client, self._all_experiments(), "tags.`ablation.kind` = 'study'")
+            return tuple(sorted({run.data.tags["ablation.study"] for run in runs if "ablation.study" in run.data.tags}))
 
     def open_study(self, plan: Plan) -> StudyRecord:
         with self._explained():
@@ -123,17 +137,17 @@ class MlflowTracker:
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
-            runs = {run.data.tags.get("ablation.identity", ""): run for run in self._children(record)}
-            return tuple(
-                self._recorded(planned, runs.get(planned.identity), record.plan, with_details=with_details)
-                for planned in record.plan.runs
-            )
+            return read_runs(self._client, record, with_details=with_details)
+
+    def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
+        with self._explained():
+            return read_left_out(self._client, record)
 
     def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
         plan = record.plan
         variant = plan.variant(planned.variant)
         with self._explained():
-            for run in self._children(record, f"tags.`ablation.identity` = '{planned.identity}'"):
+            for run in children_of(self._client, record, f"tags.`ablation.identity` = '{planned.identity}'"):
                 self._client.delete_run(run.info.run_id)
             run = self._client.create_run(
                 record.experiment_id,
@@ -226,7 +240,7 @@ class MlflowTracker:
         _check_reachable(self.tracking_uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        with first_use(self.tracking_uri):
+        with first_use(self.tracking_uri), _patience(FIRST_TIMEOUT_S if self.is_impatient else None):
             client = MlflowClient(tracking_uri=self.tracking_uri)
             client.search_experiments(max_results=1)
         return client
@@ -235,7 +249,8 @@ class MlflowTracker:
     def _explained(self) -> Iterator[None]:
         """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted."""
         try:
-            yield
+            with _patience(LATER_TIMEOUT_S if self.is_impatient else None):
+                yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if isinstance(error, AblationError):
                 raise
@@ -265,31 +280,22 @@ class MlflowTracker:
             if not token:
                 return found
 
-    def _search(self, experiment_ids: list[str], query: str) -> Iterator[Run]:
-        token: str | None = None
-        while experiment_ids:
-            page = self._client.search_runs(
-                experiment_ids, query, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
-
     def _find_study_run(self, name: str, experiment_ids: list[str]) -> Run | None:
         """Return the study run of that name, the latest where several experiments have one."""
-        escaped = name.replace("'", "\\'")
-        query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = '{escaped}'"
-        runs = list(self._search(experiment_ids, query))
-        return max(runs, key=lambda run: run.info.start_time) if runs else None
+        query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = {quoted(name)}"
+        runs = list(search_runs(self._client, experiment_ids, query))
+        return max(runs, key=lambda run: run.info.start_time or 0) if runs else None
 
     def _record(self, run: Run) -> StudyRecord | None:
         """Return the record of a study run, None where it has no plan: its execution ended before it wrote one."""
-        if PLAN_FILE not in {file.path for file in self._client.list_artifacts(run.info.run_id)}:
+        text, failure = Artifacts(tracking_uri=self.tracking_uri).read(run, PLAN_FILE, limit=MAX_PLAN)
+        if text is None and not failure:
             return None
         try:
-            plan = plan_from_json(self._artifact_text(run.info.run_id, PLAN_FILE))
-        except ValueError as error:
+            if text is None:
+                raise ValueError(failure)
+            plan = plan_from_json(text)
+        except (ValueError, RecursionError) as error:
             reason = f"{PLAN_FILE} of run {run.info.run_id} cannot be read ({error})"
             raise TrackingUnavailable(self.tracking_uri, reason) from error
         return StudyRecord(
@@ -298,11 +304,6 @@ class MlflowTracker:
             plan=plan,
             status=cast("StudyStatus", run.info.status),
         )
-
-    def _artifact_text(self, run_id: str, path: str) -> str:
-        """Return the text of an artifact."""
-        with TemporaryDirectory() as folder:
-            return Path(self._client.download_artifacts(run_id, path, folder)).read_text()
 
     def _create_study_run(self, plan: Plan) -> Run:
         experiment_id = self._experiment_for(plan)
@@ -348,7 +349,7 @@ class MlflowTracker:
         """Give runs the variant's present name: it changes when a factor is added to the study."""
         planned = {run.identity: run for run in plan.runs}
         query = f"tags.`mlflow.parentRunId` = '{study_run.info.run_id}'"
-        for run in self._search([study_run.info.experiment_id], query):
+        for run in search_runs(self._client, [study_run.info.experiment_id], query):
             now = planned.get(run.data.tags.get("ablation.identity", ""))
             if now is not None and run.data.tags.get("ablation.variant") != now.variant:
                 self._tag(run.info.run_id, {"ablation.variant": now.variant})
@@ -358,60 +359,8 @@ class MlflowTracker:
         for key, value in saved_view(plan).items():
             self._client.set_experiment_tag(study_run.info.experiment_id, key, value)
 
-    def _children(self, record: StudyRecord, query: str = "") -> list[Run]:
-        whole = f"tags.`mlflow.parentRunId` = '{record.study_run_id}'" + (f" and {query}" if query else "")
-        return list(self._search([record.experiment_id], whole))
-
-    def _recorded(self, planned: PlannedRun, run: Run | None, plan: Plan, *, with_details: bool) -> RecordedRun:
-        outcome = _outcome(run)
-        if run is None or outcome is None:
-            run_id = run.info.run_id if run is not None else None
-            return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
-        tags = run.data.tags
-        has_details = with_details and outcome is not Outcome.FAILED
-        is_evaluated = has_details and outcome is Outcome.DONE
-        evaluation = self._evaluation(run.info.run_id) if is_evaluated else None
-        diverged_epoch = tags.get("ablation.diverged_epoch")
-        return RecordedRun(
-            planned=planned,
-            run_id=run.info.run_id,
-            outcome=outcome,
-            metrics=dict(run.data.metrics) if outcome is Outcome.DONE else {},
-            curves=self._curves(run.info.run_id, plan) if has_details else {},
-            confusion=evaluation.confusion if evaluation else {},
-            test_correct=evaluation.test_correct if evaluation else "",
-            device=tags.get("ablation.device", ""),
-            host=tags.get("ablation.host", ""),
-            error=tags.get("ablation.error"),
-            diverged_epoch=int(diverged_epoch) if diverged_epoch is not None else None,
-        )
-
-    def _curves(self, run_id: str, plan: Plan) -> dict[str, tuple[tuple[int, float], ...]]:
-        names = (*CURVES, f"{plan.heldout_split}_loss", f"{plan.heldout_split}_accuracy")
-        return {
-            name: tuple(
-                sorted({entry.step: entry.value for entry in self._client.get_metric_history(run_id, name)}.items())
-            )
-            for name in names
-        }
-
-    def _evaluation(self, run_id: str) -> RunEvaluation:
-        """Return what a run's model answered, nothing where that is missing or damaged."""
-        try:
-            return RunEvaluation.from_json(self._artifact_text(run_id, EVALUATION_FILE))
-        except (MlflowException, OSError, ValueError):
-            return RunEvaluation(confusion={}, test_correct="")
-
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def _outcome(run: Run | None) -> Outcome | None:
-    """Return how a run ended; one whose record is not complete has not ended."""
-    if run is None or run.info.status not in ("FINISHED", "FAILED"):
-        return None
-    value = run.data.tags.get("ablation.outcome")
-    return Outcome(value) if value in set(Outcome) else None
 
 
 def _study_tags(plan: Plan) -> dict[str, str]:
@@ -424,7 +373,7 @@ def _source_tags() -> dict[str, str]:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": "ablation study", "mlflow.source.type": "LOCAL"}
+    return {"mlflow.user": user, "mlflow.source.name": SOURCE_NAME, "mlflow.source.type": "LOCAL"}
 
 
 def _provenance_tag(name: str) -> str:
@@ -441,6 +390,28 @@ def _dataset_input(plan: Plan) -> DatasetInput:
         profile=json.dumps({"train_images": data.train_images, "test_images": data.test_images}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training and test")])
+
+
+@contextmanager
+def _patience(timeout_s: int | None) -> Iterator[None]:
+    """Let each request of MLflow's client wait so long and be tried twice; the user's own settings stand.
+
+    MLflow has no other way than the environment, which is the whole process's: it is put back.
+    """
+    limits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    }
+    before = {name: os.environ.get(name) for name in limits}
+    if timeout_s is not None:
+        os.environ.update({name: value for name, value in limits.items() if name not in os.environ})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def _check_reachable(tracking_uri: str) -> None:

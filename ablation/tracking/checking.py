@@ -1,0 +1,71 @@
+"""Judges the record of a finished run: what of it counts, and in words what is missing or damaged."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from ablation.provenance import LIBRARIES
+from ablation.results import EVALUATION_FILE, METRICS, DataFacts, RunEvaluation
+
+CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
+
+Problems = tuple[str, ...]
+NO_PROBLEMS: Problems = ()
+
+
+def is_number(value: float) -> bool:
+    """Say whether a recorded value is a number; MLflow keeps an infinite one as the largest float."""
+    return math.isfinite(value) and abs(value) < sys.float_info.max
+
+
+def checked_metrics(metrics: Mapping[str, float]) -> tuple[dict[str, float], Problems]:
+    """Return the metrics that are numbers, and which are not or are missing."""
+    numbers = {name: value for name, value in metrics.items() if is_number(value)}
+    return numbers, (
+        *(f"metric {name} is not a number" for name in sorted(metrics.keys() - numbers.keys())),
+        *(f"no metric {name}" for name in METRICS if name not in metrics),
+    )
+
+
+def library_versions(provenance: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of libraries, of Python and of this package, by name, that a run's provenance tells."""
+    versions = {name: provenance.get(f"{name}_version") for name in ("python", *LIBRARIES)}
+    versions["ablation"] = provenance.get("version")
+    return {name: version for name, version in versions.items() if version}
+
+
+def curve_names(heldout_split: str) -> tuple[str, ...]:
+    return (*CURVES, f"{heldout_split}_loss", f"{heldout_split}_accuracy")
+
+
+def missing_curves(curves: Mapping[str, Sequence[object]], heldout_split: str) -> Problems:
+    return tuple(f"no curve of {name}" for name in curve_names(heldout_split) if not curves.get(name))
+
+
+def checked_evaluation(text: str | None, data: DataFacts) -> tuple[RunEvaluation, Problems]:
+    """Return what EVALUATION_FILE holds that fits the data set, and what of it does not; None where it is missing."""
+    if text is None:
+        return RunEvaluation(confusion={}, test_correct=""), (f"{EVALUATION_FILE} is missing",)
+    try:
+        found = RunEvaluation.from_json(text)
+    except ValueError:
+        return RunEvaluation(confusion={}, test_correct=""), (f"{EVALUATION_FILE} is damaged",)
+    images = {"train": data.train_images, "test": data.test_images}
+    confusion = {
+        split: found.confusion[split]
+        for split in images
+        if _fits(found.confusion.get(split, ()), classes=len(data.shape.classes), images=images[split])
+    }
+    is_whole = len(found.test_correct) == data.test_images
+    problems = [
+        f"{EVALUATION_FILE} has no confusion matrix of the {split} split" for split in images if split not in confusion
+    ]
+    if not is_whole:
+        problems.append(f"{EVALUATION_FILE} has not an answer for each of {data.test_images} test images")
+    return RunEvaluation(confusion=confusion, test_correct=found.test_correct if is_whole else ""), tuple(problems)
+
+
+def _fits(rows: tuple[tuple[int, ...], ...], *, classes: int, images: int) -> bool:
+    """Say whether square counts are of so many classes, and of no more images than there are."""
+    counts = [count for row in rows for count in row]
+    return len(rows) == classes and min(counts) >= 0 and sum(counts) <= images

@@ -1,0 +1,255 @@
+"""Reads an MLflow store: which runs it has of a study, what it has of each, and what stands beside them.
+
+Curves are taken from the file that each run writes, as a metric's history costs a request per curve, and from the
+history where the file lacks them. A file is downloaded by its address, not by its run: that saves looking the run up
+again, which costs more than the file. Several threads do it, as most of the time is spent waiting.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow.artifacts
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from ablation.results import EVALUATION_FILE, LeftOut, Outcome, Plan, PlannedRun, RecordedRun, RunEvaluation
+from ablation.tracking.checking import (
+    NO_PROBLEMS,
+    Problems,
+    checked_evaluation,
+    checked_metrics,
+    curve_names,
+    is_number,
+    library_versions,
+    missing_curves,
+)
+from ablation.tracking.interface import StudyRecord
+
+PAGE = 1_000
+THREADS = 8
+CURVES_FILE = "curves.csv"
+MAX_RUN_FILE = 32 * 2**20
+MAX_NAME = 200
+STRANGERS = 100
+SOURCE_NAME = "ablation study"
+
+Curve = tuple[tuple[int, float], ...]
+
+
+def search_runs(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
+    token: str | None = None
+    while experiment_ids:
+        page = client.search_runs(
+            experiment_ids, query, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def children_of(client: MlflowClient, record: StudyRecord, query: str = "") -> list[Run]:
+    whole = f"tags.`mlflow.parentRunId` = '{record.study_run_id}'" + (f" and {query}" if query else "")
+    return list(search_runs(client, [record.experiment_id], whole))
+
+
+def quoted(text: str) -> str:
+    """Write a text as a query has it."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def read_runs(client: MlflowClient, record: StudyRecord, *, with_details: bool) -> tuple[RecordedRun, ...]:
+    """Return one record per planned run, in plan order.
+
+    Raises:
+        MlflowException: the store does not answer. Where its artifacts alone do not, that is a problem of the runs.
+    """
+    used = _used_runs(children_of(client, record))
+    read = partial(_recorded, client, record.plan, Artifacts(tracking_uri=client.tracking_uri), with_details)
+    pairs = [(planned, used.get(planned.identity)) for planned in record.plan.runs]
+    if not with_details:
+        return tuple(read(planned, run) for planned, run in pairs)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return tuple(pool.map(read, *zip(*pairs, strict=True)))
+
+
+def read_left_out(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, ...]:
+    """Return what hangs under the study's run or names the study and is not read as one of its planned runs."""
+    children = {run.info.run_id: run for run in children_of(client, record)}
+    query = f"tags.`ablation.kind` = 'run' and tags.`ablation.study` = {quoted(record.plan.name)}"
+    named = {run.info.run_id: run for run in search_runs(client, [record.experiment_id], query)}
+    planned = {run.identity: run for run in record.plan.runs}
+    used = {identity: run.info.run_id for identity, run in _used_runs(children.values()).items() if identity in planned}
+    counted = set(used.values())
+    left_out = [
+        LeftOut(run_id=run_id, name=_name(run), reason=_reason(run, record, used))
+        for run_id, run in {**named, **children}.items()
+        if run_id not in counted
+    ]
+    return (*sorted(left_out, key=lambda run: (run.name, run.run_id)), *_strangers(client, record))
+
+
+def _strangers(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, ...]:
+    """Return one entry for the runs of others in the experiment, of which one short page is looked at.
+
+    Those are looked for that say another source than ours; a run that says none is not found, which saves reading
+    through all of ours.
+    """
+    query = f"tags.`mlflow.source.name` != {quoted(SOURCE_NAME)}"
+    page = client.search_runs([record.experiment_id], query, max_results=STRANGERS, order_by=["start_time DESC"])
+    ours = {"ablation.kind", "ablation.study"}
+    found = [
+        run
+        for run in page
+        if not ours & run.data.tags.keys() and run.data.tags.get("mlflow.parentRunId") != record.study_run_id
+    ]
+    if not found:
+        return ()
+    count = f"{len(found)} or more" if page.token else f"{len(found)}"
+    reason = "in the same experiment, and not recorded by a study"
+    return (
+        LeftOut(run_id=found[0].info.run_id, name=f"{count} other runs, the latest {_name(found[0])}", reason=reason),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Artifacts:
+    """Reads files of runs, and no more of them once the place that keeps them is seen not to answer."""
+
+    tracking_uri: str
+    _failure: str = field(default="", init=False)
+
+    def read(self, run: Run, name: str, *, limit: int = MAX_RUN_FILE) -> tuple[str | None, str]:
+        """Return a text file of a run, and in words why there is none but for its being missing."""
+        if self._failure:
+            return None, self._failure
+        try:
+            with TemporaryDirectory() as folder:
+                uri = f"{run.info.artifact_uri}/{name}"
+                path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri))
+                if path.stat().st_size > limit:
+                    return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
+                return path.read_text(encoding="utf-8"), ""
+        except UnicodeDecodeError:
+            return None, f"{name} is damaged: it is no text"
+        except Exception:  # noqa: BLE001 - every kind of artifact store has errors of its own
+            return None, f"{name} cannot be read" if self._has(run, name) else self._failure
+
+    def _has(self, run: Run, name: str) -> bool:
+        try:
+            found = mlflow.artifacts.list_artifacts(run.info.artifact_uri, tracking_uri=self.tracking_uri)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._failure = f"the runs' files cannot be read: {str(error).strip().splitlines()[0][:MAX_NAME]}"
+            return False
+        return name in {Path(file.path).name for file in found}
+
+
+def outcome_of(run: Run | None) -> Outcome | None:
+    """Return how a run ended; one whose record is not complete has not ended."""
+    if run is None or run.info.status not in ("FINISHED", "FAILED"):
+        return None
+    value = run.data.tags.get("ablation.outcome")
+    return Outcome(value) if value in set(Outcome) else None
+
+
+def _used_runs(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return the run that counts for each identity: one with a result, else one that ended, then the latest."""
+
+    def rank(run: Run) -> tuple[bool, bool, int, str]:
+        outcome = outcome_of(run)
+        has_result = outcome is not None and outcome.is_result
+        return has_result, outcome is not None, run.info.start_time or 0, run.info.run_id
+
+    return {run.data.tags.get("ablation.identity", ""): run for run in sorted(runs, key=rank)}
+
+
+def _reason(run: Run, record: StudyRecord, used: dict[str, str]) -> str:
+    parent = run.data.tags.get("mlflow.parentRunId")
+    if parent is None:
+        return "it names the study and hangs under no run"
+    if parent != record.study_run_id:
+        return f"it names the study and hangs under another run than the study's, {parent[:MAX_NAME]}"
+    identity = run.data.tags.get("ablation.identity")
+    if identity is None:
+        return "it has no identity: no run of a study"
+    if identity not in used:
+        return "it is none of the planned runs"
+    return f"another record of the same planned run is used, {used[identity]}"
+
+
+def _name(run: Run) -> str:
+    name = str(run.info.run_name or "")
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
+
+
+def _recorded(
+    client: MlflowClient, plan: Plan, artifacts: Artifacts, with_details: bool, planned: PlannedRun, run: Run | None
+) -> RecordedRun:
+    outcome = outcome_of(run)
+    if run is None or outcome is None:
+        run_id = run.info.run_id if run is not None else None
+        return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
+    tags = run.data.tags
+    is_done = outcome is Outcome.DONE
+    metrics, problems = checked_metrics(run.data.metrics) if is_done else ({}, NO_PROBLEMS)
+    curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
+    evaluation, more = None, NO_PROBLEMS
+    if with_details and is_done:
+        evaluation, more = _evaluation(plan, artifacts, run)
+        more = (*missing_curves(curves, plan.heldout_split), *more)
+    diverged_epoch = tags.get("ablation.diverged_epoch", "")
+    return RecordedRun(
+        planned=planned,
+        run_id=run.info.run_id,
+        outcome=outcome,
+        metrics=metrics,
+        curves=curves,
+        confusion=evaluation.confusion if evaluation else {},
+        test_correct=evaluation.test_correct if evaluation else "",
+        device=tags.get("ablation.device", ""),
+        host=tags.get("ablation.host", ""),
+        commit=tags.get("ablation.git_commit", ""),
+        versions=library_versions({name.removeprefix("ablation."): value for name, value in tags.items()}),
+        problems=(*problems, *more),
+        error=tags.get("ablation.error"),
+        diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
+    )
+
+
+def _curves(client: MlflowClient, plan: Plan, artifacts: Artifacts, run: Run) -> dict[str, Curve]:
+    """Return the curves of a run, each empty where neither the file nor the store has it."""
+    text, _ = artifacts.read(run, CURVES_FILE)
+    names = curve_names(plan.heldout_split)
+    kept = parse_curves(text, names) if text is not None else {}
+    return {name: kept.get(name) or _history(client, run.info.run_id, name) for name in names}
+
+
+def parse_curves(text: str, names: Sequence[str]) -> dict[str, Curve]:
+    """Return the named columns of a run's curve file over its epochs; nothing where the file is damaged."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        curves = {name: {int(row["epoch"]): float(row[name]) for row in rows} for name in names}
+    except (csv.Error, KeyError, TypeError, ValueError):
+        return {}
+    return {name: _points(values) for name, values in curves.items()}
+
+
+def _history(client: MlflowClient, run_id: str, name: str) -> Curve:
+    return _points({entry.step: entry.value for entry in client.get_metric_history(run_id, name)})
+
+
+def _points(values: Mapping[int, float]) -> Curve:
+    return tuple(sorted((epoch, value) for epoch, value in values.items() if is_number(value)))
+
+
+def _evaluation(plan: Plan, artifacts: Artifacts, run: Run) -> tuple[RunEvaluation, Problems]:
+    text, failure = artifacts.read(run, EVALUATION_FILE)
+    evaluation, problems = checked_evaluation(text, plan.data)
+    return evaluation, (failure,) if failure else problems

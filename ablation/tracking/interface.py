@@ -67,7 +67,7 @@ class Tracker(Protocol):
         ...
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
-        """Keep the files of a report, and a short text in markdown, with the study run."""
+        """Keep the files of a report with the study run, and a summary: plain text, a paragraph a line."""
         ...
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:

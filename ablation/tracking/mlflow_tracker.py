@@ -40,7 +40,9 @@ from ablation.results import (
     epoch_metrics,
 )
 from ablation.study.document import plan_from_json, plan_to_json
+from ablation.tracking.addresses import artifact_address, image_address, run_address, runs_address
 from ablation.tracking.interface import StudyRecord, StudyStatus
+from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     PAGE,
     SOURCE_NAME,
@@ -51,12 +53,14 @@ from ablation.tracking.reading import (
     read_runs,
     search_runs,
 )
-from ablation.tracking.saved_view import VIEW_KEY, saved_view
+from ablation.tracking.saved_view import saved_views, view_key
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
+REPORTS = ("report.html", "report.md")
+FIGURE = "figures/forest.png"
+NOTE = "mlflow.note.content"
 MAX_TAG = 5_000
-MAX_NOTE = 8_000
 MAX_PLAN = 256 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 FIRST_TIMEOUT_S = 4
@@ -132,8 +136,9 @@ class MlflowTracker:
             self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
             self._client.update_run(run_id, status="RUNNING")
             self._rename_grown(run, plan)
-            self._write_view(run, plan)
-            return StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
+            record = StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
+            self._describe_experiment(record)
+            return record
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
@@ -212,28 +217,29 @@ class MlflowTracker:
             self._client.set_terminated(run_id, "KILLED")
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+        reports = [name for name in REPORTS if (folder / name).exists()]
         with self._explained():
             for run_id in dict.fromkeys([record.study_run_id, self.launch_run_id or record.study_run_id]):
                 self._client.log_artifacts(run_id, str(folder))
-                self._tag(run_id, {"mlflow.note.content": summary[:MAX_NOTE]})
+                links = {
+                    **{name: artifact_address(record.experiment_id, run_id, name) for name in reports},
+                    **_view_addresses(record),
+                }
+                figure = image_address(run_id, FIGURE) if (folder / FIGURE).exists() else None
+                self._tag(run_id, {NOTE: study_note(summary, links=links, figure=figure)})
+            self._describe_experiment(record)
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
         with self._explained():
             self._client.set_terminated(record.study_run_id, status)
 
     def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
-        path = f"/#/experiments/{record.experiment_id}/runs"
-        query = f"?workflowType=machine_learning&viewStateShareKey={VIEW_KEY}"
-        study = f"{path}/{record.study_run_id}?workflowType=machine_learning"
-        if self.tracking_uri.startswith("http"):
-            base = self.tracking_uri.rstrip("/")
-            return (("runs", f"{base}{path}{query}"), ("study run", f"{base}{study}"))
-        base = "http://127.0.0.1:5000"
-        return (
-            ("start MLflow's UI", f"mlflow ui --backend-store-uri {self.tracking_uri}"),
-            ("runs", f"{base}{path}{query}"),
-            ("study run", f"{base}{study}"),
-        )
+        with self._explained():
+            found = self._addresses(record)
+        is_served = self.tracking_uri.startswith("http")
+        base = self.tracking_uri.rstrip("/") if is_served else "http://127.0.0.1:5000"
+        start = () if is_served else (("start MLflow's UI", f"mlflow ui --backend-store-uri {self.tracking_uri}"),)
+        return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -355,12 +361,45 @@ class MlflowTracker:
                 self._tag(run.info.run_id, {"ablation.variant": now.variant})
                 self._client.update_run(run.info.run_id, name=now.name)
 
-    def _write_view(self, study_run: Run, plan: Plan) -> None:
-        for key, value in saved_view(plan).items():
-            self._client.set_experiment_tag(study_run.info.experiment_id, key, value)
+    def _describe_experiment(self, record: StudyRecord) -> None:
+        """Write the study's views, and what the experiment is about unless a person has written that."""
+        experiment_id = record.experiment_id
+        for key, value in saved_views(record.plan).items():
+            self._client.set_experiment_tag(experiment_id, key, value)
+        now = self._client.get_experiment(experiment_id).tags.get(NOTE, "")
+        if now.strip() and not is_ours(now):
+            return
+        studies = search_runs(self._client, [experiment_id], "tags.`ablation.kind` = 'study'")
+        others = {
+            run.data.tags["ablation.study"]: run_address(experiment_id, run.info.run_id)
+            for run in studies
+            if run.info.run_id != record.study_run_id
+        }
+        text = experiment_description(record.plan, links=self._addresses(record), others=others)
+        if text != now:
+            self._client.set_experiment_tag(experiment_id, NOTE, text)
+
+    def _addresses(self, record: StudyRecord) -> dict[str, str]:
+        """Return the pages that show the study, by what they show; a report only where there is one."""
+        kept = {file.path for file in self._client.list_artifacts(record.study_run_id)}
+        report = next((name for name in REPORTS if name in kept), None)
+        return {
+            **_view_addresses(record),
+            "study run": run_address(record.experiment_id, record.study_run_id),
+            **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
+        }
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _view_addresses(record: StudyRecord) -> dict[str, str]:
+    name, experiment_id = record.plan.name, record.experiment_id
+    return {
+        "runs": runs_address(experiment_id, view_key(name, "runs")),
+        "by variant": runs_address(experiment_id, view_key(name, "variants")),
+        "charts": runs_address(experiment_id, view_key(name, "charts"), is_chart=True),
+    }
 
 
 def _study_tags(plan: Plan) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The command line as its users meet it: a study of a second, and their mistakes."""
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from conftest import PROJECT, TINY
@@ -67,12 +69,64 @@ def test_json_is_all_that_stands_on_standard_output(run: Any) -> None:
 def test_summarize_makes_the_report_again_elsewhere(run: Any, tmp_path: Path) -> None:
     study(run)
 
-    result = run("summarize", "tiny", "--output", str(tmp_path / "again"), "--state-dir", str(tmp_path / "other"))
+    result = run("summarize", "tiny", "--output", str(tmp_path / "again"))
 
     assert 0 == result.exit_code, result.output
     first = tmp_path / ".ablation" / "reports" / "tiny"
-    assert (first / "report.md").read_bytes() == (tmp_path / "again" / "report.md").read_bytes()
-    assert (first / "report.json").read_bytes() == (tmp_path / "again" / "report.json").read_bytes()
+    for name in ("report.md", "report.html", "report.json", "tables.tex", "figures/forest.svg"):
+        assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert result.stdout.index("comparisons decided") < result.stdout.index("Scorecard")
+
+
+def test_what_a_recorded_study_can_be_asked(run: Any, tmp_path: Path) -> None:
+    """One study, trained once, as training takes longer than all the questions."""
+    study(run)
+    kept = tmp_path / ".ablation" / "reports" / "tiny"
+
+    forms = {"markdown": "report.md", "html": "report.html", "json": "report.json", "latex": "tables.tex"}
+    for form, name in forms.items():
+        assert (kept / name).read_text(encoding="utf-8") == run("summarize", "tiny", "--format", form).stdout
+    assert (kept / "report.json").read_text(encoding="utf-8") == run("summarize", "tiny", "--json").stdout
+
+    changed = json.loads(run("summarize", "tiny", "--json", "--meaningful", "0.5", "--alpha", "0.2").stdout)
+    assert (0.5, 0.2) == (changed["rope"], changed["alpha"])
+    assert 2 == len(changed["deviations"])
+    loss = json.loads(run("summarize", "tiny", "--json", "--metric", "test_loss").stdout)
+    assert ("test_loss", None, "test_loss") == (
+        loss["metric"]["name"],
+        loss["rope"],
+        loss["answers"][0]["metric"]["name"],
+    )
+    assert ["metric changed from test_accuracy to test_loss by this summary, after results could be seen"] == [
+        text for text in loss["deviations"] if text.startswith("metric")
+    ]
+
+    names = ("depth=1,normalization=none", "depth=2,normalization=batch")
+    compared = json.loads(run("compare", "tiny", *names, "--json").stdout)
+    assert names == (compared["first"], compared["second"])
+    assert [2, 2] == [compared["metrics"][0][side]["n"] for side in ("first", "second")]
+    assert all("collapsed" in reason for reason in compared["withheld"])  # two epochs on 60 images teach too little
+    assert "depth=2,normalization=batch minus depth=1,normalization=none" in run("compare", "tiny", *names).stdout
+
+    runs = pd.read_csv(io.StringIO(run("export", "tiny").stdout))
+    assert 8 == len(runs)
+    assert {"model.depth", "model.normalization", "seed", "run_id", "test_accuracy", "test_brier_score"} <= set(runs)
+    written = run("export", "tiny", "--epochs", "--output", str(tmp_path / "epochs.csv"))
+    assert f"Wrote 16 rows to {tmp_path / 'epochs.csv'}." in written.stdout
+    assert {1, 2} == set(pd.read_csv(tmp_path / "epochs.csv")["epoch"])
+
+    for arguments, words in {
+        ("summarize", "tiny", "--metric", "test_acuracy"): "did you mean 'test_accuracy'?",
+        ("compare", "tiny", names[0], "depth=2,normalization=bach"): f"did you mean '{names[1]}'",
+        ("summarize", "tinny"): "near it: tiny",
+        ("summarize", "tiny", "--alpha", "nan"): "--alpha",
+        ("summarize", "tiny", "--output", "tiny.yaml/report"): "cannot write tiny.yaml/report",
+        ("export", "tiny", "--output", "absent/runs.csv"): "cannot write absent/runs.csv",
+    }.items():
+        result = run(*arguments)
+        assert 2 == result.exit_code, result.output
+        assert words in result.stderr
+        assert "Traceback" not in result.output
 
 
 def test_status_tells_how_far_each_study_is(run: Any) -> None:

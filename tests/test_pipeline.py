@@ -334,25 +334,26 @@ def test_the_first_report_is_made_again_from_the_tracker_alone(
     outcome = bench.run(tiny)
     assert outcome.report is not None
 
-    summarize_study("tiny", tracker=bench.tracker, folder=tmp_path / "again")
+    _, analysis = summarize_study("tiny", tracker=bench.tracker)
+    report.write_report(analysis, tmp_path / "again")
 
     assert _files(outcome.report) == _files(tmp_path / "again")
 
 
-def test_an_unknown_study_is_named_with_the_near_names(bench: Bench, tiny: Study, tmp_path: Path) -> None:
+def test_an_unknown_study_is_named_with_the_near_names(bench: Bench, tiny: Study) -> None:
     bench.run(tiny)
 
     with pytest.raises(StudyUnknown, match="near it: tiny"):
-        summarize_study("tinny", tracker=bench.tracker, folder=tmp_path / "report")
+        summarize_study("tinny", tracker=bench.tracker)
 
 
-def test_a_study_without_results_has_nothing_to_report(bench: Bench, tiny: Study, tmp_path: Path) -> None:
+def test_a_study_without_results_has_nothing_to_report(bench: Bench, tiny: Study) -> None:
     steps = bench.steps(tiny)
     next(steps)
     steps.close()
 
     with pytest.raises(NoResults):
-        summarize_study("tiny", tracker=bench.tracker, folder=tmp_path / "report")
+        summarize_study("tiny", tracker=bench.tracker)
 
 
 def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Study) -> None:

@@ -1,8 +1,8 @@
 """Holds the report to its analysis: words that agree with numbers, escaped names, equal bytes, a golden report.
 
-After a meant change of the report, write the golden file anew and read its diff:
+After a meant change of the report, write the golden file and the schema anew and read their diff:
 
-    ABLATION_WRITE_GOLDEN=1 pytest tests/test_report.py -k golden
+    ABLATION_WRITE_GOLDEN=1 pytest tests/test_report.py -k 'golden or schema'
 """
 
 import dataclasses
@@ -16,14 +16,17 @@ from factories import make_plan, make_runs, noisy_accuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from pydantic import TypeAdapter
 
 from ablation.analysis import Analysis, Answer, Verdict, analyse
 from ablation.report import answers_text, sentence, write_report
 from ablation.report.markup import escaped
 from ablation.report.prose import headline
+from ablation.report.schema import SCHEMA_VERSION, report_schema
 from ablation.results import METRICS, Outcome, Plan, Variant
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
+SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"
 QUESTIONS = (
     {"effect": "model.depth"},
     {"effect": "model.normalization"},
@@ -185,7 +188,7 @@ def test_golden_report(report):
 def test_equal_inputs_give_equal_bytes(analysis, report, tmp_path):
     again = write_report(analysis, tmp_path)
 
-    assert len(again) == 8
+    assert {"report.md", "report.html", "report.json", "tables.tex"} < {path.name for path in again}
     for path in again:
         assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes()
 
@@ -199,12 +202,24 @@ def test_every_figure_that_the_report_shows_is_written(report):
 def test_report_json_has_every_answer_with_its_runs_and_no_nan(report, analysis):
     document = json.loads((report / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
-    assert document["format"] == 1
     assert len(document["answers"]) == len(analysis.answers)
     run_ids = {run_id for row in document["variants"] for run_id in row["run_ids"]}
     assert len(run_ids) == 20
     for answer in document["answers"]:
         assert {run_id for difference in answer["differences"] for run_id in difference["run_ids"]} == run_ids
+
+
+def test_documented_schema_is_that_of_report_json(report):
+    text = json.dumps(report_schema(), indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("ABLATION_WRITE_GOLDEN"):
+        SCHEMA.write_text(text, encoding="utf-8", newline="\n")
+    document = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    version = document.pop("schema_version")
+
+    assert text == SCHEMA.read_text(encoding="utf-8")
+    assert SCHEMA_VERSION == version
+    assert set(report_schema()["required"]) - {"schema_version"} == set(document)
+    TypeAdapter(Analysis).validate_json(json.dumps(document))
 
 
 def test_curves_name_their_split(tmp_path):

@@ -9,12 +9,13 @@ from typing import Literal
 
 from ablation.analysis.document import Analysis
 from ablation.report import error_tables, learning_tables, tables
-from ablation.report.figures import Picture, draw_figures
+from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import escaped, plain, render
 from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.study.design import level_text
 
@@ -29,7 +30,6 @@ __all__ = [
     "write_report",
 ]
 
-SCHEMA_VERSION = 2
 ReportFormat = Literal["markdown", "html", "json", "latex"]
 FORMATS: Mapping[ReportFormat, str] = {
     "markdown": "report.md",
@@ -76,10 +76,12 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
             return _json(analysis)
         case "latex":
             return _latex(analysis)
-    with TemporaryDirectory() as name:
-        pictures = draw_figures(analysis, Path(name))
-        markdown = _markdown(analysis, pictures)
-        return markdown if kind == "markdown" else _html(analysis, markdown, pictures, Path(name))
+        case "markdown":
+            return _markdown(analysis, pictures_of(analysis))
+        case "html":
+            with TemporaryDirectory() as name:
+                pictures = draw_figures(analysis, Path(name))
+                return _html(analysis, _markdown(analysis, pictures), pictures, Path(name))
 
 
 def answers_text(analysis: Analysis) -> str:

@@ -16,7 +16,7 @@ from ablation.report.figures.pareto import pareto_drawings
 from ablation.report.figures.slope import slope_drawings
 from ablation.report.figures.trajectories import trajectories_drawings
 
-__all__ = ["KINDS", "Drawing", "Picture", "draw_figures"]
+__all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "pictures_of"]
 
 KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "forest": forest_drawings,
@@ -49,8 +49,19 @@ def draw_figures(analysis: Analysis, folder: Path) -> dict[str, tuple[Picture, .
         }
 
 
+def pictures_of(analysis: Analysis) -> dict[str, tuple[Picture, ...]]:
+    """Return what `draw_figures` returns, without writing anything."""
+    with style():
+        return {kind: tuple(map(_picture, drawings(analysis))) for kind, drawings in KINDS.items()}
+
+
 def _write(drawing: Drawing, folder: Path) -> Picture:
-    svg, png = (f"figures/{drawing.name}{ending}" for ending in (".svg", ".png"))
-    for path in (svg, png):
+    picture = _picture(drawing)
+    for path in (picture.svg, picture.png):
         save(drawing.figure, folder / path)
+    return picture
+
+
+def _picture(drawing: Drawing) -> Picture:
+    svg, png = (f"figures/{drawing.name}{ending}" for ending in (".svg", ".png"))
     return Picture(svg=svg, png=png, title=drawing.title, text=drawing.text)

@@ -1,11 +1,19 @@
-"""What several test files share: a study of seconds, and a fresh MLflow store that costs no seven seconds to make.
+"""What several test files share: a study of seconds, a fresh MLflow store that costs no seven seconds, a real server.
 
 Imports wait for the fixtures that need them: tests of the training engine run where only torch and numpy are.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from ablation.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]
+MLFLOW = Path(sys.executable).with_name("mlflow")
 
 TINY = b"""
 name: tiny
@@ -76,3 +85,63 @@ def mlflow_tracker(store_uri: str) -> Tracker:
     from ablation.tracking import open_mlflow
 
     return open_mlflow(store_uri)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with mlflow_server(tmp_path) as address:
+        yield address
+
+
+def command_environment(folder: Path, data_cache: Path) -> dict[str, str]:
+    """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
+    (folder / "state").mkdir()
+    (folder / "state" / "data").symlink_to(data_cache)
+    (folder / "tiny.yaml").write_bytes(TINY)
+    return {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "ABLATION_STATE_DIR": str(folder / "state"),
+    }
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A real MLflow server on loopback, with a database and an artifact folder of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),
+            *("--artifacts-destination", str(folder / "server-artifacts")),
+        ],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise TimeoutError(address)

@@ -1,39 +1,25 @@
 """The project as MLflow runs it, against real stores: `mlflow run`, a real server, and a first use by many at once."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, TINY
+from conftest import MLFLOW, PROJECT, command_environment
 from mlflow.tracking import MlflowClient
 
-pytestmark = pytest.mark.slow
+from ablation.tracking.saved_view import view_key
 
-MLFLOW = Path(sys.executable).with_name("mlflow")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def environment(tmp_path: Path, data_cache: Path) -> dict[str, str]:
-    """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "data").symlink_to(data_cache)
-    (tmp_path / "tiny.yaml").write_bytes(TINY)
-    return {
-        **kept,
-        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-        "PYTHONPATH": str(PROJECT),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        "ABLATION_STATE_DIR": str(tmp_path / "state"),
-    }
+    return command_environment(tmp_path, data_cache)
 
 
 def run_project(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -156,7 +142,7 @@ def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, st
     assert 0 == study(environment, "--seeds", "1", "--executor", "inline").returncode
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("tiny")
-    view = json.loads(experiment.tags["mlflow.sharedViewState.ablation"])
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{view_key('tiny', 'runs')}"])
 
     state = _inflated(view["state"])
     found = client.search_runs(
@@ -213,46 +199,6 @@ def test_a_killed_worker_costs_a_try_and_no_result(environment: dict[str, str], 
     assert ["FINISHED"] * 4 == [run.info.status for run in runs]
     steps = [[entry.step for entry in client.get_metric_history(run.info.run_id, "train_loss")] for run in runs]
     assert [list(range(1, 61))] * 4 == steps
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on loopback, with a database and an artifact folder of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            str(MLFLOW),
-            "server",
-            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
-            *("--artifacts-destination", str(tmp_path / "server-artifacts")),
-        ],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{address}/health", process)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise TimeoutError(address)
 
 
 def _kill_a_worker(parent: int) -> None:

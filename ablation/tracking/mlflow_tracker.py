@@ -24,6 +24,7 @@ from typing import Any, cast
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from ablation.errors import AblationError, TrackingUnavailable
@@ -59,6 +60,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
 REPORTS = ("report.html", "report.md")
 FIGURE = "figures/forest.png"
+NOTE_FIGURE = "note-forest.png"
+NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
 NOTE = "mlflow.note.content"
 MAX_TAG = 5_000
 MAX_PLAN = 256 * 2**20
@@ -225,7 +228,7 @@ class MlflowTracker:
                     **{name: artifact_address(record.experiment_id, run_id, name) for name in reports},
                     **_view_addresses(record),
                 }
-                figure = image_address(run_id, FIGURE) if (folder / FIGURE).exists() else None
+                figure = self._log_note_figure(run_id, folder / FIGURE) if (folder / FIGURE).exists() else None
                 self._tag(run_id, {NOTE: study_note(summary, links=links, figure=figure)})
             self._describe_experiment(record)
 
@@ -378,6 +381,15 @@ class MlflowTracker:
         text = experiment_description(record.plan, links=self._addresses(record), others=others)
         if text != now:
             self._client.set_experiment_tag(experiment_id, NOTE, text)
+
+    def _log_note_figure(self, run_id: str, figure: Path) -> str:
+        """Keep a copy of a figure that is narrow enough for a note, and return its address."""
+        with TemporaryDirectory() as folder, Image.open(figure) as image:
+            path = Path(folder) / NOTE_FIGURE
+            width = min(NOTE_WIDTH, image.width)
+            image.convert("RGB").resize((width, round(image.height * width / image.width))).save(path)
+            self._client.log_artifact(run_id, str(path), "figures")
+        return image_address(run_id, f"figures/{NOTE_FIGURE}")
 
     def _addresses(self, record: StudyRecord) -> dict[str, str]:
         """Return the pages that show the study, by what they show; a report only where there is one."""

@@ -12,6 +12,8 @@ from factories import make_plan
 from ablation.errors import TrackingUnavailable
 from ablation.results import EpochMetrics, Outcome, RunResult
 from ablation.tracking import MemoryTracker, StudyRecord, Tracker, open_mlflow
+from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
+from ablation.tracking.saved_view import saved_views
 
 PROVENANCE = {"device": "cpu", "host": "here"}
 
@@ -239,6 +241,67 @@ def test_links_open_the_saved_view_in_the_machine_learning_mode(mlflow_tracker: 
 
     assert "workflowType=machine_learning&viewStateShareKey=" in links["runs"]
     assert "workflowType=machine_learning" in links["study run"]
+
+
+def test_studies_that_share_an_experiment_have_views_of_their_own(mlflow_tracker: Tracker) -> None:
+    quick, other = (mlflow_tracker.open_study(make_plan(name=name, seeds=1)) for name in ("quick", "other"))
+
+    assert not set(saved_views(quick.plan)) & set(saved_views(other.plan))
+    assert dict(mlflow_tracker.links(quick))["by variant"] != dict(mlflow_tracker.links(other))["by variant"]
+
+
+def test_every_saved_view_is_one_that_mlflow_takes_however_many_variants_there_are() -> None:
+    plan = make_plan(factors={"model.depth": range(40), "model.width": range(25)}, seeds=1)
+
+    views = saved_views(plan)
+
+    assert 3 == len(views)
+    assert all(len(value) <= 20_000 for value in views.values())
+
+
+def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studies(mlflow_tracker: Any) -> None:
+    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    for name in ("first", "second"):
+        mlflow_tracker.open_study(make_plan(name=name, description="Is it depth?", seeds=1))
+
+    text = mlflow_tracker._client.get_experiment("0").tags["mlflow.note.content"]
+    assert text.startswith("**Study second.** Is it depth?")
+    assert "1. What does depth 2 → 3 do to test accuracy?" in text
+    assert "Other studies here: [first](#/experiments/0/runs/" in text
+
+
+def test_a_description_that_a_person_wrote_or_edited_is_left_alone(mlflow_tracker: Any) -> None:
+    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    plan = make_plan(seeds=1)
+    mlflow_tracker.open_study(plan)
+    client = mlflow_tracker._client
+    edited = "Mine. " + client.get_experiment("0").tags["mlflow.note.content"]
+    client.set_experiment_tag("0", "mlflow.note.content", edited)
+    mlflow_tracker.open_study(plan)
+
+    assert edited == client.get_experiment("0").tags["mlflow.note.content"]
+
+
+def test_hostile_words_in_a_description_are_words() -> None:
+    hostile = "<img src=x onerror=alert(1)> **bold** [x](javascript:alert(1)) @someone :smile: `code` " * 100
+    text = experiment_description(make_plan(description=hostile), links={}, others={})
+
+    assert len(text) <= MAX_DESCRIPTION
+    shown = text.partition("<!--")[0].replace("**Study quick.**", "")
+    assert not set("<>*[]`@|~") & set(shown)
+    assert is_ours(text)
+
+
+def test_a_note_begins_with_the_answers_and_is_cut_between_paragraphs() -> None:
+    lines = ["1 of 300 comparisons decided.", *(f"{number}. depth helps: by a lot." for number in range(1, 301))]
+    note = study_note("\n".join(lines), links={"report": "#/r"}, figure="get-artifact?path=f.png")
+
+    paragraphs = note.split("\n\n")
+    assert len(note) <= MAX_NOTE
+    assert ["1 of 300 comparisons decided.", "[report](#/r)", "1. **depth helps**: by a lot."] == paragraphs[:3]
+    assert "… The report has the rest." == paragraphs[-2]
+    assert paragraphs[-1].startswith("![")
+    assert all(paragraph.endswith(": by a lot.") for paragraph in paragraphs[2:-2])
 
 
 def _epoch(epoch: int, *, train_loss: float = 1.0) -> EpochMetrics:

@@ -250,7 +250,7 @@ def _summaries(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
 
 def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
     """Report what there is and mark the study finished, or failed where a planned run has no result."""
-    from ablation.report import note_text, write_report
+    from ablation.report import answers_text, write_report
 
     runs = tracker.recorded_runs(record, with_details=False)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
@@ -259,7 +259,7 @@ def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOu
         folder = state.report(record.plan.name)
         _, analysis = summarize_study(record.plan.name, tracker=tracker)
         write_report(analysis, folder)
-        tracker.log_report(record, folder, summary=note_text(analysis))
+        tracker.log_report(record, folder, summary=answers_text(analysis))
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
     tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
     return StudyOutcome(record=record, ended=ended, analysis=analysis, report=folder)

@@ -12,7 +12,7 @@ from ablation.report import error_tables, learning_tables, tables
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.latex import latex_document, latex_table
-from ablation.report.markup import escaped, plain, render
+from ablation.report.markup import plain, render
 from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
@@ -88,15 +88,6 @@ def answers_text(analysis: Analysis) -> str:
     """Return the overview and a line per answer, for a terminal."""
     answers = (f"{number}. {sentence(answer)}" for number, answer in enumerate(analysis.answers, start=1))
     return "\n".join(" ".join(plain(line).split()) for line in (*overview(analysis), *answers))
-
-
-def note_text(analysis: Analysis) -> str:
-    """Return the answers as Markdown, for a note: the overview, then a list with a line per answer."""
-    answers = [
-        f"{number}. {f'**{escaped(begin)}**' if is_decided else escaped(begin)}{escaped(rest)}"
-        for number, (begin, rest, is_decided) in enumerate(sentences(analysis), start=1)
-    ]
-    return "\n\n".join([*map(escaped, overview(analysis)), "\n".join(answers)])
 
 
 def _json(analysis: Analysis) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag

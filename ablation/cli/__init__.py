@@ -276,9 +276,9 @@ def summarize(
     if as_json or form != "terminal":
         click.echo(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
         return
-    from ablation.cli.summary import show_analysis
+    from ablation.cli.summary import analysis_text
 
-    show_analysis(analysis)
+    click.echo(f"{analysis_text(analysis)}\n")
     click.echo(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
 
 
@@ -290,14 +290,11 @@ def summarize(
 @_json_option
 def compare(name: str, first: str, second: str, tracking_uri: str | None, as_json: bool) -> None:
     """Compare two variants of a study on every metric: B minus A, paired by seed."""
-    from ablation.cli.summary import comparison_json, show_comparison
+    from ablation.cli.summary import comparison_json, comparison_text
     from ablation.pipeline import compare_study
 
     comparison = compare_study(name, first, second, tracker=_tracker(tracking_uri))
-    if as_json:
-        click.echo(comparison_json(comparison))
-    else:
-        show_comparison(comparison)
+    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison))
 
 
 @main.command()

@@ -1,14 +1,12 @@
-"""Shows an analysis or a comparison in a terminal: the answers first, then tables."""
+"""Lays an analysis or a comparison out for a terminal: the answers first, then tables."""
 
 import dataclasses
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -33,8 +31,8 @@ _WIDTH_WITHOUT_TERMINAL = 160
 _SHOWN_ROWS = 40
 
 
-def show_analysis(analysis: Analysis) -> None:
-    """Print the answers, the scorecard, the variants and what to know before believing them."""
+def analysis_text(analysis: Analysis) -> str:
+    """Return the answers, the scorecard, the variants and their cost."""
     parts: list[RenderableType] = [*map(_line, overview(analysis)), Text()]
     for number, (answer, (begin, rest, _)) in enumerate(
         zip(analysis.answers, sentences(analysis), strict=True), start=1
@@ -46,12 +44,12 @@ def show_analysis(analysis: Analysis) -> None:
     shown = (("Scorecard", tables.scorecard), ("Variants", tables.variants), ("Cost", tables.costs))
     for title, make in shown:
         parts += [Text(), _table(make(analysis), title=title)]
-    _print(Group(*parts))
+    return _rendered(Group(*parts))
 
 
-def show_comparison(comparison: Comparison) -> None:
-    """Print two variants side by side."""
-    _print(Group(*_comparison_parts(comparison)))
+def comparison_text(comparison: Comparison) -> str:
+    """Return two variants side by side."""
+    return _rendered(Group(*_comparison_parts(comparison)))
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -105,6 +103,9 @@ def _plain(text: str) -> str:
     return " ".join(plain(text).split())
 
 
-def _print(content: RenderableType) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    Console(width=width, highlight=False, markup=False, emoji=False).print(Padding(content, (0, 0, 0, 0)))
+def _rendered(content: RenderableType) -> str:
+    """Return text in the terminal's width and colours, or for a file, without colours."""
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    with console.capture() as capture:
+        console.print(content)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

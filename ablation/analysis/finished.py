@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ablation.analysis import statistics
 from ablation.analysis.described import Difference, Points, SeedValue, Spread
-from ablation.results import Outcome, Plan, RecordedRun, Variant
+from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FinishedRuns:
     """A study's runs that have a result; `recorded` by identity."""
 
@@ -28,16 +29,14 @@ class FinishedRuns:
         """All variants but the baseline."""
         return [variant for variant in self.plan.variants if not variant.is_baseline]
 
-    @property
+    @cached_property
     def is_timed_alike(self) -> bool:
         """Whether all recorded runs were timed on one host and device."""
         return len({(run.host, run.device) for run in self.recorded.values() if run.run_id}) <= 1
 
     def of(self, variant: Variant) -> list[RecordedRun]:
         """Return a variant's runs that are done or diverged, by seed."""
-        own = sorted(
-            (planned for planned in self.plan.runs if planned.variant == variant.name), key=lambda run: run.seed
-        )
+        own = sorted(self._planned[variant.name], key=lambda run: run.seed)
         runs = [self.recorded[planned.identity] for planned in own if planned.identity in self.recorded]
         return [run for run in runs if run.has_result]
 
@@ -59,7 +58,14 @@ class FinishedRuns:
 
     def seeds(self, variant: str) -> set[int]:
         """Return the seeds that are planned for a variant."""
-        return {planned.seed for planned in self.plan.runs if planned.variant == variant}
+        return {planned.seed for planned in self._planned[variant]}
+
+    @cached_property
+    def _planned(self) -> dict[str, list[PlannedRun]]:
+        planned: dict[str, list[PlannedRun]] = {variant.name: [] for variant in self.plan.variants}
+        for run in self.plan.runs:
+            planned[run.variant].append(run)
+        return planned
 
 
 def difference_of(differences: Sequence[float]) -> Difference:

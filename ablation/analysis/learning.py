@@ -1,6 +1,8 @@
 """Describes how runs learn, from their curves: epochs to a target, loss at equal training loss, the best epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -30,8 +32,9 @@ def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
             variant: {run.planned.seed: _first_epoch(curve(run, name), accuracy, last) for run in own}
             for variant, own in runs.items()
         }
+        times = _times(finished, epochs, last=last)
         rows = [
-            _target_row(finished, variant, runs[variant.name], epochs, last=last)
+            _target_row(finished, variant, runs[variant.name], list(epochs[variant.name].values()), times)
             for variant in finished.variants
             if runs[variant.name]
         ]
@@ -87,50 +90,56 @@ def loss_at(train: Points, heldout: Points, level: float) -> float | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Times:
+    """Restricted epochs, and seconds of training until then, by variant's name and seed."""
+
+    epochs: Mapping[str, Mapping[int, float]]
+    seconds: Mapping[str, Mapping[int, float]]
+
+
+def _times(finished: FinishedRuns, first_epochs: Mapping[str, Mapping[int, int | None]], *, last: int) -> _Times:
+    """Restrict the first epochs at a target, None where it was not reached, to the last epoch."""
+    epochs = {
+        name: {seed: float(last if epoch is None else epoch) for seed, epoch in own.items()}
+        for name, own in first_epochs.items()
+    }
+    seconds = {
+        variant.name: by_seed(finished.done(variant), partial(_seconds_until, epochs[variant.name]))
+        for variant in finished.variants
+        if finished.is_timed_alike
+    }
+    return _Times(epochs=epochs, seconds=seconds)
+
+
+def _seconds_until(epochs: Mapping[int, float], run: RecordedRun) -> float | None:
+    """Return the seconds that a run trained for until its restricted epoch."""
+    points = curve(run, "epoch_seconds")
+    summed = dict(zip([epoch for epoch, _ in points], accumulate(value for _, value in points), strict=True))
+    return summed.get(int(epochs[run.planned.seed])) if run.planned.seed in epochs else None
+
+
 def _target_row(
     finished: FinishedRuns,
     variant: Variant,
     runs: Sequence[RecordedRun],
-    epochs: dict[str, dict[int, int | None]],
-    *,
-    last: int,
+    first_epochs: Sequence[int | None],
+    times: _Times,
 ) -> TargetRow:
-    """`epochs` gives the first epoch at the target by variant and seed, None where it was not reached by `last`."""
-    restricted = {
-        name: {seed: float(last if epoch is None else epoch) for seed, epoch in own.items()}
-        for name, own in epochs.items()
-    }
-    own = restricted[variant.name]
-    seconds = _seconds(finished, restricted) if finished.is_timed_alike else {}
-    timed = list(seconds.get(variant.name, {}).values())
-    reached = sum(epoch is not None for epoch in epochs[variant.name].values())
+    epochs, seconds = (list(own.get(variant.name, {}).values()) for own in (times.epochs, times.seconds))
+    reached = sum(epoch is not None for epoch in first_epochs)
     is_baseline = variant.is_baseline
     return TargetRow(
         variant=variant.name,
         n=len(runs),
         reached=reached,
         share=statistics.share_interval(reached, len(runs)),
-        epochs=spread_of(list(own.values())),
-        seconds=spread_of(timed) if len(timed) == len(runs) else None,
-        epochs_difference=None if is_baseline else finished.paired(variant, restricted),
-        seconds_difference=None if is_baseline else finished.paired(variant, seconds),
+        epochs=spread_of(epochs),
+        seconds=spread_of(seconds) if len(seconds) == len(runs) else None,
+        epochs_difference=None if is_baseline else finished.paired(variant, times.epochs),
+        seconds_difference=None if is_baseline else finished.paired(variant, times.seconds),
         run_ids=run_ids(runs),
     )
-
-
-def _seconds(finished: FinishedRuns, restricted: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
-    """Return the seconds of training up to each run's restricted epoch."""
-    found = {}
-    for variant in finished.variants:
-        epochs = restricted[variant.name]
-
-        def until(run: RecordedRun, epochs: dict[int, float] = epochs) -> float | None:
-            points = curve(run, "epoch_seconds")
-            summed = dict(zip([epoch for epoch, _ in points], accumulate(value for _, value in points), strict=True))
-            return summed.get(int(epochs[run.planned.seed])) if run.planned.seed in epochs else None
-
-        found[variant.name] = by_seed(finished.done(variant), until)
-    return found
 
 
 def _matched_loss(finished: FinishedRuns, variant: Variant) -> MatchedLoss | None:

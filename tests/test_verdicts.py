@@ -7,6 +7,7 @@ import pytest
 from factories import make_plan, make_runs, noisy_accuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ablation.analysis import Verdict, analyse
 from ablation.analysis.records import Effect
@@ -379,3 +380,34 @@ def test_turning_every_difference_turns_the_verdict(differences, rope, is_grown)
     assert turned is opposite.get(verdict, verdict)
     assert turned_meaningful == is_meaningful
     assert (verdict is Verdict.NO_VARIATION) == (effect.interval is None)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DIFFERENCES, st.floats(0.001, 0.1), st.integers(1, 8))
+def test_no_meaningful_difference_is_two_one_sided_tests_at_half_of_each_comparisons_alpha(
+    differences, rope, comparisons
+):
+    verdict, _, effect = verdict_with(differences, rope, comparisons, is_grown=False)
+    if effect.interval is None:
+        return
+    above = stats.ttest_1samp(differences, -rope, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, rope, alternative="less").pvalue
+    level = 0.05 / comparisons / 2
+    if math.isclose(max(above, below), level, rel_tol=1e-6):  # on the border either is right
+        return
+
+    assert (verdict is Verdict.NO_MEANINGFUL_DIFFERENCE) == (max(above, below) < level)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DIFFERENCES, st.integers(1, 8))
+def test_interval_and_verdict_are_those_of_scipys_paired_test(differences, comparisons):
+    verdict, _, effect = verdict_with(differences, None, comparisons, is_grown=False)
+    if effect.interval is None:
+        return
+    found = stats.ttest_rel(differences, [0.0] * len(differences))
+    interval = found.confidence_interval(1 - 0.05 / comparisons)
+
+    assert (effect.interval.low, effect.interval.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    if not math.isclose(found.pvalue, 0.05 / comparisons, rel_tol=1e-6):
+        assert (verdict is not Verdict.UNDECIDED) == (found.pvalue < 0.05 / comparisons)

@@ -1,8 +1,15 @@
 """The contract of trackers, held by the one in memory and by MLflow's."""
 
+import contextlib
 import json
+import os
 import pickle
+import re
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +17,21 @@ import pytest
 from factories import make_plan
 
 from ablation.errors import TrackingUnavailable
-from ablation.results import EpochMetrics, Outcome, RunResult
+from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
 from ablation.tracking import MemoryTracker, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.saved_view import saved_views
 
-PROVENANCE = {"device": "cpu", "host": "here"}
+PROVENANCE = {
+    "device": "cpu",
+    "host": "here",
+    "git_commit": "abc+changes",
+    "torch_version": "2.15.0",
+    "python_version": "3.11.7",
+    "version": "1.0",
+}
+MATRIX = tuple(tuple(10 if true == guess else 1 for guess in range(4)) for true in range(4))
+EVALUATION = {"confusion": {"train": MATRIX, "test": MATRIX}, "test_correct": "1" * 360}
 
 
 @pytest.fixture(params=["memory", "mlflow"])
@@ -69,18 +85,18 @@ def test_a_finished_run_is_given_back_as_it_was_recorded(tracker: Tracker, recor
     planned = record.plan.runs[1]
     run_id = tracker.start_run(record, planned, PROVENANCE)
     tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
-    artifacts = tmp_path / "artifacts"
-    artifacts.mkdir()
-    (artifacts / "confusion.json").write_text(json.dumps({"test": [[3, 1], [0, 4]]}))
 
-    tracker.finish_run(run_id, _result(planned.identity), artifacts)
+    tracker.finish_run(run_id, _result(planned.identity), _artifacts(tmp_path))
 
     found = tracker.recorded_runs(record)[1]
     assert (planned, run_id, Outcome.DONE) == (found.planned, found.run_id, found.outcome)
     assert 0.7 == found.metrics["test_accuracy"]
     assert ((1, 0.6), (2, 0.7)) == found.curves["test_accuracy"]
-    assert {"test": ((3, 1), (0, 4))} == found.confusion
-    assert ("cpu", "here") == (found.device, found.host)
+    assert {"train": MATRIX, "test": MATRIX} == found.confusion
+    assert 360 == len(found.test_correct)
+    assert ("cpu", "here", "abc+changes") == (found.device, found.host, found.commit)
+    assert {"torch": "2.15.0", "python": "3.11.7", "ablation": "1.0"} == found.versions
+    assert () == found.problems
 
 
 def test_a_run_under_way_has_no_outcome(tracker: Tracker, record: StudyRecord) -> None:
@@ -160,6 +176,155 @@ def test_two_studies_do_not_see_each_others_runs(tracker: Tracker, record: Study
     assert ("other", "quick") == tracker.study_names()
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "evaluation.json is missing"),
+        ("", "evaluation.json is damaged"),
+        ("[1, 2]", "evaluation.json is damaged"),
+        ("[" * 100_000, "evaluation.json is damaged"),
+        ('{"confusion": {"test": [[Infinity]]}, "test_correct": ""}', "evaluation.json is damaged"),
+        (
+            json.dumps({**EVALUATION, "confusion": {"train": MATRIX, "test": [[1, 0], [0, 1]]}}),
+            "evaluation.json has no confusion matrix of the test split",
+        ),
+        (
+            json.dumps({**EVALUATION, "test_correct": "101"}),
+            "evaluation.json has not an answer for each of 360 test images",
+        ),
+    ],
+    ids=["missing", "empty", "list", "deep", "infinite", "other size", "other length"],
+)
+def test_a_damaged_evaluation_is_a_problem_of_a_run_that_counts(
+    tracker: Tracker, record: StudyRecord, tmp_path: Path, text: str | None, problem: str
+) -> None:
+    planned = record.plan.runs[0]
+    run_id = tracker.start_run(record, planned, PROVENANCE)
+    tracker.log_epochs(run_id, [_epoch(1)], heldout_split="test")
+    tracker.finish_run(run_id, _result(planned.identity), _artifacts(tmp_path, text))
+
+    found = tracker.recorded_runs(record)[0]
+    assert (Outcome.DONE, 0.7, (problem,)) == (found.outcome, found.metrics["test_accuracy"], found.problems)
+
+
+def test_missing_curves_and_metrics_are_problems(tracker: Tracker, record: StudyRecord, tmp_path: Path) -> None:
+    planned = record.plan.runs[0]
+    run_id = tracker.start_run(record, planned, PROVENANCE)
+    tracker.finish_run(run_id, replace(_result(planned.identity), metrics={}), _artifacts(tmp_path))
+
+    problems = tracker.recorded_runs(record)[0].problems
+    assert {"no metric test_loss", "no curve of test_accuracy"} <= set(problems)
+
+
+def test_a_run_that_is_planned_no_more_is_left_out(tracker: Tracker, record: StudyRecord) -> None:
+    run_id = tracker.start_run(record, record.plan.runs[-1], PROVENANCE)
+    smaller = tracker.open_study(make_plan(seeds=1))
+
+    assert () == tracker.left_out(record)
+    assert [(run_id, "it is none of the planned runs")] == [
+        (run.run_id, run.reason) for run in tracker.left_out(smaller)
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_metric_that_is_no_number_does_not_become_one(mlflow_tracker: Any, tmp_path: Path, value: float) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    mlflow_tracker._client.log_metric(run_id, "test_loss", value, step=9)
+
+    found = mlflow_tracker.recorded_runs(record)[0]
+    assert "test_loss" not in found.metrics
+    assert ("metric test_loss is not a number",) == found.problems
+
+
+@pytest.mark.parametrize("text", ["", "epoch,test_accuracy\n1,2\n", "epoch\n" + "x" * 200_000, "\0", "epoch\nx\n"])
+def test_a_damaged_curve_file_is_replaced_by_the_metrics(mlflow_tracker: Any, tmp_path: Path, text: str) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    mlflow_tracker._client.log_text(run_id, text, "curves.csv")
+
+    found = mlflow_tracker.recorded_runs(record)[0]
+    assert ((1, 1.0), (2, 1.0)) == found.curves["train_loss"]
+    assert () == found.problems
+
+
+def test_a_file_too_large_to_be_an_evaluation_is_not_read(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    artifacts = Path(mlflow_tracker._client.get_run(run_id).info.artifact_uri)
+    with (artifacts / "evaluation.json").open("wb") as file:
+        file.truncate(50_000_000)
+
+    assert "larger than 32 MiB" in mlflow_tracker.recorded_runs(record)[0].problems[0]
+
+
+def test_strange_tags_are_no_error(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    for name in ("diverged_epoch", "git_commit", "torch_version"):
+        mlflow_tracker._client.set_tag(run_id, f"ablation.{name}", "<b>| ²" * 800)
+
+    found = mlflow_tracker.recorded_runs(record)[0]
+    assert (Outcome.DONE, None) == (found.outcome, found.diverged_epoch)
+
+
+def test_of_two_records_the_finished_one_counts(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    tags = mlflow_tracker._client.get_run(run_id).data.tags
+    kept = {name: tags[name] for name in ("mlflow.parentRunId", "ablation.kind", "ablation.study", "ablation.identity")}
+    later = mlflow_tracker._client.create_run(record.experiment_id, tags=kept, run_name="<i>" * 80).info.run_id
+
+    assert run_id == mlflow_tracker.recorded_runs(record)[0].run_id
+    assert [(later, f"another record of the same planned run is used, {run_id}")] == [
+        (run.run_id, run.reason) for run in mlflow_tracker.left_out(record)
+    ]
+
+
+def test_of_two_finished_records_the_latest_counts(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record, run_id = _finished(mlflow_tracker, tmp_path)
+    client = mlflow_tracker._client
+    run = client.get_run(run_id)
+    later = client.create_run(
+        record.experiment_id, tags=dict(run.data.tags), start_time=run.info.start_time + 1
+    ).info.run_id
+    client.set_terminated(later)
+
+    assert later == mlflow_tracker.recorded_runs(record)[0].run_id
+    assert [run_id] == [left.run_id for left in mlflow_tracker.left_out(record)]
+
+
+def test_runs_that_name_the_study_or_stand_beside_it_are_left_out(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    client = mlflow_tracker._client
+    ours = {"ablation.kind": "run", "ablation.study": "quick"}
+    made = {
+        name: client.create_run(record.experiment_id, run_name=name, tags=tags).info.run_id
+        for name, tags in {
+            "alone": ours,
+            "elsewhere": {**ours, "mlflow.parentRunId": "another"},
+            "nested": {"mlflow.parentRunId": record.study_run_id, "mlflow.source.name": "a notebook"},
+            "stranger": {"mlflow.source.name": "a notebook"},
+        }.items()
+    }
+
+    found = mlflow_tracker.left_out(record)
+    assert list(made.values()) == [run.run_id for run in found]
+    assert "1 other runs, the latest stranger" == found[-1].name
+
+
+@pytest.mark.parametrize("text", ['{"format": 2}', "[]", "[" * 100_000, "", '{"format": 1}'])
+def test_a_plan_that_cannot_be_read_is_named(mlflow_tracker: Any, text: str) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    mlflow_tracker._client.log_text(record.study_run_id, text, "plan.json")
+
+    with pytest.raises(TrackingUnavailable, match=r"plan\.json of run"):
+        mlflow_tracker.find_study("quick")
+
+
+@pytest.mark.parametrize("name", ["it's", "a`b", "<b>", "x" * 5_000, "\\"])
+def test_a_strange_name_is_looked_for_without_a_traceback(mlflow_tracker: Any, name: str) -> None:
+    mlflow_tracker.open_study(make_plan(seeds=1))
+
+    with contextlib.suppress(TrackingUnavailable):
+        assert mlflow_tracker.find_study(name) is None
+
+
 def test_mlflows_tracker_works_after_pickling(mlflow_tracker: Tracker) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     copy: Tracker = pickle.loads(pickle.dumps(mlflow_tracker))
@@ -180,6 +345,26 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
     with pytest.raises(TrackingUnavailable, match=r"127\.0\.0\.1:9.*--tracking-uri"):
         tracker.find_study("quick")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "is_healthy"), [(None, False), (None, True), (500, False), (500, True), (503, True), (200, True)]
+)
+def test_a_server_that_does_not_serve_is_named_within_15_seconds(
+    status: int | None, is_healthy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    with _broken_server(status, is_healthy=is_healthy) as uri:
+        begun = time.monotonic()
+        with pytest.raises(TrackingUnavailable, match=f"{re.escape(uri)}.*--tracking-uri or MLFLOW_TRACKING_URI"):
+            open_mlflow(uri, is_impatient=True).find_study("quick")
+        seconds = time.monotonic() - begun
+
+    assert seconds < 15
+    assert before.items() >= {key: os.environ[key] for key in os.environ if key.startswith("MLFLOW_HTTP")}.items()
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -321,8 +506,59 @@ def _epoch(epoch: int, *, train_loss: float = 1.0) -> EpochMetrics:
 
 
 def _result(identity: str) -> RunResult:
-    metrics = {"test_accuracy": 0.7, "test_loss": 0.5}
+    metrics = {**dict.fromkeys(METRICS, 0.5), "test_accuracy": 0.7}
     return RunResult(identity=identity, outcome=Outcome.DONE, metrics=metrics, epochs=2)
+
+
+def _artifacts(folder: Path, evaluation: str | None = json.dumps(EVALUATION)) -> Path:
+    artifacts = folder / "artifacts"
+    artifacts.mkdir()
+    if evaluation is not None:
+        (artifacts / "evaluation.json").write_text(evaluation)
+    return artifacts
+
+
+def _finished(tracker: Any, folder: Path) -> tuple[StudyRecord, str]:
+    """Record the first run of a study as done, with nothing missing."""
+    record = tracker.open_study(make_plan(seeds=1))
+    planned = record.plan.runs[0]
+    run_id = tracker.start_run(record, planned, PROVENANCE)
+    tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
+    tracker.finish_run(run_id, _result(planned.identity), _artifacts(folder))
+    return record, run_id
+
+
+@contextlib.contextmanager
+def _broken_server(status: int | None, *, is_healthy: bool) -> Iterator[str]:
+    """Serve one status and a page of HTML, or no answer where the status is None; /health alone may be well."""
+    ended = threading.Event()
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            chosen = 200 if is_healthy and self.path == "/health" else status
+            if chosen is None:
+                ended.wait()
+                return
+            self.send_response(chosen)
+            self.send_header("Retry-After", "3600")
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        do_POST = do_GET  # noqa: N815 - the base class's name
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def _report_files(tracker: Any, record: StudyRecord) -> list[str]:

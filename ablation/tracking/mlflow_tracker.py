@@ -259,6 +259,7 @@ class MlflowTracker:
     def _explained(self) -> Iterator[None]:
         """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted."""
         try:
+            assert self._client is not None  # made outside, as its first request has a limit of its own
             with _patience(LATER_TIMEOUT_S if self.is_impatient else None):
                 yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
@@ -455,15 +456,13 @@ def _patience(timeout_s: int | None) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     }
-    before = {name: os.environ.get(name) for name in limits}
-    if timeout_s is not None:
-        os.environ.update({name: value for name, value in limits.items() if name not in os.environ})
+    added = {name: value for name, value in limits.items() if name not in os.environ} if timeout_s is not None else {}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _check_reachable(tracking_uri: str) -> None:

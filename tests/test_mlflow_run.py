@@ -132,7 +132,7 @@ def test_a_study_runs_against_a_real_server(environment: dict[str, str], tmp_pat
     runs = client.search_runs([experiment.experiment_id], "tags.`ablation.kind` = 'run'")
     assert 8 == len(runs)
     assert [1, 2] == [entry.step for entry in client.get_metric_history(runs[0].info.run_id, "train_loss")]
-    assert {"confusion.json", "configuration.json", "curves.csv", "model_state.pt"} <= {
+    assert {"evaluation.json", "confusion_test.png", "configuration.json", "curves.csv", "model_state.pt"} <= {
         file.path for file in client.list_artifacts(runs[0].info.run_id)
     }
 

@@ -250,6 +250,7 @@ class MlflowTracker:
         _check_reachable(self.tracking_uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json prints nothing but JSON
         with first_use(self.tracking_uri), _patience(FIRST_TIMEOUT_S if self.is_impatient else None):
             client = MlflowClient(tracking_uri=self.tracking_uri)
             client.search_experiments(max_results=1)

@@ -299,7 +299,12 @@ def compare(name: str, first: str, second: str, tracking_uri: str | None, as_jso
 
 @main.command()
 @click.argument("name", metavar="STUDY")
-@click.option("--output", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default=Path("-"))
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    default=Path("-"),
+    help="File to write; else it is printed.",
+)
 @click.option("--epochs", "by_epoch", is_flag=True, help="A row per epoch instead of a row per run.")
 @_tracking_option
 def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) -> None:

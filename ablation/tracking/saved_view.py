@@ -79,7 +79,6 @@ def _chart(kind: Literal["BAR", "LINE"], metric: str) -> dict[str, Any]:
         "uuid": f"ablation-{kind}-{metric}",
         "type": kind,
         "metricKey": metric,
-        "displayName": f"{metric}, mean over seeds" if kind == "BAR" else f"{metric} by epoch",
         "metricSectionId": "ablation",
         "runsCountToCompare": 10,
         "deleted": False,

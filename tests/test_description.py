@@ -48,7 +48,8 @@ def test_crossed_interval_covers_the_true_difference_as_often_as_it_says():
 
 
 def test_crossed_variance_is_that_of_the_two_way_layout():
-    values = np.random.default_rng(3).normal(size=(4, 9))
+    random = np.random.default_rng(3)
+    values = random.normal(size=(4, 9)) + random.normal(0, 2.0, size=(1, 9))
     mean, interval, freedom = formulas.crossed_interval(values, level=0.95) or pytest.fail("no interval")
 
     rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
@@ -61,6 +62,15 @@ def test_crossed_variance_is_that_of_the_two_way_layout():
     assert mean == pytest.approx(values.mean())
     assert freedom == pytest.approx(expected)
     assert interval.high - mean == pytest.approx(special.stdtrit(expected, 0.975) * np.sqrt(variance))
+
+
+def test_images_that_vary_no_more_than_the_rest_leave_the_paired_interval_over_seeds():
+    values = np.array([[1.0, 2.0, 3.0, 2.0], [3.0, 2.0, 1.0, 2.0], [2.0, 4.0, 2.0, 4.0]])
+    _, interval, freedom = formulas.crossed_interval(values, level=0.95) or pytest.fail("no interval")
+    paired = formulas.paired_interval(values.mean(1).tolist(), level=0.95)
+
+    assert paired is not None
+    assert (2, paired.low, paired.high) == pytest.approx((freedom, interval.low, interval.high))
 
 
 def test_crossed_interval_needs_two_seeds_and_two_images():

@@ -38,7 +38,8 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
     """Return (mean, interval, degrees of freedom) of differences (seeds, items), both seen as drawn at random.
 
     Two-way layout with one value a cell: var(mean) = (MS_seeds + MS_items - MS_rest) / (seeds × items), with
-    Satterthwaite's degrees of freedom. None with fewer than two of either, or where that variance isn't positive.
+    Satterthwaite's degrees of freedom; where items vary no more than the rest, they add nothing, and it is the paired t
+    interval over seeds. None with fewer than two of either, or where nothing varies.
     """
     seeds, items = differences.shape
     if seeds < 2 or items < 2:
@@ -49,10 +50,13 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
     squares = [items * float(by_seed @ by_seed), seeds * float(by_item @ by_item)]
     freedoms = [seeds - 1, items - 1, (seeds - 1) * (items - 1)]
     means = [square / freedom for square, freedom in zip((*squares, total - sum(squares)), freedoms, strict=True)]
-    variance = means[0] + means[1] - means[2]
+    if means[1] > means[2]:
+        variance = means[0] + means[1] - means[2]
+        freedom = variance**2 / sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
+    else:
+        variance, freedom = means[0], seeds - 1
     if variance <= 1e-12 * max(means):
         return None
-    freedom = variance**2 / sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
     half_width = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance / (seeds * items))
     return mean, Interval(low=mean - half_width, high=mean + half_width, level=level), freedom
 

@@ -116,7 +116,7 @@ def test_what_a_recorded_study_can_be_asked(run: Any, tmp_path: Path) -> None:
     assert {1, 2} == set(pd.read_csv(tmp_path / "epochs.csv")["epoch"])
 
     for arguments, words in {
-        ("summarize", "tiny", "--metric", "test_acuracy"): "did you mean 'test_accuracy'?",
+        ("summarize", "tiny", "--metric", "test_acuracy"): "did you mean 'test_accuracy'",
         ("compare", "tiny", names[0], "depth=2,normalization=bach"): f"did you mean '{names[1]}'",
         ("summarize", "tinny"): "near it: tiny",
         ("summarize", "tiny", "--alpha", "nan"): "--alpha",

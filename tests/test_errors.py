@@ -12,6 +12,7 @@ RAISED = [
     errors.StudyChanged("quick", {"training.epochs": (1, 2)}),
     errors.StudyNarrowed("quick", ["depth=2/seed-4"]),
     errors.StudyUnknown("quick", tracking_uri="sqlite:///a.db", near=["quicker"]),
+    errors.NameUnknown("metric", "test_acc", near=["test_accuracy"], known=["test_accuracy"], option="--metric"),
     errors.StudyLocked("quick", "process 1"),
     errors.NoResults("quick"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),

@@ -495,7 +495,7 @@ def test_forest_names_unit_and_better_side_of_each_metric(analysis):
     accuracy, score = only("forest", replace(analysis, answers=(*analysis.answers, brier))).axes
 
     assert accuracy.get_xlabel() == "difference in test accuracy, in points; better to the right"
-    assert score.get_xlabel() == "difference in Brier score on test, on a scale of 0 to 2; better to the left"
+    assert score.get_xlabel() == "difference in Brier score on test; better to the left"
 
 
 def test_a_comparison_without_effect_keeps_its_verdict_in_the_forest(analysis):

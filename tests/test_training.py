@@ -23,7 +23,7 @@ from ablation.results import DataShape, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds, training_batches
-from ablation.training.loop import confusion_matrix, evaluate, make_optimizer
+from ablation.training.loop import brier_score, confusion_matrix, evaluate, make_optimizer
 from ablation.training.schedules import learning_rate_at
 
 SHAPE = DataShape(channels=3, height=12, width=8, classes=("a", "b", "c", "d"))
@@ -478,6 +478,7 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
     assert {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
+        "test_brier_score": brier_score(test.logits, data.test_labels),
         "learning_curve_area": sum(metrics.heldout_accuracy for metrics in curve) / 3,
         "final_train_accuracy": trained.accuracy,
         "final_train_loss": trained.loss,
@@ -643,3 +644,14 @@ print(json.dumps([sorted({name.partition(".")[0] for name in set(sys.modules) - 
     assert {"optuna", "mlflow", "pydantic", "click"}.isdisjoint(loaded)
     ours = {name for name in loaded if name.startswith("ablation.")}
     assert {name.split(".")[1] for name in ours} <= {"models", "training", "results", "streams", "errors"}
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_brier_score_is_the_mean_squared_distance_of_the_probabilities_from_the_truth(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    logits, labels = random.normal(size=(40, classes)), random.integers(classes, size=40)
+    powers = np.exp(logits)
+    probabilities = powers / powers.sum(1, keepdims=True)
+    expected = np.mean(np.sum((probabilities - np.eye(classes)[labels]) ** 2, axis=1))
+
+    assert brier_score(torch.from_numpy(logits), torch.from_numpy(labels)) == pytest.approx(expected)

@@ -73,7 +73,7 @@ def _draw_comparisons(axes: Axes, answers: Sequence[Answer]) -> None:
 def _axis_text(metric: MeasuredMetric) -> str:
     unit = unit_of_differences(metric.unit)
     side = "right" if metric.direction == "maximize" else "left"
-    return f"difference in {metric.label}, {unit if unit.startswith('on ') else f'in {unit}'}; better to the {side}"
+    return f"difference in {metric.label}{f', in {unit}' if unit else ''}; better to the {side}"
 
 
 def _label(answer: Answer) -> str:

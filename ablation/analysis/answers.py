@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ablation.analysis import statistics
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
+from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import repeated_seeds
 from ablation.analysis.records import (
     Answer,
@@ -148,23 +149,8 @@ def _crossed(contrast: Contrast, runs: _Runs) -> CrossedEffect | None:
     if contrast.metric.name != "test_accuracy":
         return None
     seeds = runs.seeds(tuple(contrast.weights))
-    images = {len(runs.correct(variant, seed)) for variant in contrast.weights for seed in seeds}
-    if len(images) != 1 or min(images) < 2:
-        return None
-    differences = np.zeros((len(seeds), images.pop()), dtype=np.float32)
-    for row, seed in enumerate(seeds):
-        for variant, weight in contrast.weights.items():
-            differences[row] += weight * runs.correct(variant, seed).astype(np.float32)
-    found = statistics.crossed_interval(differences, level=statistics.DESCRIPTIVE_LEVEL)
-    if found is None:
-        return None
-    mean, interval, degrees_of_freedom = found
-    return CrossedEffect(
-        mean=mean,
-        interval=interval,
-        seeds=differences.shape[0],
-        images=differences.shape[1],
-        degrees_of_freedom=degrees_of_freedom,
+    return crossed_effect(
+        [(weight, [runs.correct(variant, seed) for seed in seeds]) for variant, weight in contrast.weights.items()]
     )
 
 

@@ -1,16 +1,14 @@
 """Compares any two variants of a study on every metric: descriptive, with unadjusted intervals and no verdict."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from ablation.analysis import statistics
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import measured_metric
+from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.described import Difference, Spread
-from ablation.analysis.finished import FinishedRuns, by_seed, difference_of, run_ids, spread_of
+from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
 from ablation.analysis.records import CrossedEffect, MeasuredMetric, Wins
 from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.analysis.verdicts import wins_of
@@ -89,7 +87,7 @@ def _reasons(finished: FinishedRuns, variant: Variant) -> list[str]:
 
 def _compared(finished: FinishedRuns, pair: tuple[Variant, Variant], name: str, *, is_withheld: bool) -> ComparedMetric:
     metric = measured_metric(finished.plan, name)
-    own = [by_seed(finished.done(variant), lambda run: run.metrics.get(name)) for variant in pair]
+    own = [metric_by_seed(finished.done(variant), name) for variant in pair]
     common = sorted(own[0].keys() & own[1].keys())
     is_timed_apart = metric.unit == "seconds" and not finished.is_timed_alike
     differences = [statistics.without_rounding_error([own[1][seed], -own[0][seed]]) for seed in common]
@@ -104,15 +102,6 @@ def _compared(finished: FinishedRuns, pair: tuple[Variant, Variant], name: str, 
 
 
 def _crossed(finished: FinishedRuns, pair: tuple[Variant, Variant]) -> CrossedEffect | None:
-    answers = [{run.planned.seed: correct_answers(run) for run in finished.done(variant)} for variant in pair]
-    common = sorted(answers[0].keys() & answers[1].keys())
-    sizes = {len(own[seed]) for own in answers for seed in common}
-    if len(sizes) != 1 or min(sizes) < 2:
-        return None
-    differences = np.stack([answers[1][seed].astype(np.float32) - answers[0][seed] for seed in common])
-    found = statistics.crossed_interval(differences, level=statistics.DESCRIPTIVE_LEVEL)
-    if found is None or not math.isfinite(found[0]):
-        return None
-    mean, interval, freedom = found
-    seeds, images = differences.shape
-    return CrossedEffect(mean=mean, interval=interval, seeds=seeds, images=images, degrees_of_freedom=freedom)
+    first, second = ({run.planned.seed: correct_answers(run) for run in finished.done(variant)} for variant in pair)
+    common = sorted(first.keys() & second.keys())
+    return crossed_effect([(1.0, [second[seed] for seed in common]), (-1.0, [first[seed] for seed in common])])

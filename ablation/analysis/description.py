@@ -8,7 +8,7 @@ import pandas as pd
 
 from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.document import Cost
-from ablation.analysis.finished import FinishedRuns, curve, difference_of, seed_values, spread_of
+from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.results import METRICS, Outcome, Plan, RecordedRun, Variant
 
 
@@ -78,7 +78,7 @@ def _variant_row(
         missing=int(own["outcome"].isna().sum()),
         spreads={name: spread_of(numbers) for name, numbers in values.items() if numbers},
         values=seed_values(finished.done(variant), finished.plan.locked["metric"]["name"]),
-        differences=_differences(own, rows[finished.plan.baseline.name], finished) if not variant.is_baseline else {},
+        differences=_differences(finished, variant, rows),
         dominated_by=None,
         parameters=summary.parameters,
         flops=summary.flops,
@@ -86,21 +86,21 @@ def _variant_row(
     )
 
 
-def _differences(own: pd.DataFrame, baseline: pd.DataFrame, finished: FinishedRuns) -> dict[str, Difference]:
+def _differences(finished: FinishedRuns, variant: Variant, rows: Mapping[str, pd.DataFrame]) -> dict[str, Difference]:
     """Return the mean difference to the baseline by metric, paired by seed.
 
     None at all where a run of either is missing, diverged or collapsed; none of times that were not taken alike.
     """
-    both = pd.concat([own, baseline])
-    pairs = own.merge(baseline, on="seed", suffixes=("", "_baseline"))
-    if not (both["outcome"] == Outcome.DONE).all() or both["is_collapsed"].any() or pairs.empty:
+    pair = (variant, finished.plan.baseline)
+    if variant.is_baseline or any(rows[each.name]["is_collapsed"].any() for each in pair):
         return {}
-    compared = [
-        name
-        for name, metric in METRICS.items()
-        if both[name].notna().all() and (metric.unit != "seconds" or finished.is_timed_alike)
-    ]
-    return {name: difference_of((pairs[name] - pairs[f"{name}_baseline"]).tolist()) for name in compared}
+    found = {}
+    for name, metric in METRICS.items():
+        values = {each.name: metric_by_seed(finished.done(each), name) for each in pair}
+        difference = finished.paired(variant, values)
+        if difference is not None and (metric.unit != "seconds" or finished.is_timed_alike):
+            found[name] = difference
+    return found
 
 
 def _dominating(row: VariantRow, rows: Sequence[VariantRow], plan: Plan) -> str | None:

@@ -49,10 +49,11 @@ class FinishedRuns:
 
         None where a planned run of either lacks it, as nothing is averaged around a hole.
         """
-        own, base = (values.get(name, {}) for name in (variant.name, self.plan.baseline.name))
-        seeds = [self.seeds(name) for name in (variant.name, self.plan.baseline.name)]
-        common = sorted(seeds[0] & seeds[1])
-        if not common or set(own) < seeds[0] or set(base) < seeds[1]:
+        pair = (variant.name, self.plan.baseline.name)
+        own, base = (values.get(name, {}) for name in pair)
+        is_whole = all(self.seeds(name) <= values.get(name, {}).keys() for name in pair)
+        common = sorted(own.keys() & base.keys())
+        if not is_whole or not common:
             return None
         return difference_of([statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common])
 
@@ -97,9 +98,14 @@ def by_seed(runs: Sequence[RecordedRun], value: Callable[[RecordedRun], float | 
     return {seed: number for seed, number in found if number is not None and math.isfinite(number)}
 
 
+def metric_by_seed(runs: Sequence[RecordedRun], metric: str) -> dict[int, float]:
+    """Return a metric of each run that has it, by its seed."""
+    return by_seed(runs, lambda run: run.metrics.get(metric))
+
+
 def seed_values(runs: Sequence[RecordedRun], metric: str) -> tuple[SeedValue, ...]:
-    """Return a metric of each run that has it, by seed."""
-    values = by_seed(runs, lambda run: run.metrics.get(metric))
+    """Return a metric of each run that has it, with the run's ID, by seed."""
+    values = metric_by_seed(runs, metric)
     ids = {run.planned.seed: run_ids([run]) for run in runs}
     return tuple(SeedValue(seed=seed, value=value, run_ids=ids[seed]) for seed, value in values.items())
 

@@ -145,7 +145,26 @@ class Plan:
     @property
     def heldout_split(self) -> Literal["validation", "test"]:
         """The split that the per-epoch curves are drawn on."""
-        return "test" if self.study["data"]["validation"] == "none" else "validation"
+        return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
+
+    @property
+    def is_own_training(self) -> bool:
+        """Whether a training function of the user's trains, which measures what it likes."""
+        return "name" in self.study.get("training", {})
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is compared beside the study's metric: METRICS, and what the study declares of its own function."""
+        chosen = self.locked["metric"]
+        own = {**self.study.get("metrics", {}), chosen["name"]: chosen["direction"]}
+        declared = {name: Metric(label=name, direction=way, unit="score") for name, way in own.items()}
+        return {**declared, **METRICS} if self.is_own_training else METRICS
+
+    @property
+    def expected_metrics(self) -> tuple[str, ...]:
+        """What every finished run of the study must have measured."""
+        own = (self.locked["metric"]["name"], *self.study.get("metrics", {}))
+        return tuple(dict.fromkeys(own)) if self.is_own_training else tuple(METRICS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

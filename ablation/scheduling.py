@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ablation.errors import StorageUnavailable
 from ablation.locks import first_use, sqlite_path
 from ablation.results import Direction, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.study.design import declared_levels
 
 IDENTITY = "identity"
 OUTCOME = "outcome"
@@ -147,7 +148,7 @@ def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
 
 def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
     """Return the parameters of a trial: each factor by its path, and the seed."""
-    factors: Mapping[str, Sequence[Any]] = plan.study["factors"]
+    factors = declared_levels(plan.study)
     categories = {
         path: CategoricalDistribution([_choice(level) for level in levels]) for path, levels in factors.items()
     }

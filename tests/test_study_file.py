@@ -45,6 +45,9 @@ EVERYTHING: dict[str, Any] = {
         "groups": 4,
         "dropout": 0.1,
         "activation": "gelu",
+        "repeats": 1,
+        "remove": ["blocks.block1_repeat1"],
+        "replace": {"*.activation": "SiLU"},
     },
     "training": {
         "epochs": 2,
@@ -54,21 +57,34 @@ EVERYTHING: dict[str, Any] = {
         "schedule": "cosine",
         "momentum": 0.8,
         "weight_decay": 0.001,
+        "loss": "losses.py:focal",
         "epoch_choice": "best-validation",
         "threads": 2,
     },
     "factors": {"model.depth": [2, 3], "model.dense": [[16, 8], []], "training.learning_rate": [0.1, 0.01]},
     "design": "factorial",
+    "variants": {},
+    "forbid": [{"model.depth": 3, "model.dense": [], "training.learning_rate": 0.1}],
+    "tune": {
+        "training.weight_decay": {"log": [0.0001, 0.01], "linear": None, "integers": None, "choices": None},
+        "trials": 3,
+        "seeds": 1,
+        "sampler": "random",
+        "pruner": "none",
+        "also_untuned": False,
+    },
     "seeds": 3,
     "study_seed": 7,
     "metric": {"name": "test_loss", "direction": "minimize", "meaningful": 0.01},
+    "metrics": {},
     "questions": [
-        {"effect": "model.depth", "on": "test_accuracy", "meaningful": 0.01},
+        {"effect": "model.depth", "at": {"model.dense": [16, 8]}, "on": "test_accuracy", "meaningful": 0.01},
         {"interaction": ["model.depth", "model.dense"]},
     ],
     "alpha": 0.1,
     "collapse_margin": 0.05,
 }
+OR_YOUR_OWN = "; or your own: 'package.module:attribute' or 'path/to/file.py:attribute'"
 JARGON = ("Traceback", "pydantic", "validation error", "Input should", "tuple", "literal[", "function-", "dict", "None")
 
 
@@ -147,8 +163,8 @@ def test_every_key_of_the_format_is_accepted() -> None:
     assert spec.model_dump(mode="json") == {
         **EVERYTHING,
         "questions": [
-            {"interaction": None, **EVERYTHING["questions"][0]},
-            {"effect": None, "on": None, "meaningful": None, **EVERYTHING["questions"][1]},
+            {"interaction": None, "variant": None, **EVERYTHING["questions"][0]},
+            {"effect": None, "variant": None, "at": {}, "on": None, "meaningful": None, **EVERYTHING["questions"][1]},
         ],
     }
 
@@ -249,7 +265,7 @@ ONE_ERROR = {
     valid_with("name: small\n", ""): "is missing; for example `name: my-study` @ name (line 1)",
     valid_with("{name: digits}", "{}"): "is missing; built in: digits, cifar10, images @ data.name (line 2)",
     valid_with("digits", "images"): "is missing; for example `root: photos.tar.gz` @ data.root (line 2)",
-    valid_with("name: cnn, ", ""): "is missing; for example `name: cnn` @ model.name (line 3)",
+    valid_with("name: cnn, ", ""): "is missing; built in: cnn, torchvision:NAME @ model.name (line 3)",
     # Wrong types and ranges
     valid_with("{name: digits}", "5"): "must be a mapping of keys to values, not 5 @ data (line 2)",
     valid_with("{name: cnn, depth: 2}", "[]"): "must be a mapping of keys to values, not [] @ model (line 3)",
@@ -286,9 +302,15 @@ ONE_ERROR = {
     ),
     valid_with("digits}", 'images, root: "a\\0b"}'): 'must be a path, not "a\\u0000b" @ data.root (line 2)',
     # Names of models, data and metrics
-    valid_with("cnn", "resnet99"): "unknown model 'resnet99'; built in: cnn @ model.name (line 3)",
-    valid_with("digits", "mnist"): "unknown data 'mnist'; built in: digits, cifar10, images @ data.name (line 2)",
-    valid_with("digits", "[1]"): "unknown data [1]; built in: digits, cifar10, images @ data.name (line 2)",
+    valid_with("cnn", "resnet99"): (
+        f"unknown model 'resnet99'; built in: cnn, torchvision:NAME{OR_YOUR_OWN} @ model.name (line 3)"
+    ),
+    valid_with("digits", "mnist"): (
+        f"unknown data 'mnist'; built in: digits, cifar10, images{OR_YOUR_OWN} @ data.name (line 2)"
+    ),
+    valid_with("digits", "[1]"): (
+        f"unknown data [1]; built in: digits, cifar10, images{OR_YOUR_OWN} @ data.name (line 2)"
+    ),
     setting("metric: {name: test_acuracy}"): (
         "unknown metric 'test_acuracy'; did you mean 'test_accuracy'? @ metric.name (line 8)"
     ),
@@ -342,7 +364,8 @@ ONE_ERROR = {
     ),
     setting("questions: [5]"): "must be a mapping of keys to values, not 5 @ questions[0] (line 8)",
     setting("questions: [{}]"): (
-        "a question has either `effect: FACTOR` or `interaction: [FACTOR, FACTOR]` @ questions[0] (line 8)"
+        "a question has one of `effect: FACTOR`, `interaction: [FACTOR, FACTOR]` and `variant: NAME`"
+        " @ questions[0] (line 8)"
     ),
     setting("questions: [{effect: model.dept}]"): (
         "'model.dept' is not a factor of this study; did you mean 'model.depth'? @ questions[0].effect (line 8)"
@@ -368,19 +391,86 @@ ONE_ERROR = {
     valid_with("seeds: 2", "seeds: {looks: [3, 5]}"): (
         "adding seeds at planned looks (looks) is not built yet @ seeds.looks (line 7)"
     ),
-    setting("design: one-at-a-time"): (
-        "design 'one-at-a-time' is not built yet; built in: factorial @ design (line 8)"
-    ),
-    setting("tune: {trials: 9}"): "tuning each variant (tune) is not built yet @ tune (line 8)",
-    setting("forbid: []"): "forbidding combinations of levels (forbid) is not built yet @ forbid (line 8)",
     valid_with("epochs: 2", "precision: bf16"): (
         "precision as a setting (precision) is not built yet @ training.precision (line 4)"
     ),
-    valid_with(
-        "model.depth:", "remove:"
-    ): "removing components by name (remove) is not built yet @ factors.remove (line 6)",
-    valid_with("cnn", "'my.nets:Net'"): (
-        "'my.nets:Net': a model of your own, by 'package.module:attribute', is not built yet @ model.name (line 3)"
+    # Designs
+    setting("design: grid"): (
+        "must be 'factorial', 'one-at-a-time', 'leave-one-out', 'add-one', 'leave-one-out+add-one' or 'listed',"
+        " not 'grid' @ design (line 8)"
+    ),
+    setting("design: listed"): (
+        "is missing: design listed needs them; for example `variants: {small: {model.depth: 2}}` @ variants (line 1)"
+    ),
+    setting("variants: {small: {model.depth: 3}}"): (
+        "are for design listed; this study's is factorial @ variants (line 8)"
+    ),
+    setting("design: listed\nvariants: {small: {model.dept: 3}}"): (
+        "'model.dept' is not a factor of this study; did you mean 'model.depth'? @ variants.small.model.dept (line 9)"
+    ),
+    setting("design: listed\nvariants: {small: {model.depth: 4}}"): (
+        "4 is none of its levels: 2, 3 @ variants.small.model.depth (line 9)"
+    ),
+    setting("design: listed\nvariants: {small: {model.depth: 2}}"): (
+        "is the same as baseline: no factor differs @ variants.small (line 9)"
+    ),
+    valid_with("[2, 3]", "[2, 3, 4]") + "design: leave-one-out\n": (
+        "design leave-one-out needs factors of two levels, the part there or not; it has 3"
+        " @ factors.model.depth (line 6)"
+    ),
+    setting("forbid: [{model.depth: 2}]"): (
+        "forbids the baseline, which every variant is compared with @ forbid (line 8)"
+    ),
+    setting("forbid: [{model.width: 2}]"): (
+        "'model.width' is not a factor of this study; did you mean 'model.depth'? @ forbid[0].model.width (line 8)"
+    ),
+    setting("questions: [{effect: model.depth, at: {model.depth: 3}}]"): (
+        "'model.depth' is what the question is about @ questions[0].at.model.depth (line 8)"
+    ),
+    setting("questions: [{variant: small}]"): (
+        "'small' is not a listed variant of this study @ questions[0].variant (line 8)"
+    ),
+    # Parts of the model
+    valid_with("model.depth: [2, 3]", "block: {remov: [blocks.block2]}"): (
+        "unknown key 'remov'; did you mean 'remove'? @ factors.block.remov (line 6)"
+    ),
+    valid_with("model.depth: [2, 3]", "block: {}"): (
+        "needs `remove: [NAME, ...]` or `replace: {NAME: CLASS}` @ factors.block (line 6)"
+    ),
+    valid_with("model.depth: [2, 3]", "block: {remove: 5}"): (
+        "must be a list of names of modules, such as [layer3.1, '*.bn2'], not 5 @ factors.block.remove (line 6)"
+    ),
+    # Tuning
+    setting("tune: {trials: 9}"): (
+        "names no setting to tune; for example `training.learning_rate: {log: [1e-4, 1e-2]}` @ tune (line 8)"
+    ),
+    setting("tune: {training.learning_rat: {log: [1e-4, 1e-2]}}"): (
+        "there is no setting 'training.learning_rat'; did you mean 'training.learning_rate'?"
+        " @ tune.training.learning_rat (line 8)"
+    ),
+    setting("tune: {model.depth: {integers: [1, 3]}}"): (
+        "model.depth is a factor of this study: it is compared, so it cannot be tuned @ tune.model.depth (line 8)"
+    ),
+    setting("tune: {training.learning_rate: {log: [1e-2, 1e-4]}}"): (
+        "the lower bound 0.01 is not below the upper 0.0001 @ tune.training.learning_rate (line 8)"
+    ),
+    setting("tune: {training.learning_rate: {log: [1e-4, 1e4]}}"): (
+        "a value must be a number greater than 0 and at most 1000, not 10000.0 @ tune.training.learning_rate (line 8)"
+    ),
+    setting("tune: {training.learning_rate: [1e-4, 1e-2]}"): (
+        "must be a mapping of keys to values, not [0.0001, 0.01] @ tune.training.learning_rate (line 8)"
+    ),
+    valid_with("{name: digits}", "{name: digits, validation: none}")
+    + "tune: {training.learning_rate: {log: [1e-4, 1e-2]}}\n": (
+        "tuning needs a validation split, and data.validation is none @ tune (line 8)"
+    ),
+    # Own code
+    valid_with("cnn, depth: 2", "'nets.py:build'"): (
+        "the baseline's level is missing: add `depth: …` to model, one of the factor's levels"
+        " @ factors.model.depth (line 6)"
+    ),
+    setting("metrics: {f1: maximize}"): (
+        "are those of a training function of your own; this study has none @ metrics (line 8)"
     ),
 }
 

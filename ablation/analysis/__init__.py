@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pandas import DataFrame
+
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
@@ -17,7 +19,7 @@ from ablation.analysis.records import Answer, Verdict
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.results import METRICS, LeftOut, Plan, RecordedRun
+from ablation.results import LeftOut, Plan, RecordedRun
 
 __all__ = [
     "Analysis",
@@ -62,7 +64,7 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         alpha=plan.locked["alpha"],
         collapse_margin=plan.locked["collapse_margin"],
         metric=measured_metric(plan, plan.locked["metric"]["name"]),
-        metrics=tuple(measured_metric(plan, name) for name in METRICS),
+        metrics=tuple(measured_metric(plan, name) for name in plan.metrics if _is_measured(plan, table, name)),
         rope=plan.locked["metric"].get("meaningful"),
         factors=factor_levels(plan),
         baseline=plan.baseline.name,
@@ -115,5 +117,10 @@ def _seed_varies(plan: Plan) -> tuple[str, ...]:
     )
 
 
+def _is_measured(plan: Plan, table: DataFrame, name: str) -> bool:
+    """Say whether a metric is worth a column: a training function of the user's may not measure it at all."""
+    return not plan.is_own_training or (name in table and bool(table[name].notna().any()))
+
+
 def _setting(settings: Mapping[str, Any], section: str, key: str) -> Any:
-    return settings.get(section, {}).get(key)
+    return (settings.get(section) or {}).get(key)

@@ -226,8 +226,8 @@ def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) 
     seconds = [_mean_seconds(side, runs) for side in (after, before)]
     is_timed = not is_timed_apart and seconds[0] is not None and seconds[1]
     return CostChange(
-        parameters=parameters[0] / parameters[1],
-        flops=flops[0] / flops[1],
+        parameters=parameters[0] / parameters[1] if parameters[1] else None,
+        flops=flops[0] / flops[1] if flops[1] else None,
         seconds=seconds[0] / seconds[1] if is_timed and seconds[0] is not None and seconds[1] else None,
     )
 

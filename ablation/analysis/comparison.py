@@ -14,7 +14,7 @@ from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.analysis.verdicts import wins_of
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.results import METRICS, Outcome, Plan, RecordedRun, Variant
+from ablation.results import Outcome, Plan, RecordedRun, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def compare_variants(plan: Plan, runs: Sequence[RecordedRun], first: str, second
         study=plan.name,
         first=pair[0].name,
         second=pair[1].name,
-        metrics=tuple(_compared(finished, pair, name, is_withheld=bool(withheld)) for name in METRICS),
+        metrics=tuple(_compared(finished, pair, name, is_withheld=bool(withheld)) for name in finished.plan.metrics),
         crossed=_crossed(finished, pair) if not withheld else None,
         withheld=withheld,
         parameters=(plan.summaries[pair[0].name].parameters, plan.summaries[pair[1].name].parameters),

@@ -9,7 +9,7 @@ import pandas as pd
 from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.document import Cost
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
-from ablation.results import METRICS, Outcome, Plan, RecordedRun, Variant
+from ablation.results import Outcome, Plan, RecordedRun, Variant
 
 
 def variant_rows(finished: FinishedRuns, table: pd.DataFrame) -> tuple[VariantRow, ...]:
@@ -95,7 +95,7 @@ def _differences(finished: FinishedRuns, variant: Variant, rows: Mapping[str, pd
     if variant.is_baseline or any(rows[each.name]["is_collapsed"].any() for each in pair):
         return {}
     found = {}
-    for name, metric in METRICS.items():
+    for name, metric in finished.plan.metrics.items():
         values = {each.name: metric_by_seed(finished.done(each), name) for each in pair}
         difference = finished.paired(variant, values)
         if difference is not None and (metric.unit != "seconds" or finished.is_timed_alike):

@@ -12,7 +12,7 @@ from ablation.analysis.described import Difference, FactorCell, FactorPair, Pair
 from ablation.analysis.finished import FinishedRuns, difference_of, seed_values
 from ablation.analysis.records import LevelChange
 from ablation.analysis.statistics import without_rounding_error
-from ablation.results import METRICS, Variant
+from ablation.results import Variant
 
 
 def factor_pairs(finished: FinishedRuns, unstable: frozenset[str]) -> tuple[FactorPair, ...]:
@@ -111,7 +111,7 @@ def _interaction(
         first=first,
         second=second,
         difference=difference_of([_difference_of_differences(each) for each in values]),
-        in_logits=_in_logits(values, METRICS[finished.plan.locked["metric"]["name"]].unit),
+        in_logits=_in_logits(values, finished.plan.metrics[finished.plan.locked["metric"]["name"]].unit),
     )
 
 

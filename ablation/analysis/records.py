@@ -155,10 +155,10 @@ class MissingRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostChange:
-    """What the change costs, each as a ratio after / before; `seconds` of training, None where it has no number."""
+    """What the change costs, each as a ratio after / before; None where it has no number, `seconds` of training."""
 
-    parameters: float
-    flops: float
+    parameters: float | None
+    flops: float | None
     seconds: float | None
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.results import METRICS, Plan
+from ablation.results import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,10 @@ def with_rule(plan: Plan, change: RuleChange) -> Plan:
     before = locked["metric"]
     metric = dict(before)
     if change.metric is not None and change.metric != before["name"]:
-        if change.metric not in METRICS:
-            near = nearest_names(change.metric, METRICS)
-            raise NameUnknown("metric", change.metric, near=near, known=METRICS, option="--metric")
-        known = METRICS[change.metric]
+        if change.metric not in plan.metrics:
+            near = nearest_names(change.metric, plan.metrics)
+            raise NameUnknown("metric", change.metric, near=near, known=plan.metrics, option="--metric")
+        known = plan.metrics[change.metric]
         metric = {"name": change.metric, "direction": known.direction, "meaningful": known.meaningful}
     if change.meaningful is not None:
         metric["meaningful"] = change.meaningful

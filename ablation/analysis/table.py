@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.results import METRICS, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
 
@@ -16,12 +16,12 @@ def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
 
     Columns: variant, seed, identity, run_id, outcome ("done", "diverged", "failed", or None without a result),
     is_collapsed (by the locked collapse rule), device, host, error; a column per factor, named by its path; a column
-    per metric of METRICS; then the other metrics that were recorded, by name. A metric that a run doesn't have, or
+    per metric of the plan; then the other metrics that were recorded, by name. A metric that a run doesn't have, or
     that isn't finite, is NaN. Records of runs that are not planned are left out.
     """
     recorded = records_by_identity(runs)
     found = {name for planned in plan.runs if (record := recorded.get(planned.identity)) for name in record.metrics}
-    metrics = [*METRICS, *sorted(found - METRICS.keys())]
+    metrics = [*plan.metrics, *sorted(found - plan.metrics.keys())]
     variants = {variant.name: variant for variant in plan.variants}
     rows = [
         _row(plan, planned, variants[planned.variant], recorded.get(planned.identity), metrics) for planned in plan.runs

@@ -69,7 +69,7 @@ class _Clock:
     """Estimates the time left from the runs that have ended since it was made."""
 
     def __init__(self, *, study: Study, slots: int) -> None:
-        self.epochs = study.spec.training.epochs
+        self.epochs = int(study.spec.settings()["training"].get("epochs") or 1)
         self.metric = study.spec.metric.name
         self._slots = slots
         self._begun = time.monotonic()

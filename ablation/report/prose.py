@@ -280,8 +280,9 @@ def _cost(answer: Answer) -> str:
     cost = answer.cost
     if cost is None:
         return ""
-    seconds = f", training time {ratio_text(cost.seconds)}" if cost.seconds is not None else ""
-    return f"Cost: parameters {ratio_text(cost.parameters)}, FLOPs {ratio_text(cost.flops)}{seconds}."
+    ratios = (("parameters", cost.parameters), ("FLOPs", cost.flops), ("training time", cost.seconds))
+    known = [f"{what} {ratio_text(ratio)}" for what, ratio in ratios if ratio is not None]
+    return f"Cost: {', '.join(known)}." if known else ""
 
 
 def _incomplete(answer: Answer) -> str:

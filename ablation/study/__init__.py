@@ -1,19 +1,23 @@
 """From a study file and the command line's overrides to a checked study: its settings, variants and runs."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ablation.code import CodeFolders
 from ablation.errors import AblationError, Problem, StudyFileError
 from ablation.lookup import flatten, replaced
 from ablation.results import PlannedRun, Variant
-from ablation.study.checking import asked_factors, check, setting
-from ablation.study.design import level_text
+from ablation.study.checking import check
+from ablation.study.design import default_questions, level_text, variants_of, with_settings
+from ablation.study.design_checks import asked_factors
+from ablation.study.factor_checks import setting
 from ablation.study.file import MAX_BYTES, Location, location_of, path_of, read_document, read_value
 from ablation.study.identity import locked_hash, run_identity
-from ablation.study.spec import FIXED, MAX_NAME, Question, StudySpec, factor_fields
+from ablation.study.spec import FIXED, MAX_NAME, Question, StudySpec, code_names, factor_fields
 
 __all__ = [
     "Override",
@@ -39,10 +43,11 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """A checked study and its variants, the baseline first."""
+    """A checked study and its variants, the baseline first; `code` is where the user's own code is looked for."""
 
     spec: StudySpec
     variants: tuple[Variant, ...]
+    code: CodeFolders = dataclasses.field(default_factory=CodeFolders)
 
     @property
     def name(self) -> str:
@@ -50,25 +55,34 @@ class Study:
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """The file's questions; by default one per factor, its average effect on the metric."""
-        return self.spec.questions or tuple(Question(effect=factor) for factor in self.spec.factors)
+        """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
+        return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
 
     def locked(self) -> dict[str, Any]:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
-        questions = [question.model_dump(mode="json") for question in self.questions]
-        return {**self.spec.locked(), "questions": questions}
+        return {**self.spec.locked(), "questions": [question.document() for question in self.questions]}
+
+    def tuned(self, found: Mapping[str, Mapping[str, Any]]) -> "Study":
+        """Return the study with the settings found for each variant, by its name in the design."""
+        return replace(self, variants=variants_of(self.spec, tuned=found))
 
     def runs(self, *, data_digest: str) -> tuple[PlannedRun, ...]:
         """Return the planned runs: a whole round of variants for one seed before the next seed's."""
         return tuple(
             PlannedRun(
-                identity=run_identity(variant.configuration, data_digest=data_digest, seed=seed),
+                identity=self.identity(variant, data_digest=data_digest, seed=seed),
                 variant=variant.name,
                 seed=seed,
             )
             for seed in range(self.spec.seeds)
             for variant in self.variants
         )
+
+    def identity(self, variant: Variant, *, data_digest: str, seed: int) -> str:
+        """Return the identity of a variant's run, with the digest of the user's code that it names."""
+        names = code_names(variant.settings)
+        code_digest = self.code.digest(names) if names else None
+        return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=code_digest)
 
 
 def load_study(
@@ -89,7 +103,9 @@ def load_study(
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise AblationError(f"cannot read the study file {path}: {error.strerror}") from None
-    return parse_study(content, source=str(path), overrides=overrides, levels=levels, name=name)
+    study = parse_study(content, source=str(path), overrides=overrides, levels=levels, name=name)
+    folders = dict.fromkeys((path.resolve().parent, Path.cwd()))
+    return replace(study, code=CodeFolders(folders=tuple(folders)))
 
 
 def parse_study(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablation.study.file import plain_text, value_text
-from ablation.study.spec import SECTIONS, Cnn, Section, Training, names_of
+from ablation.study.sections import SECTIONS, Cnn, Section, Training, names_of
 
 _HEADER = """\
 # A study file of ablation: a baseline, the parts to vary and the seeds.

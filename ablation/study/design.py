@@ -1,12 +1,17 @@
-"""Turns factors and a design into variants: the assignments of levels that are trained and compared."""
+"""Turns factors and a design into variants, and finds those that differ in nothing but what a question asks about."""
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablation.results import Variant
-from ablation.study.spec import StudySpec
+from ablation.study.spec import OTHERS, PART_DESIGNS, Question, StudySpec
+from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
+
+Assignments = list[tuple[str, dict[str, Any]]]
+"""Variants by name, each with its levels; the baseline first."""
+FULL, BASELINE, ALL_OFF = "full", "baseline", "all-off"
 
 
 def factorial(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -14,11 +19,152 @@ def factorial(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
+def assignments(spec: StudySpec) -> Assignments:
+    """Return the variants of a study's design by name, the baseline first; `forbid` is not applied yet.
+
+    factorial: every combination. one-at-a-time: the baseline, and it with one factor at another level. leave-one-out:
+    the same, where each factor is a part that is there or not. add-one: the baseline, all parts off, and one part on
+    at a time. leave-one-out+add-one: both. listed: the baseline, and what the file lists.
+    """
+    baseline, levels = spec.baseline_levels(), spec.levels
+    match spec.design:
+        case "factorial":
+            combinations = sorted(factorial(levels), key=lambda found: found != baseline)
+            return [(variant_name(found, list(levels)), found) for found in combinations]
+        case "listed":
+            listed = {name: {**baseline, **changed} for name, changed in spec.variants.items()}
+            return _distinct([(BASELINE, baseline), *listed.items()])
+        case "one-at-a-time":
+            return [(BASELINE, baseline), *_changed_one(baseline, levels)]
+    full = (FULL, baseline)
+    without, only = list(_changed_one(baseline, levels)), list(_only_one(baseline, levels))
+    chosen = {"leave-one-out": [full, *without], "add-one": [full, *only]}
+    return _distinct(chosen.get(spec.design, [full, *without, *only]))
+
+
+def variants_of(spec: StudySpec, *, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Variant, ...]:
+    """Return the variants, the baseline first, without the forbidden ones.
+
+    `tuned` gives the settings found for each by its name; a study that compares tuned and untuned variants has either.
+    """
+    found = [(name, levels) for name, levels in assignments(spec) if not is_forbidden(levels, spec.forbid)]
+    variants = []
+    for name, levels in found:
+        own = (tuned or {}).get(name, {})
+        is_baseline = levels == spec.baseline_levels()
+        if spec.tune is None or not spec.tune.also_untuned:
+            variants.append(make_variant(spec, name, levels, is_baseline=is_baseline, tuned=own))
+            continue
+        for settings, values in ((TUNED, own), (FROM_FILE, {})):
+            both = {**levels, SETTINGS: settings}
+            is_first = is_baseline and settings == TUNED
+            variants.append(
+                make_variant(spec, f"{name},{SETTINGS}={settings}", both, is_baseline=is_first, tuned=values)
+            )
+    return tuple(sorted(variants, key=lambda variant: not variant.is_baseline))
+
+
+def default_questions(spec: StudySpec) -> tuple[Question, ...]:
+    """Return what a design is for: each factor's effect, each listed variant's; both part designs, interactions too.
+
+    Where tuned variants are compared beside untuned ones, everything is asked of either.
+    """
+    asked: tuple[dict[str, Any], ...] = tuple({"effect": factor} for factor in spec.factors)
+    if spec.design == "listed":
+        asked = tuple({"variant": name} for name in spec.variants)
+    elif spec.design == "leave-one-out+add-one" and len(spec.factors) == 2:
+        asked = (*asked, {"interaction": tuple(spec.factors)})
+    elif spec.design == "leave-one-out+add-one" and len(spec.factors) > 2:
+        asked = (*asked, *({"interaction": (factor, OTHERS)} for factor in spec.factors))
+    return with_settings(spec, tuple(Question.model_validate(question) for question in asked))
+
+
+def with_settings(spec: StudySpec, questions: tuple[Question, ...]) -> tuple[Question, ...]:
+    """Return the questions, asked of the tuned variants and of the untuned ones where a study has both."""
+    if spec.tune is None or not spec.tune.also_untuned:
+        return questions
+    return tuple(
+        question if SETTINGS in (*question.at, *question.factors) else question.model_copy(update={"at": at})
+        for settings in (TUNED, FROM_FILE)
+        for question in questions
+        if (at := {**question.at, SETTINGS: settings}) and (settings == TUNED or SETTINGS not in question.factors)
+    )
+
+
+def comparable(
+    variants: Sequence[Variant],
+    corners: Sequence[Mapping[str, Any]],
+    *,
+    order: Mapping[str, Sequence[Any]],
+    design: str = "factorial",
+    at: Mapping[str, Any] | None = None,
+) -> list[tuple[Variant, ...]]:
+    """Return the groups of variants, one for each corner, that are equal in all factors which the corners leave open.
+
+    `order` has every factor's levels, the baseline's first; groups come in that order. In designs that vary parts
+    around fixed points only the groups at these points count, also where others happen to exist; `at` narrows further.
+    """
+    found: list[tuple[Variant, ...]] = []
+    asked = corners[0].keys()
+    for variant in variants:
+        rest = {factor: level for factor, level in variant.levels.items() if factor not in asked}
+        if dict(variant.levels) != {**rest, **corners[0]} or not _is_at(rest, at) or not _is_point(rest, design, order):
+            continue
+        group = [_find(variants, {**rest, **corner}) for corner in corners]
+        if all(group):
+            found.append(tuple(each for each in group if each is not None))
+    positions = {factor: {_key(level): index for index, level in enumerate(order[factor])} for factor in order}
+    return sorted(
+        found,
+        key=lambda group: [positions[f][_key(group[0].levels[f])] for f in order if f not in asked],
+    )
+
+
+def beside_others(
+    variants: Sequence[Variant], factor: str, *, order: Mapping[str, Sequence[Any]], at: Mapping[str, Any] | None = None
+) -> list[tuple[Variant, ...]]:
+    """Return groups (all parts absent, the others absent, the factor alone absent, all present) of a part's gap."""
+    settings = order.get(SETTINGS, (None,))
+    found = []
+    for setting in settings:
+        own = {SETTINGS: setting} if SETTINGS in order else {}
+        if not _is_at(own, at):
+            continue
+        on, off = ({name: levels[index] for name, levels in order.items()} | own for index in (0, -1))
+        group = [
+            _find(variants, levels) for levels in (off, {**off, factor: on[factor]}, {**on, factor: off[factor]}, on)
+        ]
+        if all(group):
+            found.append(tuple(each for each in group if each is not None))
+    return found
+
+
+def is_forbidden(levels: Mapping[str, Any], forbidden: Sequence[Mapping[str, Any]]) -> bool:
+    return any(all(levels[name] == level for name, level in combination.items()) for combination in forbidden)
+
+
+def declared_levels(study: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the levels of every factor in a study's plain values, as they are declared there."""
+    spec_levels = {
+        name: (("present", "absent") if factor.get("remove") else ("original", "replaced"))
+        if isinstance(factor, Mapping)
+        else tuple(factor)
+        for name, factor in study.get("factors", {}).items()
+    }
+    tune = study.get("tune") or {}
+    return {**spec_levels, **({SETTINGS: (TUNED, FROM_FILE)} if tune.get("also_untuned") else {})}
+
+
 def variant_name(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
     """Return `depth=3,normalization=none`: each factor by the last part of its path, or whole where that is shared."""
+    labels = short_names(factors)
+    return ",".join(f"{labels[factor]}={level_text(level)}" for factor, level in levels.items())
+
+
+def short_names(factors: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each factor's path, or the whole where another factor shares it."""
     short = [factor.rpartition(".")[2] for factor in factors]
-    labels = [last if short.count(last) == 1 else factor for factor, last in zip(factors, short, strict=True)]
-    return ",".join(f"{label}={level_text(levels[factor])}" for factor, label in zip(factors, labels, strict=True))
+    return {factor: last if short.count(last) == 1 else factor for factor, last in zip(factors, short, strict=True)}
 
 
 def level_text(level: Any) -> str:
@@ -30,13 +176,72 @@ def level_text(level: Any) -> str:
     return str(level).lower() if isinstance(level, bool) else str(level)
 
 
-def make_variant(spec: StudySpec, levels: Mapping[str, Any], *, is_baseline: bool) -> Variant:
-    """Return the variant of `spec` with these levels."""
-    resolved = spec.with_levels(levels)
+def make_variant(
+    spec: StudySpec,
+    name: str,
+    levels: Mapping[str, Any],
+    *,
+    is_baseline: bool,
+    tuned: Mapping[str, Any] | None = None,
+) -> Variant:
+    """Return the variant of `spec` with these levels, and with tuned settings where it has them."""
+    resolved = spec.with_levels(levels, tuned=tuned)
     return Variant(
-        name=variant_name(levels, list(spec.factors)),
+        name=name,
         levels=json.loads(json.dumps(levels)),
         settings=resolved.settings(),
         configuration=resolved.configuration(),
         is_baseline=is_baseline,
     )
+
+
+def _changed_one(
+    baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    labels = short_names(list(levels))
+    for factor, own in levels.items():
+        for level in own:
+            if level != baseline[factor]:
+                yield f"{labels[factor]}={level_text(level)}", {**baseline, factor: level}
+
+
+def _only_one(baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    labels = short_names(list(levels))
+    off = {factor: next(level for level in own if level != baseline[factor]) for factor, own in levels.items()}
+    yield ALL_OFF, off
+    for factor, level in baseline.items():
+        shown = "" if level == "present" else f"={level_text(level)}"
+        yield f"only-{labels[factor]}{shown}", {**off, factor: level}
+
+
+def _distinct(found: Assignments) -> Assignments:
+    kept: Assignments = []
+    for name, levels in found:
+        if all(levels != other for _, other in kept):
+            kept.append((name, levels))
+    return kept
+
+
+def _find(variants: Sequence[Variant], levels: Mapping[str, Any]) -> Variant | None:
+    return next((variant for variant in variants if dict(variant.levels) == levels), None)
+
+
+def _is_at(rest: Mapping[str, Any], at: Mapping[str, Any] | None) -> bool:
+    return all(rest.get(factor) == _plain(level) for factor, level in (at or {}).items())
+
+
+def _is_point(rest: Mapping[str, Any], design: str, order: Mapping[str, Sequence[Any]]) -> bool:
+    """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it."""
+    if design not in (*PART_DESIGNS, "one-at-a-time"):
+        return True
+    is_on = [level == order[factor][0] for factor, level in rest.items() if factor != SETTINGS]
+    points = {"add-one": (False,), "leave-one-out+add-one": (True, False)}.get(design, (True,))
+    return any(all(on is point for on in is_on) for point in points)
+
+
+def _plain(level: Any) -> Any:
+    return list(level) if isinstance(level, tuple) else level
+
+
+def _key(level: Any) -> str:
+    return json.dumps(level)

@@ -4,6 +4,7 @@ import types
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import Tag
 from pydantic.fields import FieldInfo
 
 from ablation.study.file import value_text
@@ -41,6 +42,18 @@ def unannotated(annotation: Any) -> tuple[Any, list[Any]]:
 
 def is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType)
+
+
+def member_of(kind: Any, tag: Any) -> Any:
+    """Return the member of a union that pydantic names by a tag, or None."""
+    for member in get_args(kind):
+        inner, metadata = unannotated(member)
+        if any(isinstance(each, Tag) and each.tag == tag for each in metadata):
+            return member
+        found = member_of(inner, tag) if is_union(inner) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _range(limits: Iterable[Any]) -> str:

@@ -99,10 +99,11 @@ def path_of(location: Location) -> str:
 
 
 def location_of(path: str) -> Location:
-    """Read a path as `path_of` writes it; below `factors` the rest is one key, as in `factors.model.depth`."""
-    section, dot, factor = path.partition(".")
+    """Read a path as `path_of` writes it; a path below `factors` or `tune` is one key, as in `factors.model.depth`."""
+    section, _, rest = path.partition(".")
+    is_key = section in ("factors", "tune") and rest.partition(".")[0] in ("data", "model", "training")
     location: list[str | int] = []
-    for part in [section, factor] if section == "factors" and dot else path.split("."):
+    for part in [section, rest] if is_key else path.split("."):
         indices = re.search(r"(\[[0-9]{1,6}\])*$", part)
         assert indices is not None
         location += [part[: indices.start()], *map(int, re.findall(r"[0-9]+", indices[0]))]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ablation.provenance import LIBRARIES
-from ablation.results import EVALUATION_FILE, METRICS, DataFacts, RunEvaluation
+from ablation.results import EVALUATION_FILE, DataFacts, RunEvaluation
 
 CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
 
@@ -18,12 +18,12 @@ def is_number(value: float) -> bool:
     return math.isfinite(value) and abs(value) < sys.float_info.max
 
 
-def checked_metrics(metrics: Mapping[str, float]) -> tuple[dict[str, float], Problems]:
-    """Return the metrics that are numbers, and which are not or are missing."""
+def checked_metrics(metrics: Mapping[str, float], expected: Sequence[str]) -> tuple[dict[str, float], Problems]:
+    """Return the metrics that are numbers, and which are not, or are expected and missing."""
     numbers = {name: value for name, value in metrics.items() if is_number(value)}
     return numbers, (
         *(f"metric {name} is not a number" for name in sorted(metrics.keys() - numbers.keys())),
-        *(f"no metric {name}" for name in METRICS if name not in metrics),
+        *(f"no metric {name}" for name in expected if name not in metrics),
     )
 
 

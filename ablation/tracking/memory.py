@@ -118,14 +118,14 @@ class MemoryTracker:
         if run is None or result is None:
             return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
         is_done = result.outcome is Outcome.DONE
-        metrics, problems = checked_metrics(result.metrics) if is_done else ({}, NO_PROBLEMS)
+        metrics, problems = checked_metrics(result.metrics, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
         points = {
             name: [(epoch, value) for epoch, value in values.items() if is_number(value)]
             for name, values in run.curves.items()
         }
         curves = {name: tuple(sorted(pairs)) for name, pairs in points.items()} if with_details else {}
         evaluation, more = None, NO_PROBLEMS
-        if with_details and is_done:
+        if with_details and is_done and not plan.is_own_training:
             evaluation, more = checked_evaluation(run.evaluation, plan.data)
             more = (*missing_curves(curves, plan.heldout_split), *more)
         return RecordedRun(

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablation.results import METRICS, Plan
+from ablation.results import Plan
 from ablation.study.design import level_text
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
@@ -97,8 +97,10 @@ def _more(count: int) -> str:
 
 def _questions(plan: Plan) -> Iterable[str]:
     for question in plan.locked["questions"]:
-        metric = escaped(METRICS[question.get("on") or plan.locked["metric"]["name"]].label)
-        if question.get("effect"):
+        metric = escaped(plan.metrics[question.get("on") or plan.locked["metric"]["name"]].label)
+        if question.get("variant"):
+            yield f"How does {escaped(question['variant'])} differ from the baseline, in {metric}?"
+        elif question.get("effect"):
             yield f"What does {_change(plan, question['effect'])} do to {metric}?"
         else:
             first, second = (_change(plan, factor) for factor in question["interaction"])
@@ -107,6 +109,8 @@ def _questions(plan: Plan) -> Iterable[str]:
 
 def _change(plan: Plan, factor: str) -> str:
     """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
+    if factor not in plan.baseline.levels:
+        return "all other parts together"
     before = plan.baseline.levels[factor]
     others = dict.fromkeys(level_text(variant.levels[factor]) for variant in plan.variants)
     others.pop(level_text(before), None)
@@ -121,7 +125,7 @@ def _measured(plan: Plan) -> str:
     seeds = plan.study["seeds"]
     return escaped(
         f"{len(plan.variants)} variants × {seeds} seeds on {plan.data.name}, compared with {plan.baseline.name} by "
-        f"{METRICS[metric['name']].label}{matters}."
+        f"{plan.metrics[metric['name']].label}{matters}."
     )
 
 

@@ -198,10 +198,10 @@ def _recorded(
         return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
     tags = run.data.tags
     is_done = outcome is Outcome.DONE
-    metrics, problems = checked_metrics(run.data.metrics) if is_done else ({}, NO_PROBLEMS)
+    metrics, problems = checked_metrics(run.data.metrics, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
     curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
     evaluation, more = None, NO_PROBLEMS
-    if with_details and is_done:
+    if with_details and is_done and not plan.is_own_training:
         evaluation, more = _evaluation(plan, artifacts, run)
         more = (*missing_curves(curves, plan.heldout_split), *more)
     diverged_epoch = tags.get("ablation.diverged_epoch", "")
@@ -226,9 +226,16 @@ def _recorded(
 def _curves(client: MlflowClient, plan: Plan, artifacts: Artifacts, run: Run) -> dict[str, Curve]:
     """Return the curves of a run, each empty where neither the file nor the store has it."""
     text, _ = artifacts.read(run, CURVES_FILE)
+    if plan.is_own_training:
+        return parse_curves(text, own_names(text)) if text is not None else {}
     names = curve_names(plan.heldout_split)
     kept = parse_curves(text, names) if text is not None else {}
     return {name: kept.get(name) or _history(client, run.info.run_id, name) for name in names}
+
+
+def own_names(text: str) -> tuple[str, ...]:
+    """Return the columns of a curve file that a training function of the user's wrote."""
+    return tuple(name for name in next(csv.reader(text.splitlines()[:1]), []) if name != "epoch")
 
 
 def parse_curves(text: str, names: Sequence[str]) -> dict[str, Curve]:

@@ -37,7 +37,7 @@ def _runs(plan: Plan) -> dict[str, Any]:
 
     It is ordered by name, not by time: ordered by time MLflow folds the runs into their study run.
     """
-    levels = [f"params.`{name}`" for name in (*plan.study["factors"], "seed")]
+    levels = [f"params.`{name}`" for name in (*plan.baseline.levels, "seed")]
     return {
         "searchFilter": f"tags.`ablation.kind` = 'run' and tags.`ablation.study` = '{plan.name}'",
         "orderByKey": "tags.`mlflow.runName`",

@@ -1,0 +1,294 @@
+"""The sections of a study file that say what is trained: data, model, training; each with type, range and default.
+
+They are frozen pydantic models. A section's `configuration` is the part of it that can alter a result: settings that
+have no effect beside the others (a placement where nothing is normalized) are left out, so two variants that would
+train the same thing are seen to be the same. Sections that name a user's own code take any other key as an argument.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic.fields import FieldInfo
+
+from ablation.code import code_problem, is_code
+from ablation.lookup import did_you_mean
+
+MAX_PATTERNS = 1000
+OWN = "your own code"
+TORCHVISION = "torchvision"
+CODE_FORM = "'package.module:attribute' or 'path/to/file.py:attribute'"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OpenSection(Section):
+    """A section whose other keys are arguments of the code that it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _has_argument_names(self) -> "OpenSection":
+        wrong = [key for key in self.model_extra or {} if not key.isidentifier()]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} cannot be the name of an argument: letters, digits and _ only")
+        return self
+
+
+def _names_code(name: str) -> str:
+    problem = code_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
+    return name
+
+
+# Text in an `Annotated` says in words what is allowed, where the type alone says it badly.
+CodeName = Annotated[str, Field(max_length=4096), AfterValidator(_names_code), CODE_FORM]
+Root = Annotated[str, Field(pattern=r"^\P{Cc}+$", max_length=4096), "a path"]
+Pattern = Annotated[str, Field(min_length=1, max_length=1000), "the name of a module, or a pattern such as '*.bn2'"]
+Patterns = Annotated[
+    tuple[Pattern, ...], Field(max_length=MAX_PATTERNS), "a list of names of modules, such as [layer3.1, '*.bn2']"
+]
+Replacements = Annotated[
+    dict[Pattern, Annotated[str, Field(min_length=1, max_length=4096)]],
+    Field(max_length=MAX_PATTERNS),
+    f"a mapping of names of modules to a class of torch.nn or {CODE_FORM}, such as {{'*.relu': GELU}}",
+]
+
+
+class DataSection(Section):
+    """Settings that every data set has."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        default=None, description="train on a seeded, stratified subset of so many training images"
+    )
+    validation: Literal["none"] | Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        default=0.1, description="share of the training images held out by the seed, or none"
+    )
+    augmentation: Literal["none", "flip", "crop", "crop-flip"] = Field(
+        default="none", description="none, flip, crop (reflected by 4 pixels at the border) or crop-flip"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"root"})
+
+
+class Digits(DataSection):
+    name: Literal["digits"]
+
+
+class Cifar10(DataSection):
+    name: Literal["cifar10"]
+    root: Root | None = Field(default=None, description="folder that holds, or shall hold, the CIFAR-10 download")
+
+
+class Images(DataSection):
+    name: Literal["images"]
+    root: Root = Field(
+        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*", examples=["root: photos.tar.gz"]
+    )
+
+
+class OwnData(DataSection, OpenSection):
+    """A function of the user's, `load(root)`, that returns the splits."""
+
+    name: CodeName
+    root: Root | None = None
+
+
+class ModelSection(Section):
+    """What every model can be changed by: modules removed or replaced by name, in all variants."""
+
+    remove: Patterns = Field(default=(), description="modules left out, by name or pattern")
+    replace: Replacements = Field(default={}, description="modules replaced, by name or pattern")
+
+    def configuration(self) -> dict[str, Any]:
+        values = self.model_dump(mode="json", exclude=self._without_effect())
+        if "remove" in values:
+            values["remove"] = sorted(set(values["remove"]))
+        return values
+
+    def _without_effect(self) -> set[str]:
+        return {key for key in ("remove", "replace") if not getattr(self, key)}
+
+
+class Cnn(ModelSection):
+    """The built-in model: blocks of convolution, normalization, activation and 2×2 max pooling; dense layers."""
+
+    name: Literal["cnn"] = Field(examples=["name: cnn"])
+    depth: int = Field(default=3, ge=1, le=5, description="convolution blocks; block i has width × 2^i channels")
+    width: int = Field(default=32, ge=1, le=1024, description="channels of the first block")
+    repeats: int = Field(default=0, ge=0, le=100, description="further blocks of unchanged shape after each block")
+    kernel: Literal[1, 3, 5, 7] = Field(default=3, description="side of the convolution kernel")
+    dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        default=(128, 64), max_length=8, description="sizes of the hidden dense layers"
+    )
+    normalization: Literal["none", "batch", "layer", "group", "instance"] = Field(
+        default="none", description="none, batch, layer, group or instance (instance: convolutions only)"
+    )
+    normalization_placement: Literal["before", "after"] = Field(
+        default="before", description="before or after the activation"
+    )
+    groups: int = Field(default=8, ge=1, le=1024, description="groups of group normalization")
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="dropout before each dense layer")
+    activation: Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "elu"] = Field(
+        default="relu", description="relu, leaky_relu, gelu, silu, tanh or elu"
+    )
+
+    def _without_effect(self) -> set[str]:
+        idle = super()._without_effect()
+        if self.normalization == "none":
+            idle.add("normalization_placement")
+        if self.normalization != "group":
+            idle.add("groups")
+        return idle if self.repeats else {*idle, "repeats"}
+
+
+class Torchvision(ModelSection, OpenSection):
+    """A classification model of torchvision without weights; other keys are arguments of its builder."""
+
+    name: Annotated[
+        str, Field(pattern=r"^torchvision:[A-Za-z0-9_]+$"), "torchvision:NAME, such as torchvision:resnet18"
+    ]
+    normalization: Literal["batch", "none", "group", "layer", "instance"] = Field(
+        default="batch", description="what stands in the place of batch normalization"
+    )
+    groups: int = Field(default=8, ge=1, le=1024, description="groups of group normalization")
+    stem: Literal["imagenet", "small"] = Field(default="imagenet", description="small: for images of 32 or 64 pixels")
+    width: float = Field(default=1.0, gt=0.0, le=16.0, description="factor of all channels")
+
+    def _without_effect(self) -> set[str]:
+        return super()._without_effect() | (set() if self.normalization == "group" else {"groups"})
+
+
+class OwnModel(ModelSection, OpenSection):
+    """A function of the user's that returns an nn.Module; other keys are its arguments."""
+
+    name: CodeName
+
+
+class Training(Section):
+    epochs: int = Field(default=20, ge=1, le=100_000)
+    batch_size: int = Field(
+        default=64, ge=2, le=1_000_000, description="a last batch of one image joins the batch before"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0.0, le=1000.0, description="its peak, where a schedule changes it")
+    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        default="constant", description="constant, cosine (to 0) or one-cycle"
+    )
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="sgd only")
+    weight_decay: float = Field(default=0.0, ge=0.0, le=10.0, description="L2 for adam and sgd, decoupled for adamw")
+    loss: Literal["cross_entropy"] | CodeName = Field(
+        default="cross_entropy", description="cross_entropy, or your own: 'file.py:loss', called with logits and labels"
+    )
+    epoch_choice: Literal["last", "best-validation"] = Field(
+        default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
+    )
+    threads: int = Field(
+        default=1, ge=1, le=1024, description="CPU threads of a run; part of what it can be repeated by"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        idle = {"loss"} if self.loss == "cross_entropy" else set()
+        return self.model_dump(mode="json", exclude=idle if self.optimizer == "sgd" else {*idle, "momentum"})
+
+
+class OwnTraining(OpenSection):
+    """A function of the user's, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
+
+    name: CodeName
+    threads: int = Field(default=1, ge=1, le=1024)
+
+    def configuration(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+SECTIONS: dict[str, tuple[type[Section], ...]] = {
+    "data": (Digits, Cifar10, Images, OwnData),
+    "model": (Cnn, Torchvision, OwnModel),
+    "training": (Training, OwnTraining),
+}
+
+
+def names_of(section: type[Section]) -> tuple[str, ...]:
+    """Return the values of `name` that choose a built-in section."""
+    field = section.model_fields.get("name")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def built_in_names(section: str) -> list[str]:
+    """Return the built-in values of a section's `name`, in words where there are many."""
+    names = [name for kind in SECTIONS[section] for name in names_of(kind)]
+    return [*names, "torchvision:NAME"] if section == "model" else names
+
+
+def unknown_name(section: str, name: Any, shown: str) -> str:
+    """Say that there is no built-in data set or model of that name, and what there is."""
+    names = built_in_names(section)
+    hint = did_you_mean(name, names) if isinstance(name, str) else ""
+    return f"unknown {section} {shown}{hint}; built in: {', '.join(names)}; or your own: {CODE_FORM}"
+
+
+def _tag_of_data(values: Any) -> str | None:
+    name = _name(values)
+    return OWN if isinstance(name, str) and ":" in name else _text(name)
+
+
+def _tag_of_model(values: Any) -> str | None:
+    name = _name(values)
+    if isinstance(name, str) and name.startswith("torchvision:"):
+        return TORCHVISION
+    return OWN if isinstance(name, str) and ":" in name else _text(name)
+
+
+def _tag_of_training(values: Any) -> str:
+    return OWN if _name(values) is not None else "built in"
+
+
+def _name(values: Any) -> Any:
+    return values.get("name") if isinstance(values, Mapping) else getattr(values, "name", None)
+
+
+def _text(name: Any) -> str | None:
+    return None if name is None else str(name)
+
+
+Data = Annotated[
+    Annotated[Digits, Tag("digits")]
+    | Annotated[Cifar10, Tag("cifar10")]
+    | Annotated[Images, Tag("images")]
+    | Annotated[OwnData, Tag(OWN)],
+    Discriminator(_tag_of_data),
+]
+Model = Annotated[
+    Annotated[Cnn, Tag("cnn")] | Annotated[Torchvision, Tag(TORCHVISION)] | Annotated[OwnModel, Tag(OWN)],
+    Discriminator(_tag_of_model),
+]
+TrainingChoice = Annotated[
+    Annotated[Training, Tag("built in")] | Annotated[OwnTraining, Tag(OWN)], Discriminator(_tag_of_training)
+]
+
+
+def section_of(section: str, values: Mapping[str, Any]) -> type[Section]:
+    """Return the class that an unchecked section is checked by, the first where none fits."""
+    inner = values.get(section)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    *built_in, own = SECTIONS[section]
+    if section == "training":
+        return own if name is not None else built_in[0]
+    if isinstance(name, str) and name.startswith("torchvision:") and section == "model":
+        return Torchvision
+    if is_code(name):
+        return own
+    return next((kind for kind in built_in if name in names_of(kind)), built_in[0])
+
+
+def own_keys(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return the keys of an unchecked section that are arguments of the code it names."""
+    kind, inner = section_of(section, values), values.get(section)
+    if not issubclass(kind, OpenSection) or not isinstance(inner, Mapping):
+        return {}
+    return {key: FieldInfo(annotation=Any) for key in inner if key not in kind.model_fields}

@@ -1,0 +1,67 @@
+"""The `tune` section of a study file: which settings each variant is tuned over, and with what budget."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ablation.study.sections import Section
+
+MAX_TRIALS = 1000
+MAX_CHOICES = 100
+SETTINGS = "settings"
+"""The factor that a study has where it compares tuned variants with the file's settings too."""
+FROM_FILE, TUNED = "file", "tuned"
+FIRST_TUNING_SEED = 1_000_000
+"""Seed index of tuning's first replicate; a comparison's end at 10,000."""
+
+Bounds = Annotated[tuple[int | float, int | float], "a list of two numbers, the lower first"]
+
+
+class SearchSpace(Section):
+    """Where a setting is looked for: on a log or linear scale, among whole numbers, or among choices."""
+
+    log: Bounds | None = None
+    linear: Bounds | None = None
+    integers: Annotated[tuple[int, int], "a list of two whole numbers, the lower first"] | None = None
+    choices: (
+        Annotated[
+            tuple[bool | int | float | str, ...],
+            Field(min_length=2, max_length=MAX_CHOICES),
+            f"a list of 2 to {MAX_CHOICES} values",
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _is_one_space(self) -> "SearchSpace":
+        given = [kind for kind in ("log", "linear", "integers", "choices") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError("has one of log: [LOW, HIGH], linear: [LOW, HIGH], integers: [LOW, HIGH], choices: [...]")
+        bounds = self.log or self.linear or self.integers
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError(f"the lower bound {bounds[0]} is not below the upper {bounds[1]}")
+        if self.log is not None and self.log[0] <= 0:
+            raise ValueError(f"a log scale begins above 0, not at {self.log[0]}")
+        return self
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values that must all be allowed for the setting: the bounds, or every choice."""
+        return self.choices or self.integers or tuple(map(float, self.log or self.linear or ()))
+
+
+class Tuning(Section):
+    """Equal tuning of every variant: each other key is the path of a setting, with the space it is looked for in."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, SearchSpace]
+
+    trials: int = Field(default=10, ge=1, le=MAX_TRIALS, description="trials of each variant")
+    seeds: int = Field(default=1, ge=1, le=100, description="seed indices that each trial is averaged over")
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "none"] = "median"
+    also_untuned: bool = Field(default=False, description="compare the variants with the file's settings too")
+
+    @property
+    def spaces(self) -> dict[str, SearchSpace]:
+        return dict(self.__pydantic_extra__ or {})

@@ -135,6 +135,18 @@ class ModelInvalid(AblationError):
         super().__init__(f"{message} @ {path}")
 
 
+class CodeInvalid(AblationError):
+    """Code of the user's own that is not there or does not do what it must; `path` is the key that names it.
+
+    `traceback` is that of the user's code, where it raised.
+    """
+
+    def __init__(self, message: str, *, path: str, traceback: str = "") -> None:
+        self.path = path
+        shown = "".join(f"\n  {line}" for line in traceback.splitlines())
+        super().__init__(f"{message} @ {path}{shown}")
+
+
 class DeviceUnavailable(AblationError):
     """A device that this machine does not have."""
 

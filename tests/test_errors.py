@@ -20,6 +20,7 @@ RAISED = [
     errors.DataUnavailable("not there"),
     errors.DataInvalid(Path("data"), ["a", "b"]),
     errors.ModelInvalid("too small", path="model.depth"),
+    errors.CodeInvalid("net.py:Net raised ValueError", path="model.name", traceback="Traceback:\n  a"),
     errors.DeviceUnavailable("cuda:9", ["cpu"]),
 ]
 

@@ -1,0 +1,46 @@
+"""Finds, imports, calls and identifies the code that a study file names; standard library only.
+
+`package.module:attribute` is looked for in the study's folders and then among the installed packages,
+`path/to/file.py:attribute` in the study's folders. Nothing is to be inherited from or registered.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.code.calling import bound, running
+from ablation.code.loading import load_code
+from ablation.code.names import code_problem, is_code
+from ablation.code.sources import code_digest
+
+__all__ = ["CodeFolders", "bound", "code_problem", "is_code", "running"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFolders:
+    """Where files and modules are looked for, first to last: the study file's folder, the working directory."""
+
+    folders: tuple[Path, ...] = ()
+
+    def load(self, name: str, *, path: str) -> Any:
+        """Import what `name` names and return it; `path` is the key of the study file that errors name.
+
+        A file is imported once per process for the same content, its own and its siblings'. The folder of a file and
+        these folders come first in sys.path while it is imported and are last in it afterwards, so that an import
+        inside a function still finds what is there, and no library finds it in place of another.
+
+        Raises:
+            CodeInvalid: it is not there, cannot be imported (with the traceback in the user's code), or not callable.
+        """
+        return load_code(name, self.folders, path=path)
+
+    def digest(self, names: Iterable[str]) -> str | None:
+        """Return 32 hexadecimal digits that change with the code behind the names; None where there are no names.
+
+        It is of the bytes of the named files or modules and of every module of the study's own that they import,
+        however indirectly, as their import statements say; nothing is executed. An installed package counts by its
+        version. Where the files lie does not count. What cannot be seen: imports made by a call (importlib, plugins),
+        and files that the code reads.
+        """
+        return code_digest(names, self.folders)

@@ -1,0 +1,38 @@
+"""Tells names of code from other names, and says what is wrong with their form."""
+
+import keyword
+
+BUILT_IN = ("torchvision:",)
+FORMS = "write 'file.py:name' or 'package.module:name'"
+
+
+def is_code(name: object) -> bool:
+    """Whether a value is meant as the name of code; `code_problem` says whether it is a good one."""
+    if not isinstance(name, str) or name.startswith(BUILT_IN):
+        return False
+    return ":" in name or name.endswith(".py")
+
+
+def code_problem(name: str) -> str | None:
+    """Return what is wrong with the form of a name of code, in words, or None; whether it is there is not looked at."""
+    location, colon, attribute = name.rpartition(":")
+    if not name.isprintable():
+        return f"{name!a} has characters that no name of code has; {FORMS}"
+    if not colon:
+        return f"{name!r} names a file and nothing in it; write '{name}:name'"
+    if not location:
+        return f"{name!r} names no file or module; {FORMS}"
+    if not _is_dotted(attribute):
+        return f"{attribute!r} in {name!r} is not a name in Python; {FORMS}"
+    if is_file(location):
+        return None if location.endswith(".py") else f"{location!r} is not a .py file; {FORMS}"
+    return None if _is_dotted(location) else f"{location!r} is neither a .py file nor a module; {FORMS}"
+
+
+def is_file(location: str) -> bool:
+    """Whether the part before the colon is a path, rather than a module."""
+    return location.endswith(".py") or "/" in location or "\\" in location
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split("."))

@@ -82,6 +82,37 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class TuningFailed(AblationError):
+    """No trial of a variant's tuning has a result, so there are no settings to compare it with."""
+
+    def __init__(self, study: str, variant: str) -> None:
+        super().__init__(
+            f"no trial of tuning variant {variant} of study {study!r} has a result: each diverged, failed or was stopped. "
+            "Their errors are in MLflow, under the study's tuning. Change the spaces @ tune, and give the changed study "
+            "a name of its own (--name NEW)."
+        )
+
+
+class VariantsAlike(AblationError):
+    """Two variants whose models came out the same: what is removed or replaced in one makes no difference."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(
+            f"variants {first} and {second} have the same model: the patterns of their parts name the same modules. "
+            "Look at `ablation components FILE` for the names @ factors"
+        )
+
+
+class VariantFails(AblationError):
+    """A variant that cannot take one training step, found before anything is trained."""
+
+    def __init__(self, variant: str, error: str) -> None:
+        self.variant = variant
+        super().__init__(
+            f"variant {variant} cannot be trained; one batch of it was tried on the CPU:\n{error.rstrip()}"
+        )
+
+
 class StudyLocked(AblationError):
     """Another process is running the study."""
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablation.errors import StudyChanged, StudyNarrowed, StudyUnknown
+from ablation.errors import StudyChanged, StudyNarrowed, StudyUnknown, VariantsAlike
 from ablation.lookup import differences, nearest_names
-from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan
+from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan, PlannedRun, TunedVariant, Variant
 from ablation.state import State
 from ablation.study import Study, locked_hash
 
@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ablation.analysis import Analysis, Comparison, RuleChange
-    from ablation.execution import Progress
+    from ablation.datasets import Dataset
+    from ablation.execution import Execution, Progress
     from ablation.executors import Executor
     from ablation.tracking import StudyRecord, Tracker
+
+NO_DATA = DataFacts(
+    name="none",
+    digest="none",
+    shape=DataShape(channels=0, height=0, width=0, classes=()),
+    train_images=0,
+    test_images=0,
+    largest_class_share=0.0,
+)
+"""Of a study whose training function reads its own data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,34 +104,65 @@ def run_study(
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
     Raises:
-        DataUnavailable, DataInvalid, ModelInvalid: before anything is created.
+        DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid, VariantFails, VariantsAlike: before anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
+        TuningFailed: a variant has no settings to be compared with.
         TrackingUnavailable, StorageUnavailable: what was trained is kept, and recorded by the next execution.
     """
-    from ablation.datasets import make_split, prepare
     from ablation.execution import Execution
     from ablation.locks import coordinating, sqlite_path
     from ablation.scheduling import open_schedule
 
-    dataset = prepare(study.variants[0].settings["data"], cache=state.data)
-    sizes = _summaries(study, dataset.facts.shape)
-    for variant in study.variants:
-        make_split(dataset, variant.settings["data"], study_seed=study.spec.study_seed, seed=0)
+    dataset = _prepare(study, state)
+    _try_variants(study, dataset)
     database = sqlite_path(storage_url)
     with coordinating(study.name, database.parent / "locks" if database is not None else state.locks):
-        plan = lock_plan(study, data=dataset.facts, sizes=sizes, tracker=tracker)
+        known = tuning_on_record(study, tracker=tracker)
+        plan = lock_plan(_tuned(study, known), dataset=dataset, tracker=tracker, tuning=known)
         record = tracker.open_study(plan)
-        execution = Execution(record=record, tracker=tracker, executor=executor, state=state, dataset=dataset)
+        execution = Execution(
+            record=record, tracker=tracker, executor=executor, state=state, dataset=dataset, code=study.code
+        )
         try:
+            if study.spec.tune is not None:
+                record = yield from _tune(study, execution, known, storage_url=storage_url)
             recorded = execution.recover_finished()
-            schedule = open_schedule(storage_url, plan, recorded)
+            schedule = open_schedule(storage_url, record.plan, recorded)
             yield from execution.train(schedule, recorded)
             outcome = _conclude(record, tracker=tracker, state=state)
         except BaseException as error:
             execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
             raise
         return outcome
+
+
+def _tune(
+    study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str
+) -> Generator[Progress, None, StudyRecord]:
+    """Tune the variants that have no settings yet, freeze what was found, and return the study's record with it."""
+    from ablation.tuning import VariantTuning
+
+    tuned = {variant.variant for variant in known}
+    targets = [variant for variant in study.design_variants() if variant.name not in tuned]
+    if not targets:
+        return execution.record
+    assert execution.dataset is not None
+    tuning = VariantTuning(study=study, execution=execution, dataset=execution.dataset, storage_url=storage_url)
+    try:
+        found = (*known, *(yield from tuning.tune(targets)))
+    except BaseException:
+        tuning.interrupt()
+        raise
+    plan = _plan(_tuned(study, found), dataset=execution.dataset, tuning=found)
+    before = execution.record.plan
+    plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
+    execution.record = execution.tracker.open_study(plan)
+    return execution.record
+
+
+def _tuned(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
+    return study.tuned({variant.variant: variant.settings for variant in tuning}) if tuning else study
 
 
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
@@ -176,23 +218,28 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
     return record
 
 
-def lock_plan(study: Study, *, data: DataFacts, sizes: Mapping[str, ModelSummary], tracker: Tracker) -> Plan:
+def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
+    """Return the tuning that an earlier execution finished, of the variants that the study still has.
+
+    A study that tunes otherwise than it did has none; where it has results, `lock_plan` refuses that.
+    """
+    previous = tracker.find_study(study.name) if study.spec.tune is not None else None
+    if previous is None or differences(_fixed(previous.plan), {**_fixed(previous.plan), **_asked(study)}):
+        return ()
+    names = {variant.name for variant in study.design_variants()}
+    return tuple(variant for variant in previous.plan.tuning if variant.variant in names)
+
+
+def lock_plan(
+    study: Study, *, dataset: Dataset | None, tracker: Tracker, tuning: tuple[TunedVariant, ...] = ()
+) -> Plan:
     """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
 
     Raises:
-        StudyChanged: the baseline, data, training or metric is not what the study has results with.
+        StudyChanged: the baseline, data, training, tuning or metric is not what the study has results with.
         StudyNarrowed: runs of the study, which has results, would be left out.
     """
-    now = study.locked()
-    plan = Plan(
-        study=study.spec.model_dump(mode="json"),
-        variants=study.variants,
-        summaries=sizes,
-        runs=study.runs(data_digest=data.digest),
-        data=data,
-        locked=now,
-        locked_hash=locked_hash(now),
-    )
+    plan = _plan(study, dataset=dataset, tuning=tuning)
     previous = tracker.find_study(study.name)
     if previous is None:
         return plan
@@ -204,22 +251,49 @@ def lock_plan(study: Study, *, data: DataFacts, sizes: Mapping[str, ModelSummary
     if changed:
         raise StudyChanged(study.name, changed)
     planned = {run.identity for run in plan.runs}
-    left_out = [run.name for run in previous.plan.runs if run.identity not in planned]
+    left_out = [run.name for run in _settled_runs(previous.plan) if run.identity not in planned]
     if left_out:
         raise StudyNarrowed(study.name, left_out)
     return replace(
         plan,
-        locked={**now, "seeds": previous.plan.locked["seeds"]},
+        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
         locked_hash=previous.plan.locked_hash,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
 
 
+def _plan(study: Study, *, dataset: Dataset | None, tuning: tuple[TunedVariant, ...]) -> Plan:
+    facts = dataset.facts if dataset is not None else NO_DATA
+    now = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries=_summaries(study, facts.shape),
+        runs=study.runs(data_digest=facts.digest),
+        data=facts,
+        locked=now,
+        locked_hash=locked_hash(now),
+        tuning=tuning,
+    )
+
+
+def _settled_runs(plan: Plan) -> list[PlannedRun]:
+    """Return the planned runs whose settings were final: not those of a variant that was still to be tuned."""
+    tuned = {variant.variant for variant in plan.tuning}
+    is_tuning = bool(plan.study.get("tune"))
+    return [run for run in plan.runs if not is_tuning or run.variant.partition(",settings=")[0] in tuned]
+
+
+def _asked(study: Study) -> dict[str, Any]:
+    return {"tune": study.spec.document().get("tune")}
+
+
 def _fixed(plan: Plan) -> dict[str, Any]:
     return {
         **plan.baseline.configuration,
-        "data": {**plan.baseline.configuration["data"], "digest": plan.data.digest},
+        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked["metric"],
+        "tune": plan.study.get("tune"),
     }
 
 
@@ -239,13 +313,55 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
 
 
+def _prepare(study: Study, state: State) -> Dataset | None:
+    """Return the study's data set, its splits checked; None where a training function of the user's reads its own."""
+    from ablation.datasets import make_split, prepare
+
+    if study.variants[0].settings["data"] is None:
+        return None
+    dataset = prepare(study.variants[0].settings["data"], cache=state.data, code=study.code)
+    for variant in study.variants:
+        make_split(dataset, variant.settings["data"], study_seed=study.spec.study_seed, seed=0)
+    return dataset
+
+
+def _try_variants(study: Study, dataset: Dataset | None) -> None:
+    """Train one batch of each variant that is not all built in, so that what is wrong with it is said at once."""
+    from ablation.smoke import needs_trying, try_variant
+
+    for variant in study.design_variants():
+        if needs_trying(variant.settings):
+            try_variant(variant, dataset, code=study.code)
+
+
 def _summaries(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
+    """Measure each variant's model; variants that differ only in their parts must come out different.
+
+    Raises:
+        VariantsAlike: two have the same layers, so one of them is the model unchanged.
+    """
     from ablation.models import build_model, summarize_model
 
     def size(settings: Mapping[str, Any]) -> ModelSummary:
-        return summarize_model(lambda: build_model(settings["model"], shape), shape)
+        if settings["model"] is None or shape == NO_DATA.shape:
+            return ModelSummary(parameters=0, flops=0, layers=())
+        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
 
-    return {variant.name: size(variant.settings) for variant in study.variants}
+    sizes = {variant.name: size(variant.settings) for variant in study.variants}
+    first: dict[str, Variant] = {}
+    for variant in study.variants:
+        twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)
+        if twin is not variant and sizes[variant.name].layers:
+            raise VariantsAlike(twin.name, variant.name)
+    return sizes
+
+
+def _beside_parts(variant: Variant) -> dict[str, Any]:
+    """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
+    configuration = dict(variant.configuration)
+    model = configuration.get("model") or {}
+    configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
+    return {**configuration, "levels": variant.levels.get("settings")}
 
 
 def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:

@@ -114,11 +114,40 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuningTrial:
+    """One trial of a variant's tuning: the settings tried, and what they reached on validation.
+
+    `value` is the mean over the trial's seed indices, None where it has none (pruned, diverged or failed); `curve` is
+    the first seed index's by epoch. `seconds` is the training of all of them.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    outcome: Literal["done", "pruned", "diverged", "failed"]
+    value: float | None
+    curve: tuple[float, ...]
+    seconds: float
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedVariant:
+    """A variant's tuning: every trial, and the settings of the best, which its compared runs are trained with."""
+
+    variant: str
+    trials: tuple[TuningTrial, ...]
+    chosen: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A study before it costs anything, complete: what MLflow keeps of it and the report is made from.
 
     `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
-    questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since.
+    questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
+    what each variant's settings were found by, where the study tunes them. Two variants whose settings came out the
+    same share their runs' identities.
     """
 
     study: Mapping[str, Any]
@@ -129,6 +158,7 @@ class Plan:
     locked: Mapping[str, Any]
     locked_hash: str
     deviations: tuple[str, ...] = ()
+    tuning: tuple[TunedVariant, ...] = ()
 
     @property
     def name(self) -> str:
@@ -141,6 +171,13 @@ class Plan:
     def variant(self, name: str) -> Variant:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def runs_to_train(self) -> tuple[PlannedRun, ...]:
+        """Return the planned runs, each identity once."""
+        first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            first.setdefault(run.identity, run)
+        return tuple(first.values())
 
     @property
     def heldout_split(self) -> Literal["validation", "test"]:

@@ -55,6 +55,10 @@ class State:
         except OSError:  # it is there
             shutil.rmtree(begun)
 
+    def tuning(self, study: str, identity: str) -> "RunFolder":
+        """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""
+        return RunFolder(path=self.folder / "tuning" / study / identity)
+
     def report(self, study: str) -> Path:
         return self.folder / "reports" / study
 

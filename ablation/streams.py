@@ -18,6 +18,7 @@ class Purpose(StrEnum):
     ORDER = "data order"
     AUGMENTATION = "augmentation"
     DROPOUT = "dropout"
+    TUNING = "tuning"
 
 
 def stream_seed(study_seed: int, purpose: Purpose, *indices: int) -> int:

@@ -18,6 +18,7 @@ from ablation.results import (
     RecordedRun,
     Variant,
 )
+from ablation.study import Study
 from ablation.study.design import variant_name
 from ablation.study.identity import locked_hash, run_identity
 
@@ -223,3 +224,24 @@ def _confusion(accuracy: float, images: int) -> tuple[tuple[int, ...], ...]:
 def _noise(variant: str, seed: int, purpose: str = "accuracy") -> np.random.Generator:
     digest = hashlib.sha256(f"{variant}/{seed}/{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def plan_of(study: Study, *, classes: tuple[str, ...] = CLASSES) -> Plan:
+    """Make the plan of a checked study, as if its data set were small and its models of two sizes."""
+    locked = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries={variant.name: _summary(index) for index, variant in enumerate(study.variants)},
+        runs=study.runs(data_digest=DIGEST),
+        data=DataFacts(
+            name="digits",
+            digest=DIGEST,
+            shape=DataShape(channels=1, height=8, width=8, classes=classes),
+            train_images=1437,
+            test_images=360,
+            largest_class_share=LARGEST_CLASS_SHARE,
+        ),
+        locked=locked,
+        locked_hash=locked_hash(locked),
+    )

@@ -8,7 +8,7 @@ from pandas import DataFrame
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
-from ablation.analysis.contrasts import factor_levels, measured_metric
+from ablation.analysis.contrasts import factor_levels, measured_metric, part_factors
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.document import Analysis, CodeDescription, DataDescription
@@ -65,6 +65,9 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         collapse_margin=plan.locked["collapse_margin"],
         metric=measured_metric(plan, plan.locked["metric"]["name"]),
         metrics=tuple(measured_metric(plan, name) for name in plan.metrics if _is_measured(plan, table, name)),
+        design=str(plan.study.get("design", "factorial")),
+        parts=part_factors(plan),
+        tuning=plan.tuning,
         rope=plan.locked["metric"].get("meaningful"),
         factors=factor_levels(plan),
         baseline=plan.baseline.name,

@@ -108,6 +108,7 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
     is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
     return Answer(
         changes=contrast.changes,
+        at=contrast.at,
         averaged_over=contrast.averaged_over,
         metric=contrast.metric,
         is_primary=contrast.is_primary,

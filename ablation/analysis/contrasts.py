@@ -8,7 +8,7 @@ from typing import Any
 from ablation.analysis.records import LevelChange, MeasuredMetric
 from ablation.results import Plan, Variant
 from ablation.study.design import beside_others, comparable, declared_levels, short_names
-from ablation.study.spec import OTHERS
+from ablation.study.spec import OTHERS, PART_DESIGNS
 
 Groups = list[tuple[Variant, ...]]
 
@@ -27,6 +27,7 @@ class Contrast:
     """One comparison of a question: `weights` by variant, `sides` the variants by the levels that are compared."""
 
     changes: tuple[LevelChange, ...]
+    at: Mapping[str, Any]
     averaged_over: Mapping[str, tuple[Any, ...]]
     metric: MeasuredMetric
     is_primary: bool
@@ -58,6 +59,17 @@ def factor_levels(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """Return each factor's levels: the baseline's first, then as the study file lists them."""
     declared = declared_levels(plan.study)
     return {factor: _levels(plan, factor, declared.get(factor, ())) for factor in plan.baseline.levels}
+
+
+def part_factors(plan: Plan) -> tuple[str, ...]:
+    """Return the factors that are a part of the model, there or not; none where a study has other factors too.
+
+    All of them are where the design takes parts away or adds them; else those that name modules.
+    """
+    factors = plan.study.get("factors", {})
+    if plan.study.get("design") in PART_DESIGNS:
+        return tuple(factors)
+    return tuple(factors) if all(isinstance(factor, Mapping) for factor in factors.values()) else ()
 
 
 def _levels(plan: Plan, factor: str, declared: Sequence[Any]) -> tuple[Any, ...]:
@@ -127,6 +139,7 @@ def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChang
     varied = set() if is_about_all else {*plan.baseline.levels} - {change.factor for change in changes}
     return Contrast(
         changes=changes,
+        at=dict(question.get("at") or {}),
         averaged_over={factor: _distinct(group[0].levels[factor] for group in groups) for factor in sorted(varied)},
         metric=measured_metric(plan, name),
         is_primary=name == primary,

@@ -17,7 +17,7 @@ from ablation.analysis.described import (
     VariantRow,
 )
 from ablation.analysis.records import Answer, MeasuredMetric, MissingRun
-from ablation.results import LeftOut
+from ablation.results import LeftOut, TunedVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,9 @@ class CodeDescription:
 class Analysis:
     """All that a report says of a study.
 
-    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now.
+    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now. `parts`
+    are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
+    `tuning` is every trial of each variant's tuning, where the study has one.
     """
 
     study: Mapping[str, Any]
@@ -105,6 +107,9 @@ class Analysis:
     collapse_margin: float
     metric: MeasuredMetric
     metrics: tuple[MeasuredMetric, ...]
+    design: str
+    parts: tuple[str, ...]
+    tuning: tuple[TunedVariant, ...]
     rope: float | None
     factors: Mapping[str, tuple[Any, ...]]
     baseline: str

@@ -14,7 +14,7 @@ from ablation.code.loading import load_code
 from ablation.code.names import code_problem, is_code
 from ablation.code.sources import code_digest
 
-__all__ = ["CodeFolders", "bound", "code_problem", "is_code", "running"]
+__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_problem", "is_code", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +44,6 @@ class CodeFolders:
         and files that the code reads.
         """
         return code_digest(names, self.folders)
+
+
+NO_FOLDERS = CodeFolders()

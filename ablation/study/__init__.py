@@ -1,18 +1,17 @@
 """From a study file and the command line's overrides to a checked study: its settings, variants and runs."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.code import CodeFolders
+from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import AblationError, Problem, StudyFileError
 from ablation.lookup import flatten, replaced
 from ablation.results import PlannedRun, Variant
 from ablation.study.checking import check
-from ablation.study.design import default_questions, level_text, variants_of, with_settings
+from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
 from ablation.study.design_checks import asked_factors
 from ablation.study.factor_checks import setting
 from ablation.study.file import MAX_BYTES, Location, location_of, path_of, read_document, read_value
@@ -47,7 +46,7 @@ class Study:
 
     spec: StudySpec
     variants: tuple[Variant, ...]
-    code: CodeFolders = dataclasses.field(default_factory=CodeFolders)
+    code: CodeFolders = NO_FOLDERS
 
     @property
     def name(self) -> str:
@@ -61,6 +60,14 @@ class Study:
     def locked(self) -> dict[str, Any]:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
         return {**self.spec.locked(), "questions": [question.document() for question in self.questions]}
+
+    def design_variants(self) -> tuple[Variant, ...]:
+        """Return the design's variants with the file's settings, by the names that they are tuned under."""
+        return variants_of(self.spec.model_copy(update={"tune": None}))
+
+    def with_settings(self, variant: Variant, settings: Mapping[str, Any]) -> Variant:
+        """Return one of the design's variants with other settings, by their paths."""
+        return make_variant(self.spec, variant.name, variant.levels, is_baseline=variant.is_baseline, tuned=settings)
 
     def tuned(self, found: Mapping[str, Mapping[str, Any]]) -> "Study":
         """Return the study with the settings found for each variant, by its name in the design."""

@@ -101,6 +101,9 @@ def _validated(values: Mapping[str, Any]) -> tuple[StudySpec | None, list[Found]
 def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
     """Say what pydantic found in the words of the file; of its own message nothing is kept."""
     loc = details["loc"]
+    if loc[-1] == "[key]":
+        location, kind, _ = _place(loc[:-2])
+        return (*location, loc[-2]), f"a key must be {expected(get_args(kind)[0])}, not {shown(loc[-2])}"
     is_too_short = details["type"] == "missing" and isinstance(loc[-1], int)  # of a list of so many values
     location, kind, model = _place(loc[:-1] if is_too_short else loc)
     match details["type"]:

@@ -230,7 +230,7 @@ class StudySpec(Section):
         paths = {path: level for path, level in levels.items() if path in self.factors and path not in components}
         for path, value in {**paths, **(tuned or {})}.items():
             section, _, key = path.partition(".")
-            sections[section][key] = value
+            sections[section][key] = tuple(value) if isinstance(value, list) else value
         for name, factor in components.items():
             if levels[name] != factor.levels[0]:
                 model = sections["model"]

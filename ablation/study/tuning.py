@@ -44,6 +44,13 @@ class SearchSpace(Section):
             raise ValueError(f"a log scale begins above 0, not at {self.log[0]}")
         return self
 
+    def holds(self, value: Any) -> bool:
+        """Say whether a value is one that could be found here."""
+        if self.choices is not None:
+            return value in self.choices
+        low, high = self.log or self.linear or self.integers or (0, 0)
+        return isinstance(value, int | float) and low <= value <= high
+
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that must all be allowed for the setting: the bounds, or every choice."""

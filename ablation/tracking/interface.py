@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ablation.results import EpochMetrics, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 
@@ -51,6 +51,15 @@ class Tracker(Protocol):
         """Begin the record of a run and return its ID; what an earlier, unfinished try left behind is removed.
 
         `provenance` says where the run comes from: commit, versions, device, host.
+        """
+        ...
+
+    def start_tuning_run(
+        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+    ) -> str:
+        """Begin the record of a run of a variant's tuning, apart from the compared runs, and return its ID.
+
+        `settings` are its variant, trial, seed and what is tried. It is ended by `finish_run`.
         """
         ...
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ablation.results import (
     EVALUATION_FILE,
@@ -85,6 +86,15 @@ class MemoryTracker:
         self._begun += 1
         run_id = f"run-{self._begun}"
         self._runs[run_id] = _Run(planned=planned, study=name, provenance=provenance)
+        return run_id
+
+    def start_tuning_run(
+        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+    ) -> str:
+        self._begun += 1
+        run_id = f"tuning-run-{self._begun}"
+        planned = PlannedRun(identity=f"{record.plan.name}/{name}", variant=str(settings["variant"]), seed=0)
+        self._runs[run_id] = _Run(planned=planned, study=f"tuning of {record.plan.name}", provenance=provenance)
         return run_id
 
     def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:

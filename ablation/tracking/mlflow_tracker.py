@@ -48,6 +48,8 @@ from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     PAGE,
     SOURCE_NAME,
+    TUNING,
+    TUNING_TRIAL,
     Artifacts,
     children_of,
     quoted,
@@ -179,6 +181,26 @@ class MlflowTracker:
             parameters = {**configuration, "parameters": size.parameters, "flops": size.flops}
             self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
             self._client.log_inputs(run_id, [_dataset_input(plan)])
+            return run_id
+
+    def start_tuning_run(
+        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+    ) -> str:
+        with self._explained():
+            run = self._client.create_run(
+                record.experiment_id,
+                run_name=name,
+                tags={
+                    "mlflow.parentRunId": self._tuning_parent(record),
+                    **_source_tags(),
+                    "ablation.kind": TUNING_TRIAL,
+                    "ablation.study": record.plan.name,
+                    "ablation.variant": str(settings["variant"]),
+                    **{_provenance_tag(tag): value for tag, value in provenance.items()},
+                },
+            )
+            run_id = str(run.info.run_id)
+            self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
             return run_id
 
     def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
@@ -359,7 +381,7 @@ class MlflowTracker:
 
     def _rename_grown(self, study_run: Run, plan: Plan) -> None:
         """Give runs the variant's present name: it changes when a factor is added to the study."""
-        planned = {run.identity: run for run in plan.runs}
+        planned = {run.identity: run for run in plan.runs_to_train()}
         query = f"tags.`mlflow.parentRunId` = '{study_run.info.run_id}'"
         for run in search_runs(self._client, [study_run.info.experiment_id], query):
             now = planned.get(run.data.tags.get("ablation.identity", ""))
@@ -403,6 +425,21 @@ class MlflowTracker:
             "study run": run_address(record.experiment_id, record.study_run_id),
             **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
         }
+
+    def _tuning_parent(self, record: StudyRecord) -> str:
+        """Return the run under which a study's tuning is kept, a child of the study run; it is made where absent."""
+        found = children_of(self._client, record, f"tags.`ablation.kind` = '{TUNING}'")
+        if found:
+            return str(found[0].info.run_id)
+        tags = {
+            "mlflow.parentRunId": record.study_run_id,
+            **_source_tags(),
+            "ablation.kind": TUNING,
+            "ablation.study": record.plan.name,
+        }
+        run = self._client.create_run(record.experiment_id, run_name=f"{record.plan.name}: tuning", tags=tags)
+        self._client.set_terminated(run.info.run_id, "FINISHED")
+        return str(run.info.run_id)
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -38,6 +38,8 @@ MAX_RUN_FILE = 32 * 2**20
 MAX_NAME = 200
 STRANGERS = 100
 SOURCE_NAME = "ablation study"
+TUNING, TUNING_TRIAL = "tuning", "tuning trial"
+"""Kinds of runs that a study has apart from its compared ones."""
 
 Curve = tuple[tuple[int, float], ...]
 
@@ -82,7 +84,8 @@ def read_runs(client: MlflowClient, record: StudyRecord, *, with_details: bool) 
 
 def read_left_out(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, ...]:
     """Return what hangs under the study's run or names the study and is not read as one of its planned runs."""
-    children = {run.info.run_id: run for run in children_of(client, record)}
+    found = children_of(client, record)
+    children = {run.info.run_id: run for run in found if run.data.tags.get("ablation.kind") != TUNING}
     query = f"tags.`ablation.kind` = 'run' and tags.`ablation.study` = {quoted(record.plan.name)}"
     named = {run.info.run_id: run for run in search_runs(client, [record.experiment_id], query)}
     planned = {run.identity: run for run in record.plan.runs}

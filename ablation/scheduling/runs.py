@@ -5,20 +5,16 @@ two disagree about a run the tracker is right, and a schedule can be made again 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from ablation.errors import StorageUnavailable
-from ablation.locks import first_use, sqlite_path
 from ablation.results import Direction, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.scheduling.storage import explained, open_storage
 from ablation.study.design import declared_levels
 
 IDENTITY = "identity"
@@ -39,13 +35,13 @@ class Schedule:
 
     def next_run(self) -> PlannedRun | None:
         """Claim the next run, or return None where all are claimed."""
-        with _explained(self._url):
+        with explained(self._url):
             return self._next_run()
 
     def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[EpochMetrics]) -> None:
         """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
         trial = self._trials.pop(run.identity)
-        with _explained(self._url):
+        with explained(self._url):
             for metrics in epochs:
                 trial.report(metrics.heldout_accuracy, step=metrics.epoch)
             trial.set_user_attr(OUTCOME, outcome.value)
@@ -56,12 +52,12 @@ class Schedule:
 
     def release(self, run: PlannedRun) -> None:
         """Give a claimed run back, for this execution or a later one to claim."""
-        with _explained(self._url):
+        with explained(self._url):
             self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
             _enqueue(self._study, self._plan, run)
 
     def _next_run(self) -> PlannedRun | None:
-        planned = {run.identity: run for run in self._plan.runs}
+        planned = {run.identity: run for run in self._plan.runs_to_train()}
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             trial = self._study.ask(_distributions(self._plan))
             identity = str(trial.user_attrs.get(IDENTITY))
@@ -82,8 +78,8 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
         StorageUnavailable: the storage cannot be opened.
     """
     finished = {run.planned.identity: run for run in recorded if run.has_result}
-    with _explained(url):
-        study = _open_study(_open_storage(url), plan)
+    with explained(url):
+        study = _open_study(open_storage(url), plan)
         _reconcile(study, plan, finished)
     return Schedule(url, study, plan, finished)
 
@@ -91,7 +87,7 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
 def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
     """Give every planned run without a result a waiting trial, and no other."""
     trials = _latest_trials(study)
-    for run in plan.runs:
+    for run in plan.runs_to_train():
         trial = trials.get(run.identity)
         if trial is not None and trial.state is TrialState.RUNNING:  # its coordinator is gone: this one holds the lock
             if run.identity in finished:
@@ -104,26 +100,6 @@ def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedR
                 study.add_trial(_finished_trial(plan, finished[run.identity]))
         elif trial is None or trial.state is not TrialState.WAITING:
             _enqueue(study, plan, run)
-
-
-def default_storage(state_folder: Path) -> str:
-    return f"sqlite:///{state_folder.resolve() / 'optuna.db'}"
-
-
-def _open_storage(url: str) -> RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"connect_args": {"timeout": 60}} if sqlite_path(url) is not None else None
-    with first_use(url):
-        return RDBStorage(url, engine_kwargs=options)
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Say in the user's terms that the storage failed; drivers raise what they like, and a missing one ImportError."""
-    try:
-        yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
-        raise StorageUnavailable(url, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
 def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:

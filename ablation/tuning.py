@@ -1,0 +1,235 @@
+"""Tunes variants before they are compared: equal budgets, on validation data and seed indices of tuning's own.
+
+Each variant's trials follow one another; variants are tuned side by side, as many as the executor has slots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from ablation.datasets import Dataset
+from ablation.errors import TuningFailed
+from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress
+from ablation.executors import is_worker_lost
+from ablation.provenance import provenance
+from ablation.results import Direction, EpochMetrics, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
+from ablation.study import Study
+from ablation.study.tuning import FIRST_TUNING_SEED
+from ablation.worker import TuningJob, objective_curve, objective_value, run_tuning_job
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """A trial under way: what is tried, in which slot, and its replicates so far."""
+
+    schedule: TuningSchedule
+    suggestion: Suggestion
+    variant: Variant
+    slot: str
+    job: TuningJob | None = None
+    tries: int = 0
+    results: list[RunResult] = field(default_factory=list)
+    curves: list[tuple[float, ...]] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class VariantTuning:
+    """The tuning of a study's variants that have not been tuned yet."""
+
+    study: Study
+    execution: Execution
+    dataset: Dataset
+    storage_url: str
+    running: dict[Future[RunResult], _Trial] = field(default_factory=dict)
+    ended: Counter[Outcome] = field(default_factory=Counter)
+
+    def tune(self, targets: Sequence[Variant]) -> Generator[Progress, None, tuple[TunedVariant, ...]]:
+        """Tune variants named as in the design; yield where it stands.
+
+        Raises:
+            TuningFailed: no trial of a variant has a value; the error of one is told.
+        """
+        tuning = self.study.spec.tune
+        assert tuning is not None
+        waiting = deque((self._open(variant), variant) for variant in targets)
+        found: dict[str, TunedVariant] = {}
+        free = deque(self.execution.executor.slots)
+        yield self._progress(len(targets))
+        while waiting or self.running:
+            while free and waiting:
+                schedule, variant = waiting.popleft()
+                suggestion = schedule.next_trial()
+                if suggestion is None:
+                    found[variant.name] = self._result(schedule)
+                    continue
+                slot = free.popleft()
+                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
+            if not self.running:
+                continue
+            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                trial = self.running.pop(future)
+                if self._settle(future, trial):
+                    continue
+                free.append(trial.slot)
+                waiting.appendleft((trial.schedule, trial.variant))
+                yield self._progress(len(targets), latest=trial)
+            yield self._progress(len(targets))
+        return tuple(found[variant.name] for variant in targets)
+
+    def interrupt(self) -> None:
+        """Mark what was under way as ended without a result, where the tracker still can."""
+        with contextlib.suppress(Exception):
+            self.execution.executor.stop()
+            for trial in self.running.values():
+                self.execution.tracker.abandon_run(trial.run_ids[-1])
+
+    def _open(self, variant: Variant) -> TuningSchedule:
+        spec, tuning = self.study.spec, self.study.spec.tune
+        assert tuning is not None
+        settings = {path: _at(variant.settings, path) for path in tuning.spaces}
+        start = settings if all(space.holds(settings[path]) for path, space in tuning.spaces.items()) else {}
+        return open_tuning(
+            self.storage_url,
+            name=spec.name,
+            variant=variant.name,
+            tuning=tuning,
+            start=start,
+            direction=objective_of(spec.metric.name)[1],
+            study_seed=spec.study_seed,
+            basis=self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=FIRST_TUNING_SEED),
+        )
+
+    def _submit(self, trial: _Trial) -> None:
+        """Train the trial's next replicate, or take it as it was finished before an interruption."""
+        variant = self.study.with_settings(trial.variant, trial.suggestion.settings)
+        seed = FIRST_TUNING_SEED + len(trial.results)
+        identity = self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=seed)
+        name = f"tuning/{trial.variant.name}/trial-{trial.suggestion.number}"
+        where_from = provenance(trial.slot)
+        about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
+        run_id = self.execution.tracker.start_tuning_run(
+            self.execution.record, name, {**about, **trial.suggestion.settings}, where_from
+        )
+        trial.run_ids.append(run_id)
+        trial.job = TuningJob(
+            planned=PlannedRun(identity=identity, variant=name, seed=seed),
+            run_id=run_id,
+            settings=variant.settings,
+            heldout_split="validation",
+            data_folder=self.dataset.folder,
+            folder=self.execution.state.tuning(self.study.name, identity),
+            tracker=self.execution.tracker,
+            device=trial.slot,
+            provenance=where_from,
+            code=self.study.code,
+            objective=objective_of(self.study.spec.metric.name)[0],
+            stops_below=trial.suggestion.stops_below,
+            is_minimized=objective_of(self.study.spec.metric.name)[1] == "minimize",
+        )
+        self.running[self.execution.executor.submit(run_tuning_job, trial.job)] = trial
+
+    def _settle(self, future: Future[RunResult], trial: _Trial) -> bool:
+        """Take a replicate's result; say whether the trial goes on with another job."""
+        job, error = trial.job, future.exception()
+        assert job is not None
+        if error is not None and not is_worker_lost(error):
+            raise error
+        trial.tries += 1
+        if error is not None and trial.tries < MAX_TRIES:
+            self.execution.tracker.abandon_run(trial.run_ids.pop())
+            self._submit(trial)
+            return True
+        result = future.result() if error is None else _lost(job, str(error))
+        if error is not None:
+            self.execution.tracker.finish_run(job.run_id, result, None)
+        trial.results.append(result)
+        trial.curves.append(objective_curve(job.folder.epochs(), job.objective))
+        trial.tries = 0
+        self.ended[result.outcome] += 1
+        tuning = self.study.spec.tune
+        if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
+            self._submit(trial)
+            return True
+        trial.schedule.tell(_ended(trial, job))
+        return False
+
+    def _result(self, schedule: TuningSchedule) -> TunedVariant:
+        found = schedule.result()
+        if found is None:
+            raise TuningFailed(self.study.name, schedule.variant)
+        return found
+
+    def _progress(self, variants: int, *, latest: _Trial | None = None) -> Progress:
+        tuning = self.study.spec.tune
+        assert tuning is not None
+        running: list[tuple[PlannedRun, EpochMetrics | None]] = []
+        for trial in self.running.values():
+            if trial.job is not None:
+                epochs = trial.job.folder.epochs()
+                running.append((trial.job.planned, epochs[-1] if epochs else None))
+        return Progress(
+            planned=variants * tuning.trials * tuning.seeds,
+            ended=dict(self.ended),
+            running=tuple(running),
+            note=_told(latest) if latest is not None else None,
+        )
+
+
+def objective_of(metric: str) -> tuple[str, Direction]:
+    """Return what tuning looks at on the validation split where a study compares on a metric: `loss` or `accuracy`."""
+    return ("loss", "minimize") if metric in ("test_loss", "test_brier_score") else ("accuracy", "maximize")
+
+
+def _ended(trial: _Trial, job: TuningJob) -> TuningTrial:
+    last = trial.results[-1]
+    outcome = "pruned" if _was_pruned(last) else last.outcome.value
+    is_whole = outcome == "done"
+    epoch_choice = str(job.settings["training"].get("epoch_choice", "last"))
+    values = [objective_value(curve, epoch_choice, is_minimized=job.is_minimized) for curve in trial.curves if curve]
+    return TuningTrial(
+        number=trial.suggestion.number,
+        settings=dict(trial.suggestion.settings),
+        outcome=outcome,  # type: ignore[arg-type]
+        value=fmean(values) if is_whole else None,
+        curve=trial.curves[0],
+        seconds=sum(result.metrics.get("training_seconds", 0.0) for result in trial.results),
+        run_ids=tuple(trial.run_ids),
+    )
+
+
+def _was_pruned(result: RunResult) -> bool:
+    return bool(result.metrics.get("pruned"))
+
+
+def _lost(job: TuningJob, error: str) -> RunResult:
+    lost = f"its worker died {MAX_TRIES} times, the last time with: {error}"
+    return RunResult(identity=job.planned.identity, outcome=Outcome.FAILED, metrics={}, epochs=0, error=lost)
+
+
+def _told(trial: _Trial) -> str:
+    last = trial.results[-1]
+    settings = ", ".join(
+        f"{path.rpartition('.')[2]} {_short(value)}" for path, value in trial.suggestion.settings.items()
+    )
+    curve = trial.curves[-1]
+    how = "stopped early" if _was_pruned(last) else last.outcome.value
+    reached = f": validation {curve[-1]:.4f}" if curve else ""
+    return f"tuning {trial.variant.name}, trial {trial.suggestion.number + 1} ({settings}) {how}{reached}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _at(settings: Mapping[str, Any], path: str) -> Any:
+    section, _, key = path.partition(".")
+    return settings[section].get(key)

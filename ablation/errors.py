@@ -87,9 +87,9 @@ class TuningFailed(AblationError):
 
     def __init__(self, study: str, variant: str) -> None:
         super().__init__(
-            f"no trial of tuning variant {variant} of study {study!r} has a result: each diverged, failed or was stopped. "
-            "Their errors are in MLflow, under the study's tuning. Change the spaces @ tune, and give the changed study "
-            "a name of its own (--name NEW)."
+            f"no trial of tuning variant {variant} of study {study!r} has a result: each diverged, failed or was "
+            "stopped. Their errors are in MLflow, under the study's tuning. Change the spaces @ tune, and give the "
+            "changed study a name of its own (--name NEW)."
         )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
+from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
 from ablation.errors import AblationError
 from ablation.executors import Executor, is_worker_lost
 from ablation.provenance import provenance
-from ablation.results import EpochMetrics, Outcome, PlannedRun, RecordedRun, RunResult
+from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
 from ablation.tracking import StudyRecord, Tracker
@@ -27,7 +28,7 @@ class Progress:
 
     planned: int
     ended: Mapping[Outcome, int]
-    running: tuple[tuple[PlannedRun, EpochMetrics | None], ...]
+    running: tuple[tuple[PlannedRun, Epoch | None], ...]
     latest: tuple[PlannedRun, RunResult] | None = None
     note: str | None = None
 
@@ -50,7 +51,8 @@ class Execution:
     tracker: Tracker
     executor: Executor
     state: State
-    dataset: Dataset
+    dataset: Dataset | None
+    code: CodeFolders = NO_FOLDERS
     running: dict[Future[RunResult], _UnderWay] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
@@ -61,8 +63,9 @@ class Execution:
         plan = self.record.plan
         recorded = self.tracker.recorded_runs(self.record, with_details=False)
         recovered = False
-        for run in recorded:
-            folder = self.state.finished(plan.name, run.planned.identity) if not run.has_result else None
+        without = {run.planned.identity: run for run in reversed(recorded) if not run.has_result}
+        for run in without.values():
+            folder = self.state.finished(plan.name, run.planned.identity)
             result = folder.result() if folder is not None else None
             if folder is not None and result is not None:
                 run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
@@ -77,7 +80,8 @@ class Execution:
         recorded from their folders by the next one.
         """
         self.schedule = schedule
-        self.ended.update(run.outcome for run in recorded if run.outcome is not None and run.has_result)
+        ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None and run.has_result}
+        self.ended.update(ended.values())
         free = deque(self.executor.slots)
         unrecorded: AblationError | None = None
         yield self._progress()
@@ -88,8 +92,8 @@ class Execution:
                 if unrecorded is not None:
                     raise unrecorded
                 return
-            ended, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            for future in ended:
+            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
                 under = self.running.pop(future)
                 free.append(under.slot)
                 try:
@@ -120,11 +124,12 @@ class Execution:
             run_id=run_id,
             settings=variant.settings,
             heldout_split=self.record.plan.heldout_split,
-            data_folder=self.dataset.folder,
+            data_folder=self.dataset.folder if self.dataset is not None else None,
             folder=self._folder(planned),
             tracker=self.tracker,
             device=slot,
             provenance=where_from,
+            code=self.code,
         )
         under = _UnderWay(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity])
         try:
@@ -173,7 +178,7 @@ class Execution:
             epochs = self._folder(under.planned).epochs()
             running.append((under.planned, epochs[-1] if epochs else None))
         return Progress(
-            planned=len(self.record.plan.runs),
+            planned=len(self.record.plan.runs_to_train()),
             ended=dict(self.ended),
             running=tuple(running),
             latest=latest,

@@ -104,7 +104,8 @@ def run_study(
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
     Raises:
-        DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid, VariantFails, VariantsAlike: before anything is created.
+        DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails, VariantsAlike: before
+            anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         TuningFailed: a variant has no settings to be compared with.

@@ -226,6 +226,18 @@ class EpochMetrics:
     timestamp_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedEpoch:
+    """What a training function of the user's reported of one epoch, or whatever it counts; `epoch` counts from 1."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    timestamp_ms: int
+
+
+Epoch = EpochMetrics | ReportedEpoch
+
+
 class Outcome(StrEnum):
     """How a run ended: with a result (`done`, `diverged`) or without one (`failed`)."""
 
@@ -325,8 +337,10 @@ class RecordedRun:
         return self.outcome is not None and self.outcome.is_result
 
 
-def epoch_metrics(epoch: EpochMetrics, *, heldout_split: str) -> dict[str, float]:
+def epoch_metrics(epoch: Epoch, *, heldout_split: str) -> dict[str, float]:
     """Return an epoch's metrics by the names they are recorded under, each split named."""
+    if isinstance(epoch, ReportedEpoch):
+        return dict(epoch.metrics)
     return {
         "train_loss": epoch.train_loss,
         "train_accuracy": epoch.train_accuracy,

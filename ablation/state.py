@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.results import EpochMetrics, Outcome, RunResult
+from ablation.results import Epoch, EpochMetrics, Outcome, ReportedEpoch, RunResult
 
 EPOCHS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
@@ -86,17 +86,17 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
 
-    def append_epoch(self, metrics: EpochMetrics) -> None:
+    def append_epoch(self, metrics: Epoch) -> None:
         with (self.path / EPOCHS).open("a") as file:
             file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
 
-    def epochs(self) -> tuple[EpochMetrics, ...]:
+    def epochs(self) -> tuple[Epoch, ...]:
         """Return the epochs so far; a last line that is still being written is left out."""
         try:
             lines = (self.path / EPOCHS).read_text().split("\n")[:-1]
         except FileNotFoundError:
             return ()
-        return tuple(EpochMetrics(**json.loads(line)) for line in lines)
+        return tuple(_epoch(json.loads(line)) for line in lines)
 
     def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> None:
         (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
@@ -112,6 +112,10 @@ class RunFolder:
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return result if result.outcome is not Outcome.FAILED else None
+
+
+def _epoch(values: Mapping[str, Any]) -> Epoch:
+    return ReportedEpoch(**values) if "metrics" in values else EpochMetrics(**values)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -118,7 +118,9 @@ def test_forbidden_combinations_are_not_trained_and_not_averaged_over() -> None:
 def test_what_forbidding_leaves_unanswerable_is_said() -> None:
     forbid = [{"model.depth": 5, "model.normalization": "none"}, {"model.depth": 5, "model.normalization": "batch"}]
 
-    with pytest.raises(StudyFileError, match="no variants of this design differ in model.depth alone"):
+    with pytest.raises(
+        StudyFileError, match="no variants of this design differ in model.depth alone".replace(".", r"\.")
+    ):
         study(forbid=forbid)
 
 

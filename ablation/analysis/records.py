@@ -180,8 +180,8 @@ class CrossedEffect:
 class Answer:
     """One comparison of one question, and its verdict.
 
-    `changes` has one member for an effect and two for an interaction; `at` gives the levels at which alone it was asked,
-    `averaged_over` the other factors' levels.
+    `changes` has one member for an effect and two for an interaction; `at` gives the levels at which alone it was
+    asked, `averaged_over` the other factors' levels.
     `rope` is the half-width of the region of practical equivalence in the metric's unit. `is_meaningful` is None
     where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
     a hole. `is_grown`: seeds were added after the plan was locked, so the verdict needs an e-value above

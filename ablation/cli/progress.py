@@ -15,7 +15,7 @@ from ablation.execution import Progress
 from ablation.pipeline import StudyOutcome
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text
-from ablation.results import Outcome, PlannedRun, RunResult
+from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.study import Study
 from ablation.tracking import Tracker
 
@@ -130,17 +130,18 @@ def _view(progress: Progress, clock: _Clock) -> Group:
         if metrics is None:
             table.add_row(run.name, "starting")
         else:
-            table.add_row(
-                run.name,
-                f"epoch {metrics.epoch}/{clock.epochs}",
-                f"training loss {metrics.train_loss:.4f}",
-                f"held-out accuracy {metrics.heldout_accuracy:.4f}",
-            )
+            table.add_row(run.name, f"epoch {metrics.epoch}/{clock.epochs}", *_epoch_texts(metrics))
     bar = Table.grid(padding=(0, 2))
     time_left = f", about {duration_text(left)} left" if left else ""
     counts = _counts_text(progress.ended, progress.planned)
     bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
     return Group(table, bar)
+
+
+def _epoch_texts(epoch: Epoch) -> list[str]:
+    if isinstance(epoch, EpochMetrics):
+        return [f"training loss {epoch.train_loss:.4f}", f"held-out accuracy {epoch.heldout_accuracy:.4f}"]
+    return [f"{name} {value:.4g}" for name, value in list(epoch.metrics.items())[:2]]
 
 
 def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

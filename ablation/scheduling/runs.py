@@ -13,7 +13,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ablation.results import Direction, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.results import Direction, Epoch, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage
 from ablation.study.design import declared_levels
 
@@ -38,12 +38,13 @@ class Schedule:
         with explained(self._url):
             return self._next_run()
 
-    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[EpochMetrics]) -> None:
+    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[Epoch]) -> None:
         """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
         trial = self._trials.pop(run.identity)
         with explained(self._url):
             for metrics in epochs:
-                trial.report(metrics.heldout_accuracy, step=metrics.epoch)
+                if isinstance(metrics, EpochMetrics):
+                    trial.report(metrics.heldout_accuracy, step=metrics.epoch)
             trial.set_user_attr(OUTCOME, outcome.value)
             if outcome is Outcome.DONE and value is not None:
                 self._study.tell(trial, value)

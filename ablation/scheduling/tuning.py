@@ -139,7 +139,8 @@ def open_tuning(
     """Open the tuning of a study's variant in Optuna's storage, where it left off.
 
     `start` is tried first: the file's own settings, where they lie within the spaces, so that what is found is never
-    worse than they are on validation. `basis` identifies all that its results depend on beside the settings tried: another basis is another tuning.
+    worse than they are on validation. `basis` identifies all that its results depend on beside the settings tried:
+    another basis is another tuning.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ablation.results import EpochMetrics, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.results import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -63,7 +63,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
         """Record epochs; recording the same again changes nothing."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablation.results import (
     EVALUATION_FILE,
-    EpochMetrics,
+    Epoch,
     LeftOut,
     Outcome,
     Plan,
@@ -97,7 +97,7 @@ class MemoryTracker:
         self._runs[run_id] = _Run(planned=planned, study=f"tuning of {record.plan.name}", provenance=provenance)
         return run_id
 
-    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
         for epoch in epochs:
             for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items():
                 self._runs[run_id].curves.setdefault(name, {})[epoch.epoch] = value

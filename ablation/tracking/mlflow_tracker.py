@@ -32,7 +32,7 @@ from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import first_use, sqlite_path
 from ablation.lookup import flatten
 from ablation.results import (
-    EpochMetrics,
+    Epoch,
     LeftOut,
     Outcome,
     Plan,
@@ -203,7 +203,7 @@ class MlflowTracker:
             self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
             return run_id
 
-    def log_epochs(self, run_id: str, epochs: Sequence[EpochMetrics], *, heldout_split: str) -> None:
+    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
         metrics = [
             Metric(name, value, epoch.timestamp_ms, epoch.epoch)
             for epoch in epochs

@@ -36,12 +36,21 @@ METRICS: Mapping[str, Metric] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataShape:
-    """What a model needs to know of a data set before any of it is read: image size and class names."""
+    """What a model needs to know of a data set before any of it is read: image size and class names.
+
+    `features` is the shape of an example that is no image; images have none.
+    """
 
     channels: int
     height: int
     width: int
     classes: tuple[str, ...]
+    features: tuple[int, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One example's shape, without the batch."""
+        return self.features or (self.channels, self.height, self.width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +83,24 @@ class Layer:
     type: str
     parameters: int
     output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One module of a model, its children counted with it; shapes are of its first call, None where there is none.
+
+    `parameters` are the trainable ones, `flops` those of one example's forward pass; `reason` says why it cannot be
+    removed, and is empty where it can.
+    """
+
+    name: str
+    type: str
+    parameters: int
+    flops: int
+    input_shape: tuple[int, ...] | None
+    output_shape: tuple[int, ...] | None
+    is_removable: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

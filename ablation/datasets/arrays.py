@@ -54,7 +54,8 @@ class Dataset:
 def open_dataset(folder: Path) -> Dataset:
     """Open a folder that `prepare` returned, without verifying its digest again."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    shape = DataShape(**{**facts["shape"], "classes": tuple(facts["shape"]["classes"])})
+    sequences = {key: tuple(value) for key, value in facts["shape"].items() if isinstance(value, list)}
+    shape = DataShape(**{**facts["shape"], **sequences})
     return Dataset(facts=DataFacts(**{**facts, "shape": shape}), folder=folder)
 
 

@@ -1,5 +1,7 @@
 """Builds the built-in CNN: convolution blocks, each halving the image, then dense layers.
 
+With `repeats`, each block is followed by so many more of its width that leave the image's size alone.
+
 With depth 3, width 32 and no normalization it is the course assignment's network of 364,426 parameters: 3×3 'same'
 convolutions of 32, 64 and 128 channels, each with ReLU and 2×2 max pooling, then dense layers 128 → 64 → classes.
 """
@@ -49,6 +51,8 @@ def build_model(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
     blocks = nn.Sequential()
     for block, (inputs, outputs) in enumerate(pairwise(channels), start=1):
         blocks.add_module(f"block{block}", _block(settings, inputs, outputs))
+        for repeat in range(1, int(settings.get("repeats", 0)) + 1):
+            blocks.add_module(f"block{block}_repeat{repeat}", _block(settings, outputs, outputs, is_pooled=False))
     features = channels[-1] * (shape.height // 2**depth) * (shape.width // 2**depth)
     return Cnn(blocks, _dense(settings, features, len(shape.classes)))
 
@@ -66,12 +70,12 @@ def _check(settings: Mapping[str, Any], shape: DataShape) -> None:
                 raise ModelInvalid(f"{groups} groups do not divide {size} channels", path="model.groups")
 
 
-def _block(settings: Mapping[str, Any], inputs: int, outputs: int) -> nn.Sequential:
+def _block(settings: Mapping[str, Any], inputs: int, outputs: int, *, is_pooled: bool = True) -> nn.Sequential:
     kernel = int(settings["kernel"])
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     norm = _norm2d(settings, outputs)
     activation = ACTIVATIONS[settings["activation"]]()
-    pool = nn.MaxPool2d(2)
+    pool = nn.MaxPool2d(2) if is_pooled else None
     order: dict[str, nn.Module | None]
     if norm is not None and settings["normalization_placement"] == "after":
         order = {"convolution": convolution, "activation": activation, "norm": norm, "pool": pool}

@@ -1,47 +1,41 @@
-"""Measures a model: parameters and output shape per layer, and the FLOPs of one image's forward pass."""
+"""Measures a model: parameters and output shape per layer, and the FLOPs of one example's forward pass."""
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
+from ablation.models.probe import Probe, build_and_probe, count_parameters, without_batch
 from ablation.results import DataShape, Layer, ModelSummary
 
 
 def summarize_model(build: Callable[[], nn.Module], shape: DataShape) -> ModelSummary:
     """Build the model on the meta device, where nothing is computed, and measure it.
 
-    FLOPs are what `torch.utils.flop_counter` counts: matrix products and convolutions, a multiply and an add as two;
-    normalization, activation and pooling count as none.
+    A model that computes with values when it is built or run is measured on the CPU. FLOPs are what
+    `torch.utils.flop_counter` counts: matrix products and convolutions, a multiply and an add as two; normalization,
+    activation and pooling count as none.
+
+    Raises:
+        ModelInvalid: the model cannot be run on an example of the shape.
     """
-    with torch.device("meta"):
-        model = build().eval()
-        image = torch.empty(1, shape.channels, shape.height, shape.width)
-    shapes: dict[str, tuple[int, ...]] = {}
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    for name, module in leaves:
-        module.register_forward_hook(_record_shape(name, shapes))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
+    model, probe = build_and_probe(build, shape)
     return ModelSummary(
-        parameters=_trainable(model),
-        flops=int(counter.get_total_flops()),
+        parameters=count_parameters(model),
+        flops=probe.calls[""][0].flops,
         layers=tuple(
-            Layer(name=name, type=type(module).__name__, parameters=_trainable(module), output_shape=shapes[name])
-            for name, module in leaves
+            Layer(
+                name=name,
+                type=type(module).__name__,
+                parameters=count_parameters(module),
+                output_shape=_output_shape(probe, name),
+            )
+            for name, module in model.named_modules()
+            if not list(module.children())
         ),
     )
 
 
-def _record_shape(
-    name: str, shapes: dict[str, tuple[int, ...]]
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shapes[name] = tuple(output.shape[1:])
-
-    return record
-
-
-def _trainable(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+def _output_shape(probe: Probe, name: str) -> tuple[int, ...]:
+    """Return the shape of what a module gives first, without the batch; `()` where it gives nothing."""
+    calls = probe.calls.get(name)
+    return (without_batch(calls[0].output_shape) if calls else None) or ()

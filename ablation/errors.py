@@ -178,6 +178,14 @@ class CodeInvalid(AblationError):
         super().__init__(f"{message} @ {path}{shown}")
 
 
+class ComponentInvalid(AblationError):
+    """A component that the model lacks, or that cannot be removed or replaced; `path` is the key at fault."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        self.path = path
+        super().__init__(f"{message} @ {path}")
+
+
 class DeviceUnavailable(AblationError):
     """A device that this machine does not have."""
 

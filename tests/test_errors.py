@@ -21,6 +21,7 @@ RAISED = [
     errors.DataInvalid(Path("data"), ["a", "b"]),
     errors.ModelInvalid("too small", path="model.depth"),
     errors.CodeInvalid("net.py:Net raised ValueError", path="model.name", traceback="Traceback:\n  a"),
+    errors.ComponentInvalid("no such component", path="model.remove"),
     errors.DeviceUnavailable("cuda:9", ["cpu"]),
 ]
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ablation.errors import ModelInvalid
-from ablation.models import Cnn, build_model, summarize_model
+from ablation.models import Cnn, build_model, list_components, summarize_model
 from ablation.results import DataShape
 
 CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
+SMALL = DataShape(channels=3, height=16, width=16, classes=tuple("abcde"))
 ASSIGNMENT = {
     "name": "cnn",
     "depth": 3,
@@ -45,8 +46,7 @@ def model_of(shape: DataShape = CIFAR10, /, **changes: Any) -> Cnn:
 
 def small(**changes: Any) -> Cnn:
     """Build a model that trains in milliseconds, for 3×16×16 images."""
-    shape = DataShape(channels=3, height=16, width=16, classes=tuple("abcde"))
-    return model_of(shape, **{"width": 8, "dense": (16, 8), "groups": 4, **changes})
+    return model_of(SMALL, **{"width": 8, "dense": (16, 8), "groups": 4, **changes})
 
 
 def layers_of(model: nn.Module) -> list[str]:
@@ -159,6 +159,40 @@ def conv_norm_relu_pool(model: Cnn, images: Tensor) -> Tensor:
     return logits
 
 
+@pytest.mark.parametrize("placement", ["before", "after"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_no_repeats_are_the_same_model_to_the_bit(normalization: str, placement: str) -> None:
+    settings = {"normalization": normalization, "normalization_placement": placement}
+    expected, model = small(**settings), small(**settings, repeats=0)
+
+    assert repr(expected) == repr(model)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in expected.state_dict().items())
+
+
+def test_repeated_blocks_follow_theirs_without_a_pool() -> None:
+    model = small(depth=2, normalization="batch", normalization_placement="before", repeats=2)
+
+    pooled, repeated = ["convolution", "norm", "pool", "activation"], ["convolution", "norm", "activation"]
+    assert [
+        ("block1", pooled),
+        ("block1_repeat1", repeated),
+        ("block1_repeat2", repeated),
+        ("block2", pooled),
+        ("block2_repeat1", repeated),
+        ("block2_repeat2", repeated),
+    ] == [(name, layers_of(block)) for name, block in model.blocks.named_children()]
+
+
+def test_every_repeated_block_can_be_left_out() -> None:
+    def build() -> nn.Module:
+        return small(depth=2, repeats=1)
+
+    blocks = [component for component in list_components(build, SMALL) if component.name.count(".") == 1]
+
+    removable = {component.name for component in blocks if component.is_removable and "block" in component.name}
+    assert {"blocks.block1_repeat1", "blocks.block2_repeat1"} == removable
+
+
 def test_other_activations_are_pooled_after() -> None:
     model = small(activation="gelu")
 
@@ -224,3 +258,10 @@ def test_measuring_leaves_torchs_generator_as_it_was() -> None:
     summarize_model(lambda: build_model(ASSIGNMENT, CIFAR10), CIFAR10)
 
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_example_is_an_image_or_so_many_features() -> None:
+    features = DataShape(channels=0, height=0, width=0, classes=("a",), features=(7,))
+
+    assert (3, 32, 32) == CIFAR10.input_shape
+    assert (7,) == features.input_shape

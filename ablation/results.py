@@ -38,7 +38,7 @@ METRICS: Mapping[str, Metric] = {
 class DataShape:
     """What a model needs to know of a data set before any of it is read: image size and class names.
 
-    `features` is the shape of an example that is no image; images have none.
+    `features` is the shape of one input of a data set of floating features, whose image size is 0; empty for images.
     """
 
     channels: int
@@ -49,7 +49,7 @@ class DataShape:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """One example's shape, without the batch."""
+        """The shape of one input as the model gets it, without the batch."""
         return self.features or (self.channels, self.height, self.width)
 
 

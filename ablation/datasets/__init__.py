@@ -1,4 +1,4 @@
-"""Turns the `data` section of a study into uint8 arrays on disk, their facts, and the split that a seed trains on.
+"""Turns the `data` section of a study into arrays on disk, their facts, and the split that a seed trains on.
 
 It imports nothing but numpy beside the standard library until a data set is read.
 """
@@ -7,42 +7,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablation.code import NO_FOLDERS, CodeFolders, is_code
 from ablation.datasets.arrays import Dataset, open_dataset
 from ablation.datasets.cache import Source, prepare_source, recorded_facts
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
 from ablation.datasets.images import Images
-from ablation.datasets.splits import Split, make_split
+from ablation.datasets.own import Own, own_arguments
+from ablation.datasets.splits import Split, check_augmentation, make_split
 from ablation.results import DataOutline
 
-__all__ = ["Dataset", "Split", "channel_statistics", "describe", "make_split", "open_dataset", "prepare"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "channel_statistics",
+    "check_augmentation",
+    "describe",
+    "make_split",
+    "open_dataset",
+    "prepare",
+]
 
 
-def describe(settings: Mapping[str, Any], *, cache: Path) -> DataOutline:
-    """Return a data set's shape and size without preparing it: only `images` looks at its files' names and a header.
+def describe(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_FOLDERS) -> DataOutline:
+    """Return a data set's shape and size without preparing it.
 
-    Raises DataUnavailable where the root is not there, DataInvalid where it holds no classes of images.
+    `images` looks at its files' names and a header, the user's own function is called, unless it was prepared before.
+
+    Raises DataUnavailable where the root is not there, DataInvalid where it holds no classes of images or the function
+    returns something else, CodeInvalid where that cannot be called.
     """
-    source = _source(settings, cache=cache)
-    if not isinstance(source, Images):
-        return source.outline()
-    facts = recorded_facts(source, cache=cache)
-    if facts is None:
-        return source.outline()
-    return DataOutline(shape=facts.shape, train_images=facts.train_images, test_images=facts.test_images)
+    source = _source(settings, cache=cache, code=code)
+    facts = recorded_facts(source, cache=cache) if isinstance(source, Images | Own) else None
+    outline = (
+        source.outline()
+        if facts is None
+        else DataOutline(shape=facts.shape, train_images=facts.train_images, test_images=facts.test_images)
+    )
+    check_augmentation(outline.shape, settings, source=source.where)
+    return outline
 
 
-def prepare(settings: Mapping[str, Any], *, cache: Path) -> Dataset:
+def prepare(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_FOLDERS) -> Dataset:
     """Return a data set from the cache, its digest verified, or read it once from its source.
 
     However many processes ask at once, one of them reads; a damaged cache is made again. Raises DataUnavailable where
-    the source is not there or the cache cannot be written, DataInvalid where the source is not what it should be.
+    the source is not there or the cache cannot be written, DataInvalid where the source is not what it should be,
+    CodeInvalid where the user's own function cannot be called.
     """
-    return prepare_source(_source(settings, cache=cache), cache=cache.resolve())
+    source = _source(settings, cache=cache, code=code)
+    dataset = prepare_source(source, cache=cache.resolve())
+    check_augmentation(dataset.facts.shape, settings, source=source.where)
+    return dataset
 
 
-def _source(settings: Mapping[str, Any], *, cache: Path) -> Source:
+def _source(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders) -> Source:
     root = settings.get("root")
     match settings["name"]:
         case "digits":
@@ -51,5 +71,7 @@ def _source(settings: Mapping[str, Any], *, cache: Path) -> Source:
             return Cifar10(root=Path(root).expanduser().resolve() if root else cache.resolve() / "downloads")
         case "images":
             return Images(root=Path(settings["root"]).expanduser().resolve())
+        case name if is_code(name):
+            return Own(code_name=name, arguments=own_arguments(settings), code=code)
         case name:
             raise ValueError(f"no data set is called {name!r}; there are digits, cifar10 and images")

@@ -70,6 +70,17 @@ def state_of(root: Path) -> str:
     return f"{os.fspath(root)!a} {facts.st_size} {facts.st_mtime_ns}"
 
 
+def state_of_any(root: Path) -> str:
+    """Return a text that changes with the size or time of any file at or below `root`, or with its being there."""
+    listing = hashlib.sha256()
+    with _reading(root):
+        paths = sorted(root.rglob("*")) if root.is_dir() else [root]
+        for path in paths:
+            item = _item_at(path, path.relative_to(root).as_posix())
+            listing.update(f"{item.name!a} {item.kind} {item.size} {item.modified_ns}\n".encode())
+    return f"{os.fspath(root)!a} {listing.hexdigest()}"
+
+
 class _Header(tarfile.TarInfo):
     """A member's header; tarfile takes a damaged or a missing one for the end of the archive, here it is an error."""
 
@@ -147,7 +158,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _item(entry: os.DirEntry[str], name: str) -> Item:
-    read = partial(_read_file, Path(entry.path))
+    return _item_at(entry, name)
+
+
+def _item_at(entry: os.DirEntry[str] | Path, name: str) -> Item:
+    read = partial(_read_file, Path(entry))
     try:
         facts = entry.stat()
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.arrays import Dataset
 from ablation.errors import DataInvalid
+from ablation.results import DataShape
 from ablation.streams import Purpose, stream_seed
 
 SAMPLE_SIZE = 2_000
@@ -35,6 +36,7 @@ def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int
     draws. Classes keep their proportions to the image (largest remainder), and each is in every part: where that
     cannot be, DataInvalid names the setting.
     """
+    check_augmentation(dataset.facts.shape, settings, source=dataset.facts.name)
     members = _members_by_class(dataset)
     if settings.get("limit") is not None:
         limit = int(settings["limit"])
@@ -50,6 +52,14 @@ def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int
     generator = _generator(study_seed, Purpose.TRAINING_SAMPLE, seed)
     sample = generator.choice(train, size=min(SAMPLE_SIZE, len(train)), replace=False)
     return Split(train=train, validation=validation, sample=np.sort(sample))
+
+
+def check_augmentation(shape: DataShape, settings: Mapping[str, Any], *, source: str) -> None:
+    """Raise DataInvalid where a `data` section asks for augmentation of what are no images."""
+    kind = settings.get("augmentation", "none")
+    if shape.features and kind != "none":
+        message = f"{kind!r} moves pixels, and these are features of shape {shape.features}; set it to none"
+        raise DataInvalid(source, [f"{message} @ data.augmentation"])
 
 
 def _members_by_class(dataset: Dataset) -> list[Indices]:

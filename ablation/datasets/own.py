@@ -1,0 +1,77 @@
+"""Calls a function of the user's own for a data set: arrays of images or features, and their labels."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ablation.code import CodeFolders, bound, running
+from ablation.datasets.arrays import FEATURES, write_arrays
+from ablation.datasets.image_files import state_of_any
+from ablation.datasets.own_arrays import read_arrays
+from ablation.results import DataOutline, DataShape
+
+PATH = "data.name"
+NOT_ARGUMENTS = ("name", "limit", "validation", "augmentation")
+
+
+def own_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a `data` section gives to the user's function: its root, where it has one, and keys of its own."""
+    given = {key: value for key, value in settings.items() if key not in NOT_ARGUMENTS}
+    return {key: value for key, value in given.items() if key != "root" or value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """What the function that `code_name` names returns when it is called with `arguments`, by name.
+
+    It is called again where its code, an argument, or a file at `root` is another one. What else it reads is not seen:
+    files and folders that a data set is made from are to be named as `root`.
+    """
+
+    code_name: str
+    arguments: Mapping[str, Any]
+    code: CodeFolders
+
+    @property
+    def name(self) -> str:
+        """The names of the file and the function, such as can stand in a path."""
+        location, _, attribute = self.code_name.rpartition(":")
+        file = PurePath(location.replace("\\", "/")).name.removesuffix(".py")
+        return re.sub(r"[^\w.-]", "_", f"{file}.{attribute}")
+
+    @property
+    def where(self) -> str:
+        return self.code_name
+
+    def key(self) -> str:
+        arguments = json.dumps(self.arguments, sort_keys=True, default=repr)
+        root = self.arguments.get("root")
+        state = state_of_any(Path(root).expanduser().resolve()) if isinstance(root, str | Path) else ""
+        return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}"
+
+    def outline(self) -> DataOutline:
+        arrays, classes = self._read()
+        images = arrays["train_images"]
+        if images.dtype == FEATURES:
+            shape = DataShape(channels=0, height=0, width=0, classes=classes, features=images.shape[1:])
+        else:
+            _, height, width, channels = images.shape
+            shape = DataShape(channels=channels, height=height, width=width, classes=classes)
+        return DataOutline(shape=shape, train_images=len(images), test_images=len(arrays["test_images"]))
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        arrays, classes = self._read()
+        write_arrays(folder, arrays)
+        return classes
+
+    def _read(self) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+        load = self.code.load(self.code_name, path=PATH)
+        arguments = bound(load, self.arguments, offered={}, section="data")
+        with running(self.code_name, path=PATH):
+            loaded = load(**arguments)
+        return read_arrays(loaded, source=self.where)

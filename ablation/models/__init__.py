@@ -1,8 +1,19 @@
 """Builds a variant's model from the `model` section of its settings, edits it, and measures it without training it."""
 
-from ablation.models.cnn import Cnn, build_model
+from ablation.models.build import build_model
+from ablation.models.changes import ModelChanges, model_changes
+from ablation.models.cnn import Cnn
 from ablation.models.components import edit_model, list_components
 from ablation.models.replacements import replacement
 from ablation.models.summary import summarize_model
 
-__all__ = ["Cnn", "build_model", "edit_model", "list_components", "replacement", "summarize_model"]
+__all__ = [
+    "Cnn",
+    "ModelChanges",
+    "build_model",
+    "edit_model",
+    "list_components",
+    "model_changes",
+    "replacement",
+    "summarize_model",
+]

@@ -39,7 +39,7 @@ class Cnn(nn.Module):
         return logits
 
 
-def build_model(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
+def build_cnn(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
     """Build the model of a `model` section for images of a shape, initialized from torch's global generator.
 
     Raises:

@@ -1,0 +1,63 @@
+"""Builds the model of a `model` section: built in, torchvision's or the user's own, then takes parts out of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablation.code import NO_FOLDERS, CodeFolders, bound, is_code, running
+from ablation.errors import CodeInvalid, ModelInvalid
+from ablation.models.cnn import build_cnn
+from ablation.models.components import Replacement, edit_model
+from ablation.models.replacements import replacement
+from ablation.models.torchvision_models import build_torchvision
+from ablation.results import DataShape
+
+NOT_ARGUMENTS = ("name", "remove", "replace")
+
+
+def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
+    """Build the model of a `model` section for data of a shape, initialized from torch's global generator.
+
+    Raises:
+        ModelInvalid: the settings do not fit each other, or the data.
+        ComponentInvalid: what shall be removed or replaced is not there, or cannot be.
+        CodeInvalid: the user's code cannot be imported, or raised an error.
+    """
+    model = _whole(settings, shape, code)
+    remove, replace = settings.get("remove") or (), settings.get("replace") or {}
+    if not remove and not replace:
+        return model
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    example = torch.zeros(1, *shape.input_shape, device=device)
+    replacements = {pattern: _replacement(name, code) for pattern, name in replace.items()}
+    return edit_model(model, example, remove=remove, replace=replacements)
+
+
+def _whole(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
+    name = str(settings["name"])
+    if is_code(name):
+        return _own(settings, shape, code)
+    if shape.features:
+        raise ModelInvalid(f"{name} is for images, and the data are features {shape.features}", path="model.name")
+    return build_torchvision(settings, shape) if name.startswith("torchvision:") else build_cnn(settings, shape)
+
+
+def _own(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
+    name = str(settings["name"])
+    function: Callable[..., Any] = code.load(name, path="model.name")
+    arguments = {key: value for key, value in settings.items() if key not in NOT_ARGUMENTS}
+    keywords = bound(function, arguments, offered={"data_shape": shape}, section="model")
+    with running(name, path="model.name", doing="it built the model"):
+        model = function(**keywords)
+    if not isinstance(model, nn.Module):
+        raise CodeInvalid(f"{name} returned {type(model).__name__}, not an nn.Module", path="model.name")
+    return model
+
+
+def _replacement(name: str, code: CodeFolders) -> Replacement:
+    if not is_code(name):
+        return replacement(name)
+    function: Replacement = code.load(name, path="model.replace")
+    return function

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
+from ablation.errors import CodeInvalid
 from ablation.models import build_model
 from ablation.results import DataShape, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
@@ -83,6 +84,36 @@ def make_data(*, train_images: int = 43, validation: bool = False, channels: int
     )
 
 
+def make_features(*shape: int) -> TrainingData:
+    """Make float32 features (55, *shape) around their class, in data that is otherwise as `make_data` has it."""
+    data = make_data()
+    noise = torch.rand((len(data.labels), *shape), generator=torch.Generator().manual_seed(0))
+    features = data.labels.reshape(-1, *(1 for _ in shape)) + noise
+    held_out = torch.tensor([index for index in range(len(features)) if index not in data.train.tolist()])
+    return dataclasses.replace(
+        data,
+        images=features,
+        test_images=features[held_out],
+        test_labels=data.labels[held_out],
+        mean=torch.zeros(0),
+        deviation=torch.ones(0),
+    )
+
+
+class InPlace(nn.Module):
+    """Takes anything apart in place, as nobody should."""
+
+    def __init__(self, *, features: int) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear = nn.Linear(features, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs -= 1
+        logits: Tensor = self.linear(inputs.view(len(inputs), -1))
+        return logits
+
+
 def make_model(**changes: Any) -> nn.Module:
     torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, SEED))
     return build_model({**MODEL, **changes}, SHAPE)
@@ -99,10 +130,11 @@ def run(
     *,
     seed: int = SEED,
     between: Callable[[EpochMetrics], object] = lambda _: None,
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
 ) -> tuple[list[EpochMetrics], TrainingResult]:
     """Train to the end, calling `between` at each epoch, and return the curve and the result."""
     curve = []
-    epochs = train(model, data, settings, study_seed=STUDY_SEED, seed=seed)
+    epochs = train(model, data, settings, study_seed=STUDY_SEED, seed=seed, loss=loss)
     while True:
         try:
             metrics = next(epochs)
@@ -655,3 +687,119 @@ def test_brier_score_is_the_mean_squared_distance_of_the_probabilities_from_the_
     expected = np.mean(np.sum((probabilities - np.eye(classes)[labels]) ** 2, axis=1))
 
     assert brier_score(torch.from_numpy(logits), torch.from_numpy(labels)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (3, 4, 2), (2, 3, 2, 2)])
+def test_features_are_trained_on_as_they_are_and_as_in_a_plain_loop(shape: tuple[int, ...]) -> None:
+    data = make_features(*shape)
+    reference = InPlace(features=math.prod(shape))
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.01, fused=True)
+    losses = []
+    for epoch in (1, 2):
+        shuffled = torch.Generator().manual_seed(stream_seed(STUDY_SEED, Purpose.ORDER, SEED, epoch))
+        order = data.train[torch.randperm(len(data.train), generator=shuffled)]
+        total = 0.0
+        for batch in order.split(8):
+            loss = functional.cross_entropy(reference(data.images[batch]), data.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        losses.append(total / len(order))
+
+    curve, result = run(InPlace(features=math.prod(shape)), data, settings_of())
+
+    assert losses == pytest.approx([metrics.train_loss for metrics in curve], rel=1e-6)
+    assert states_equal(reference.state_dict(), dict(result.state))
+
+
+def test_a_model_that_works_in_place_changes_no_feature() -> None:
+    data = make_features(5)
+    before = data.images.clone(), data.test_images.clone()
+
+    run(InPlace(features=5), data, settings_of())
+
+    assert torch.equal(before[0], data.images)
+    assert torch.equal(before[1], data.test_images)
+
+
+def test_a_contiguous_layout_serves_models_that_call_view() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+            self.linear = nn.Linear(4 * 12 * 8, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.is_contiguous()
+            logits: Tensor = self.linear(self.convolution(images).view(len(images), -1))
+            return logits
+
+    _, result = run(Viewing(), dataclasses.replace(make_data(), layout=torch.contiguous_format), settings_of())
+
+    assert Outcome.DONE is result.outcome
+
+
+def test_a_contiguous_layout_is_the_same_training_within_rounding() -> None:
+    data = make_data()
+    settings = settings_of(learning_rate=1e-3)
+
+    first, _ = run(make_model(), data, settings)
+    second, _ = run(make_model(), dataclasses.replace(data, layout=torch.contiguous_format), settings)
+
+    assert [metrics.train_loss for metrics in first] == pytest.approx(
+        [metrics.train_loss for metrics in second], rel=1e-3
+    )
+
+
+def test_convolutions_over_volumes_can_be_trained() -> None:
+    volumes = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.LazyLinear(4))
+    volumes(torch.zeros(2, 3, 12, 8))
+
+    _, result = run(volumes, make_data(), settings_of())
+
+    assert Outcome.DONE is result.outcome
+
+
+def test_a_loss_is_trained_on_and_everything_evaluated_stays_cross_entropy() -> None:
+    data, rate = make_data(), settings_of(learning_rate=1e-30)
+
+    def ten_more(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels) + 10
+
+    plain, expected = run(make_model(), data, rate)
+    other, result = run(make_model(), data, rate, loss=ten_more)
+
+    assert [metrics.train_loss + 10 for metrics in plain] == pytest.approx([metrics.train_loss for metrics in other])
+    evaluated = ("sample_loss", "heldout_loss", "sample_accuracy")
+    assert [[getattr(one, name) for name in evaluated] for one in plain] == [
+        [getattr(one, name) for name in evaluated] for one in other
+    ]
+    assert (expected.metrics["test_loss"], expected.metrics["final_train_loss"]) == (
+        result.metrics["test_loss"],
+        result.metrics["final_train_loss"],
+    )
+
+
+def test_another_loss_is_another_training() -> None:
+    data = make_data()
+
+    first, _ = run(make_model(), data, settings_of())
+    second, _ = run(make_model(), data, settings_of(), loss=nn.MultiMarginLoss())
+
+    assert first[-1].heldout_loss != second[-1].heldout_loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda logits, labels: None, "and returned NoneType"),
+        (lambda logits, labels: 1.0, "and returned float"),
+        (nn.CrossEntropyLoss(reduction="none"), r"and returned a tensor of shape \(8,\); take its mean"),
+        (lambda logits, labels: logits.mean().detach(), "and returned a tensor without a gradient"),
+        (lambda logits, labels: (logits.argmax(1) != labels).sum(), "and returned a tensor without a gradient"),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_on_is_refused_at_the_first_step(loss: Any, said: str) -> None:
+    with pytest.raises(CodeInvalid, match=f"the loss must return a scalar tensor, {said}.* @ training.loss"):
+        run(make_model(), make_data(), settings_of(), loss=loss)

@@ -1,7 +1,8 @@
-"""Turns a data set that lies on the device as one uint8 tensor into shuffled, augmented, standardized batches.
+"""Turns a data set that lies on the device as one tensor into shuffled, augmented, standardized batches.
 
 Shuffling and augmentation are gathers with per-sample parameters, drawn once per epoch on the CPU, so that a seed
-gives the same batches on every device. Images stay channels-last from storage to the first convolution.
+gives the same batches on every device. Images stay channels-last from storage to the first convolution, unless the
+model is one that was not written for it. Float features are shuffled and reach the model as they are.
 """
 
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ GPU_EVALUATION_IMAGES = 500
 class TrainingData:
     """A run's data on its device.
 
-    `images` and `test_images` are uint8 (N, H, W, C), labels int64 (N,); `train`, `validation` and `sample` are int64
-    indices into `images`; `mean` and `deviation` are per channel (C,), in units of 0..255.
+    `images` and `test_images` are uint8 (N, H, W, C) or float32 features (N, …), labels int64 (N,); `train`,
+    `validation` and `sample` are int64 indices into `images`; `mean` and `deviation` are per channel (C,), in units of
+    0..255, and not used for features. `layout` is that of the model and of its batches of images: a model that calls
+    `view` on them needs it contiguous.
     """
 
     images: Tensor
@@ -36,6 +39,7 @@ class TrainingData:
     test_labels: Tensor
     mean: Tensor
     deviation: Tensor
+    layout: torch.memory_format = torch.channels_last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class Augmentation:
 def training_batches(
     data: TrainingData, *, batch_size: int, augmentation: str, study_seed: int, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch's batches: standardized images (B, C, H, W), channels-last, and labels (B,).
+    """Yield an epoch's batches: standardized images (B, C, H, W), or features (B, …), and labels (B,).
 
     The order depends on the study's seed, the seed index and the epoch alone. The last batch is what is left over; a
     single left-over image joins the batch before it, as batch normalization cannot train on one.
@@ -70,12 +74,16 @@ def training_batches(
 
 
 def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingData) -> Iterator[Tensor]:
-    """Yield standardized images (B, C, H, W) in the order of `indices`, or of the images themselves."""
+    """Yield standardized images (B, C, H, W), or features, in the order of `indices`, or of the images themselves."""
     batch_size = CPU_EVALUATION_IMAGES if images.device.type == "cpu" else GPU_EVALUATION_IMAGES
     count = len(images) if indices is None else len(indices)
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)
-        batch = images[start:stop] if indices is None else images.index_select(0, indices[start:stop])
+        if indices is not None:
+            batch = images.index_select(0, indices[start:stop])
+        else:
+            # A copy, as the model may change features in place, and the data may be mapped into memory read-only.
+            batch = images[start:stop].clone() if images.is_floating_point() else images[start:stop]
         yield _standardized(batch, data)
 
 
@@ -102,7 +110,7 @@ def _draw_augmentation(kind: str, count: int, generator: torch.Generator, *, dev
 
 
 def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positions: Tensor) -> Tensor:
-    """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn."""
+    """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn, or features, which cannot be."""
     if augmentation.flips is None and augmentation.shifts is None:
         return images.index_select(0, indices)
     _, height, width, channels = images.shape
@@ -128,5 +136,8 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
 
 
 def _standardized(images: Tensor, data: TrainingData) -> Tensor:
+    if images.is_floating_point():
+        return images
     floats = images.permute(0, 3, 1, 2).float()  # (B, C, H, W), channels-last in memory
-    return floats.sub_(data.mean[:, None, None]).div_(data.deviation[:, None, None])
+    floats = floats.sub_(data.mean[:, None, None]).div_(data.deviation[:, None, None])
+    return floats if data.layout == torch.channels_last else floats.contiguous()

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,15 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from ablation.errors import CodeInvalid
 from ablation.results import EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import TrainingData, batch_bounds, evaluation_batches, training_batches
 from ablation.training.schedules import learning_rate_at
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """How to train; the fields of a study file's `training`, but for the threads, and its augmentation."""
+    """How to train; the fields of a study file's `training`, but for threads and loss, and its augmentation."""
 
     epochs: int
     batch_size: int
@@ -64,7 +67,13 @@ class Evaluation:
 
 
 def train(
-    model: nn.Module, data: TrainingData, settings: TrainingSettings, *, study_seed: int, seed: int
+    model: nn.Module,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    study_seed: int,
+    seed: int,
+    loss: Loss = functional.cross_entropy,
 ) -> Generator[EpochMetrics, None, TrainingResult]:
     """Train `model`, already on the data's device, and yield each epoch's metrics.
 
@@ -72,8 +81,14 @@ def train(
     threads, a run is repeated to the bit. Nothing synchronizes with the device inside an epoch. A loss that is NaN or
     infinite ends the run as diverged in that epoch; one that is so only when measured at the end, in the last epoch.
     torch's global generator is seeded anew for every epoch.
+
+    `loss` is what is trained on: (logits (B, classes), labels (B,)) to a scalar. The running `train_loss` is of it;
+    everything evaluated stays cross entropy, so that variants with different losses are compared on one scale.
+
+    Raises:
+        CodeInvalid: the loss returned something that cannot be trained on.
     """
-    model = model.to(memory_format=torch.channels_last)
+    _lay_out(model, data)
     if data.images.device.type == "cpu":
         _keep_freed_memory()
     optimizer = make_optimizer(model, settings)
@@ -81,7 +96,9 @@ def train(
     best = _BestEpoch(model) if settings.epoch_choice == "best-validation" else None
     for epoch in range(1, settings.epochs + 1):
         torch.manual_seed(stream_seed(study_seed, Purpose.DROPOUT, seed, epoch))
-        metrics, heldout = _train_epoch(model, data, settings, optimizer, study_seed=study_seed, seed=seed, epoch=epoch)
+        metrics, heldout = _train_epoch(
+            model, data, settings, optimizer, loss, study_seed=study_seed, seed=seed, epoch=epoch
+        )
         curve.append(metrics)
         yield metrics
         if not _is_finite(metrics):
@@ -144,6 +161,7 @@ def _train_epoch(
     data: TrainingData,
     settings: TrainingSettings,
     optimizer: Optimizer,
+    loss_of: Loss,
     *,
     study_seed: int,
     seed: int,
@@ -169,7 +187,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         logits = model(images)
-        loss = functional.cross_entropy(logits, labels)
+        loss = _checked_loss(loss_of(logits, labels))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -193,6 +211,25 @@ def _train_epoch(
         timestamp_ms=time.time_ns() // 1_000_000,
     )
     return metrics, heldout
+
+
+def _lay_out(model: nn.Module, data: TrainingData) -> None:
+    """Put the weights of convolutions over images into the layout of the batches."""
+    is_deep = any(parameter.dim() > 4 for parameter in model.parameters())  # there is no such layout of these
+    if data.images.dim() == 4 and not is_deep:
+        model.to(memory_format=data.layout)
+
+
+def _checked_loss(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor):
+        what = f"returned {type(loss).__name__}"
+    elif loss.dim():
+        what = f"returned a tensor of shape {tuple(loss.shape)}; take its mean"
+    elif not loss.requires_grad:
+        what = "returned a tensor without a gradient; compute it from the logits with torch"
+    else:
+        return loss
+    raise CodeInvalid(f"the loss must return a scalar tensor, and {what}", path="training.loss")
 
 
 def _keep_freed_memory() -> None:

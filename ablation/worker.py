@@ -1,14 +1,12 @@
 """Trains one run, start to end: its data, its model, its training, its folder and the upload of what it measured."""
 
 import csv
-import functools
 import io
 import queue
 import resource
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch.nn import functional
 
-from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
+from ablation.code import NO_FOLDERS, CodeFolders, is_code
+from ablation.datasets import check_augmentation
 from ablation.drawing import write_confusion
-from ablation.errors import DeviceUnavailable
+from ablation.errors import CodeInvalid, DeviceUnavailable
 from ablation.models import build_model
 from ablation.results import (
     EVALUATION_FILE,
     DataOutline,
-    DataShape,
     EpochMetrics,
     Outcome,
     PlannedRun,
@@ -33,10 +31,11 @@ from ablation.results import (
     RunResult,
     epoch_metrics,
 )
+from ablation.run_data import made_up_data, run_data
 from ablation.state import RunFolder
 from ablation.streams import Purpose, stream_seed
 from ablation.tracking import Tracker
-from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
+from ablation.training import TrainingResult, TrainingSettings, train
 
 MIB = 1024 * 1024
 CLEAR_PEAK = "5"
@@ -57,6 +56,7 @@ class Job:
     tracker: Tracker
     device: str
     provenance: Mapping[str, str]
+    code: CodeFolders = NO_FOLDERS
 
 
 def run_job(job: Job) -> RunResult:
@@ -105,17 +105,24 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
     return (asked,)
 
 
-def estimate_seconds(settings: Mapping[str, Any], outline: DataOutline, *, device: str) -> float:
-    """Estimate how long one run takes, from a few timed steps on made-up images; evaluation is taken as a third.
+def estimate_seconds(
+    settings: Mapping[str, Any], outline: DataOutline, *, device: str, code: CodeFolders = NO_FOLDERS
+) -> float:
+    """Estimate how long one run takes, from a few timed steps on made-up data; evaluation is taken as a third.
 
     The estimate is for a machine with nothing else to do; runs side by side take longer.
+
+    Raises:
+        CodeInvalid, DataInvalid: the run's own code, or its augmentation, does not go with the data.
     """
-    training = dict(settings["training"])
+    training, loss = _training_of(settings, code)
+    check_augmentation(outline.shape, settings["data"], source=settings["data"]["name"])
     _set_up(torch.device(device), threads=training.pop("threads"))
     timed = TrainingSettings(**{**training, "epochs": 2}, augmentation=settings["data"]["augmentation"])
     count = TIMED_STEPS * timed.batch_size
     model = build_model(settings["model"], outline.shape).to(device)
-    *_, last = train(model, _made_up_data(outline.shape, count, torch.device(device)), timed, study_seed=0, seed=0)
+    data = made_up_data(outline.shape, count, torch.device(device), layout=_layout(settings["model"]))
+    *_, last = train(model, data, timed, study_seed=0, seed=0, loss=loss)
     used = min(settings["data"]["limit"] or outline.train_images, outline.train_images)
     validation = settings["data"]["validation"]
     heldout = outline.test_images if validation == "none" else round(used * validation)
@@ -125,34 +132,43 @@ def estimate_seconds(settings: Mapping[str, Any], outline: DataOutline, *, devic
     return float(per_image * (training["epochs"] * trained + evaluated / 3))
 
 
-def _made_up_data(shape: DataShape, count: int, device: torch.device) -> TrainingData:
-    images = torch.randint(0, 256, (count, shape.height, shape.width, shape.channels), dtype=torch.uint8, device=device)
-    labels = torch.arange(count, device=device) % len(shape.classes)
-    few = torch.arange(2, device=device)
-    return TrainingData(
-        images=images,
-        labels=labels,
-        train=torch.arange(count, device=device),
-        validation=None,
-        sample=few,
-        test_images=images[:2],
-        test_labels=labels[:2],
-        mean=torch.full((shape.channels,), 128.0, device=device),
-        deviation=torch.full((shape.channels,), 64.0, device=device),
-    )
+def _training_of(
+    settings: Mapping[str, Any], code: CodeFolders
+) -> tuple[dict[str, Any], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """Return the `training` section without the loss, and the loss: the user's own, or cross entropy."""
+    training = dict(settings["training"])
+    name = training.pop("loss", None)
+    if not is_code(name):
+        return training, functional.cross_entropy
+    loss = code.load(name, path="training.loss")
+    if isinstance(loss, type):
+        raise CodeInvalid(f"{name} is a class; name a function, or a loss made of it in a file", path="training.loss")
+    return training, loss
+
+
+def _layout(model: Mapping[str, Any]) -> torch.memory_format:
+    """Keep what a model of the user's own gets and computes contiguous, as code that calls `view` needs it."""
+    return torch.contiguous_format if is_code(model.get("name")) else torch.channels_last
 
 
 def _train_run(job: Job, on_epoch: Callable[[EpochMetrics], None]) -> RunResult:
     begun = time.perf_counter()
     device = torch.device(job.device)
     study_seed, seed = int(job.settings["study_seed"]), job.planned.seed
-    training = dict(job.settings["training"])
+    training, loss = _training_of(job.settings, job.code)
     _set_up(device, threads=training.pop("threads"))
     settings = TrainingSettings(**training, augmentation=job.settings["data"]["augmentation"])
-    dataset, split, statistics = _data_of(job.data_folder, job.settings["data"], study_seed, seed)
+    data, shape = run_data(
+        job.data_folder,
+        job.settings["data"],
+        study_seed=study_seed,
+        seed=seed,
+        device=device,
+        layout=_layout(job.settings["model"]),
+    )
     torch.manual_seed(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
-    model = build_model(job.settings["model"], dataset.facts.shape).to(device)
-    steps = train(model, _on_device(dataset, split, statistics, device), settings, study_seed=study_seed, seed=seed)
+    model = build_model(job.settings["model"], shape).to(device)
+    steps = train(model, data, settings, study_seed=study_seed, seed=seed, loss=loss)
     epochs: list[EpochMetrics] = []
     while True:
         try:
@@ -163,7 +179,7 @@ def _train_run(job: Job, on_epoch: Callable[[EpochMetrics], None]) -> RunResult:
         job.folder.append_epoch(metrics)
         epochs.append(metrics)
         on_epoch(metrics)
-    _write_artifacts(job, trained, epochs, dataset.facts.shape.classes)
+    _write_artifacts(job, trained, epochs, shape.classes)
     chosen = {"measured_epoch": float(trained.measured_epoch)} if trained.measured_epoch is not None else {}
     costs = {"peak_memory_mib": _peak_memory_mib(device), "total_seconds": time.perf_counter() - begun}
     return RunResult(
@@ -183,50 +199,6 @@ def _set_up(device: torch.device, *, threads: int) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _clear_peak_memory()
-
-
-def _data_of(
-    folder: Path, settings: Mapping[str, Any], study_seed: int, seed: int
-) -> tuple[Dataset, Split, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    chosen = tuple(sorted((key, settings[key]) for key in ("limit", "validation")))
-    return _cached_data(folder, chosen, study_seed, seed)
-
-
-@functools.lru_cache(maxsize=4)
-def _cached_data(
-    folder: Path, settings: tuple[tuple[str, Any], ...], study_seed: int, seed: int
-) -> tuple[Dataset, Split, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Open a data set, split it and measure it once per worker, as a seed's runs follow one another."""
-    dataset = open_dataset(folder)
-    split = make_split(dataset, dict(settings), study_seed=study_seed, seed=seed)
-    return dataset, split, channel_statistics(dataset.train_images, split.train)
-
-
-def _on_device(
-    dataset: Dataset,
-    split: Split,
-    statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
-    device: torch.device,
-) -> TrainingData:
-    """Put the data on the device; on a CPU it stays the one memory-mapped copy that all workers share."""
-
-    def tensor(array: NDArray[Any]) -> torch.Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-            return torch.from_numpy(array).to(device)
-
-    mean, deviation = statistics
-    return TrainingData(
-        images=tensor(dataset.train_images),
-        labels=tensor(dataset.train_labels),
-        train=tensor(split.train),
-        validation=tensor(split.validation) if split.validation is not None else None,
-        sample=tensor(split.sample),
-        test_images=tensor(dataset.test_images),
-        test_labels=tensor(dataset.test_labels),
-        mean=tensor(mean),
-        deviation=tensor(deviation),
-    )
 
 
 def _write_artifacts(job: Job, trained: TrainingResult, epochs: list[EpochMetrics], classes: tuple[str, ...]) -> None:

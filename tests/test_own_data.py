@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from ablation import worker
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, make_split, open_dataset, prepare
 from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import CodeInvalid, DataInvalid
-from ablation.results import DataShape
+from ablation.results import DataOutline, DataShape, Outcome, PlannedRun, RunResult
+from ablation.state import RunFolder
+from ablation.tracking import MemoryTracker
+from ablation.worker import Job, estimate_seconds, run_job
 
 SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
 MOONS = """
@@ -367,3 +371,111 @@ class TestPreparing:
 
         assert dataset.facts == ready().facts
         assert bytes(content) != path.read_bytes()
+
+
+class Forgetful(MemoryTracker):
+    """A tracker of a run that no study has."""
+
+    def log_epochs(self, *_: object, **__: object) -> None: ...
+
+    def finish_run(self, *_: object, **__: object) -> None: ...
+
+
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 8,
+    "optimizer": "adam",
+    "learning_rate": 1e-2,
+    "schedule": "constant",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "epoch_choice": "last",
+    "threads": 1,
+}
+LOSSES = """
+from torch.nn import functional
+
+def double(logits, labels):
+    return 2 * functional.cross_entropy(logits, labels)
+
+def broken(logits, labels):
+    return logits.sum(1)
+"""
+
+
+class TestRuns:
+    """Runs of a linear model on a data set and with a loss of the user's own."""
+
+    @pytest.fixture
+    def train(
+        self, ready: Callable[..., Dataset], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., RunResult]:
+        monkeypatch.setattr(worker, "build_model", lambda model, shape: torch.nn.Linear(3, len(shape.classes)))
+        (project / "losses.py").write_text(LOSSES)
+        dataset = ready(count=40)
+
+        def run(**training: object) -> RunResult:
+            job = Job(
+                planned=PlannedRun(identity="a", variant="baseline", seed=0),
+                run_id="a",
+                settings={"study_seed": 0, "data": SETTINGS, "model": {}, "training": {**TRAINING, **training}},
+                heldout_split="test",
+                data_folder=dataset.folder,
+                folder=RunFolder(path=tmp_path / "run"),
+                tracker=Forgetful(),
+                device="cpu",
+                provenance={},
+                code=CodeFolders(folders=(project,)),
+            )
+            return run_job(pickle.loads(pickle.dumps(job)))
+
+        return run
+
+    def test_features_are_trained_on_from_the_cache(self, train: Callable[..., RunResult]) -> None:
+        result = train()
+
+        assert (Outcome.DONE, None) == (result.outcome, result.error)
+
+    def test_a_loss_in_the_training_section_is_used(self, train: Callable[..., RunResult], tmp_path: Path) -> None:
+        def first_loss(**training: object) -> float:
+            train(**training, learning_rate=1e-30)
+            return RunFolder(path=tmp_path / "run").epochs()[0].train_loss
+
+        assert first_loss(loss="losses.py:double") == pytest.approx(2 * first_loss())
+        assert first_loss(loss="cross_entropy") == first_loss()
+
+    @pytest.mark.parametrize(
+        ("loss", "said"),
+        [
+            ("losses.py:broken", "returned a tensor of shape (8,); take its mean @ training.loss"),
+            (
+                "torch.nn:CrossEntropyLoss",
+                "torch.nn:CrossEntropyLoss is a class; name a function, or a loss made of it",
+            ),
+            ("losses.py:duoble", "losses.py has no 'duoble'; did you mean 'double'? @ training.loss"),
+        ],
+    )
+    def test_a_loss_that_cannot_be_used_fails_its_run_and_the_plan(
+        self, train: Callable[..., RunResult], project: Path, loss: str, said: str
+    ) -> None:
+        result = train(loss=loss)
+        settings = {"data": SETTINGS, "model": {}, "training": {**TRAINING, "loss": loss}}
+        outline = DataOutline(
+            shape=DataShape(channels=0, height=0, width=0, classes=("a", "b"), features=(3,)),
+            train_images=40,
+            test_images=4,
+        )
+
+        assert Outcome.FAILED is result.outcome
+        assert said in str(result.error)
+        with pytest.raises(CodeInvalid, match=r"@ training\.loss"):
+            estimate_seconds(settings, outline, device="cpu", code=CodeFolders(folders=(project,)))
+
+    def test_the_time_of_a_run_on_features_is_estimated(self, train: Callable[..., RunResult]) -> None:
+        outline = DataOutline(
+            shape=DataShape(channels=0, height=0, width=0, classes=("a", "b"), features=(3,)),
+            train_images=40,
+            test_images=4,
+        )
+
+        assert 0 < estimate_seconds({"data": SETTINGS, "model": {}, "training": TRAINING}, outline, device="cpu")

@@ -1,0 +1,98 @@
+"""Puts a run's data on its device: a prepared data set, split for the seed and measured, or a made-up one."""
+
+import functools
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
+from ablation.results import DataShape
+from ablation.training import TrainingData
+
+Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Mean and deviation per channel; of no channels where there are features."""
+
+
+def run_data(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    study_seed: int,
+    seed: int,
+    device: torch.device,
+    layout: torch.memory_format,
+) -> tuple[TrainingData, DataShape]:
+    """Return the data that a seed's runs are trained on, and its shape."""
+    chosen = tuple(sorted((key, settings[key]) for key in ("limit", "validation")))
+    dataset, split, statistics = _cached_data(folder, chosen, study_seed, seed)
+    return _on_device(dataset, split, statistics, device, layout=layout), dataset.facts.shape
+
+
+def made_up_data(shape: DataShape, count: int, device: torch.device, *, layout: torch.memory_format) -> TrainingData:
+    """Make a data set up, of which `count` are trained on, for timing."""
+    if shape.features:
+        images = torch.randn((count, *shape.features), device=device)
+    else:
+        size = (count, shape.height, shape.width, shape.channels)
+        images = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
+    labels = torch.arange(count, device=device) % len(shape.classes)
+    few = torch.arange(2, device=device)
+    return TrainingData(
+        images=images,
+        labels=labels,
+        train=torch.arange(count, device=device),
+        validation=None,
+        sample=few,
+        test_images=images[:2],
+        test_labels=labels[:2],
+        mean=torch.full((shape.channels,), 128.0, device=device),
+        deviation=torch.full((shape.channels,), 64.0, device=device),
+        layout=layout,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_data(
+    folder: Path, settings: tuple[tuple[str, Any], ...], study_seed: int, seed: int
+) -> tuple[Dataset, Split, Statistics]:
+    """Open a data set, split it and measure it once per worker, as a seed's runs follow one another."""
+    dataset = open_dataset(folder)
+    split = make_split(dataset, dict(settings), study_seed=study_seed, seed=seed)
+    if dataset.facts.shape.features:
+        return dataset, split, (np.zeros(0, dtype=np.float32), np.ones(0, dtype=np.float32))
+    return dataset, split, channel_statistics(dataset.train_images, split.train)
+
+
+def _on_device(
+    dataset: Dataset,
+    split: Split,
+    statistics: Statistics,
+    device: torch.device,
+    *,
+    layout: torch.memory_format,
+) -> TrainingData:
+    """Put the data on the device; on a CPU it stays the one memory-mapped copy that all workers share."""
+
+    def tensor(array: NDArray[Any]) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+            return torch.from_numpy(array).to(device)
+
+    mean, deviation = statistics
+    return TrainingData(
+        images=tensor(dataset.train_images),
+        labels=tensor(dataset.train_labels),
+        train=tensor(split.train),
+        validation=tensor(split.validation) if split.validation is not None else None,
+        sample=tensor(split.sample),
+        test_images=tensor(dataset.test_images),
+        test_labels=tensor(dataset.test_labels),
+        mean=tensor(mean),
+        deviation=tensor(deviation),
+        layout=layout,
+    )

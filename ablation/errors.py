@@ -186,6 +186,16 @@ class ComponentInvalid(AblationError):
         super().__init__(f"{message} @ {path}")
 
 
+class NoModel(AblationError):
+    """A study without a model section, whose modules are asked for."""
+
+    def __init__(self, study: str) -> None:
+        super().__init__(
+            f"study {study!r} has no model or no data section: its training function makes its own, whose modules are "
+            "not known here @ model"
+        )
+
+
 class DeviceUnavailable(AblationError):
     """A device that this machine does not have."""
 

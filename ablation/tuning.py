@@ -18,11 +18,11 @@ from ablation.errors import TuningFailed
 from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress
 from ablation.executors import is_worker_lost
 from ablation.provenance import provenance
-from ablation.results import Direction, EpochMetrics, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.results import Direction, Epoch, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.study import Study
 from ablation.study.tuning import FIRST_TUNING_SEED
-from ablation.worker import TuningJob, objective_curve, objective_value, run_tuning_job
+from ablation.worker import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
 
 
 @dataclass(slots=True, kw_only=True)
@@ -171,7 +171,7 @@ class VariantTuning:
     def _progress(self, variants: int, *, latest: _Trial | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
-        running: list[tuple[PlannedRun, EpochMetrics | None]] = []
+        running: list[tuple[PlannedRun, Epoch | None]] = []
         for trial in self.running.values():
             if trial.job is not None:
                 epochs = trial.job.folder.epochs()
@@ -184,7 +184,7 @@ class VariantTuning:
         )
 
 
-def objective_of(metric: str) -> tuple[str, Direction]:
+def objective_of(metric: str) -> tuple[Objective, Direction]:
     """Return what tuning looks at on the validation split where a study compares on a metric: `loss` or `accuracy`."""
     return ("loss", "minimize") if metric in ("test_loss", "test_brier_score") else ("accuracy", "maximize")
 

@@ -191,6 +191,21 @@ def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **chang
 
 
 @main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_study_options
+@_state_option
+@_json_option
+def components(file: Path, state_dir: Path, as_json: bool, **changes: Any) -> None:
+    """List the modules of a study's model: type, parameters, FLOPs, and whether each can be removed."""
+    checked = _load(file, **changes)
+    from ablation.cli.tables import components_json, components_text
+    from ablation.pipeline import study_components
+
+    found = study_components(checked, state=_state(state_dir))
+    click.echo(components_json(found) if as_json else components_text(found))
+
+
+@main.command()
 @click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
 @click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Runs per variant.")

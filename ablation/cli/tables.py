@@ -1,16 +1,24 @@
 """Renders previews and statuses as text tables and as JSON."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ablation.pipeline import Preview
-from ablation.results import Outcome, RecordedRun
+from ablation.results import Component, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
+
+if TYPE_CHECKING:
+    from ablation.models import ModelChanges
+
+MOST_NAMED = 4
 
 Statuses = Sequence[tuple[StudyRecord, Sequence[RecordedRun]]]
 
@@ -18,13 +26,16 @@ Statuses = Sequence[tuple[StudyRecord, Sequence[RecordedRun]]]
 def preview_text(preview: Preview) -> str:
     from ablation.report.numbers import duration_text
 
-    table = Table("variant", "parameters", "FLOPs per image", "time per run", box=None, pad_edge=False)
+    is_changed = any(variant.changes.gone or variant.changes.replaced for variant in preview.variants)
+    columns = ["variant", "parameters", "FLOPs per image", "time per run", *(["changes"] if is_changed else [])]
+    table = Table(*columns, box=None, pad_edge=False)
     for index, variant in enumerate(preview.variants):
         table.add_row(
             f"{variant.name}{' (baseline)' if index == 0 else ''}",
             f"{variant.size.parameters:,}",
             f"{variant.size.flops:,}",
             "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
+            *([_changes_text(variant.changes)] if is_changed else []),
         )
     seeds = preview.study.spec.seeds
     lines = [
@@ -32,6 +43,7 @@ def preview_text(preview: Preview) -> str:
         "",
         _rendered(table),
     ]
+    lines += _tuning_lines(preview)
     total = _total_seconds(preview)
     if total is not None:
         lines += [f"About {duration_text(total)} of training, one run after the other; workers share it."]
@@ -43,6 +55,7 @@ def preview_json(preview: Preview) -> str:
         {
             "study": preview.study.name,
             "runs": preview.runs,
+            "tuning_runs": preview.tuning_runs,
             "seeds": preview.study.spec.seeds,
             "seconds": _total_seconds(preview),
             "variants": [
@@ -52,12 +65,34 @@ def preview_json(preview: Preview) -> str:
                     "parameters": variant.size.parameters,
                     "flops": variant.size.flops,
                     "seconds": variant.seconds,
+                    "changes": dataclasses.asdict(variant.changes),
                 }
                 for variant in preview.variants
             ],
         },
         indent=1,
     )
+
+
+def components_text(components: Sequence[Component]) -> str:
+    table = Table(
+        "module", "type", "parameters", "FLOPs", "input", "output", "can be removed", box=None, pad_edge=False
+    )
+    for one in components:
+        table.add_row(
+            one.name,
+            one.type,
+            f"{one.parameters:,}",
+            f"{one.flops:,}",
+            _shape_text(one.input_shape),
+            _shape_text(one.output_shape),
+            "yes" if one.is_removable else f"no: {one.reason}",
+        )
+    return _rendered(table)
+
+
+def components_json(components: Sequence[Component]) -> str:
+    return json.dumps([dataclasses.asdict(one) for one in components], indent=1)
 
 
 def status_text(statuses: Statuses) -> str:
@@ -93,10 +128,50 @@ def _last_line(error: str | None) -> str:
     return (error or "failed").strip().splitlines()[-1]
 
 
+def _changes_text(changes: ModelChanges) -> str:
+    """Return `without blocks.block2, −18,496 parameters, −30 % FLOPs`; long lists are cut."""
+    said = [
+        *([f"without {_few(changes.gone)}"] if changes.gone else []),
+        *([f"with {_few(changes.new)}"] if changes.new else []),
+        *(
+            [_few([f"{name} {before} → {after}" for name, before, after in changes.replaced])]
+            if changes.replaced
+            else []
+        ),
+    ]
+    if said and changes.parameters:
+        said.append(f"{changes.parameters:+,} parameters")
+    if said and changes.flops:
+        said.append(f"{changes.flops:+,} FLOPs")
+    return ", ".join(said)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _shape_text(shape: tuple[int, ...] | None) -> str:
+    return "×".join(map(str, shape)) if shape else ""
+
+
+def _tuning_lines(preview: Preview) -> list[str]:
+    tune = preview.study.spec.tune
+    if tune is None:
+        return []
+    each = f"{tune.trials} trials" + (f" of {tune.seeds} seeds" if tune.seeds > 1 else "")
+    return [
+        f"Before that, tuning: {each} of each variant over {', '.join(sorted(tune.spaces))}, on validation; "
+        f"at most {preview.tuning_runs} runs."
+    ]
+
+
 def _total_seconds(preview: Preview) -> float | None:
     seconds = [variant.seconds for variant in preview.variants]
     known = [value for value in seconds if value is not None]
-    return sum(known) * preview.study.spec.seeds if len(known) == len(seconds) else None
+    if len(known) < len(seconds):
+        return None
+    return sum(known) * preview.study.spec.seeds + sum(known) / len(known) * preview.tuning_runs
 
 
 def _rendered(table: Table) -> str:

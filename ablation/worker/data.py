@@ -1,5 +1,6 @@
 """Puts a run's data on its device: a prepared data set, split for the seed and measured, or a made-up one."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping
@@ -56,6 +57,15 @@ def made_up_data(shape: DataShape, count: int, device: torch.device, *, layout: 
     )
 
 
+def first_batch(dataset: Dataset, batch_size: int, *, layout: torch.memory_format) -> TrainingData:
+    """Return a data set's first examples, as many as a batch, to train on and to evaluate, on the CPU."""
+    few = np.arange(min(batch_size, len(dataset.train_labels)))
+    split = Split(train=few, validation=None, sample=few[:2])
+    statistics = _statistics(dataset, split)
+    whole = _on_device(dataset, split, statistics, torch.device("cpu"), layout=layout)
+    return dataclasses.replace(whole, test_images=whole.test_images[:2], test_labels=whole.test_labels[:2])
+
+
 @functools.lru_cache(maxsize=4)
 def _cached_data(
     folder: Path, settings: tuple[tuple[str, Any], ...], study_seed: int, seed: int
@@ -63,9 +73,13 @@ def _cached_data(
     """Open a data set, split it and measure it once per worker, as a seed's runs follow one another."""
     dataset = open_dataset(folder)
     split = make_split(dataset, dict(settings), study_seed=study_seed, seed=seed)
+    return dataset, split, _statistics(dataset, split)
+
+
+def _statistics(dataset: Dataset, split: Split) -> Statistics:
     if dataset.facts.shape.features:
-        return dataset, split, (np.zeros(0, dtype=np.float32), np.ones(0, dtype=np.float32))
-    return dataset, split, channel_statistics(dataset.train_images, split.train)
+        return np.zeros(0, dtype=np.float32), np.ones(0, dtype=np.float32)
+    return channel_statistics(dataset.train_images, split.train)
 
 
 def _on_device(

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,14 +9,12 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split
 from ablation.errors import CodeInvalid
 from ablation.results import Outcome, ReportedEpoch
 from ablation.streams import Purpose, stream_seed
+from ablation.worker.beginning import seed_generators
 
 PATH = "training.name"
 MAX_BATCHES = "max_batches"
@@ -67,9 +64,11 @@ def load_training(name: str, code: CodeFolders) -> Callable[..., Any]:
     """
     function: Callable[..., Any] = code.load(name, path=PATH)
     try:
-        inspect.signature(function).bind(None, None, None, **dict.fromkeys(_offered(function)))
+        inspect.signature(function).bind(None, None, None, **dict.fromkeys(offered_names(function)))
     except TypeError as error:
-        message = f"{name} must take (settings, seed, report), and `data` or `{MAX_BATCHES}` by name if it likes: {error}"
+        message = (
+            f"{name} must take (settings, seed, report), and `data` or `{MAX_BATCHES}` by name if it likes: {error}"
+        )
         raise CodeInvalid(message, path=PATH) from None
     except ValueError:  # it is not written in Python
         pass
@@ -95,13 +94,11 @@ def train_own(
         TypeError, ValueError: what it returned are no metrics.
     """
     number = stream_seed(int(settings["study_seed"]), Purpose.INITIALIZATION, seed) % 2**32
-    random.seed(number)
-    np.random.seed(number)  # noqa: NPY002 - for code of the user's that draws from it
-    torch.manual_seed(number)
+    seed_generators(number)
     offered = {"data": data, MAX_BATCHES: max_batches}
     sections = {name: section for name, section in settings.items() if name != "study_seed" and section is not None}
     begun = time.perf_counter()
-    returned = function(sections, number, report, **{name: offered[name] for name in _offered(function)})
+    returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
     seconds = time.perf_counter() - begun
     metrics = {"training_seconds": seconds, **checked_metrics(returned, what="returned")}
     if not all(map(math.isfinite, metrics.values())):
@@ -116,7 +113,9 @@ def checked_metrics(values: Any, *, what: str) -> dict[str, float]:
         TypeError: they are no mapping of names to numbers.
     """
     if not isinstance(values, Mapping):
-        raise TypeError(f"a training function gives metrics as a mapping of names to numbers; it {what} {values!r:.200}")
+        raise TypeError(
+            f"a training function gives metrics as a mapping of names to numbers; it {what} {values!r:.200}"
+        )
     found = {}
     for name, value in values.items():
         number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) != 0 else value
@@ -138,7 +137,7 @@ def split_data(dataset: Dataset, split: Split) -> SplitData:
     )
 
 
-def _offered(function: Callable[..., Any]) -> list[str]:
+def offered_names(function: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -1,0 +1,52 @@
+"""Writes what a finished run leaves for MLflow into its folder."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablation.drawing import write_confusion
+from ablation.results import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
+from ablation.state import RunFolder
+from ablation.training import TrainingResult
+
+
+def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Mapping[str, Any]) -> None:
+    folder.write_json("configuration.json", {"identity": planned.identity, **settings, "seed": planned.seed})
+
+
+def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
+    """Write a row per epoch; a column that an epoch has no value in stays empty there."""
+    rows = [{"epoch": epoch.epoch, **epoch_metrics(epoch, heldout_split=heldout_split)} for epoch in epochs]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if rows:
+        (folder.artifacts / "curves.csv").write_text(
+            _csv(names, [[row.get(name, "") for name in names] for row in rows])
+        )
+
+
+def write_evaluation(folder: RunFolder, planned: PlannedRun, trained: TrainingResult, classes: tuple[str, ...]) -> None:
+    """Write confusion matrices, answers, logits and the model; nothing of a diverged run."""
+    if trained.outcome is Outcome.DIVERGED:
+        return
+    confusion = {split: counts.tolist() for split, counts in trained.confusion.items()}
+    correct = "".join("01"[is_correct] for is_correct in np.asarray(trained.test_correct).tolist())
+    evaluation = RunEvaluation(confusion=confusion, test_correct=correct)
+    folder.write_json(EVALUATION_FILE, evaluation.to_json())
+    for split, rows in confusion.items():
+        named = [[name, *row] for name, row in zip(classes, rows, strict=True)]
+        (folder.artifacts / f"confusion_{split}.csv").write_text(_csv(["true \\ predicted", *classes], named))
+        title = f"{planned.name} on the {split} split"
+        write_confusion(folder.artifacts / f"confusion_{split}.png", rows, classes, title=title)
+    np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
+    torch.save(dict(trained.state), folder.artifacts / "model_state.pt")
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([header, *rows])
+    return text.getvalue()

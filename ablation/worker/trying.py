@@ -1,0 +1,86 @@
+"""Tries a variant before a study starts: one batch on the CPU, so that what is wrong is said at once and by name."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablation.code import CodeFolders, running
+from ablation.datasets import Dataset, make_split
+from ablation.errors import AblationError, VariantFails
+from ablation.models import build_model
+from ablation.results import DataShape, Variant
+from ablation.study.spec import code_names
+from ablation.training import TrainingSettings, train
+from ablation.worker.beginning import layout_of, seed_generators, training_of
+from ablation.worker.data import first_batch
+from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
+
+
+def needs_trying(settings: Mapping[str, Any]) -> bool:
+    """Whether something of a variant is not built in, or was taken out of its model."""
+    model = settings["model"] or {}
+    is_edited = bool(model.get("remove") or model.get("replace"))
+    return is_edited or bool(code_names(settings)) or str(model.get("name")).startswith("torchvision:")
+
+
+def try_variant(variant: Variant, dataset: Dataset | None, *, code: CodeFolders) -> None:
+    """Train a variant on one batch on the CPU, and evaluate it on two examples.
+
+    A training function of the user's is looked at, and called only where it takes `max_batches`.
+
+    Raises:
+        VariantFails: with the user's traceback.
+    """
+    try:
+        if "name" in variant.settings["training"]:
+            _try_own_training(variant.settings, dataset, code)
+        elif dataset is not None:
+            _try_training(variant.settings, dataset, code)
+    except AblationError as error:
+        raise VariantFails(variant.name, str(error)) from error
+
+
+def _try_training(settings: Mapping[str, Any], dataset: Dataset, code: CodeFolders) -> None:
+    training, loss = training_of(settings, code)
+    training.pop("threads")
+    chosen = TrainingSettings(
+        **{**training, "epochs": 1, "epoch_choice": "last"}, augmentation=settings["data"]["augmentation"]
+    )
+    shape = dataset.facts.shape
+    seed_generators(0)
+    model = build_model(settings["model"], shape, code=code)
+    data = first_batch(dataset, chosen.batch_size, layout=layout_of(settings["model"]))
+    name = next(iter(code_names(settings)), str(settings["model"]["name"]))
+    with running(name, path="model.name", doing="it was trained on one batch"):
+        _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
+        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=loss):
+            pass
+
+
+def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
+    was_training = model.training
+    with torch.no_grad():
+        logits = model.eval()(inputs)
+    model.train(was_training)
+    expected = (len(inputs), len(shape.classes))
+    given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if given != expected:
+        raise ValueError(f"the model gives {given} for {len(inputs)} examples, not logits {expected}: one per class")
+
+
+def _try_own_training(settings: Mapping[str, Any], dataset: Dataset | None, code: CodeFolders) -> None:
+    name = str(settings["training"]["name"])
+    function = load_training(name, code)
+    if MAX_BATCHES not in offered_names(function):
+        return
+    data = None
+    if dataset is not None:
+        split = make_split(dataset, settings["data"], study_seed=int(settings["study_seed"]), seed=0)
+        data = split_data(dataset, split)
+    with tempfile.TemporaryDirectory() as folder, running(name, path="training.name", doing="it was tried"):
+        report = Report(folder=Path(folder), on_epoch=lambda _: None)
+        train_own(function, settings, seed=0, report=report, data=data, max_batches=1)

@@ -6,15 +6,15 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ablation.code.calling import is_users, running, user_traceback
 from ablation.code.names import code_problem, is_file
-from ablation.code.sources import INSTALLED, Place, Trace, added_folders, content_digest, find_place, trace_places
+from ablation.code.sources import INSTALLED, OURS, Place, Trace, added_folders, content_digest, find_place, trace_places
 from ablation.errors import CodeInvalid
 from ablation.lookup import did_you_mean
 
@@ -41,7 +41,7 @@ def load_code(name: str, folders: Sequence[Path], *, path: str) -> Any:
 
 
 def _imported_module(name: str, location: str, place: Place, *, path: str) -> ModuleType:
-    with running(name, path=path, doing="it was imported"), _importing(place):
+    with _importing(place), running(name, path=path, doing="it was imported"):
         try:
             if place.module is None and place.file is not None:
                 return _module_of_file(place.file)
@@ -58,8 +58,10 @@ def _module_of_file(file: Path) -> ModuleType:
     name = f"ablation_code_{hashlib.sha256(bytes(file) + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    module = module_from_spec(ModuleSpec(name, SourceFileLoader(name, str(file)), origin=str(file)))
-    module.__file__ = str(file)
+    spec = spec_from_file_location(name, file)
+    if spec is None:  # not of a file whose name ends with .py
+        raise ImportError(f"{file} is not a .py file")
+    module = module_from_spec(spec)
     sys.modules[name] = module
     try:
         # Compiled here, as what Python caches beside the file is told apart by seconds and size only.
@@ -91,7 +93,7 @@ def _importing(place: Place) -> Iterator[None]:
 def _remember(names: set[str], search: Sequence[Path]) -> None:
     for name in names:
         file = _file_of(sys.modules[name])
-        if file is None or name.partition(".")[0] in sys.stdlib_module_names:
+        if file is None or name.partition(".")[0] in (OURS, *sys.stdlib_module_names):
             continue
         for folder in search:
             if file.is_relative_to(folder) and not INSTALLED & set(file.relative_to(folder).parts):
@@ -99,8 +101,11 @@ def _remember(names: set[str], search: Sequence[Path]) -> None:
 
 
 def _file_of(module: ModuleType) -> Path | None:
-    """Return a module's file, or the folder of a package without one."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    """Return a module's file, or the folder of a package without one; of what only poses as a module, nothing."""
+    spec = module.__spec__ if isinstance(module, ModuleType) else None
+    if not isinstance(spec, ModuleSpec):
+        return None
+    places = [spec.origin if spec.has_location else None, *(spec.submodule_search_locations or ())]
     return next((Path(place).resolve() for place in places if isinstance(place, str)), None)
 
 

@@ -196,6 +196,16 @@ class NoModel(AblationError):
         )
 
 
+class CodeChanged(AblationError):
+    """Code of the user's own that was edited while a study ran, so that its runs would not be of the same code."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{', '.join(names)} was changed while the study ran; what was trained before is kept. Put the code back as "
+            "it was, or run the study again: it trains everything with the code as it is then."
+        )
+
+
 class DeviceUnavailable(AblationError):
     """A device that this machine does not have."""
 

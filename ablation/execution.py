@@ -53,6 +53,7 @@ class Execution:
     state: State
     dataset: Dataset | None
     code: CodeFolders = NO_FOLDERS
+    code_digests: Mapping[str, str | None] = field(default_factory=dict)
     running: dict[Future[RunResult], _UnderWay] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
@@ -130,6 +131,7 @@ class Execution:
             device=slot,
             provenance=where_from,
             code=self.code,
+            code_digest=self.code_digests.get(variant.name),
         )
         under = _UnderWay(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity])
         try:

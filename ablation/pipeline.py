@@ -175,7 +175,13 @@ def run_study(
         plan = lock_plan(_tuned(study, known), dataset=dataset, tracker=tracker, tuning=known)
         record = tracker.open_study(plan)
         execution = Execution(
-            record=record, tracker=tracker, executor=executor, state=state, dataset=dataset, code=study.code
+            record=record,
+            tracker=tracker,
+            executor=executor,
+            state=state,
+            dataset=dataset,
+            code=study.code,
+            code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
         )
         try:
             if study.spec.tune is not None:

@@ -131,6 +131,7 @@ class VariantTuning:
             device=trial.slot,
             provenance=where_from,
             code=self.study.code,
+            code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
             stops_below=trial.suggestion.stops_below,
             is_minimized=objective_of(self.study.spec.metric.name)[1] == "minimize",

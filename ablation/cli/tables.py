@@ -32,8 +32,8 @@ def preview_text(preview: Preview) -> str:
     for index, variant in enumerate(preview.variants):
         table.add_row(
             f"{variant.name}{' (baseline)' if index == 0 else ''}",
-            f"{variant.size.parameters:,}",
-            f"{variant.size.flops:,}",
+            f"{variant.size.parameters:,}" if variant.size.layers else "",
+            f"{variant.size.flops:,}" if variant.size.layers else "",
             "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
             *([_changes_text(variant.changes)] if is_changed else []),
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,15 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """A checked study and its variants, the baseline first; `code` is where the user's own code is looked for."""
+    """A checked study and its variants, the baseline first; `code` is where the user's own code is looked for.
+
+    `digests` keeps those of the user's code as it was when they were first asked for: what is edited later is found.
+    """
 
     spec: StudySpec
     variants: tuple[Variant, ...]
     code: CodeFolders = NO_FOLDERS
+    digests: dict[tuple[str, ...], str | None] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -87,9 +91,15 @@ class Study:
 
     def identity(self, variant: Variant, *, data_digest: str, seed: int) -> str:
         """Return the identity of a variant's run, with the digest of the user's code that it names."""
-        names = code_names(variant.settings)
-        code_digest = self.code.digest(names) if names else None
-        return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=code_digest)
+        digest = self.code_digest(variant)
+        return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=digest)
+
+    def code_digest(self, variant: Variant) -> str | None:
+        """Return the digest of the user's code that a variant names, None where it names none."""
+        names = tuple(code_names(variant.settings))
+        if names not in self.digests:
+            self.digests[names] = self.code.digest(names)
+        return self.digests[names]
 
 
 def load_study(
@@ -196,11 +206,11 @@ def _replaced(values: Any, location: Location, override: Override) -> Any:
 
 
 def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) -> Mapping[str, Any]:
-    field = factor_fields(values).get(path)
+    known = factor_fields(values).get(path)
     is_factor = len(levels) != 1
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
-        keeps_baseline = field is None or not levels or setting(values, path, field) in levels
+        keeps_baseline = known is None or not levels or setting(values, path, known) in levels
         changed = values if keeps_baseline else replaced(values, path, levels[0])
         return {**changed, "factors": {**factors, path: list(levels)}}
     fixed = {**replaced(values, path, levels[0]), "factors": factors}

@@ -11,8 +11,10 @@ import torch
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import make_split, open_dataset
+from ablation.errors import CodeChanged
 from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
+from ablation.study.spec import code_names
 from ablation.tracking import Tracker
 from ablation.training import TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
@@ -24,7 +26,10 @@ from ablation.worker.uploads import Uploader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that a worker needs to train a run; small and picklable."""
+    """All that a worker needs to train a run; small and picklable.
+
+    `code_digest` is that of the user's code which the run's identity was made from.
+    """
 
     planned: PlannedRun
     run_id: str
@@ -36,6 +41,7 @@ class Job:
     device: str
     provenance: Mapping[str, str]
     code: CodeFolders = NO_FOLDERS
+    code_digest: str | None = None
 
 
 def run_job(job: Job) -> RunResult:
@@ -47,6 +53,7 @@ def run_job(job: Job) -> RunResult:
     job.folder.begin(job.provenance)
     uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
     try:
+        check_code(job)
         is_own = "name" in job.settings["training"]
         result = _train_own(job, uploader.put) if is_own else _train_run(job, uploader.put)
     except Exception:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
@@ -61,6 +68,17 @@ def run_job(job: Job) -> RunResult:
     uploader.close()
     job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
     return result
+
+
+def check_code(job: Job) -> None:
+    """See that the user's code is still what the run's identity says.
+
+    Raises:
+        CodeChanged: it was edited while the study ran.
+    """
+    names = code_names(job.settings)
+    if job.code_digest is not None and job.code.digest(names) != job.code_digest:
+        raise CodeChanged(names)
 
 
 def upload(folder: RunFolder, result: RunResult, *, tracker: Tracker, run_id: str, heldout_split: str) -> None:

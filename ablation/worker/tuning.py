@@ -14,7 +14,7 @@ import torch
 from ablation.results import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.worker.artifacts import write_configuration, write_curves
 from ablation.worker.beginning import begin_training
-from ablation.worker.run import Job
+from ablation.worker.run import Job, check_code
 from ablation.worker.uploads import Uploader
 
 Objective = Literal["loss", "accuracy"]
@@ -43,6 +43,7 @@ def run_tuning_job(job: TuningJob) -> RunResult:
         job.folder.begin(job.provenance)
         uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
         try:
+            check_code(job)
             result = _train(job, uploader)
         except Exception:  # noqa: BLE001 - whatever it was, it is this trial's result, and only this trial's
             error = traceback.format_exc()

@@ -6,11 +6,13 @@ from ablation.models.cnn import Cnn
 from ablation.models.components import edit_model, list_components
 from ablation.models.replacements import replacement
 from ablation.models.summary import summarize_model
+from ablation.models.torchvision_models import build_torchvision
 
 __all__ = [
     "Cnn",
     "ModelChanges",
     "build_model",
+    "build_torchvision",
     "edit_model",
     "list_components",
     "model_changes",

@@ -1,6 +1,7 @@
 """Runs a model once on an example and records every call of its modules; the model is left as it was."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,16 +51,16 @@ class Probe:
 def probe_model(model: nn.Module, example: Tensor) -> Probe:
     """Run the model on one example in evaluation mode, without gradients.
 
-    Parameters, buffers, training modes and torch's generator are afterwards what they were. Attention and recurrence
-    are computed as products, not by fused kernels: parts are called as in training, FLOPs counted on any device.
+    Parameters, buffers, training modes and torch's generator are afterwards what they were. Attention is
+    computed as products, not by fused kernels: so its parts are called as in training, and its FLOPs counted anywhere.
     """
     record = _Record()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_as_it_was(model))
-        stack.enter_context(_without_fused_kernels())
+        stack.enter_context(_without_fused_attention())
         stack.enter_context(torch.no_grad())
-        record.counter = stack.enter_context(FlopCounterMode(display=False))
+        record.counter = stack.enter_context(_flop_counter())
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(record.begin(name)).remove)
             stack.callback(module.register_forward_hook(record.end(name), with_kwargs=True).remove)
@@ -126,7 +127,7 @@ def _built_on(device: str, build: Callable[[], nn.Module], shape: DataShape) -> 
 
 @dataclass(slots=True, kw_only=True)
 class _Record:
-    counter: FlopCounterMode = field(default_factory=lambda: FlopCounterMode(display=False))
+    counter: FlopCounterMode = field(default_factory=lambda: _flop_counter())
     running: list[tuple[str, int]] = field(default_factory=list)
     calls: dict[str, list[Call]] = field(default_factory=dict)
     error: Exception | None = None
@@ -169,6 +170,18 @@ def _reason(given: Tensor | None, gave: Tensor | None) -> str:
     return "" if given.dtype == gave.dtype else f"it changes the type, {given.dtype} -> {gave.dtype}"
 
 
+def _flop_counter() -> FlopCounterMode:
+    """Count a CPU's fused recurrent layers too, as the products that they are on other devices."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops})
+
+
+def _recurrent_flops(
+    steps: Sequence[int], to_gates: Sequence[int], between: Sequence[int], *_: Any, **_named: Any
+) -> int:
+    """Count a layer's products, given the shapes of its input (T, B, features) and of its two weights."""
+    return 2 * steps[0] * steps[1] * (math.prod(to_gates) + math.prod(between))
+
+
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
     """Give every module its training mode and its buffers, to the bit, back afterwards."""
@@ -192,14 +205,11 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _without_fused_kernels() -> Iterator[None]:
-    backend: Any = torch.backends.mkldnn
-    before, has_mkldnn = torch.backends.mha.get_fastpath_enabled(), backend.enabled
+def _without_fused_attention() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    backend.enabled = False
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-        backend.enabled = has_mkldnn

@@ -1,5 +1,6 @@
 """Components of any model are listed as they are called, and removed or replaced so that nothing else changes."""
 
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -194,6 +195,34 @@ def test_components_are_listed_in_order_with_what_they_cost() -> None:
     assert RESIDUAL["blocks"].reason == "it is never called, only modules inside it are"
     assert RESIDUAL["blocks"].input_shape is None
     assert RESIDUAL["blocks.0.shortcut"].reason == "it does nothing already"
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Dropout(0.0), nn.AdaptiveAvgPool1d(8)], ids=repr)
+def test_what_does_nothing_is_not_removable(module: nn.Module) -> None:
+    found = components(lambda: Sequence2(idle=module, dropout=nn.Dropout(0.1)), TOKENS)
+
+    assert "it does nothing already" == found["idle"].reason
+    assert found["dropout"].is_removable
+
+
+def test_a_wildcard_passes_over_what_does_nothing() -> None:
+    def build() -> nn.Module:
+        return Sequence2(drop1=nn.Identity(), drop2=nn.Dropout(0.1))
+
+    model = edited(build, remove=["drop*"], shape=TOKENS)
+
+    assert isinstance(model.drop1, nn.Identity)
+    assert "Removed(Dropout)" == repr(model.drop2)
+
+
+def test_an_edited_model_can_be_copied_and_keeps_its_state() -> None:
+    model = edited(remove=["blocks.0"])
+
+    again = edited(remove=["blocks.0"])
+    again.load_state_dict(copy.deepcopy(model).state_dict())
+
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(model.eval()(images), copy.deepcopy(again).eval()(images))
 
 
 def test_flops_of_the_components_add_up_to_the_models() -> None:

@@ -21,6 +21,11 @@ from ablation.results import Component, DataShape
 REMOVE, REPLACE = "model.remove", "model.replace"
 NEVER_CALLED = "it is never called, if anything its weights are used"
 IDLE = "it does nothing already"
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+ADAPTIVE_POOLS = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
 
 Replacement = Callable[[nn.Module], nn.Module]
 
@@ -190,12 +195,12 @@ def _why_not_removable(name: str, module: nn.Module, probe: Probe) -> str:
     if not calls:
         has_called = any(called.startswith(f"{name}.") for called in probe.calls)
         return "it is never called, only modules inside it are" if has_called else NEVER_CALLED
-    if isinstance(module, nn.Identity | Removed):
-        return IDLE
     reasons = [call.reason for call in calls if call.reason]
-    if not reasons and any(call.outputs != calls[0].outputs for call in calls):
-        return "its calls differ in what they return"
-    return reasons[0] if reasons else ""
+    if reasons:
+        return reasons[0]
+    if isinstance(module, (nn.Identity, Removed, *ADAPTIVE_POOLS)) or (isinstance(module, DROPOUTS) and module.p == 0):
+        return IDLE
+    return "" if all(call.outputs == calls[0].outputs for call in calls) else "its calls differ in what they return"
 
 
 def _probed(model: nn.Module, example: Tensor) -> Probe:
@@ -219,9 +224,7 @@ def _probed_for_writes(model: nn.Module, example: Tensor, stand_ins: Iterable[Re
     probe = probe_model(model, example)
     for handle in handles:
         handle.remove()
-    drops_in_place = any(
-        getattr(module, "inplace", False) for module in model.modules() if "Dropout" in type(module).__name__
-    )
+    drops_in_place = any(isinstance(module, DROPOUTS) and module.inplace for module in model.modules())
     for stand_in, answer, version in seen:
         stand_in.is_copied |= drops_in_place or answer._version > version
     return probe

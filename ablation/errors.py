@@ -201,8 +201,8 @@ class CodeChanged(AblationError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"{', '.join(names)} was changed while the study ran; what was trained before is kept. Put the code back as "
-            "it was, or run the study again: it trains everything with the code as it is then."
+            f"{', '.join(names)} was changed while the study ran; what was trained before is kept. Put the code back "
+            "as it was, or run the study again: it trains everything with the code as it is then."
         )
 
 

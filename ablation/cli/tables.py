@@ -129,21 +129,25 @@ def _last_line(error: str | None) -> str:
 
 
 def _changes_text(changes: ModelChanges) -> str:
-    """Return `without blocks.block2, −18,496 parameters, −30 % FLOPs`; long lists are cut."""
+    """Return `without blocks.block2, -18,496 parameters, -294,912 FLOPs`; long lists are cut."""
     said = [
         *([f"without {_few(changes.gone)}"] if changes.gone else []),
         *([f"with {_few(changes.new)}"] if changes.new else []),
-        *(
-            [_few([f"{name} {before} → {after}" for name, before, after in changes.replaced])]
-            if changes.replaced
-            else []
-        ),
+        *([_few(_replaced_texts(changes))] if changes.replaced else []),
     ]
     if said and changes.parameters:
         said.append(f"{changes.parameters:+,} parameters")
     if said and changes.flops:
         said.append(f"{changes.flops:+,} FLOPs")
     return ", ".join(said)
+
+
+def _replaced_texts(changes: ModelChanges) -> list[str]:
+    """Return each replacement by name, or how many there are of a kind where they are many."""
+    kinds = Counter((before, after) for _, before, after in changes.replaced)
+    if len(changes.replaced) > MOST_NAMED:
+        return [f"{count} × {before} → {after}" for (before, after), count in kinds.items()]
+    return [f"{name} {before} → {after}" for name, before, after in changes.replaced]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -14,8 +14,6 @@ from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
 from ablation.results import DataShape
 
-NOT_ARGUMENTS = ("name", "remove", "replace")
-
 
 def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
     """Build the model of a `model` section for data of a shape, initialized from torch's global generator.
@@ -41,13 +39,20 @@ def _whole(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> 
         return _own(settings, shape, code)
     if shape.features:
         raise ModelInvalid(f"{name} is for images, and the data are features {shape.features}", path="model.name")
-    return build_torchvision(settings, shape) if name.startswith("torchvision:") else build_cnn(settings, shape)
+    if name.startswith("torchvision:"):
+        return build_torchvision(_as_built(settings), shape)
+    return build_cnn(settings, shape)
+
+
+def _as_built(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `model` section without what is done to the model once it is built."""
+    return {key: value for key, value in settings.items() if key not in ("remove", "replace")}
 
 
 def _own(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
     name = str(settings["name"])
     function: Callable[..., Any] = code.load(name, path="model.name")
-    arguments = {key: value for key, value in settings.items() if key not in NOT_ARGUMENTS}
+    arguments = {key: value for key, value in _as_built(settings).items() if key != "name"}
     keywords = bound(function, arguments, offered={"data_shape": shape}, section="model")
     with running(name, path="model.name", doing="it built the model"):
         model = function(**keywords)

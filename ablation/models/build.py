@@ -27,8 +27,7 @@ def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFold
     remove, replace = settings.get("remove") or (), settings.get("replace") or {}
     if not remove and not replace:
         return model
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    example = torch.zeros(1, *shape.input_shape, device=device)
+    example = _example(model, shape)
     replacements = {pattern: _replacement(name, code) for pattern, name in replace.items()}
     return edit_model(model, example, remove=remove, replace=replacements)
 
@@ -56,9 +55,25 @@ def _own(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn
     keywords = bound(function, arguments, offered={"data_shape": shape}, section="model")
     with running(name, path="model.name", doing="it built the model"):
         model = function(**keywords)
+        if isinstance(model, nn.Module):
+            _initialize_lazy(model, shape)
     if not isinstance(model, nn.Module):
         raise CodeInvalid(f"{name} returned {type(model).__name__}, not an nn.Module", path="model.name")
     return model
+
+
+def _initialize_lazy(model: nn.Module, shape: DataShape) -> None:
+    """Give torch's lazy modules their shapes, which they take from the first example they see."""
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        was_training = model.training
+        with torch.no_grad():
+            model.eval()(_example(model, shape))
+        model.train(was_training)
+
+
+def _example(model: nn.Module, shape: DataShape) -> torch.Tensor:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return torch.zeros(1, *shape.input_shape, device=device)
 
 
 def _replacement(name: str, code: CodeFolders) -> Replacement:

@@ -1,0 +1,70 @@
+"""The templates of docs/extending.md: short, and whole studies that run as they stand there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ablation.executors import InlineExecutor
+from ablation.pipeline import run_study
+from ablation.results import Outcome
+from ablation.scheduling import default_storage
+from ablation.state import State
+from ablation.study import Override, load_study
+from ablation.tracking import MemoryTracker
+
+TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.DOTALL)
+LONGEST = 30
+
+
+def studies() -> dict[str, dict[str, str]]:
+    """Return by study its files; a study file ends what belongs together."""
+    found: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}
+    for name, content in BLOCK.findall(TEXT):
+        files[name] = content
+        if name == "study.yaml":
+            found[re.search(r"name: (\S+)", content)[1]] = files
+            files = {}
+    return found
+
+
+STUDIES = studies()
+
+
+def test_there_is_a_template_of_each_kind_of_extension() -> None:
+    assert list(STUDIES) == ["own-model", "own-parts", "own-data", "own-loss", "own-training", "tuned"]
+
+
+@pytest.mark.parametrize(("name", "content"), BLOCK.findall(TEXT), ids=lambda value: value[:20].strip())
+def test_a_template_is_at_most_thirty_lines(name: str, content: str) -> None:
+    assert len(content.strip().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("study_name", STUDIES)
+def test_a_template_runs_as_it_stands(study_name: str, tmp_path: Path) -> None:
+    for name, content in STUDIES[study_name].items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    shorter = [Override(path="seeds", value=2)]
+    if study_name == "tuned":
+        shorter += [Override(path="tune.trials", value=2)]
+    study = load_study(tmp_path / "study.yaml", overrides=shorter, name=study_name)
+    tracker, state = MemoryTracker(), State(folder=tmp_path / "state")
+
+    steps = run_study(
+        study,
+        tracker=tracker,
+        executor=InlineExecutor(device="cpu"),
+        storage_url=default_storage(state.folder),
+        state=state,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome = end.value
+            break
+
+    assert outcome.ended == {Outcome.DONE: len(study.variants) * 2}
+    assert outcome.report is not None

@@ -110,6 +110,9 @@ def make_analysis(
         collapse_margin=0.02,
         metric=metric,
         metrics=(ACCURACY, LOSS, BRIER),
+        design="factorial",
+        parts=(),
+        tuning=(),
         rope=0.005,
         factors={factor: tuple(of) for factor, of in factors.items()},
         baseline=names[0],
@@ -188,6 +191,7 @@ def _answer(changes: tuple[LevelChange, ...], verdict: Verdict, values: np.ndarr
     share = Interval(low=0.1, high=0.9, level=0.95)
     return Answer(
         changes=changes,
+        at={},
         averaged_over={},
         metric=metric,
         is_primary=True,
@@ -452,7 +456,7 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
         warnings.simplefilter("error")
         pictures = draw_figures(tiny, tmp_path)
 
-    assert {kind for kind, shown in pictures.items() if not shown} - {"forest"} == absent
+    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning"} == absent
 
 
 def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path):

@@ -193,11 +193,13 @@ def test_a_summary_is_text():
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
-    change = SimpleNamespace(label="helps", before="hurts", after="undecided (2)")
+    change = SimpleNamespace(factor="helps", label="helps", before="hurts", after="undecided (2)")
     metric = SimpleNamespace(unit="fraction", label="test loss")
     expected = verdict.name.lower().replace("_", "-")
     for is_primary in (True, False):
-        answer = SimpleNamespace(changes=[change], verdict=verdict, is_primary=is_primary, metric=metric)
+        answer = SimpleNamespace(
+            changes=[change], at={"helps": "undecided"}, verdict=verdict, is_primary=is_primary, metric=metric
+        )
         begin = escaped(headline(answer))
         begin = f"**{begin}**" if verdict.is_decided else begin
 

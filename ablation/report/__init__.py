@@ -5,14 +5,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from ablation.analysis.document import Analysis
-from ablation.report import error_tables, learning_tables, tables
+from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import plain, render
+from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
@@ -40,6 +41,9 @@ FORMATS: Mapping[ReportFormat, str] = {
 _MOST_LISTED = 20
 _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
     (tables.scorecard, "Comparisons and their verdicts"),
+    (part_tables.parts, "Parts"),
+    (tuning_tables.tuned_and_untuned, "Comparisons with tuned settings and with the file's"),
+    (tuning_tables.tuned_variants, "Tuning"),
     (tables.variants, "Variants"),
     (tables.secondary_metrics, "Other metrics, mean ± SD over seeds"),
     (tables.costs, "Cost"),
@@ -102,9 +106,11 @@ def _html(analysis: Analysis, markdown: str, pictures: Mapping[str, tuple[Pictur
 
 
 def _latex(analysis: Analysis) -> str:
+    made = [(make(analysis), caption, make.__name__) for make, caption in _LATEX_TABLES]
     return latex_document(
-        latex_table(make(analysis), caption=f"{caption} of study {analysis.name}.", label=f"tab:{make.__name__}")
-        for make, caption in _LATEX_TABLES
+        latex_table(table, caption=f"{caption} of study {analysis.name}.", label=f"tab:{name}")
+        for table, caption, name in made
+        if table.rows
     )
 
 
@@ -118,6 +124,9 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
         seed_varies=_listed(analysis.seed_varies),
+        baseline=baseline_levels_text(analysis),
+        training_function=training_function(analysis),
+        tuning=_tuning(analysis),
         figures=pictures,
         tables=_tables(analysis),
         estimands=tables.estimands(analysis),
@@ -140,6 +149,9 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
 def _tables(analysis: Analysis) -> dict[str, Table]:
     made: tuple[Callable[[Analysis], Table], ...] = (
         tables.scorecard,
+        part_tables.parts,
+        tuning_tables.tuned_and_untuned,
+        tuning_tables.tuned_variants,
         tables.simple_effects,
         tables.interactions,
         tables.crossed,
@@ -169,6 +181,18 @@ def _split_sentence(analysis: Analysis, index: int) -> tuple[str, str, bool]:
     answer = analysis.answers[index]
     begin = headline(answer)
     return begin, sentence(answer).removeprefix(begin), answer.verdict.is_decided
+
+
+def _tuning(analysis: Analysis) -> dict[str, Any]:
+    """Return what the section on tuning says beside its tables; nothing where no variant was tuned."""
+    if not analysis.tuning:
+        return {}
+    return {
+        "budget": tuning_tables.budget_text(analysis),
+        "spaces": tuning_tables.spaces(analysis),
+        "cost": tuning_tables.cost_text(analysis),
+        "trials": analysis.study["tune"]["trials"],
+    }
 
 
 def _splits(analysis: Analysis) -> str:

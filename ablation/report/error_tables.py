@@ -9,7 +9,7 @@ from ablation.report.table import Table, difference_cells
 
 _MOST_CLASSES = 12
 _LARGEST = 3
-_CALIBRATION = ("test_loss", "test_brier_score")
+_CALIBRATION = {"test_loss": "NLL (nats)", "test_brier_score": "Brier score"}
 
 
 def confusions(analysis: Analysis) -> Table:
@@ -63,7 +63,8 @@ def calibration(analysis: Analysis) -> Table:
         for row in analysis.variants
         if any(metric.name in row.spreads for metric in metrics)
     )
-    columns = [(f"{name}, mean ± SD", "difference", "95 % interval") for name in ("NLL (nats)", "Brier score")]
+    names = [_CALIBRATION[metric.name] for metric in metrics]
+    columns = [(f"{name}, mean ± SD", "difference", "95 % interval") for name in names]
     return Table(head=("variant", *(column for three in columns for column in three)), rows=rows)
 
 

@@ -20,6 +20,7 @@ _PREAMBLE = r"""% Tables for \input. The preamble needs:
 %   \usepackage[T1]{fontenc}
 %   \usepackage[utf8]{inputenc}
 %   \usepackage{booktabs, array, graphicx, rotating}
+%   \usepackage{amssymb}
 """
 
 # Brackets and asterisks would be read as arguments of the line end before them; two hyphens, commas or quotes as one.
@@ -71,6 +72,7 @@ _SYMBOLS = {
     "’": r"\textquoteright{}",
     "«": r"\guillemotleft{}",
     "»": r"\guillemotright{}",
+    "✓": r"$\checkmark$",
     "•": r"\textbullet{}",
     "§": r"\S{}",
     "ß": r"\ss{}",

@@ -1,11 +1,26 @@
 """Lays out how the variants learn: curves, epochs to a target, loss at equal training loss, the best epoch."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from ablation.analysis.described import LearningTarget, Points, Spread, TargetRow
 from ablation.analysis.document import Analysis
+from ablation.report.names import training_function
 from ablation.report.numbers import NONE, duration_text, value_text
 from ablation.report.table import Table, difference_cells
+
+_NOT_LEARNING = ("epoch_seconds", "images_per_second", "learning_rate")
+_MOST_REPORTED = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnCurve:
+    """A curve that is drawn: its name in the records, the one in the report, its unit, its figure's file."""
+
+    name: str
+    title: str
+    unit: str
+    file: str
 
 
 def curves(analysis: Analysis) -> Table:
@@ -14,13 +29,18 @@ def curves(analysis: Analysis) -> Table:
     return Table(head=("variant", "curve", "first epoch", "middle", "last"), rows=rows, text_columns=2)
 
 
-def curve_names(analysis: Analysis) -> tuple[tuple[str, str], ...]:
-    """Return (name, title) of the curves that are drawn, the split in the title."""
+def drawn_curves(analysis: Analysis) -> tuple[DrawnCurve, ...]:
+    """Return the curves that are drawn, the split in the title; of a user's own function, the first six it reports."""
     split = analysis.heldout_split
+    if training_function(analysis):
+        return tuple(
+            DrawnCurve(name=name, title=name, unit="score", file=f"reported-{number}")
+            for number, name in enumerate(_reported(analysis)[:_MOST_REPORTED], start=1)
+        )
     return (
-        (f"{split}_accuracy", f"{split} accuracy"),
-        (f"{split}_loss", f"{split} loss"),
-        ("train_loss", "training loss"),
+        DrawnCurve(name=f"{split}_accuracy", title=f"{split} accuracy", unit="fraction", file=f"{split}-accuracy"),
+        DrawnCurve(name=f"{split}_loss", title=f"{split} loss", unit="nats", file=f"{split}-loss"),
+        DrawnCurve(name="train_loss", title="training loss", unit="nats", file="train-loss"),
     )
 
 
@@ -94,9 +114,13 @@ def _mean(spread: Spread) -> str:
 
 
 def _curve_rows(analysis: Analysis, variant: str, median: Mapping[str, Points]) -> Iterator[tuple[str, ...]]:
-    for name, title in curve_names(analysis):
-        points = median.get(name)
+    for curve in drawn_curves(analysis):
+        points = median.get(curve.name)
         if points:
-            unit = "fraction" if name.endswith("accuracy") else "nats"
             chosen = (points[0], points[len(points) // 2], points[-1])
-            yield variant, title, *(f"{value_text(value, unit)} ({epoch})" for epoch, value in chosen)
+            yield variant, curve.title, *(f"{value_text(value, curve.unit)} ({epoch})" for epoch, value in chosen)
+
+
+def _reported(analysis: Analysis) -> list[str]:
+    names = dict.fromkeys(name for variant in analysis.curves for seed in variant.seeds for name in seed.curves)
+    return [name for name in names if name not in _NOT_LEARNING]

@@ -1,10 +1,8 @@
 """Turns answers into sentences: every word that judges or orders is chosen by the number or verdict beside it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, Interval, LevelChange, MeasuredMetric, SimpleEffect, Verdict
+from ablation.analysis.records import Answer, Interval, MeasuredMetric, SimpleEffect, Verdict
+from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
     count_text,
     decimals_for,
@@ -16,7 +14,7 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.study.design import level_text
+from ablation.study.spec import OTHERS
 
 _WORDS = {"seconds": ("longer", "shorter")}
 _MOST_NAMED = 3
@@ -28,10 +26,11 @@ def overview(analysis: Analysis) -> tuple[str, str, str]:
 
 
 def headline(answer: Answer) -> str:
-    """Return the beginning of the answer's sentence: what was changed, and the verdict."""
-    changes = " and ".join(change_text(change) for change in answer.changes)
+    """Return the beginning of the answer's sentence: what was changed, where alone it was asked, and the verdict."""
     on = "" if answer.is_primary else f" ({_noun(answer.metric)})"
-    return f"{changes}{_VERDICT_WORDS[answer.verdict]}{on}"
+    words = _VERDICT_WORDS[answer.verdict]
+    together = " together" if are_parts(answer) and words.startswith(",") else ""
+    return f"{comparison_text(answer, joined=' and ')}{together}{words}{on}"
 
 
 def sentence(answer: Answer) -> str:
@@ -44,14 +43,6 @@ def sentence(answer: Answer) -> str:
         parts = [_finding(answer), _size(answer), _growth(answer), _simple(answer), _few_seeds(answer), _next(answer)]
         parts += [_timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
-
-
-def change_text(change: LevelChange) -> str:
-    return f"{change.label} {level_text(change.before)} → {level_text(change.after)}"
-
-
-def levels_text(levels: Mapping[str, Any]) -> str:
-    return ", ".join(f"{factor.rpartition('.')[2]}={level_text(level)}" for factor, level in levels.items())
 
 
 def difference_decimals(answer: Answer) -> int:
@@ -135,10 +126,10 @@ def _comparison(analysis: Analysis) -> str:
     baseline = next(row for row in analysis.variants if row.is_baseline)
     spread = baseline.spreads.get(analysis.metric.name)
     if spread is None:
-        return f"Compared with the baseline {analysis.baseline}, which has no finished run."
+        return f"Compared with {baseline_text(analysis)}, which has no finished run."
     reached = f"a mean {_noun(analysis.metric)} of {value_text(spread.mean, analysis.metric.unit)}"
     over = f"{spread.n} seed{'s' if spread.n != 1 else ''}"
-    return f"Compared with the baseline {analysis.baseline}, which has {reached} over {over}."
+    return f"Compared with {baseline_text(analysis)}, which has {reached} over {over}."
 
 
 def _runs_line(analysis: Analysis) -> str:
@@ -151,7 +142,8 @@ def _runs_line(analysis: Analysis) -> str:
     ]
     bad = ", ".join(f"{count} {what}" for count, what in counts if count)
     planned = f"{analysis.planned_runs} planned runs"
-    runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none diverged or collapsed."
+    ends = "diverged or collapsed" if analysis.data.classes else "diverged"
+    runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
     if found.equal_seeds:
         runs += " Some seeds repeat each other in every number: they are no repetitions."
     number = len(analysis.deviations)
@@ -235,11 +227,14 @@ def _simple(answer: Answer) -> str:
     if not answer.is_interaction or not answer.simple_effects:
         return ""
     found = ", ".join(_simple_text(simple, answer) for simple in answer.simple_effects)
-    return f"{change_text(answer.changes[1])} alone: {found}."
+    change = change_text(answer.changes[1])
+    if answer.changes[0].factor == OTHERS:
+        return f"{change[:1].upper()}{change[1:]}: {found}; the difference is the gap between the two."
+    return f"{change} alone: {found}."
 
 
 def _simple_text(simple: SimpleEffect, answer: Answer) -> str:
-    at = f"at {levels_text(simple.at)}"
+    at = place_text(simple.at)
     if simple.mean == 0:
         return f"no change {at}"
     return f"{amount(simple.mean, answer)} {_word(simple.mean, answer.metric)} {at}"

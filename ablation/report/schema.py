@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from ablation.analysis.document import Analysis
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up whenever a field of report.json is renamed, removed or gets another meaning; new fields leave it."""
 
 

@@ -1,9 +1,20 @@
 """Lays the analysis out in tables of text cells."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ablation.analysis import statistics
 from ablation.analysis.described import Difference, Spread, VariantRow
 from ablation.analysis.document import Analysis
 from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.report.names import (
+    baseline_mark,
+    change_text,
+    comparison_text,
+    levels_text,
+    place_text,
+    training_function,
+)
 from ablation.report.numbers import (
     NONE,
     count_text,
@@ -14,8 +25,9 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose import amount, change_text, difference_decimals, levels_text, rope_text, seeds_text
+from ablation.report.prose import amount, difference_decimals, rope_text, seeds_text
 from ablation.report.table import Table, difference_cells, interval_cell
+from ablation.study.spec import OTHERS
 
 
 def scorecard(analysis: Analysis) -> Table:
@@ -32,7 +44,7 @@ def simple_effects(analysis: Analysis) -> Table:
     for answer in analysis.answers:
         for simple in answer.simple_effects:
             difference = Difference(n=simple.n, mean=simple.mean, interval=simple.interval)
-            about = (change_text(simple.change), levels_text(simple.at), answer.metric.label)
+            about = (change_text(simple.change), _place(simple.at, analysis), answer.metric.label)
             row = (*about, *difference_cells(difference, answer.metric.unit), str(simple.n))
             if row not in rows:
                 rows.append(row)
@@ -69,7 +81,7 @@ def crossed(analysis: Analysis) -> Table:
         unit = answer.metric.unit
         mean, both = difference_cells(Difference(n=effect.n, mean=found.mean, interval=found.interval), unit)
         _, alone = difference_cells(Difference(n=effect.n, mean=effect.mean, interval=seeds_alone), unit)
-        rows.append((_comparison(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
+        rows.append((comparison_text(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
     head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
     return Table(head=head, rows=tuple(rows))
 
@@ -86,16 +98,21 @@ def secondary_metrics(analysis: Analysis) -> Table:
     """Return each variant's mean ± SD on the metrics that are not the study's, times apart."""
     shown = [metric for metric in analysis.metrics if metric != analysis.metric and metric.unit != "seconds"]
     rows = tuple(
-        (_name(row), *(_mean_and_sd(row.spreads.get(metric.name), metric) for metric in shown))
+        (variant_text(row), *(mean_and_sd(row.spreads.get(metric.name), metric) for metric in shown))
         for row in analysis.variants
     )
-    return Table(head=("variant", *(metric.label for metric in shown)), rows=rows)
+    return Table(head=("variant", *(metric.label for metric in shown)), rows=rows if shown else ())
 
 
 def costs(analysis: Analysis) -> Table:
-    """Return what each variant costs; times are means over its runs."""
+    """Return what each variant costs, times as means over its runs; of a user's own function, what was measured."""
     head = ("variant", "parameters", "FLOPs per image", "training", "per epoch", "peak memory", "dominated by")
-    return Table(head=head, rows=tuple(map(_cost_row, analysis.variants)))
+    rows = tuple(map(_cost_row, analysis.variants))
+    if not training_function(analysis):
+        return Table(head=head, rows=rows)
+    kept = [index for index in range(len(head)) if {row[index] for row in rows} - {"0", NONE}]
+    shown = tuple(tuple(row[index] for index in kept) for row in rows)
+    return Table(head=tuple(head[index] for index in kept), rows=shown if len(kept) > 1 else ())
 
 
 def layers(analysis: Analysis) -> Table:
@@ -110,7 +127,7 @@ def layers(analysis: Analysis) -> Table:
         for layer in analysis.layers
     ]
     total = ("total", "", *(f"{row.parameters:,}" for row in analysis.variants))
-    return Table(head=("layer", "type", *names), rows=(*rows, total), text_columns=2)
+    return Table(head=("layer", "type", *names), rows=(*rows, total) if rows else (), text_columns=2)
 
 
 def sureness(analysis: Analysis) -> Table:
@@ -129,12 +146,23 @@ def sureness(analysis: Analysis) -> Table:
 
 def estimands(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     """Return (comparison, what exactly was estimated) per answer."""
-    return tuple((_comparison(answer), answer.estimand) for answer in analysis.answers)
+    return tuple((comparison_text(answer), answer.estimand) for answer in analysis.answers)
+
+
+def _place(levels: Mapping[str, Any], analysis: Analysis) -> str:
+    """Return the levels of the other factors; where these are parts, all there or all not, in the words for that."""
+    if OTHERS in levels:
+        return place_text(levels)
+    settings = {factor: level for factor, level in levels.items() if factor not in analysis.parts}
+    parts = [level == analysis.factors[part][0] for part, level in levels.items() if part in analysis.parts]
+    if analysis.design != "leave-one-out+add-one" or len(set(parts)) != 1:
+        return levels_text(levels)
+    return place_text({OTHERS: "present" if parts[0] else "absent", **settings})
 
 
 def _scorecard_row(answer: Answer) -> tuple[str, ...]:
     effect, unit = answer.effect, unit_of_differences(answer.metric.unit)
-    about = (_comparison(answer), answer.metric.label, _verdict(answer))
+    about = (comparison_text(answer), answer.metric.label, _verdict(answer))
     rope = f"±{rope_text(answer)}" if answer.rope is not None else "none"
     if effect is None:
         return (*about, NONE, NONE, rope, NONE, NONE, NONE, str(len(answer.differences)), NONE)
@@ -158,7 +186,7 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
     effect = answer.effect
     sd, detectable = (effect.sd, effect.detectable) if effect else (None, None)
     return (
-        _comparison(answer),
+        comparison_text(answer),
         answer.metric.label,
         str(len(answer.differences)),
         amount(sd, answer) if sd is not None else NONE,
@@ -168,18 +196,14 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
     )
 
 
-def _comparison(answer: Answer) -> str:
-    return " × ".join(map(change_text, answer.changes))
-
-
 def _verdict(answer: Answer) -> str:
     if answer.is_meaningful is None:
         return answer.verdict.value
     return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly by less than matters'}"
 
 
-def _name(row: VariantRow) -> str:
-    return f"{row.name} (baseline)" if row.is_baseline else row.name
+def variant_text(row: VariantRow) -> str:
+    return f"{row.name}{baseline_mark(row.name)}" if row.is_baseline else row.name
 
 
 def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
@@ -188,10 +212,10 @@ def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
     if spread is not None:
         extremes = f"{value_text(spread.minimum, metric.unit)} to {value_text(spread.maximum, metric.unit)}"
         numbers = (value_text(spread.mean, metric.unit), _sd(spread, metric), extremes)
-    return (_name(row), _outcomes(row), *numbers, *_difference_cells(row, metric))
+    return (variant_text(row), _outcomes(row), *numbers, *baseline_difference_cells(row, metric))
 
 
-def _difference_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str]:
+def baseline_difference_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str]:
     if row.is_baseline:
         return "", ""
     difference = row.differences.get(metric.name)
@@ -215,7 +239,7 @@ def _sd(spread: Spread, metric: MeasuredMetric) -> str:
     return text.replace(" %", " points")
 
 
-def _mean_and_sd(spread: Spread | None, metric: MeasuredMetric) -> str:
+def mean_and_sd(spread: Spread | None, metric: MeasuredMetric) -> str:
     if spread is None:
         return NONE
     sd = f" ± {value_text(spread.sd, metric.unit)}" if spread.sd is not None else ""
@@ -227,7 +251,7 @@ def _cost_row(row: VariantRow) -> tuple[str, ...]:
         row.spreads.get(name) for name in ("training_seconds", "epoch_seconds", "peak_memory_mib")
     )
     return (
-        _name(row),
+        variant_text(row),
         f"{row.parameters:,}",
         count_text(row.flops),
         duration_text(training.mean) if training else NONE,

@@ -15,6 +15,7 @@ from ablation.report.figures.panels import Drawing
 from ablation.report.figures.pareto import pareto_drawings
 from ablation.report.figures.slope import slope_drawings
 from ablation.report.figures.trajectories import trajectories_drawings
+from ablation.report.figures.tuning import tuning_drawings
 
 __all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "pictures_of"]
 
@@ -27,6 +28,7 @@ KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "confusion": confusion_drawings,
     "confusion-difference": confusion_difference_drawings,
     "pareto": pareto_drawings,
+    "tuning": tuning_drawings,
 }
 
 

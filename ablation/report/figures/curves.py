@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 
 from ablation.analysis.described import VariantCurves
 from ablation.analysis.document import Analysis
-from ablation.drawing import BLUE, PALE, SKY, VERMILLION, wrapped
+from ablation.drawing import BLUE, PALE, SKY, VERMILLION, text_of, wrapped
 from ablation.report.figures.panels import (
+    UNITS,
     Drawing,
     Margins,
     add_lines,
@@ -22,21 +23,25 @@ from ablation.report.figures.panels import (
     share_scale,
     within,
 )
-from ablation.report.learning_tables import curve_names
+from ablation.report.learning_tables import DrawnCurve, drawn_curves
+from ablation.report.numbers import scale_of
 
 _MARGINS = Margins()
 
 
 def curves_drawings(analysis: Analysis) -> Iterator[Drawing]:
-    """Yield the curves of held-out accuracy, held-out loss and training loss, each where a run has ended with some."""
-    for name, title in curve_names(analysis):
-        shown = [curves for curves in analysis.curves if any(seed.curves.get(name) for seed in curves.seeds)]
-        if any(curves.median.get(name) for curves in shown):
-            yield from _quantity_drawings(shown, name, title)
+    """Yield the curves of held-out accuracy, held-out loss and training loss, each where a run has ended with some.
+
+    Of a user's own training function, those that it reports.
+    """
+    for curve in drawn_curves(analysis):
+        shown = [curves for curves in analysis.curves if any(seed.curves.get(curve.name) for seed in curves.seeds)]
+        if any(curves.median.get(curve.name) for curves in shown):
+            yield from _quantity_drawings(shown, curve)
 
 
-def _quantity_drawings(variants: Sequence[VariantCurves], name: str, title: str) -> Iterator[Drawing]:
-    scale, unit = (100.0, " (%)") if name.endswith("accuracy") else (1.0, " (nats)")
+def _quantity_drawings(variants: Sequence[VariantCurves], curve: DrawnCurve) -> Iterator[Drawing]:
+    name, title, scale, unit = curve.name, text_of(curve.title), scale_of(curve.unit), UNITS[curve.unit]
     known = [point for curves in variants for point in _known_points(curves, name)]
     epochs = [epoch for epoch, _ in known]
     room = 0.02 * (max(epochs) - min(epochs)) or 0.3
@@ -45,10 +50,10 @@ def _quantity_drawings(variants: Sequence[VariantCurves], name: str, title: str)
     text = (
         f"{sentence_case(title)} by epoch: every seed (thin; diverged ones vermillion), the median (thick), and the "
         "other variants' medians (grey)."
-        + (" Values are running means over each epoch's batches." if name == "train_loss" else "")
+        + (" Values are running means over each epoch's batches." if curve.title == "training loss" else "")
         + left_out(len(variants), "variants")
     )
-    for file, shown in pages(name.replace("_", "-"), variants):
+    for file, shown in pages(curve.file, variants):
         titles = [_title(curves) for curves in shown]
         heading = f"{sentence_case(title)}{unit} by epoch"
         page = grid(titles, heading=heading, height=1.5, margins=_MARGINS)

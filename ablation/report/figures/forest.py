@@ -12,8 +12,8 @@ from ablation.analysis.document import Analysis
 from ablation.analysis.records import Answer, MeasuredMetric, Verdict
 from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages
+from ablation.report.names import comparison_lines
 from ablation.report.numbers import level_percent, scale_of, unit_of_differences
-from ablation.report.prose import change_text
 
 _COLOURS = {
     Verdict.HELPS: BLUE,
@@ -77,7 +77,7 @@ def _axis_text(metric: MeasuredMetric) -> str:
 
 
 def _label(answer: Answer) -> str:
-    return "\n× ".join(text_of(change_text(change)) for change in answer.changes)
+    return "\n".join(map(text_of, comparison_lines(answer)))
 
 
 def _draw_comparison(axes: Axes, answer: Answer, row: int) -> None:

@@ -26,7 +26,7 @@ MOST_PAGES = 2
 _WIDTH = 9.0
 _HEADER, _LINE = 0.38, 0.15
 _MOST_POINTS = 4000
-_UNITS = {"fraction": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
+UNITS = {"fraction": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,10 +234,13 @@ def within(points: Sequence[tuple[float, float]], *, scale: float = 1.0) -> list
 
 
 def axis_label(metric: MeasuredMetric) -> str:
-    return f"{metric.label}{_UNITS[metric.unit]}"
+    return f"{metric.label}{UNITS[metric.unit]}"
 
 
 def sentence_case(text: str) -> str:
+    """Return text that begins a sentence; a name such as macro_f1 keeps its letters."""
+    if not text.partition(" ")[0].isalpha():
+        return text
     return text[:1].upper() + text[1:]
 
 

@@ -15,6 +15,7 @@ from ablation.analysis.described import Spread, VariantRow
 from ablation.analysis.document import Analysis
 from ablation.drawing import BLUE, DARK, GREY, line_width, quiet, text_of
 from ablation.report.figures.panels import Drawing, axis_label, sentence_case
+from ablation.report.names import baseline_mark
 from ablation.report.numbers import scale_of
 
 _SIZE, _LEFT, _RIGHT, _TOP, _BOTTOM = (7.6, 4.3), 0.7, 0.25, 0.42, 0.52
@@ -57,7 +58,7 @@ def pareto_drawings(analysis: Analysis) -> Iterator[Drawing]:
     """Yield the plot against training time, or FLOPs where times aren't comparable, of two variants or more."""
     is_timed = _is_timed(analysis)
     points = [point for row in analysis.variants if (point := _point(row, analysis, is_timed=is_timed))]
-    if len(points) < 2:
+    if len(points) < 2 or not (is_timed or any(row.flops for row in analysis.variants)):
         return
     cost = "training time" if is_timed else "FLOPs per image"
     text = (
@@ -160,7 +161,7 @@ def _label_points(axes: Axes, points: Sequence[_Point], *, room: tuple[float, fl
             taken += _boxes_of_steps(np.asarray(line.get_xydata()), to_room)
     for point in sorted(points, key=lambda point: (point.is_dominated, not point.row.is_baseline)):
         x, y = to_room.transform((point.cost.mean, point.metric.mean))
-        name = text_of(point.row.name, longest=44) + (" (baseline)" if point.row.is_baseline else "")
+        name = text_of(point.row.name, longest=44) + (baseline_mark(point.row.name) if point.row.is_baseline else "")
         # A label may lie on a line of the front or of a range before it is left out, but not if its point is grey.
         obstacles = (taken,) if point.is_dominated else (taken, labels + markers)
         places = ((blocked, place) for blocked in obstacles for place in _PLACES)

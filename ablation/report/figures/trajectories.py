@@ -22,6 +22,7 @@ from ablation.report.figures.panels import (
     share_scale,
     within,
 )
+from ablation.report.names import training_function
 
 _TRAINING = "train_sample_loss"
 _MARGINS = Margins()
@@ -29,7 +30,12 @@ Path = list[tuple[float, float]]
 
 
 def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
-    """Yield a panel per variant with runs; x falls from left to right, so that time runs to the right."""
+    """Yield a panel per variant with runs; x falls from left to right, so that time runs to the right.
+
+    Nothing of a user's own training function: what its losses were measured on is not known.
+    """
+    if training_function(analysis):
+        return
     heldout = f"{analysis.heldout_split}_loss"
     variants = [curves for curves in analysis.curves if any(_path(seed.curves, heldout) for seed in curves.seeds)]
     known = [point for curves in variants for point in _known_points(curves, heldout)]

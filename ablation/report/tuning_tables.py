@@ -1,0 +1,162 @@
+"""Lays out how variants were tuned before they were compared: spaces, budget, what was found, at which cost."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ablation.analysis.document import Analysis
+from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.report.names import comparison_text
+from ablation.report.numbers import (
+    NONE,
+    differences_text,
+    duration_text,
+    level_percent,
+    unit_of_differences,
+    value_text,
+)
+from ablation.report.table import Table, interval_cell
+from ablation.results import TunedVariant, TuningTrial
+from ablation.study.design import level_text, short_names
+from ablation.study.tuning import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
+
+_LOSSES = ("test_loss", "test_brier_score")
+_LOSS = MeasuredMetric(name="validation_loss", label="validation loss", direction="minimize", unit="nats")
+_ACCURACY = MeasuredMetric(
+    name="validation_accuracy", label="validation accuracy", direction="maximize", unit="fraction"
+)
+_SAMPLERS = {"tpe": "TPE sampler", "random": "random sampler"}
+_KINDS = {"log": "on a log scale", "linear": "on a linear scale", "integers": "among whole numbers"}
+_BUDGET = ("trials", "seeds", "sampler", "pruner", "also_untuned")
+
+
+def objective(analysis: Analysis) -> MeasuredMetric:
+    """Return what the trials are judged by: loss where the study compares on one that is a loss, else accuracy."""
+    compared = (analysis.study.get("metric") or {}).get("name", analysis.metric.name)
+    return _LOSS if compared in _LOSSES else _ACCURACY
+
+
+def spaces(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return (path, where it was looked for) of each setting that was tuned."""
+    tune: Mapping[str, Any] = analysis.study.get("tune") or {}
+    return [(path, _space_text(space)) for path, space in tune.items() if path not in _BUDGET]
+
+
+def budget_text(analysis: Analysis) -> str:
+    """Return the budget that every variant had alike, and what the trials looked at, in sentences."""
+    tune: Mapping[str, Any] = analysis.study.get("tune") or {}
+    trials, seeds = int(tune.get("trials", 0)), int(tune.get("seeds", 1))
+    judged = objective(analysis)
+    end = "lowest" if judged.direction == "minimize" else "highest"
+    each = f" of {seeds} seeds each, over which it is averaged" if seeds > 1 else ""
+    pruner = (
+        "the median pruner stops a trial early that is behind the median of the earlier ones"
+        if tune.get("pruner") == "median"
+        else "no trial is stopped early"
+    )
+    return (
+        f"Before anything was compared, each variant was tuned with the same budget: {trials} "
+        f"trial{'s' if trials != 1 else ''}{each}; {_SAMPLERS.get(str(tune.get('sampler')), 'no sampler named')}; "
+        f"{pruner}. The trial with the {end} {judged.label} is chosen. Tuning has seed indices of its own (from "
+        f"{FIRST_TUNING_SEED:,} on), which no comparison uses, and never looks at the test split."
+    )
+
+
+def tuning_seconds(analysis: Analysis) -> float:
+    """Return the training time of all trials together, which is no part of the analysis's cost."""
+    return sum(trial.seconds for tuned in analysis.tuning for trial in tuned.trials)
+
+
+def cost_text(analysis: Analysis) -> str:
+    """Return what all trials cost beside the compared runs."""
+    seconds = tuning_seconds(analysis)
+    whole = seconds + analysis.cost.training_seconds
+    count = sum(len(tuned.trials) for tuned in analysis.tuning)
+    share = f", {100 * seconds / whole:.0f} % of the study's whole training time" if whole else ""
+    return f"Tuning is apart from that: its {count:,} trials trained for {duration_text(seconds)}{share}."
+
+
+def tuned_variants(analysis: Analysis) -> Table:
+    """Return what each variant's tuning found and cost, a column per setting."""
+    tuned = analysis.tuning
+    paths = list(dict.fromkeys(path for each in tuned for path in each.settings))
+    names = short_names(paths)
+    head = (
+        "variant",
+        *(names[path] for path in paths),
+        objective(analysis).label,
+        "chosen trial",
+        "trials done",
+        "stopped early",
+        "diverged or failed",
+        "training of all trials",
+        "share of the study's",
+    )
+    rows = tuple(_tuned_row(each, paths, analysis) for each in tuned)
+    return Table(head=head, rows=rows, text_columns=1 + len(paths))
+
+
+def tuned_and_untuned(analysis: Analysis) -> Table:
+    """Return each comparison with tuned settings beside the same one with the file's, where a study asks both."""
+    level = level_percent(analysis.answers[0].level)
+    columns = ("difference, {}", f"{level} interval", "verdict, {}")
+    head = ("comparison", "metric", *(name.format(which) for which in ("tuned", "file's") for name in columns))
+    rows = tuple((*_subject(tuned), *_cells(tuned), *_cells(untuned)) for tuned, untuned in _pairs(analysis.answers))
+    return Table(head=head, rows=rows, text_columns=2)
+
+
+def _space_text(space: Mapping[str, Any]) -> str:
+    kind, values = next((kind, values) for kind, values in space.items() if values is not None)
+    if kind == "choices":
+        return ", ".join(map(level_text, values))
+    return f"{setting_text(values[0])} to {setting_text(values[1])}, {_KINDS[kind]}"
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting's value, a number of a scale with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else level_text(value)
+
+
+def _tuned_row(tuned: TunedVariant, paths: Sequence[str], analysis: Analysis) -> tuple[str, ...]:
+    outcomes = [trial.outcome for trial in tuned.trials]
+    seconds = sum(trial.seconds for trial in tuned.trials)
+    whole = analysis.cost.training_seconds + tuning_seconds(analysis)
+    value = chosen_trial(tuned).value
+    return (
+        tuned.variant,
+        *(setting_text(tuned.settings[path]) if path in tuned.settings else NONE for path in paths),
+        value_text(value, objective(analysis).unit) if value is not None else NONE,
+        str(tuned.chosen + 1),
+        str(outcomes.count("done")),
+        str(outcomes.count("pruned")),
+        str(outcomes.count("diverged") + outcomes.count("failed")),
+        duration_text(seconds),
+        f"{100 * seconds / whole:.0f} %" if whole else NONE,
+    )
+
+
+def chosen_trial(tuned: TunedVariant) -> TuningTrial:
+    return next(trial for trial in tuned.trials if trial.number == tuned.chosen)
+
+
+def _pairs(answers: Sequence[Answer]) -> Iterator[tuple[Answer, Answer]]:
+    """Yield (tuned, with the file's settings) of each comparison that was asked of both."""
+    untuned = {_subject(answer): answer for answer in answers if answer.at.get(SETTINGS) == FROM_FILE}
+    for answer in answers:
+        if answer.at.get(SETTINGS) == TUNED and _subject(answer) in untuned:
+            yield answer, untuned[_subject(answer)]
+
+
+def _subject(answer: Answer) -> tuple[str, str]:
+    """Return the comparison and its metric, the same for tuned settings and the file's."""
+    at = {factor: level for factor, level in answer.at.items() if factor != SETTINGS}
+    return comparison_text(replace(answer, at=at)), answer.metric.label
+
+
+def _cells(answer: Answer) -> tuple[str, str, str]:
+    effect, unit = answer.effect, answer.metric.unit
+    if effect is None:
+        return NONE, NONE, answer.verdict.value
+    bounds = (effect.interval.low, effect.interval.high) if effect.interval else ()
+    mean, *ends = differences_text([effect.mean, *bounds], unit)
+    return f"{mean} {unit_of_differences(unit)}".rstrip(), interval_cell(ends), answer.verdict.value

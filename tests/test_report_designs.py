@@ -13,7 +13,7 @@ from factories import make_runs, plan_of
 
 from ablation.analysis import Analysis, Verdict, analyse
 from ablation.cli.summary import analysis_text
-from ablation.report import part_tables, report_text, sentence, tables, write_report
+from ablation.report import error_tables, part_tables, report_text, sentence, tables, write_report
 from ablation.report.names import comparison_lines
 from ablation.report.prose import headline, overview
 from ablation.results import ModelSummary, Plan, Variant
@@ -130,6 +130,7 @@ def test_the_levels_at_which_alone_a_question_was_asked_are_said_wherever_it_is_
     for rows in (tables.scorecard(found).rows, tables.sureness(found).rows, tables.crossed(found).rows):
         assert named == [row[0] for row in rows]
     assert named == [comparison for comparison, _ in tables.estimands(found)]
+    assert found.answers[1].estimand.endswith(" in the same seed, where model.depth = 4")
     assert ["normalization none → batch", "at depth=4"] == comparison_lines(found.answers[1])
     assert named[1] + " helps: test accuracy is" in analysis_text(found)
 
@@ -168,6 +169,13 @@ def test_the_table_of_parts_stands_in_the_report_and_in_latex_with_ticks(both: A
     assert markdown.index("## Answers") < markdown.index("## Parts") < markdown.index("## The study")
     assert r"full (baseline) & $\checkmark$ & $\checkmark$ & $\checkmark$ & 90.00 $\pm$ 0.01 \%" in latex
     assert "amssymb" in latex.partition(r"\begin")[0]
+
+
+def test_the_answers_on_parts_have_their_verdicts_in_html(both: Analysis) -> None:
+    html = report_text(both, "html")
+
+    assert ["hurts"] * 3 + ["better-than-sum"] * 2 + ["worse-than-sum"] == re.findall(r'<li class="([a-z-]+)">', html)
+    assert "<td>✓</td>" in html
 
 
 def test_a_study_without_parts_has_no_table_of_them() -> None:
@@ -242,3 +250,24 @@ def test_a_study_of_the_users_own_training_without_curves_and_times_has_no_empty
     assert not re.search(r"Learning speed|Generalization|Errors and calibration|## Cost", text)
     assert not re.search(r"^\|.*\|\n\| [:| -]+ \|\n(?!\|)", text, re.MULTILINE)
     assert not re.search(r"^##.*\n\n##", text, re.MULTILINE)
+
+
+def test_a_study_of_the_users_own_training_is_summarized_without_empty_tables() -> None:
+    text = analysis_text(own_training({}))
+
+    assert "Scorecard" in text
+    assert "Cost" not in text
+
+
+def test_metrics_that_the_users_own_training_shares_with_the_built_in_have_their_columns_alone() -> None:
+    table = error_tables.calibration(own_training({}, test_loss=0.5))
+
+    assert ("variant", "NLL (nats), mean ± SD", "difference", "95 % interval") == table.head
+    assert {len(table.head)} == set(map(len, table.rows))
+
+
+def test_runs_without_classes_have_no_confusion_and_none_has_collapsed() -> None:
+    found = own_training({}, test_accuracy=0.01)
+
+    assert () == found.confusion
+    assert () == found.diagnostics.collapsed

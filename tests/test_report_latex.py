@@ -76,9 +76,9 @@ def test_what_is_printed_is_the_text(text):
 
 
 def test_the_reports_own_signs_have_signs_in_latex():
-    text = latex_text("− – → × ± ≤ ≥ ² … “a” ‘b’ é ü ß")
+    text = latex_text("✓ − – → × ± ≤ ≥ ² … “a” ‘b’ é ü ß")
 
-    assert r"$-$ -- $\rightarrow$ $\times$ $\pm$ $\leq$ $\geq$ $^{2}$ \ldots{}" in text
+    assert r"$\checkmark$ $-$ -- $\rightarrow$ $\times$ $\pm$ $\leq$ $\geq$ $^{2}$ \ldots{}" in text
     assert "U+" not in text
 
 
@@ -147,7 +147,7 @@ def test_equal_tables_give_equal_text_in_one_file_that_names_its_packages():
     assert latex_document(iter(tables)) == text
     assert text.isascii()
     assert all(table in text for table in tables)
-    for package in ("booktabs", "array", "graphicx", "rotating"):
+    for package in ("booktabs", "array", "graphicx", "rotating", "amssymb"):
         assert package in text.partition(r"\begin")[0]
 
 

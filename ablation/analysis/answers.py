@@ -209,10 +209,13 @@ def _estimand(contrast: Contrast) -> str:
             f"mean over seeds of a difference of {metric}: {contrast.changes[0].factor}="
             f"{level_text(contrast.changes[0].after)} minus {level_text(contrast.changes[0].before)} in the same seed"
         )
+    at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in contrast.at.items())
     others = "; ".join(
-        f"{factor} = {', '.join(map(level_text, levels))}" for factor, levels in contrast.averaged_over.items()
+        f"{factor} = {', '.join(map(level_text, levels))}"
+        for factor, levels in contrast.averaged_over.items()
+        if factor not in contrast.at
     )
-    return f"{change}, averaged over {others}" if others else change
+    return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
 
 
 def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) -> CostChange | None:

@@ -43,7 +43,8 @@ def analysis_text(analysis: Analysis) -> str:
         parts.append(text)
     shown = (("Scorecard", tables.scorecard), ("Variants", tables.variants), ("Cost", tables.costs))
     for title, make in shown:
-        parts += [Text(), _table(make(analysis), title=title)]
+        cells = make(analysis)
+        parts += [Text(), _table(cells, title=title)] if cells.rows else []
     return _rendered(Group(*parts))
 
 

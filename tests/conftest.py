@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from bench import Bench
+
+    from ablation.analysis import Analysis
     from ablation.study import Study
     from ablation.tracking import Tracker
 
@@ -56,6 +59,24 @@ def tiny_file(tmp_path: Path) -> Path:
 def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that prepared data sets are shared in."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench whose reports are their answers alone: the figures take longer than the runs."""
+    from bench import Bench
+
+    from ablation import report
+
+    monkeypatch.setattr(report, "write_report", _write_answers)
+    return Bench(tmp_path / "state", data_cache)
+
+
+@pytest.fixture
+def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
+    from bench import Bench
+
+    return Bench(tmp_path / "state", data_cache)
 
 
 @pytest.fixture(scope="session")
@@ -145,3 +166,11 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.3)
     raise TimeoutError(address)
+
+
+def _write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+    from ablation.report import answers_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(answers_text(analysis))
+    return (folder / "report.md",)

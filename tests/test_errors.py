@@ -23,6 +23,11 @@ RAISED = [
     errors.CodeInvalid("net.py:Net raised ValueError", path="model.name", traceback="Traceback:\n  a"),
     errors.ComponentInvalid("no such component", path="model.remove"),
     errors.DeviceUnavailable("cuda:9", ["cpu"]),
+    errors.TuningFailed("quick", "depth=2"),
+    errors.VariantsAlike("full", "norm=absent"),
+    errors.VariantFails("depth=2", "no such file"),
+    errors.NoModel("quick"),
+    errors.CodeChanged(["net.py:Net"]),
 ]
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import Bench
 from conftest import TINY
 
-from ablation import report, worker
-from ablation.analysis import Analysis
 from ablation.errors import (
     DataInvalid,
     ModelInvalid,
@@ -19,73 +18,16 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
-from ablation.execution import Progress
-from ablation.executors import InlineExecutor
 from ablation.locks import coordinating
-from ablation.pipeline import StudyOutcome, preview_study, run_study, summarize_study
-from ablation.results import Outcome, PlannedRun, RunResult
-from ablation.scheduling import default_storage
+from ablation.pipeline import StudyOutcome, preview_study, summarize_study
+from ablation.report import write_report
+from ablation.results import Outcome, RunResult
 from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker
+from ablation.worker import beginning
 
 Run = Callable[..., StudyOutcome]
-
-
-class Bench:
-    """A place where studies are run; `trained` collects the runs that were trained, in order."""
-
-    def __init__(self, folder: Path, data_cache: Path) -> None:
-        self.state = State(folder=folder)
-        self.state.folder.mkdir(exist_ok=True)
-        (self.state.folder / "data").symlink_to(data_cache)
-        self.tracker = MemoryTracker()
-        self.trained: list[PlannedRun] = []
-
-    def steps(self, study: Study) -> Any:
-        return run_study(
-            study,
-            tracker=self.tracker,
-            executor=InlineExecutor(device="cpu"),
-            storage_url=default_storage(self.state.folder),
-            state=self.state,
-        )
-
-    def run(self, study: Study) -> StudyOutcome:
-        self.trained.clear()
-        steps = self.steps(study)
-        while True:
-            try:
-                self._note(next(steps))
-            except StopIteration as end:
-                outcome: StudyOutcome = end.value
-                return outcome
-
-    def _note(self, progress: Progress) -> None:
-        if progress.latest is not None:
-            self.trained.append(progress.latest[0])
-
-    def metrics(self, study: Study) -> dict[str, Mapping[str, float]]:
-        record = self.tracker.find_study(study.name)
-        assert record is not None
-        kept = ("test_accuracy", "test_loss", "final_train_loss", "learning_curve_area")
-        return {
-            run.planned.name: {name: run.metrics[name] for name in kept}
-            for run in self.tracker.recorded_runs(record)
-            if run.outcome is Outcome.DONE
-        }
-
-
-@pytest.fixture
-def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench whose reports are their answers alone: the figures take longer than the runs."""
-    monkeypatch.setattr(report, "write_report", _write_answers)
-    return Bench(tmp_path / "state", data_cache)
-
-
-@pytest.fixture
-def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
-    return Bench(tmp_path / "state", data_cache)
 
 
 def changed(*overrides: str, name: str | None = None) -> Study:
@@ -296,9 +238,9 @@ def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny
 def test_one_failing_run_fails_alone_and_is_tried_again_by_the_next_execution(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = worker.build_model
+    build = beginning.build_model
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "build_model", _failing_on_depth_2_with_batch_norm(build))
+        patched.setattr(beginning, "build_model", _failing_on_depth_2_with_batch_norm(build))
         outcome = bench.run(tiny)
     failed = [run for run in bench.tracker.recorded_runs(outcome.record) if run.outcome is Outcome.FAILED]
 
@@ -335,7 +277,7 @@ def test_the_first_report_is_made_again_from_the_tracker_alone(
     assert outcome.report is not None
 
     _, analysis = summarize_study("tiny", tracker=bench.tracker)
-    report.write_report(analysis, tmp_path / "again")
+    write_report(analysis, tmp_path / "again")
 
     assert _files(outcome.report) == _files(tmp_path / "again")
 
@@ -397,12 +339,6 @@ def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
         return build(settings, shape)
 
     return failing
-
-
-def _write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(report.answers_text(analysis))
-    return (folder / "report.md",)
 
 
 def _files(folder: Path) -> Sequence[tuple[str, bytes]]:

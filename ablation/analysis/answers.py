@@ -209,11 +209,11 @@ def _estimand(contrast: Contrast) -> str:
             f"mean over seeds of a difference of {metric}: {contrast.changes[0].factor}="
             f"{level_text(contrast.changes[0].after)} minus {level_text(contrast.changes[0].before)} in the same seed"
         )
-    at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in contrast.at.items())
+    beside = {factor: levels for factor, levels in contrast.averaged_over.items() if factor not in contrast.at}
+    fixed = {factor: levels[0] for factor, levels in beside.items() if len(levels) == 1}
+    at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in {**contrast.at, **fixed}.items())
     others = "; ".join(
-        f"{factor} = {', '.join(map(level_text, levels))}"
-        for factor, levels in contrast.averaged_over.items()
-        if factor not in contrast.at
+        f"{factor} = {', '.join(map(level_text, levels))}" for factor, levels in beside.items() if factor not in fixed
     )
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
 

@@ -135,12 +135,13 @@ def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChang
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
     primary = plan.locked["metric"]["name"]
     name = question.get("on") or primary
-    is_about_all = {OTHERS, "variant"} & {change.factor for change in changes}
-    varied = set() if is_about_all else {*plan.baseline.levels} - {change.factor for change in changes}
+    beside = [] if changes[0].factor in (OTHERS, "variant") else [_beside(plan, group[0], changes) for group in groups]
     return Contrast(
         changes=changes,
         at=dict(question.get("at") or {}),
-        averaged_over={factor: _distinct(group[0].levels[factor] for group in groups) for factor in sorted(varied)},
+        averaged_over={
+            factor: _distinct(levels[factor] for levels in beside) for factor in sorted(beside[0] if beside else ())
+        },
         metric=measured_metric(plan, name),
         is_primary=name == primary,
         rope=_rope(plan, question, name),
@@ -150,7 +151,7 @@ def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChang
             for variant, sign in zip(group, _signs(changes), strict=True)
         },
         sides=tuple(_sides(groups, changes)),
-        simple=tuple(_simple(groups, changes)),
+        simple=tuple(_simple(plan, groups, changes)),
     )
 
 
@@ -177,7 +178,19 @@ def _sides(groups: Groups, changes: Sequence[LevelChange]) -> Iterator[tuple[Map
         yield corner, tuple(group[index].name for group in groups)
 
 
-def _simple(groups: Groups, changes: Sequence[LevelChange]) -> Iterator[SimpleContrast]:
+def _beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:
+    """Return the levels of the factors that are not asked about; of parts that come and go together, as one."""
+    asked = {change.factor for change in changes}
+    levels = {factor: level for factor, level in variant.levels.items() if factor not in asked}
+    parts = [factor for factor in levels if factor in plan.study.get("factors", {})]
+    if plan.study.get("design") not in PART_DESIGNS or len(parts) < 2:
+        return levels
+    are_there = all(levels[part] == plan.baseline.levels[part] for part in parts)
+    kept = {factor: level for factor, level in levels.items() if factor not in parts}
+    return {OTHERS: "present" if are_there else "absent", **kept}
+
+
+def _simple(plan: Plan, groups: Groups, changes: Sequence[LevelChange]) -> Iterator[SimpleContrast]:
     """Yield the change in each group; of an interaction, the second change at either level of the first."""
     if len(changes) == 2:
         first, second = changes
@@ -189,7 +202,7 @@ def _simple(groups: Groups, changes: Sequence[LevelChange]) -> Iterator[SimpleCo
             yield SimpleContrast(change=second, at={first.factor: level}, weights=weights)
     elif len(groups) > 1:
         for after_variant, before_variant in groups:
-            at = {factor: level for factor, level in after_variant.levels.items() if factor != changes[0].factor}
+            at = _beside(plan, after_variant, changes)
             yield SimpleContrast(change=changes[0], at=at, weights={after_variant.name: 1, before_variant.name: -1})
 
 

@@ -114,15 +114,20 @@ class TuningSchedule:
         return TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
 
     def _stops_below(self, ended: Sequence[TuningTrial]) -> tuple[float, ...]:
-        """Return the median of earlier whole trials by epoch: what the best so far must not fall below.
-
-        That is the rule of Optuna's MedianPruner with its defaults, worked out before the trial starts: where it stops
-        then does not depend on how fast anyone looks.
-        """
-        whole = [trial.curve for trial in ended if trial.outcome == "done"]
-        if self._tuning.pruner == "none" or len(whole) < STARTUP_TRIALS:
+        if self._tuning.pruner == "none":
             return ()
-        return tuple(statistics.median(self._sign * value for value in values) for values in zip(*whole, strict=False))
+        return median_bounds([trial.curve for trial in ended if trial.outcome == "done"], sign=self._sign)
+
+
+def median_bounds(curves: Sequence[Sequence[float]], *, sign: int) -> tuple[float, ...]:
+    """Return the median of earlier whole trials by epoch: what the best so far must not fall below.
+
+    That is the rule of Optuna's MedianPruner with its defaults, worked out before the trial starts: where it stops then
+    does not depend on how fast anyone looks. `sign` is -1 where the objective is minimized. None while trials are few.
+    """
+    if len(curves) < STARTUP_TRIALS:
+        return ()
+    return tuple(statistics.median(sign * value for value in values) for values in zip(*curves, strict=False))
 
 
 def open_tuning(

@@ -1,0 +1,61 @@
+"""A place where studies are run: a tracker in memory, runs trained in this process in a fraction of a second each."""
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+from ablation.execution import Progress
+from ablation.executors import InlineExecutor
+from ablation.pipeline import StudyOutcome, run_study
+from ablation.results import Outcome, PlannedRun
+from ablation.scheduling import default_storage
+from ablation.state import State
+from ablation.study import Study
+from ablation.tracking import MemoryTracker
+
+
+class Bench:
+    """A place where studies are run; `trained` collects the runs that were trained, in order."""
+
+    def __init__(self, folder: Path, data_cache: Path) -> None:
+        self.state = State(folder=folder)
+        self.state.folder.mkdir(exist_ok=True)
+        (self.state.folder / "data").symlink_to(data_cache)
+        self.tracker = MemoryTracker()
+        self.trained: list[PlannedRun] = []
+        self.notes: list[str] = []
+
+    def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
+        return run_study(
+            study,
+            tracker=self.tracker,
+            executor=InlineExecutor(device="cpu"),
+            storage_url=default_storage(self.state.folder),
+            state=self.state,
+        )
+
+    def run(self, study: Study) -> StudyOutcome:
+        self.trained.clear()
+        self.notes.clear()
+        steps = self.steps(study)
+        while True:
+            try:
+                self._note(next(steps))
+            except StopIteration as end:
+                outcome: StudyOutcome = end.value
+                return outcome
+
+    def _note(self, progress: Progress) -> None:
+        if progress.latest is not None:
+            self.trained.append(progress.latest[0])
+        if progress.note is not None:
+            self.notes.append(progress.note)
+
+    def metrics(self, study: Study) -> dict[str, Mapping[str, float]]:
+        record = self.tracker.find_study(study.name)
+        assert record is not None
+        kept = ("test_accuracy", "test_loss", "final_train_loss", "learning_curve_area")
+        return {
+            run.planned.name: {name: run.metrics[name] for name in kept}
+            for run in self.tracker.recorded_runs(record)
+            if run.outcome is Outcome.DONE
+        }

@@ -15,6 +15,7 @@ from ablation.models import build_model
 from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
 from ablation.training import TrainingSettings, train
+from ablation.training.loop import Loss
 from ablation.worker.beginning import layout_of, seed_generators, training_of
 from ablation.worker.data import first_batch
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
@@ -57,8 +58,18 @@ def _try_training(settings: Mapping[str, Any], dataset: Dataset, code: CodeFolde
     name = next(iter(code_names(settings)), str(settings["model"]["name"]))
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=loss):
+        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings["training"]["loss"])):
             pass
+
+
+def _told(loss: Loss, name: str) -> Loss:
+    """Return a loss whose errors are said to be its own, not the model's."""
+
+    def called(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with running(name, path="training.loss", doing="it was called with logits and labels"):
+            return loss(logits, labels)
+
+    return called
 
 
 def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:

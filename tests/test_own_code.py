@@ -1,0 +1,256 @@
+"""A user's own model, parts and training function in a study: tried before it starts, identified, recorded."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench
+from click.testing import CliRunner
+
+from ablation import cli
+from ablation.errors import CodeInvalid, NoModel, VariantFails, VariantsAlike
+from ablation.pipeline import preview_study, study_components
+from ablation.results import Outcome
+from ablation.study import Study, load_study
+
+NETS = """
+from torch import nn
+
+def build(width, norm=True):
+    layers = [nn.Flatten(), nn.Linear(1024, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+def seven(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 7))
+
+def broken(width):
+    if width > 4:
+        raise RuntimeError("too wide for me")
+    return build(width)
+"""
+
+LOOP = """
+def train(settings, seed, report):
+    chosen = settings["training"]
+    for epoch in range(3):
+        report(progress=epoch + chosen["bonus"])
+    (report.folder / "notes.txt").write_text("kept")
+    return {"score": chosen["bonus"] + seed % 7 / 100, "speed": 2.0}
+
+def short(settings, seed):
+    return {}
+
+def texts(settings, seed, report):
+    return {"score": "high"}
+
+def infinite(settings, seed, report):
+    return {"score": float("nan")}
+
+def tried(settings, seed, report, max_batches=None):
+    if settings["training"]["bonus"] > 0.5 and max_batches == 1:
+        raise RuntimeError("found before it starts")
+    return {"score": 1.0, "speed": 1.0}
+"""
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    values: dict[str, Any] = {
+        "name": "own",
+        "data": {"name": "digits", "limit": 60, "validation": "none"},
+        "model": {"name": "nets.py:build", "width": 4},
+        "training": {"epochs": 1, "batch_size": 16},
+        "factors": {"model.width": [4, 8]},
+        "seeds": 2,
+        **changes,
+    }
+    (folder / "nets.py").write_text(NETS)
+    (folder / "loop.py").write_text(LOOP)
+    path = folder / "study.yaml"
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    return path
+
+
+def own(folder: Path, **changes: Any) -> Study:
+    return load_study(write(folder, **changes))
+
+
+def own_training(folder: Path, function: str = "train", **changes: Any) -> Study:
+    fixed: dict[str, Any] = {
+        "data": None,
+        "model": None,
+        "training": {"name": f"loop.py:{function}", "bonus": 0.25},
+        "factors": {"training.bonus": [0.25, 0.75]},
+        "metric": {"name": "score", "direction": "maximize", "meaningful": 0.1},
+        "metrics": {"speed": "minimize"},
+    }
+    return own(folder, **{**fixed, **changes})
+
+
+def test_a_model_of_the_users_is_trained_with_its_arguments_as_factors(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench.run(own(tmp_path))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert [4158, 8306] == [summary.parameters for summary in outcome.record.plan.summaries.values()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "nets.py:seven", "width": 4}}, r"variant width=4 .*\(2, 7\) .* not logits \(2, 10\)"),
+        ({"model": {"name": "nets.py:broken", "width": 4}}, r"variant width=8 .*too wide for me"),
+        ({"model": {"name": "nets.py:build", "width": 4, "nrom": True}}, r"takes no argument 'nrom'.*@ model\.nrom"),
+        ({"model": {"name": "nets.py:biuld", "width": 4}}, r"no 'biuld'.*@ model\.name"),
+        (
+            {"training": {"epochs": 1, "loss": "nets.py:build"}},
+            r"variant width=4 .*nets\.py:build raised TypeError .*@ training\.loss",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_variant_is_said_before_anything_is_created(
+    changes: dict[str, Any], message: str, bench: Bench, tmp_path: Path
+) -> None:
+    with pytest.raises((VariantFails, CodeInvalid), match=f"(?s){message}"):
+        bench.run(own(tmp_path, **changes))
+
+    assert () == bench.tracker.study_names()
+
+
+def test_the_bytes_of_the_code_are_part_of_a_runs_identity_and_its_place_is_not(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("here", "there", "edited")]
+    for folder in folders:
+        folder.mkdir()
+    here, there, edited = (own(folder) for folder in folders)
+    (folders[2] / "nets.py").write_text(NETS + "# another thought\n")
+
+    identities = [[run.identity for run in study.runs(data_digest="d")] for study in (here, there, edited)]
+
+    assert identities[0] == identities[1]
+    assert set(identities[0]).isdisjoint(identities[2])
+
+
+def test_a_run_is_not_trained_with_code_that_was_edited_after_it_was_planned(bench: Bench, tmp_path: Path) -> None:
+    study = own(tmp_path, seeds=1)
+    steps = bench.steps(study)
+    next(steps)
+    (tmp_path / "nets.py").write_text(NETS.replace("nn.ReLU()", "nn.Tanh()"))
+
+    for _ in steps:
+        pass
+    record = bench.tracker.find_study("own")
+    assert record is not None
+    runs = bench.tracker.recorded_runs(record)
+
+    assert [Outcome.FAILED] * 2 == [run.outcome for run in runs]
+    assert all("nets.py:build was changed while the study ran" in str(run.error) for run in runs)
+
+
+def test_parts_are_removed_and_the_plan_says_which(tmp_path: Path, bench: Bench) -> None:
+    factors = {"norm": {"remove": ["2"]}, "activation": {"replace": {"3": "GELU"}}}
+    study = own(tmp_path, factors=factors, design="leave-one-out")
+
+    changes = {one.name: one.changes for one in preview_study(study, state=bench.state, device=None).variants}
+
+    assert ("2",) == changes["norm=absent"].gone
+    assert -8 == changes["norm=absent"].parameters
+    assert (("3", "ReLU", "GELU"),) == changes["activation=replaced"].replaced
+    assert {Outcome.DONE: 6} == bench.run(study).ended
+
+
+def test_two_parts_that_name_the_same_modules_are_an_error_before_anything_trains(tmp_path: Path, bench: Bench) -> None:
+    factors = {"norm": {"remove": ["2"]}, "again": {"remove": ["*2"]}}
+
+    with pytest.raises(VariantsAlike, match="norm=absent and again=absent"):
+        bench.run(own(tmp_path, factors=factors, design="leave-one-out"))
+
+
+def test_components_are_listed_with_what_can_be_removed(tmp_path: Path, data_cache: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "data").symlink_to(data_cache)
+    arguments = ["components", str(tmp_path / "study.yaml"), "--state-dir", str(tmp_path / "state")]
+
+    listed = json.loads(CliRunner().invoke(cli.main, [*arguments, "--json"], catch_exceptions=False).stdout)
+    text = CliRunner().invoke(cli.main, arguments, catch_exceptions=False).stdout
+
+    assert [("1", False), ("2", True), ("3", True), ("4", False)] == [
+        (one["name"], one["is_removable"]) for one in listed if one["name"] != "0"
+    ]
+    assert "no: it changes the shape, (1024) -> (4)" in text
+
+
+def test_a_study_without_a_model_section_has_no_components(tmp_path: Path, bench: Bench) -> None:
+    with pytest.raises(NoModel, match="no model"):
+        study_components(own_training(tmp_path), state=bench.state)
+
+
+def test_a_training_function_of_the_users_is_reported_on_metrics_of_its_own(
+    tmp_path: Path, reporting_bench: Bench
+) -> None:
+    outcome = reporting_bench.run(own_training(tmp_path))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert outcome.analysis is not None
+    assert ("score", 0.5) == (
+        outcome.analysis.answers[0].metric.name,
+        outcome.analysis.answers[0].differences[0].difference,
+    )
+    assert outcome.report is not None
+    run = next(iter((reporting_bench.state.folder / "runs").iterdir()))
+    assert "kept" == (run / "artifacts" / "files" / "notes.txt").read_text()
+    assert 4 == len((run / "artifacts" / "curves.csv").read_text().splitlines())
+
+
+def test_a_seed_gives_a_training_function_the_same_number_in_every_variant(tmp_path: Path, bench: Bench) -> None:
+    bench.run(own_training(tmp_path))
+    record = bench.tracker.find_study("own")
+    assert record is not None
+
+    scores = {run.planned.name: run.metrics["score"] for run in bench.tracker.recorded_runs(record)}
+
+    assert 0.5 == pytest.approx(scores["bonus=0.75/seed-1"] - scores["bonus=0.25/seed-1"])
+
+
+@pytest.mark.parametrize(
+    ("function", "outcome", "error"),
+    [("texts", Outcome.FAILED, "a metric is a name and a number"), ("infinite", Outcome.DIVERGED, "")],
+)
+def test_what_a_training_function_returns_is_checked(
+    function: str, outcome: Outcome, error: str, tmp_path: Path, bench: Bench
+) -> None:
+    ended = bench.run(own_training(tmp_path, function, metrics={}, seeds=1))
+    runs = bench.tracker.recorded_runs(ended.record)
+
+    assert [outcome] * 2 == [run.outcome for run in runs]
+    assert all(error in str(run.error) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("short", r"must take \(settings, seed, report\)"), ("tried", "(?s)variant bonus=0.75 .*found before it starts")],
+)
+def test_a_training_function_is_tried_as_far_as_it_can_be(
+    function: str, message: str, tmp_path: Path, bench: Bench
+) -> None:
+    with pytest.raises(VariantFails, match=message):
+        bench.run(own_training(tmp_path, function))
+
+
+def test_a_training_function_is_given_the_studys_data_where_it_asks_for_it(tmp_path: Path, bench: Bench) -> None:
+    data = {"name": "digits", "limit": 60, "validation": 0.2}
+    study = own_training(tmp_path, "sizes", data=data, metric={"name": "score", "direction": "maximize"}, metrics={})
+    (tmp_path / "loop.py").write_text(
+        textwrap.dedent("""
+        def sizes(settings, seed, report, data):
+            sizes = [len(part[1]) for part in (data.train, data.validation, data.test)]
+            assert data.train[0].shape[1:] == (32, 32, 1) and len(data.classes) == 10
+            return {"score": float(sizes == [48, 12, 355])}
+        """)
+    )
+
+    outcome = bench.run(study)
+
+    assert outcome.analysis is not None
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert all(run.metrics["score"] == 1.0 for run in bench.tracker.recorded_runs(outcome.record))

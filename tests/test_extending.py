@@ -42,6 +42,7 @@ def test_a_template_is_at_most_thirty_lines(name: str, content: str) -> None:
     assert len(content.strip().splitlines()) <= LONGEST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study_name", STUDIES)
 def test_a_template_runs_as_it_stands(study_name: str, tmp_path: Path) -> None:
     for name, content in STUDIES[study_name].items():

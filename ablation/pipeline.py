@@ -10,24 +10,14 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ablation.errors import NoModel, StudyChanged, StudyNarrowed, StudyUnknown, VariantsAlike
-from ablation.lookup import differences, nearest_names
-from ablation.results import (
-    Component,
-    DataFacts,
-    DataOutline,
-    DataShape,
-    ModelSummary,
-    Outcome,
-    Plan,
-    PlannedRun,
-    TunedVariant,
-    Variant,
-)
+from ablation.errors import StudyUnknown
+from ablation.lookup import nearest_names
+from ablation.planning import NO_DATA, lock_plan, plan_of, tuning_on_record
+from ablation.results import Outcome, TunedVariant
 from ablation.state import State
-from ablation.study import Study, locked_hash
+from ablation.study import Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,18 +26,7 @@ if TYPE_CHECKING:
     from ablation.datasets import Dataset
     from ablation.execution import Execution, Progress
     from ablation.executors import Executor
-    from ablation.models import ModelChanges
     from ablation.tracking import StudyRecord, Tracker
-
-NO_DATA = DataFacts(
-    name="none",
-    digest="none",
-    shape=DataShape(channels=0, height=0, width=0, classes=()),
-    train_images=0,
-    test_images=0,
-    largest_class_share=0.0,
-)
-"""Of a study whose training function reads its own data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,94 +37,6 @@ class StudyOutcome:
     ended: Mapping[Outcome, int]
     analysis: Analysis | None
     report: Path | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantPreview:
-    """A variant before anything is trained; `seconds` estimates one run of it, None where it was not measured.
-
-    `changes` says what its model has lost and gained beside the baseline's.
-    """
-
-    name: str
-    levels: Mapping[str, Any]
-    size: ModelSummary
-    changes: ModelChanges
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """A study before it costs anything."""
-
-    study: Study
-    variants: tuple[VariantPreview, ...]
-
-    @property
-    def runs(self) -> int:
-        return len(self.variants) * self.study.spec.seeds
-
-    @property
-    def tuning_runs(self) -> int:
-        """How many runs tuning trains at most, before any is compared."""
-        tune = self.study.spec.tune
-        return len(self.study.design_variants()) * tune.trials * tune.seeds if tune is not None else 0
-
-
-def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
-    """Count a study's parameters and FLOPs, and time a few steps of each variant where a device is given.
-
-    It reads of the data set only what it must to know its shape and size, and writes nothing. A training function of
-    the user's is not timed.
-
-    Raises:
-        DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantsAlike, DeviceUnavailable: the
-            study cannot run here.
-    """
-    from ablation.models import model_changes
-    from ablation.worker import estimate_seconds
-
-    outline = _outline(study, state)
-    sizes = _summaries(study, outline.shape)
-    is_timed = device is not None and "name" not in study.spec.settings()["training"]
-    variants = tuple(
-        VariantPreview(
-            name=variant.name,
-            levels=variant.levels,
-            size=sizes[variant.name],
-            changes=model_changes(sizes[study.variants[0].name], sizes[variant.name]),
-            seconds=estimate_seconds(variant.settings, outline, device=device, code=study.code)
-            if is_timed and device is not None
-            else None,
-        )
-        for variant in study.variants
-    )
-    return Preview(study=study, variants=variants)
-
-
-def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
-    """Return the modules of the baseline's model: what each costs, and whether it can be removed.
-
-    Raises:
-        DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid: the model cannot be built for the study's data.
-        NoModel: the study has none, as a training function of the user's makes its own.
-    """
-    from ablation.models import build_model, list_components
-
-    settings = study.variants[0].settings["model"]
-    if settings is None or study.variants[0].settings["data"] is None:
-        raise NoModel(study.name)
-    shape = _outline(study, state).shape
-    return list_components(lambda: build_model(settings, shape, code=study.code), shape)
-
-
-def _outline(study: Study, state: State) -> DataOutline:
-    from ablation.datasets import describe
-
-    data = study.variants[0].settings["data"]
-    if data is None:
-        return DataOutline(shape=NO_DATA.shape, train_images=0, test_images=0)
-    return describe(data, cache=state.data, code=study.code)
 
 
 def run_study(
@@ -172,7 +63,8 @@ def run_study(
     database = sqlite_path(storage_url)
     with coordinating(study.name, database.parent / "locks" if database is not None else state.locks):
         known = tuning_on_record(study, tracker=tracker)
-        plan = lock_plan(_tuned(study, known), dataset=dataset, tracker=tracker, tuning=known)
+        facts = dataset.facts if dataset is not None else NO_DATA
+        plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
         record = tracker.open_study(plan)
         execution = Execution(
             record=record,
@@ -213,7 +105,7 @@ def _tune(
     except BaseException:
         tuning.interrupt()
         raise
-    plan = _plan(_tuned(study, found), dataset=execution.dataset, tuning=found)
+    plan = plan_of(_tuned(study, found), data=execution.dataset.facts, tuning=found)
     before = execution.record.plan
     plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
     execution.record = execution.tracker.open_study(plan)
@@ -277,101 +169,6 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
     return record
 
 
-def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
-    """Return the tuning that an earlier execution finished, of the variants that the study still has.
-
-    A study that tunes otherwise than it did has none; where it has results, `lock_plan` refuses that.
-    """
-    previous = tracker.find_study(study.name) if study.spec.tune is not None else None
-    if previous is None or differences(_fixed(previous.plan), {**_fixed(previous.plan), **_asked(study)}):
-        return ()
-    names = {variant.name for variant in study.design_variants()}
-    return tuple(variant for variant in previous.plan.tuning if variant.variant in names)
-
-
-def lock_plan(
-    study: Study, *, dataset: Dataset | None, tracker: Tracker, tuning: tuple[TunedVariant, ...] = ()
-) -> Plan:
-    """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
-
-    Raises:
-        StudyChanged: the baseline, data, training, tuning or metric is not what the study has results with.
-        StudyNarrowed: runs of the study, which has results, would be left out.
-    """
-    plan = _plan(study, dataset=dataset, tuning=tuning)
-    previous = tracker.find_study(study.name)
-    if previous is None:
-        return plan
-    recorded = tracker.recorded_runs(previous, with_details=False)
-    results = sum(run.has_result for run in recorded)
-    if results == 0:
-        return plan
-    changed = differences(_fixed(previous.plan), _fixed(plan))
-    if changed:
-        raise StudyChanged(study.name, changed)
-    planned = {run.identity for run in plan.runs}
-    left_out = [run.name for run in _settled_runs(previous.plan) if run.identity not in planned]
-    if left_out:
-        raise StudyNarrowed(study.name, left_out)
-    return replace(
-        plan,
-        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
-        locked_hash=previous.plan.locked_hash,
-        deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
-    )
-
-
-def _plan(study: Study, *, dataset: Dataset | None, tuning: tuple[TunedVariant, ...]) -> Plan:
-    facts = dataset.facts if dataset is not None else NO_DATA
-    now = study.locked()
-    return Plan(
-        study=study.spec.document(),
-        variants=study.variants,
-        summaries=_summaries(study, facts.shape),
-        runs=study.runs(data_digest=facts.digest),
-        data=facts,
-        locked=now,
-        locked_hash=locked_hash(now),
-        tuning=tuning,
-    )
-
-
-def _settled_runs(plan: Plan) -> list[PlannedRun]:
-    """Return the planned runs whose settings were final: not those of a variant that was still to be tuned."""
-    tuned = {variant.variant for variant in plan.tuning}
-    is_tuning = bool(plan.study.get("tune"))
-    return [run for run in plan.runs if not is_tuning or run.variant.partition(",settings=")[0] in tuned]
-
-
-def _asked(study: Study) -> dict[str, Any]:
-    return {"tune": study.spec.document().get("tune")}
-
-
-def _fixed(plan: Plan) -> dict[str, Any]:
-    return {
-        **plan.baseline.configuration,
-        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
-        "metric": plan.locked["metric"],
-        "tune": plan.study.get("tune"),
-    }
-
-
-def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
-    """Say what differs from the plan of the execution before, which had so many results to look at."""
-    seen = f"after {results} results could be seen"
-    said = [
-        f"{key} changed from {old} to {new}, {seen}"
-        for key, old, new in (
-            ("seeds", before.study["seeds"], now.study["seeds"]),
-            *((key, before.locked[key], now.locked[key]) for key in ("questions", "alpha", "collapse_margin")),
-        )
-        if old != new
-    ]
-    known = [variant.configuration for variant in before.variants]
-    added = [variant.name for variant in now.variants if variant.configuration not in known]
-    return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
-
-
 def _prepare(study: Study, state: State) -> Dataset | None:
     """Return the study's data set, its splits checked; None where a training function of the user's reads its own."""
     from ablation.datasets import make_split, prepare
@@ -391,36 +188,6 @@ def _try_variants(study: Study, dataset: Dataset | None) -> None:
     for variant in study.design_variants():
         if needs_trying(variant.settings):
             try_variant(variant, dataset, code=study.code)
-
-
-def _summaries(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
-    """Measure each variant's model; variants that differ only in their parts must come out different.
-
-    Raises:
-        VariantsAlike: two have the same layers, so one of them is the model unchanged.
-    """
-    from ablation.models import build_model, summarize_model
-
-    def size(settings: Mapping[str, Any]) -> ModelSummary:
-        if settings["model"] is None or shape == NO_DATA.shape:
-            return ModelSummary(parameters=0, flops=0, layers=())
-        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
-
-    sizes = {variant.name: size(variant.settings) for variant in study.variants}
-    first: dict[str, Variant] = {}
-    for variant in study.variants:
-        twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)
-        if twin is not variant and sizes[variant.name].layers:
-            raise VariantsAlike(twin.name, variant.name)
-    return sizes
-
-
-def _beside_parts(variant: Variant) -> dict[str, Any]:
-    """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
-    configuration = dict(variant.configuration)
-    model = configuration.get("model") or {}
-    configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
-    return {**configuration, "levels": variant.levels.get("settings")}
 
 
 def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:

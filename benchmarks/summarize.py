@@ -37,7 +37,7 @@ import numpy as np
 import psutil
 
 from ablation.analysis import analyse
-from ablation.pipeline import lock_plan
+from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
 from ablation.report import write_report
 from ablation.results import (
@@ -45,7 +45,6 @@ from ablation.results import (
     DataFacts,
     DataShape,
     EpochMetrics,
-    ModelSummary,
     Outcome,
     Plan,
     PlannedRun,
@@ -54,7 +53,7 @@ from ablation.results import (
     epoch_metrics,
 )
 from ablation.study import parse_study
-from ablation.tracking import MemoryTracker, open_mlflow
+from ablation.tracking import open_mlflow
 
 STUDY = "many-runs"
 CLASSES = tuple(f"class {index}" for index in range(10))
@@ -124,9 +123,7 @@ def make_plan(*, variants: int, seeds: int, epochs: int) -> Plan:
         test_images=TEST_IMAGES,
         largest_class_share=0.1,
     )
-    size = ModelSummary(parameters=360_000, flops=20_000_000, layers=())
-    sizes = {variant.name: size for variant in study.variants}
-    return lock_plan(study, data=data, sizes=sizes, tracker=MemoryTracker())
+    return plan_of(study, data=data)
 
 
 def fill(folder: Path, plan: Plan, *, epochs: int) -> float | None:

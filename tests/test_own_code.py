@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from ablation import cli
 from ablation.errors import CodeInvalid, NoModel, VariantFails, VariantsAlike
-from ablation.pipeline import preview_study, study_components
+from ablation.preview import preview_study, study_components
 from ablation.results import Outcome
 from ablation.study import Study, load_study
 

@@ -19,7 +19,8 @@ from ablation.errors import (
     StudyUnknown,
 )
 from ablation.locks import coordinating
-from ablation.pipeline import StudyOutcome, preview_study, summarize_study
+from ablation.pipeline import StudyOutcome, summarize_study
+from ablation.preview import preview_study
 from ablation.report import write_report
 from ablation.results import Outcome, RunResult
 from ablation.state import RunFolder, State
@@ -333,10 +334,10 @@ def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
 
 
 def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
-    def failing(settings: Mapping[str, Any], shape: Any) -> Any:
+    def failing(settings: Mapping[str, Any], shape: Any, **keywords: Any) -> Any:
         if settings["depth"] == 2 and settings["normalization"] == "batch":
             raise RuntimeError("no luck")
-        return build(settings, shape)
+        return build(settings, shape, **keywords)
 
     return failing
 

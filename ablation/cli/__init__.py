@@ -183,7 +183,7 @@ def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **chang
     """Show a study before it costs anything: variants, parameters, FLOPs, time."""
     checked = _load(file, **changes)
     from ablation.cli.tables import preview_json, preview_text
-    from ablation.pipeline import preview_study
+    from ablation.preview import preview_study
     from ablation.worker import resolve_devices
 
     preview = preview_study(checked, state=_state(state_dir), device=resolve_devices(device or "auto")[0])
@@ -199,7 +199,7 @@ def components(file: Path, state_dir: Path, as_json: bool, **changes: Any) -> No
     """List the modules of a study's model: type, parameters, FLOPs, and whether each can be removed."""
     checked = _load(file, **changes)
     from ablation.cli.tables import components_json, components_text
-    from ablation.pipeline import study_components
+    from ablation.preview import study_components
 
     found = study_components(checked, state=_state(state_dir))
     click.echo(components_json(found) if as_json else components_text(found))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ablation.pipeline import Preview
+from ablation.preview import Preview
 from ablation.results import Component, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 

@@ -1,0 +1,148 @@
+"""Makes the plan of a study and holds it to what was locked before: models measured, runs identified, changes told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ablation.errors import StudyChanged, StudyNarrowed, VariantsAlike
+from ablation.lookup import differences
+from ablation.results import DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
+from ablation.study import Study, locked_hash
+
+if TYPE_CHECKING:
+    from ablation.tracking import Tracker
+
+NO_DATA = DataFacts(
+    name="none",
+    digest="none",
+    shape=DataShape(channels=0, height=0, width=0, classes=()),
+    train_images=0,
+    test_images=0,
+    largest_class_share=0.0,
+)
+"""Of a study whose training function reads its own data."""
+
+
+def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
+    """Return the tuning that an earlier execution finished, of the variants that the study still has.
+
+    A study that tunes otherwise than it did has none; where it has results, `lock_plan` refuses that.
+    """
+    previous = tracker.find_study(study.name) if study.spec.tune is not None else None
+    if previous is None or differences(_fixed(previous.plan), {**_fixed(previous.plan), **_asked(study)}):
+        return ()
+    names = {variant.name for variant in study.design_variants()}
+    return tuple(variant for variant in previous.plan.tuning if variant.variant in names)
+
+
+def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
+    """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
+
+    Raises:
+        StudyChanged: the baseline, data, training, tuning or metric is not what the study has results with.
+        StudyNarrowed: runs of the study, which has results, would be left out.
+    """
+    plan = plan_of(study, data=data, tuning=tuning)
+    previous = tracker.find_study(study.name)
+    if previous is None:
+        return plan
+    recorded = tracker.recorded_runs(previous, with_details=False)
+    results = sum(run.has_result for run in recorded)
+    if results == 0:
+        return plan
+    changed = differences(_fixed(previous.plan), _fixed(plan))
+    if changed:
+        raise StudyChanged(study.name, changed)
+    planned = {run.identity for run in plan.runs}
+    left_out = [run.name for run in _settled_runs(previous.plan) if run.identity not in planned]
+    if left_out:
+        raise StudyNarrowed(study.name, left_out)
+    return replace(
+        plan,
+        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
+        locked_hash=previous.plan.locked_hash,
+        deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
+    )
+
+
+def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
+    """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
+    now = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries=measured_models(study, data.shape),
+        runs=study.runs(data_digest=data.digest),
+        data=data,
+        locked=now,
+        locked_hash=locked_hash(now),
+        tuning=tuning,
+    )
+
+
+def _settled_runs(plan: Plan) -> list[PlannedRun]:
+    """Return the planned runs whose settings were final: not those of a variant that was still to be tuned."""
+    tuned = {variant.variant for variant in plan.tuning}
+    is_tuning = bool(plan.study.get("tune"))
+    return [run for run in plan.runs if not is_tuning or run.variant.partition(",settings=")[0] in tuned]
+
+
+def _asked(study: Study) -> dict[str, Any]:
+    return {"tune": study.spec.document().get("tune")}
+
+
+def _fixed(plan: Plan) -> dict[str, Any]:
+    return {
+        **plan.baseline.configuration,
+        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
+        "metric": plan.locked["metric"],
+        "tune": plan.study.get("tune"),
+    }
+
+
+def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
+    """Say what differs from the plan of the execution before, which had so many results to look at."""
+    seen = f"after {results} results could be seen"
+    said = [
+        f"{key} changed from {old} to {new}, {seen}"
+        for key, old, new in (
+            ("seeds", before.study["seeds"], now.study["seeds"]),
+            *((key, before.locked[key], now.locked[key]) for key in ("questions", "alpha", "collapse_margin")),
+        )
+        if old != new
+    ]
+    known = [variant.configuration for variant in before.variants]
+    added = [variant.name for variant in now.variants if variant.configuration not in known]
+    return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
+
+
+def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
+    """Measure each variant's model; variants that differ only in their parts must come out different.
+
+    Raises:
+        VariantsAlike: two have the same layers, so one of them is the model unchanged.
+    """
+    from ablation.models import build_model, summarize_model
+
+    def size(settings: Mapping[str, Any]) -> ModelSummary:
+        if settings["model"] is None or shape == NO_DATA.shape:
+            return ModelSummary(parameters=0, flops=0, layers=())
+        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
+
+    sizes = {variant.name: size(variant.settings) for variant in study.variants}
+    first: dict[str, Variant] = {}
+    for variant in study.variants:
+        twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)
+        if twin is not variant and sizes[variant.name].layers:
+            raise VariantsAlike(twin.name, variant.name)
+    return sizes
+
+
+def _beside_parts(variant: Variant) -> dict[str, Any]:
+    """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
+    configuration = dict(variant.configuration)
+    model = configuration.get("model") or {}
+    configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
+    return {**configuration, "levels": variant.levels.get("settings")}

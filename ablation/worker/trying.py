@@ -20,6 +20,8 @@ from ablation.worker.beginning import layout_of, seed_generators, training_of
 from ablation.worker.data import first_batch
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
 
+TRIED_EXAMPLES = 16
+
 
 def needs_trying(settings: Mapping[str, Any]) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
@@ -54,7 +56,7 @@ def _try_training(settings: Mapping[str, Any], dataset: Dataset, code: CodeFolde
     shape = dataset.facts.shape
     seed_generators(0)
     model = build_model(settings["model"], shape, code=code)
-    data = first_batch(dataset, chosen.batch_size, layout=layout_of(settings["model"]))
+    data = first_batch(dataset, min(chosen.batch_size, TRIED_EXAMPLES), layout=layout_of(settings["model"]))
     name = next(iter(code_names(settings)), str(settings["model"]["name"]))
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_logits(model, torch.zeros(2, *shape.input_shape), shape)

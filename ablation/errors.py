@@ -201,8 +201,9 @@ class CodeChanged(AblationError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"{', '.join(names)} was changed while the study ran; what was trained before is kept. Put the code back "
-            "as it was, or run the study again: it trains everything with the code as it is then."
+            f"{', '.join(names)} was changed while the study ran, or something that it imports; the study was stopped, "
+            "and what it trained is kept. Run it again: with the code put back it goes on, with the code as it is now "
+            "it trains all that depends on it anew."
         )
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
-from ablation.errors import AblationError
+from ablation.errors import AblationError, CodeChanged
 from ablation.executors import Executor, is_worker_lost
 from ablation.provenance import provenance
 from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
+from ablation.study.spec import code_names
 from ablation.tracking import StudyRecord, Tracker
 from ablation.worker import Job, run_job, upload
 
@@ -58,12 +59,12 @@ class Execution:
     ended: Counter[Outcome] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     schedule: Schedule | None = None
+    recovered: int = 0
 
     def recover_finished(self) -> tuple[RecordedRun, ...]:
         """Record the runs that are finished in their folders and unknown to the tracker; return all as recorded."""
         plan = self.record.plan
         recorded = self.tracker.recorded_runs(self.record, with_details=False)
-        recovered = False
         without = {run.planned.identity: run for run in reversed(recorded) if not run.has_result}
         for run in without.values():
             folder = self.state.finished(plan.name, run.planned.identity)
@@ -71,14 +72,14 @@ class Execution:
             if folder is not None and result is not None:
                 run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
                 upload(folder, result, tracker=self.tracker, run_id=run_id, heldout_split=plan.heldout_split)
-                recovered = True
-        return self.tracker.recorded_runs(self.record, with_details=False) if recovered else recorded
+                self.recovered += 1
+        return self.tracker.recorded_runs(self.record, with_details=False) if self.recovered else recorded
 
     def train(self, schedule: Schedule, recorded: tuple[RecordedRun, ...]) -> Generator[Progress, None, None]:
         """Train what the schedule has left, as many at a time as the executor has slots.
 
-        A run that could not be recorded ends the execution, but not the runs beside it: they are let finish, and are
-        recorded from their folders by the next one.
+        A run that could not be recorded, or whose code was edited, ends the execution, but not the runs beside it: they
+        are let finish, and are recorded from their folders by the next one.
         """
         self.schedule = schedule
         ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None and run.has_result}
@@ -118,7 +119,8 @@ class Execution:
     def _submit(self, planned: PlannedRun, slot: str) -> None:
         self.attempts[planned.identity] += 1
         variant = self.record.plan.variant(planned.variant)
-        where_from = provenance(slot)
+        packages = self.code.packages(code_names(variant.settings))
+        where_from = provenance(slot, packages=packages)
         run_id = self.tracker.start_run(self.record, planned, where_from)
         job = Job(
             planned=planned,
@@ -132,6 +134,7 @@ class Execution:
             provenance=where_from,
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
+            expected_metrics=self.record.plan.expected_metrics,
         )
         under = _UnderWay(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity])
         try:
@@ -145,6 +148,10 @@ class Execution:
         error = future.exception()
         if error is None:
             result = future.result()
+        elif isinstance(error, CodeChanged):
+            self.tracker.abandon_run(under.run_id)
+            schedule.release(under.planned)
+            raise error
         elif not is_worker_lost(error):
             raise error
         elif (finished := self._folder(under.planned).result()) is not None:  # it died after its work was done

@@ -6,6 +6,7 @@ tests take others. torch is imported only where something is trained or counted.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from ablation.planning import NO_DATA, lock_plan, plan_of, tuning_on_record
 from ablation.results import Outcome, TunedVariant
 from ablation.state import State
 from ablation.study import Study
+from ablation.study.spec import code_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,12 +56,19 @@ def run_study(
         TuningFailed: a variant has no settings to be compared with.
         TrackingUnavailable, StorageUnavailable: what was trained is kept, and recorded by the next execution.
     """
-    from ablation.execution import Execution
+    from ablation.execution import Execution, Progress
     from ablation.locks import coordinating, sqlite_path
     from ablation.scheduling import open_schedule
+    from ablation.worker import needs_trying, try_variant
 
+    planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
-    _try_variants(study, dataset)
+    tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
+    if tried:
+        yield Progress(planned=planned, ended={}, running=(), note=f"trying {len(tried)} variants on one batch each")
+    for variant in tried:
+        shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
+        try_variant(variant, shape, dataset=dataset, code=study.code)
     database = sqlite_path(storage_url)
     with coordinating(study.name, database.parent / "locks" if database is not None else state.locks):
         known = tuning_on_record(study, tracker=tracker)
@@ -79,9 +88,12 @@ def run_study(
             if study.spec.tune is not None:
                 record = yield from _tune(study, execution, known, storage_url=storage_url)
             recorded = execution.recover_finished()
+            if execution.recovered:
+                note = f"{execution.recovered} runs were finished before in this state folder and are not trained again"
+                yield Progress(planned=planned, ended={}, running=(), note=note)
             schedule = open_schedule(storage_url, record.plan, recorded)
             yield from execution.train(schedule, recorded)
-            outcome = _conclude(record, tracker=tracker, state=state)
+            outcome = _conclude(study, record, tracker=tracker, state=state)
         except BaseException as error:
             execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
             raise
@@ -181,16 +193,7 @@ def _prepare(study: Study, state: State) -> Dataset | None:
     return dataset
 
 
-def _try_variants(study: Study, dataset: Dataset | None) -> None:
-    """Train one batch of each variant that is not all built in, so that what is wrong with it is said at once."""
-    from ablation.worker import needs_trying, try_variant
-
-    for variant in study.design_variants():
-        if needs_trying(variant.settings):
-            try_variant(variant, dataset, code=study.code)
-
-
-def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
+def _conclude(study: Study, record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
     """Report what there is and mark the study finished, or failed where a planned run has no result."""
     from ablation.report import answers_text, write_report
 
@@ -201,7 +204,17 @@ def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOu
         folder = state.report(record.plan.name)
         _, analysis = summarize_study(record.plan.name, tracker=tracker)
         write_report(analysis, folder)
+        _keep_code(study, folder / "code")
         tracker.log_report(record, folder, summary=answers_text(analysis))
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
     tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
     return StudyOutcome(record=record, ended=ended, analysis=analysis, report=folder)
+
+
+def _keep_code(study: Study, folder: Path) -> None:
+    """Copy the study's own code beside the report: without it nobody else could train what was compared."""
+    shutil.rmtree(folder, ignore_errors=True)
+    names = {name for variant in study.variants for name in code_names(variant.settings)}
+    for relative, file in study.code.files(names).items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / relative)

@@ -55,13 +55,16 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
     the user's is not timed.
 
     Raises:
-        DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantsAlike, DeviceUnavailable: the
+        DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid, VariantFails, VariantsAlike, DeviceUnavailable: the
             study cannot run here.
     """
     from ablation.models import model_changes
-    from ablation.worker import estimate_seconds
+    from ablation.worker import estimate_seconds, needs_trying, try_variant
 
     outline = _outline(study, state)
+    for variant in study.design_variants():
+        if needs_trying(variant.settings):
+            try_variant(variant, outline.shape, dataset=None, code=study.code)
     sizes = measured_models(study, outline.shape)
     is_timed = device is not None and "name" not in study.spec.settings()["training"]
     variants = tuple(

@@ -3,7 +3,7 @@
 import functools
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from ablation import __version__
@@ -11,8 +11,11 @@ from ablation import __version__
 LIBRARIES = ("torch", "torchvision", "numpy", "mlflow", "optuna")
 
 
-def provenance(device: str) -> Mapping[str, str]:
-    """Return the tags of a run on a device, by name; a commit with uncommitted changes ends in `+changes`."""
+def provenance(device: str, *, packages: Sequence[str] = ()) -> Mapping[str, str]:
+    """Return the tags of a run on a device, by name; a commit with uncommitted changes ends in `+changes`.
+
+    `packages` are what the user's code imports, each with its version.
+    """
     commit = _git_commit()
     return {
         "device": device,
@@ -20,6 +23,7 @@ def provenance(device: str) -> Mapping[str, str]:
         "python_version": platform.python_version(),
         "version": __version__,
         **{f"{library}_version": _version(library) for library in LIBRARIES},
+        **({"code_packages": ", ".join(packages)} if packages else {}),
         **({"git_commit": commit, "mlflow.source.git.commit": commit.partition("+")[0]} if commit else {}),
     }
 

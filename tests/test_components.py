@@ -580,7 +580,8 @@ def test_layers_that_are_not_called_or_called_twice_or_give_several_are_measured
     summary = summarize_model(Odd, TOKENS)
 
     shapes = {layer.name: layer.output_shape for layer in summary.layers}
-    assert {"twice": (5, 8), "unused": (), "recurrence": (5, 4), "head": (2,)} == shapes
+    assert {"(model)": (2,), "twice": (5, 8), "unused": (), "recurrence": (5, 4), "head": (2,)} == shapes
+    assert summary.parameters == sum(layer.parameters for layer in summary.layers)
     assert 8 + 72 + 27 + 3 * 4 * (8 + 4 + 2) + 10 == summary.parameters
     assert 2 * 5 * 64 * 2 + 2 * 5 * 12 * (8 + 4) + 2 * 8 == summary.flops
 

@@ -11,7 +11,7 @@ from ablation.results import Outcome
 from ablation.scheduling import default_storage
 from ablation.state import State
 from ablation.study import Override, load_study
-from ablation.tracking import MemoryTracker
+from ablation.tracking import Tracker
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.DOTALL)
@@ -44,18 +44,18 @@ def test_a_template_is_at_most_thirty_lines(name: str, content: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study_name", STUDIES)
-def test_a_template_runs_as_it_stands(study_name: str, tmp_path: Path) -> None:
+def test_a_template_runs_as_it_stands(study_name: str, tmp_path: Path, mlflow_tracker: Tracker) -> None:
     for name, content in STUDIES[study_name].items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     shorter = [Override(path="seeds", value=2)]
     if study_name == "tuned":
         shorter += [Override(path="tune.trials", value=2)]
     study = load_study(tmp_path / "study.yaml", overrides=shorter, name=study_name)
-    tracker, state = MemoryTracker(), State(folder=tmp_path / "state")
+    state = State(folder=tmp_path / "state")
 
     steps = run_study(
         study,
-        tracker=tracker,
+        tracker=mlflow_tracker,
         executor=InlineExecutor(device="cpu"),
         storage_url=default_storage(state.folder),
         state=state,

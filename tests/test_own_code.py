@@ -10,7 +10,7 @@ from bench import Bench
 from click.testing import CliRunner
 
 from ablation import cli
-from ablation.errors import CodeInvalid, NoModel, VariantFails, VariantsAlike
+from ablation.errors import CodeChanged, CodeInvalid, NoModel, VariantFails, VariantsAlike
 from ablation.preview import preview_study, study_components
 from ablation.results import Outcome
 from ablation.study import Study, load_study
@@ -44,6 +44,9 @@ def short(settings, seed):
 
 def texts(settings, seed, report):
     return {"score": "high"}
+
+def elsewhere(settings, seed, report):
+    return {"accuracy": 0.5}
 
 def infinite(settings, seed, report):
     return {"score": float("nan")}
@@ -133,17 +136,15 @@ def test_the_bytes_of_the_code_are_part_of_a_runs_identity_and_its_place_is_not(
 def test_a_run_is_not_trained_with_code_that_was_edited_after_it_was_planned(bench: Bench, tmp_path: Path) -> None:
     study = own(tmp_path, seeds=1)
     steps = bench.steps(study)
-    next(steps)
+    while next(steps).note is not None:
+        pass
     (tmp_path / "nets.py").write_text(NETS.replace("nn.ReLU()", "nn.Tanh()"))
 
-    for _ in steps:
-        pass
-    record = bench.tracker.find_study("own")
-    assert record is not None
-    runs = bench.tracker.recorded_runs(record)
+    with pytest.raises(CodeChanged, match=r"nets\.py:build was changed while the study ran"):
+        list(steps)
 
-    assert [Outcome.FAILED] * 2 == [run.outcome for run in runs]
-    assert all("nets.py:build was changed while the study ran" in str(run.error) for run in runs)
+    (tmp_path / "nets.py").write_text(NETS)
+    assert {Outcome.DONE: 2} == bench.run(study).ended
 
 
 def test_parts_are_removed_and_the_plan_says_which(tmp_path: Path, bench: Bench) -> None:
@@ -163,6 +164,35 @@ def test_two_parts_that_name_the_same_modules_are_an_error_before_anything_train
 
     with pytest.raises(VariantsAlike, match="norm=absent and again=absent"):
         bench.run(own(tmp_path, factors=factors, design="leave-one-out"))
+
+
+def test_a_module_may_be_replaced_by_one_layer_where_it_had_several(tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "one.py").write_text("from torch import nn\n\ndef one(old):\n    return nn.Conv2d(2, 2, 1)\n")
+    study = own(
+        tmp_path,
+        model={"name": "cnn", "depth": 1, "width": 2, "repeats": 1},
+        factors={"repeat": {"replace": {"blocks.block1_repeat1": "one.py:one"}}},
+    )
+
+    changes = preview_study(study, state=bench.state, device=None).variants[1].changes
+
+    assert ("blocks.block1_repeat1",) == changes.new
+
+
+def test_the_plan_finds_what_the_study_would(tmp_path: Path, bench: Bench) -> None:
+    study = own(tmp_path, model={"name": "nets.py:seven", "width": 4})
+
+    with pytest.raises(VariantFails, match=r"not logits \(2, 10\)"):
+        preview_study(study, state=bench.state, device=None)
+
+
+def test_the_code_is_kept_beside_the_report_and_its_packages_with_the_runs(tmp_path: Path, bench: Bench) -> None:
+    outcome = bench.run(own(tmp_path))
+    runs = bench.tracker.recorded_runs(outcome.record)
+
+    assert outcome.report is not None
+    assert NETS == (outcome.report.parent / "own" / "code" / "nets.py").read_text()
+    assert all("torch" in run.versions for run in runs)
 
 
 def test_components_are_listed_with_what_can_be_removed(tmp_path: Path, data_cache: Path) -> None:
@@ -214,7 +244,11 @@ def test_a_seed_gives_a_training_function_the_same_number_in_every_variant(tmp_p
 
 @pytest.mark.parametrize(
     ("function", "outcome", "error"),
-    [("texts", Outcome.FAILED, "a metric is a name and a number"), ("infinite", Outcome.DIVERGED, "")],
+    [
+        ("texts", Outcome.FAILED, "a metric is a name and a number"),
+        ("elsewhere", Outcome.FAILED, "returned accuracy, and not score: return it, or name another metric"),
+        ("infinite", Outcome.DIVERGED, ""),
+    ],
 )
 def test_what_a_training_function_returns_is_checked(
     function: str, outcome: Outcome, error: str, tmp_path: Path, bench: Bench

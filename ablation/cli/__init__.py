@@ -142,34 +142,19 @@ def study(
     **changes: Any,
 ) -> None:
     """Run a study: plan, train, report. The same command again goes on where it ended."""
-    from ablation.cli.progress import follow, outcome_json, outcome_text
-
-    checked = _load(file, **changes)
-    from ablation.executors import make_executor
-    from ablation.pipeline import run_study
-    from ablation.scheduling import default_storage
-    from ablation.worker import resolve_devices
-
-    devices = resolve_devices(device or "auto")
-    state = _state(state_dir)
-    tracker = _tracker(tracking_uri, is_launched=True)
-    threads = checked.spec.training.threads
-    with (
-        _interruptible(shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])),
-        make_executor(executor or "auto", devices=devices, workers=workers, threads=threads) as pool,
-        contextlib.closing(
-            run_study(
-                checked,
-                tracker=tracker,
-                executor=pool,
-                storage_url=storage or default_storage(state.folder),
-                state=state,
-            )
-        ) as steps,
-    ):
-        outcome = follow(steps, study=checked, slots=len(pool.slots), quiet=as_json)
-    click.echo(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
-    if len(outcome.record.plan.runs) > sum(count for kind, count in outcome.ended.items() if kind != "failed"):
+    command = shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])
+    with _interruptible(command):
+        ended = _run_study(
+            _load(file, **changes),
+            device=device or "auto",
+            executor=executor or "auto",
+            workers=workers,
+            storage=storage,
+            tracking_uri=tracking_uri,
+            state_dir=state_dir,
+            as_json=as_json,
+        )
+    if not ended:
         sys.exit(SOME_RUNS_FAILED)
 
 
@@ -193,15 +178,17 @@ def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **chang
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_study_options
+@click.option("--removable", is_flag=True, help="Only those that can be removed.")
 @_state_option
 @_json_option
-def components(file: Path, state_dir: Path, as_json: bool, **changes: Any) -> None:
+def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **changes: Any) -> None:
     """List the modules of a study's model: type, parameters, FLOPs, and whether each can be removed."""
     checked = _load(file, **changes)
     from ablation.cli.tables import components_json, components_text
     from ablation.preview import study_components
 
-    found = study_components(checked, state=_state(state_dir))
+    modules = study_components(checked, state=_state(state_dir))
+    found = [one for one in modules if one.is_removable or not removable]
     click.echo(components_json(found) if as_json else components_text(found))
 
 
@@ -352,6 +339,44 @@ def status(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
         records = [record for record in found_records if record is not None]
     found = [(record, tracker.recorded_runs(record, with_details=False)) for record in records]
     click.echo(status_json(found) if as_json else status_text(found))
+
+
+def _run_study(
+    checked: Study,
+    *,
+    device: str,
+    executor: str,
+    workers: int | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    state_dir: Path,
+    as_json: bool,
+) -> bool:
+    """Run a study, show how it goes and what came of it; say whether every planned run has a result."""
+    from ablation.cli.progress import follow, outcome_json, outcome_text
+    from ablation.executors import make_executor
+    from ablation.pipeline import run_study
+    from ablation.scheduling import default_storage
+    from ablation.worker import resolve_devices
+
+    devices = resolve_devices(device)
+    state = _state(state_dir)
+    tracker = _tracker(tracking_uri, is_launched=True)
+    with (
+        make_executor(executor, devices=devices, workers=workers, threads=checked.spec.training.threads) as pool,
+        contextlib.closing(
+            run_study(
+                checked,
+                tracker=tracker,
+                executor=pool,
+                storage_url=storage or default_storage(state.folder),
+                state=state,
+            )
+        ) as steps,
+    ):
+        outcome = follow(steps, study=checked, slots=len(pool.slots), quiet=as_json)
+    click.echo(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
+    return len(outcome.record.plan.runs) <= sum(count for kind, count in outcome.ended.items() if kind != "failed")
 
 
 def _load(

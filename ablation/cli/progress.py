@@ -114,8 +114,9 @@ def _event_text(progress: Progress, clock: _Clock) -> str:
 def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
     match result.outcome:
         case Outcome.DONE:
-            value = result.metrics[metric]
-            return f"{run.name}: {metric} {value:.4f} in {duration_text(result.metrics['total_seconds'])}"
+            value = result.metrics.get(metric)
+            reached = f"{metric} {value:.4f}" if value is not None else f"no {metric}"
+            return f"{run.name}: {reached} in {duration_text(result.metrics['total_seconds'])}"
         case Outcome.DIVERGED:
             return f"{run.name}: diverged in epoch {result.diverged_epoch}"
     reason = (result.error or "").strip().splitlines()[-1:]

@@ -102,7 +102,10 @@ def status_text(statuses: Statuses) -> str:
     for record, runs in statuses:
         ended = Counter(run.outcome for run in runs)
         counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
-        lines.append(f"{record.plan.name}: {record.status.lower()}; {counts}, {ended[None]} to do of {len(runs)} runs")
+        is_tuning = record.plan.study.get("tune") and not record.plan.tuning
+        tuning = "; its variants are not tuned yet" if is_tuning else ""
+        to_do = f"{ended[None]} to do of {len(runs)} runs"
+        lines.append(f"{record.plan.name}: {record.status.lower()}; {counts}, {to_do}{tuning}")
         lines += [f"  {run.planned.name}: {_last_line(run.error)}" for run in runs if run.outcome is Outcome.FAILED]
     return "\n".join(lines)
 

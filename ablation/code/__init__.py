@@ -12,7 +12,7 @@ from typing import Any
 from ablation.code.calling import bound, running
 from ablation.code.loading import load_code
 from ablation.code.names import code_problem, is_code
-from ablation.code.sources import code_digest
+from ablation.code.sources import code_digest, code_parts
 
 __all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_problem", "is_code", "running"]
 
@@ -44,6 +44,18 @@ class CodeFolders:
         and files that the code reads.
         """
         return code_digest(names, self.folders)
+
+    def packages(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the installed packages that the code behind the names imports, each with its version."""
+        return code_parts(names, self.folders)[1]
+
+    def files(self, names: Iterable[str]) -> dict[str, Path]:
+        """Return the files of the study's own that the names lead to, by their paths in the first folder with them."""
+        found = {}
+        for file in code_parts(names, self.folders)[0]:
+            homes = [folder.resolve() for folder in self.folders if file.is_relative_to(folder.resolve())]
+            found[str(file.relative_to(homes[0])) if homes else file.name] = file
+        return found
 
 
 NO_FOLDERS = CodeFolders()

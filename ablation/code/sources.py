@@ -41,11 +41,12 @@ class Trace:
     """What names of code lead to, in order of discovery.
 
     `files` gives per file what its digest consists of: texts, and the files that it leads to. `modules` gives the
-    files found for absolute imports by the name that they are imported as.
+    files found for absolute imports by the name that they are imported as, `packages` the installed ones with version.
     """
 
     files: dict[Path, list[Path | str]] = field(default_factory=dict)
     modules: dict[str, Path] = field(default_factory=dict)
+    packages: set[str] = field(default_factory=set)
     waiting: deque[tuple[Path, tuple[Path, ...]]] = field(default_factory=deque)
 
     def reach(self, file: Path, search: tuple[Path, ...]) -> None:
@@ -92,6 +93,14 @@ def code_digest(names: Iterable[str], folders: Sequence[Path]) -> str | None:
     return hashlib.sha256(json.dumps([DIGEST_VERSION, named, graph]).encode()).hexdigest()[:32]
 
 
+def code_parts(names: Iterable[str], folders: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the files of the study's own that names of code lead to, and the installed packages with versions."""
+    places = [find_place(name.rpartition(":")[0], folders) for name in names]
+    trace = trace_places(places)
+    named = {_outside(place.module) for place in places if place.file is None}
+    return tuple(sorted(trace.files)), tuple(sorted(filter(None, trace.packages | named)))
+
+
 def trace_places(places: Iterable[Place]) -> Trace:
     """Follow the imports of the places' files, breadth first."""
     trace = Trace()
@@ -134,6 +143,7 @@ def _follow(file: Path, search: tuple[Path, ...], trace: Trace) -> None:
     parts += reached
     for imported in imports_of(content) if file.suffix in SOURCE_SUFFIXES else ():
         targets = _targets(imported, file, search, trace)
+        trace.packages |= {target for target in targets if isinstance(target, str)}
         parts += [f"{'.' * imported.level}{imported.module}", *targets]
         reached += [target for target in targets if isinstance(target, Path)]
     for target in reached:

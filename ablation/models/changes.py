@@ -45,9 +45,8 @@ def _outermost(names: Iterable[str], others: Iterable[str]) -> list[str]:
     for name in names:
         parts = name.split(".")
         parents = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-        outermost = next(
-            parent for parent in parents if not any(each == parent or each.startswith(f"{parent}.") for each in known)
-        )
+        free = (one for one in parents if not any(each == one or each.startswith(f"{one}.") for each in known))
+        outermost = next(free, name)  # a module may stand where there was one with modules of its own
         if outermost not in found:
             found.append(outermost)
     return found

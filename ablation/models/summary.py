@@ -13,7 +13,8 @@ def summarize_model(build: Callable[[], nn.Module], shape: DataShape) -> ModelSu
 
     A model that computes with values when it is built or run is measured on the CPU. FLOPs are what
     `torch.utils.flop_counter` counts: matrix products and convolutions, a multiply and an add as two; normalization,
-    activation and pooling count as none.
+    activation and pooling count as none. Layers are the modules that hold no others, and those that have parameters of
+    their own beside them.
 
     Raises:
         ModelInvalid: the model cannot be run on an example of the shape.
@@ -24,15 +25,20 @@ def summarize_model(build: Callable[[], nn.Module], shape: DataShape) -> ModelSu
         flops=probe.calls[""][0].flops,
         layers=tuple(
             Layer(
-                name=name,
+                name=name or "(model)",
                 type=type(module).__name__,
-                parameters=count_parameters(module),
+                parameters=_own_parameters(module),
                 output_shape=_output_shape(probe, name),
             )
             for name, module in model.named_modules()
-            if not list(module.children())
+            if not list(module.children()) or _own_parameters(module)
         ),
     )
+
+
+def _own_parameters(module: nn.Module) -> int:
+    """Count the trainable parameters of a module itself, without those of the modules in it."""
+    return sum(one.numel() for one in module.parameters(recurse=False) if one.requires_grad)
 
 
 def _output_shape(probe: Probe, name: str) -> tuple[int, ...]:

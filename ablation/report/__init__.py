@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from ablation.analysis.document import Analysis
+from ablation.code import is_code
+from ablation.lookup import flatten
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
@@ -140,10 +142,18 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         collapse=f"{100 * analysis.collapse_margin:.4g} points",
         chance=f"{100 * analysis.data.largest_class_share:.4g} %",
         decisive=f"{len(analysis.answers) / analysis.alpha:,.4g}",
+        has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
         study_file="\n".join(
             f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.study.items()
         ),
     )
+
+
+def _mapped(value: Any) -> Any:
+    """Return plain values with their lists as mappings too, so that every leaf has a path."""
+    if isinstance(value, Mapping):
+        return {str(key): _mapped(item) for key, item in value.items()}
+    return {str(index): _mapped(item) for index, item in enumerate(value)} if isinstance(value, list | tuple) else value
 
 
 def _tables(analysis: Analysis) -> dict[str, Table]:

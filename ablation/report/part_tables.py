@@ -5,13 +5,15 @@ from ablation.analysis.document import Analysis
 from ablation.report.numbers import NONE, ratio_text
 from ablation.report.table import Table
 from ablation.report.tables import baseline_difference_cells, mean_and_sd, variant_text
-from ablation.study.design import short_names
+from ablation.study.design import level_text, short_names
 
 THERE, ABSENT = "✓", NONE
 
 
 def parts(analysis: Analysis) -> Table:
     """Return a row per variant and a column per part, ✓ where it is there; no rows where no factor is a part.
+
+    A part that is not there, but something else in its place, has its level's name.
 
     Parameters and FLOPs are as changes from the baseline's, where the models were measured.
     """
@@ -41,4 +43,7 @@ def parts(analysis: Analysis) -> Table:
 
 
 def _sign(row: VariantRow, part: str, analysis: Analysis) -> str:
-    return THERE if row.levels[part] == analysis.factors[part][0] else ABSENT
+    level = row.levels[part]
+    if level == analysis.factors[part][0]:
+        return THERE
+    return ABSENT if level in ("absent", False, "none") else level_text(level)

@@ -288,8 +288,12 @@ def _incomplete(answer: Answer) -> str:
     which = "a run it needs has" if len(missing) == 1 else f"{count_text(len(missing))} runs it needs have"
     return (
         f"{which} no result ({named}{more}), so no difference is given.{besides} "
-        "Next: the same command trains what is missing."
+        f"Next: {_mending(answer)}the same command trains what is missing."
     )
+
+
+def _mending(answer: Answer) -> str:
+    return "mend what failed, as the errors at the end say; " if any(run.error for run in answer.missing) else ""
 
 
 def _unstable(answer: Answer) -> str:

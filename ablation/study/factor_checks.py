@@ -64,7 +64,7 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 def _component_problems(here: Location, values: Mapping[str, Any]) -> Iterator[Found]:
     name = str(here[-1])
     if not name.replace("-", "_").isidentifier() or name in (OTHERS, SETTINGS):
-        yield here, f"a part needs a name of letters, digits, - and _, other than {OTHERS} and {SETTINGS}"
+        yield here, f"a part's name has letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken"
     if values.get("model") is None:
         yield here, "there is no model section whose modules could be removed or replaced"
 
@@ -74,7 +74,9 @@ def _unknown(path: str, values: Mapping[str, Any]) -> str:
     section, _, key = path.partition(".")
     kind = section_of(section, values) if section in ("model", "training") else None
     if kind is not None and issubclass(kind, OpenSection) and key.isidentifier() and values.get(section):
-        return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels"
+        near = nearest_names(path, fields, limit=1)
+        hint = f", or did you mean {near[0]!r}?" if near else ""
+        return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
     hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
     return f"unknown factor {shown(path)}; {hint}"

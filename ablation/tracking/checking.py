@@ -31,6 +31,9 @@ def library_versions(provenance: Mapping[str, str]) -> dict[str, str]:
     """Return the versions of libraries, of Python and of this package, by name, that a run's provenance tells."""
     versions = {name: provenance.get(f"{name}_version") for name in ("python", *LIBRARIES)}
     versions["ablation"] = provenance.get("version")
+    for package in provenance.get("code_packages", "").split(", "):
+        name, _, version = package.partition(" ")
+        versions.setdefault(name, version or None)
     return {name: version for name, version in versions.items() if version}
 
 

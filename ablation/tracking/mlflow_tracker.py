@@ -30,7 +30,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import first_use, sqlite_path
-from ablation.lookup import flatten
 from ablation.results import (
     Epoch,
     LeftOut,
@@ -67,6 +66,8 @@ NOTE_FIGURE = "note-forest.png"
 NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
 NOTE = "mlflow.note.content"
 MAX_TAG = 5_000
+MAX_PARAM = 6_000
+MAX_KEY = 250
 MAX_PLAN = 256 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 FIRST_TIMEOUT_S = 4
@@ -176,10 +177,10 @@ class MlflowTracker:
                 },
             )
             run_id = str(run.info.run_id)
-            configuration = {"seed": planned.seed, **dict(flatten(variant.configuration)), **variant.levels}
             size = plan.summaries[variant.name]
-            parameters = {**configuration, "parameters": size.parameters, "flops": size.flops}
-            self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+            counted = {"parameters": size.parameters, "flops": size.flops} if size.layers else {}
+            parameters = {"seed": planned.seed, **_parameters(variant.configuration), **variant.levels, **counted}
+            self._client.log_batch(run_id, params=_params(parameters))
             self._client.log_inputs(run_id, [_dataset_input(plan)])
             return run_id
 
@@ -200,7 +201,7 @@ class MlflowTracker:
                 },
             )
             run_id = str(run.info.run_id)
-            self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings.items()])
+            self._client.log_batch(run_id, params=_params(settings))
             return run_id
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
@@ -456,6 +457,20 @@ def _view_addresses(record: StudyRecord) -> dict[str, str]:
 
 def _study_tags(plan: Plan) -> dict[str, str]:
     return {"ablation.kind": "study", "ablation.study": plan.name}
+
+
+def _parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration by dotted paths of two keys at most: what lies deeper may have keys MLflow cannot take."""
+    found: dict[str, Any] = {}
+    for section, values in configuration.items():
+        own = values.items() if isinstance(values, Mapping) else [("", values)]
+        found |= {f"{section}.{key}" if key else section: value for key, value in own if value is not None}
+    return found
+
+
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    texts = {key: json.dumps(value) if isinstance(value, Mapping) else str(value) for key, value in values.items()}
+    return [Param(key[:MAX_KEY], text[:MAX_PARAM]) for key, text in texts.items()]
 
 
 def _source_tags() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -82,16 +82,18 @@ def train_own(
     seed: int,
     report: Report,
     data: SplitData | None,
+    expected: Sequence[str] = (),
     max_batches: int | None = None,
 ) -> tuple[Outcome, dict[str, float]]:
     """Call a training function and return how it ended, with what it measured and the seconds it took.
 
     It is given the sections data, model and training as plain values, and a number below 2³² for its random streams
     that is the same in every variant of the seed index; Python's, NumPy's and PyTorch's own generators are seeded with
-    it too. A metric that is NaN or infinite makes the run a diverged one.
+    it too. A metric that is NaN or infinite makes the run a diverged one. `expected` are the metrics that the study
+    compares on.
 
     Raises:
-        TypeError, ValueError: what it returned are no metrics.
+        TypeError, ValueError: what it returned are no metrics, or lack an expected one.
     """
     number = stream_seed(int(settings["study_seed"]), Purpose.INITIALIZATION, seed) % 2**32
     seed_generators(number)
@@ -101,6 +103,12 @@ def train_own(
     returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
     seconds = time.perf_counter() - begun
     metrics = {"training_seconds": seconds, **checked_metrics(returned, what="returned")}
+    missing = [name for name in expected if name not in metrics]
+    if missing:
+        raise ValueError(
+            f"the training function returned {', '.join(sorted(returned)) or 'nothing'}, and not {', '.join(missing)}: "
+            "return it, or name another metric of the study (metric.name, metrics)"
+        )
     if not all(map(math.isfinite, metrics.values())):
         return Outcome.DIVERGED, {"training_seconds": seconds}
     return Outcome.DONE, metrics

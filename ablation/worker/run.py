@@ -28,7 +28,8 @@ from ablation.worker.uploads import Uploader
 class Job:
     """All that a worker needs to train a run; small and picklable.
 
-    `code_digest` is that of the user's code which the run's identity was made from.
+    `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
+    study needs of a training function of the user's.
     """
 
     planned: PlannedRun
@@ -42,6 +43,7 @@ class Job:
     provenance: Mapping[str, str]
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
+    expected_metrics: tuple[str, ...] = ()
 
 
 def run_job(job: Job) -> RunResult:
@@ -49,11 +51,12 @@ def run_job(job: Job) -> RunResult:
 
     Raises:
         TrackingUnavailable: the run is finished and in its folder, but could not be recorded.
+        CodeChanged: the user's code is not what the study was planned with.
     """
+    check_code(job)
     job.folder.begin(job.provenance)
     uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
     try:
-        check_code(job)
         is_own = "name" in job.settings["training"]
         result = _train_own(job, uploader.put) if is_own else _train_run(job, uploader.put)
     except Exception:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
@@ -135,7 +138,9 @@ def _train_own(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
         dataset, study_seed = open_dataset(job.data_folder), int(job.settings["study_seed"])
         split = make_split(dataset, job.settings["data"], study_seed=study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    outcome, metrics = train_own(function, job.settings, seed=job.planned.seed, report=report, data=data)
+    outcome, metrics = train_own(
+        function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
+    )
     write_configuration(job.folder, job.planned, job.settings)
     write_curves(job.folder, report.epochs, heldout_split=job.heldout_split)
     return RunResult(

@@ -17,7 +17,7 @@ from ablation.study.spec import code_names
 from ablation.training import TrainingSettings, train
 from ablation.training.loop import Loss
 from ablation.worker.beginning import layout_of, seed_generators, training_of
-from ablation.worker.data import first_batch
+from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
 
 TRIED_EXAMPLES = 16
@@ -30,10 +30,11 @@ def needs_trying(settings: Mapping[str, Any]) -> bool:
     return is_edited or bool(code_names(settings)) or str(model.get("name")).startswith("torchvision:")
 
 
-def try_variant(variant: Variant, dataset: Dataset | None, *, code: CodeFolders) -> None:
-    """Train a variant on one batch on the CPU, and evaluate it on two examples.
+def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> None:
+    """Train a variant on one batch on the CPU, made up where there is no data set yet, and evaluate it on two examples.
 
-    A training function of the user's is looked at, and called only where it takes `max_batches`.
+    A training function of the user's is looked at, and called only where it takes `max_batches`, and `data` is there
+    or not asked for.
 
     Raises:
         VariantFails: with the user's traceback.
@@ -41,22 +42,25 @@ def try_variant(variant: Variant, dataset: Dataset | None, *, code: CodeFolders)
     try:
         if "name" in variant.settings["training"]:
             _try_own_training(variant.settings, dataset, code)
-        elif dataset is not None:
-            _try_training(variant.settings, dataset, code)
+        else:
+            _try_training(variant.settings, shape, dataset, code)
     except AblationError as error:
         raise VariantFails(variant.name, str(error)) from error
 
 
-def _try_training(settings: Mapping[str, Any], dataset: Dataset, code: CodeFolders) -> None:
+def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> None:
     training, loss = training_of(settings, code)
     training.pop("threads")
     chosen = TrainingSettings(
         **{**training, "epochs": 1, "epoch_choice": "last"}, augmentation=settings["data"]["augmentation"]
     )
-    shape = dataset.facts.shape
     seed_generators(0)
     model = build_model(settings["model"], shape, code=code)
-    data = first_batch(dataset, min(chosen.batch_size, TRIED_EXAMPLES), layout=layout_of(settings["model"]))
+    count, layout = min(chosen.batch_size, TRIED_EXAMPLES), layout_of(settings["model"])
+    if dataset is not None:
+        data = first_batch(dataset, count, layout=layout)
+    else:
+        data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), str(settings["model"]["name"]))
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
@@ -88,7 +92,8 @@ def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> N
 def _try_own_training(settings: Mapping[str, Any], dataset: Dataset | None, code: CodeFolders) -> None:
     name = str(settings["training"]["name"])
     function = load_training(name, code)
-    if MAX_BATCHES not in offered_names(function):
+    offered = offered_names(function)
+    if MAX_BATCHES not in offered or ("data" in offered and dataset is None):
         return
     data = None
     if dataset is not None:

@@ -37,13 +37,14 @@ def run_tuning_job(job: TuningJob) -> RunResult:
 
     Raises:
         TrackingUnavailable: it is finished and in its folder, but could not be recorded.
+        CodeChanged: the user's code is not what the study was planned with.
     """
+    check_code(job)
     result = job.folder.result()
     if result is None:
         job.folder.begin(job.provenance)
         uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
         try:
-            check_code(job)
             result = _train(job, uploader)
         except Exception:  # noqa: BLE001 - whatever it was, it is this trial's result, and only this trial's
             error = traceback.format_exc()

@@ -44,7 +44,7 @@ class StudyChanged(AblationError):
     def __init__(self, name: str, differences: Mapping[str, tuple[object, object]]) -> None:
         lines = [f"  {path}: {before!r} -> {now!r}" for path, (before, now) in sorted(differences.items())]
         super().__init__(
-            f"study {name!r} was begun with other settings; its baseline, data, training and metric are fixed:\n"
+            f"study {name!r} was begun with other settings; its baseline, data, training, code and metric are fixed:\n"
             + "\n".join(lines)
             + "\nUndo the change, or give the changed study a name of its own (--name NEW)."
         )
@@ -202,8 +202,8 @@ class CodeChanged(AblationError):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
             f"{', '.join(names)} was changed while the study ran, or something that it imports; the study was stopped, "
-            "and what it trained is kept. Run it again: with the code put back it goes on, with the code as it is now "
-            "it trains all that depends on it anew."
+            "and what it trained is kept. Put the code back and run it again to go on, or run it under another name "
+            "(--name NEW) with the code as it is now."
         )
 
 

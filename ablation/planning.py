@@ -41,7 +41,7 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
 
     Raises:
-        StudyChanged: the baseline, data, training, tuning or metric is not what the study has results with.
+        StudyChanged: the baseline, data, training, tuning, metric or code is not what the study has results with.
         StudyNarrowed: runs of the study, which has results, would be left out.
     """
     plan = plan_of(study, data=data, tuning=tuning)
@@ -52,7 +52,7 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     results = sum(run.has_result for run in recorded)
     if results == 0:
         return plan
-    changed = differences(_fixed(previous.plan), _fixed(plan))
+    changed = {**differences(_fixed(previous.plan), _fixed(plan)), **_changed_code(previous.plan, plan)}
     if changed:
         raise StudyChanged(study.name, changed)
     planned = {run.identity for run in plan.runs}
@@ -76,6 +76,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         summaries=measured_models(study, data.shape),
         runs=study.runs(data_digest=data.digest),
         data=data,
+        code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
         locked=now,
         locked_hash=locked_hash(now),
         tuning=tuning,
@@ -91,6 +92,16 @@ def _settled_runs(plan: Plan) -> list[PlannedRun]:
 
 def _asked(study: Study) -> dict[str, Any]:
     return {"tune": study.spec.document().get("tune")}
+
+
+def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return the digests of the user's code by the variants, known already, of which it was edited."""
+    known = {repr(variant.configuration): before.code.get(variant.name) for variant in before.variants}
+    return {
+        f"code of {variant.name}": (known[key], now.code.get(variant.name))
+        for variant in now.variants
+        if (key := repr(variant.configuration)) in known and known[key] != now.code.get(variant.name)
+    }
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:

@@ -173,8 +173,8 @@ class Plan:
 
     `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
-    what each variant's settings were found by, where the study tunes them. Two variants whose settings came out the
-    same share their runs' identities.
+    what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
+    that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     """
 
     study: Mapping[str, Any]
@@ -186,6 +186,7 @@ class Plan:
     locked_hash: str
     deviations: tuple[str, ...] = ()
     tuning: tuple[TunedVariant, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

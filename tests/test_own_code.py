@@ -10,7 +10,7 @@ from bench import Bench
 from click.testing import CliRunner
 
 from ablation import cli
-from ablation.errors import CodeChanged, CodeInvalid, NoModel, VariantFails, VariantsAlike
+from ablation.errors import CodeChanged, CodeInvalid, NoModel, StudyChanged, VariantFails, VariantsAlike
 from ablation.preview import preview_study, study_components
 from ablation.results import Outcome
 from ablation.study import Study, load_study
@@ -145,6 +145,16 @@ def test_a_run_is_not_trained_with_code_that_was_edited_after_it_was_planned(ben
 
     (tmp_path / "nets.py").write_text(NETS)
     assert {Outcome.DONE: 2} == bench.run(study).ended
+
+
+def test_a_study_with_results_is_not_mixed_with_other_code(bench: Bench, tmp_path: Path) -> None:
+    bench.run(own(tmp_path, seeds=1))
+    (tmp_path / "nets.py").write_text(NETS + "# another thought\n")
+
+    with pytest.raises(StudyChanged, match=r"code of width=4: '\w{32}' -> '\w{32}'"):
+        bench.run(load_study(tmp_path / "study.yaml"))
+
+    assert {Outcome.DONE: 2} == bench.run(load_study(tmp_path / "study.yaml", name="edited")).ended
 
 
 def test_parts_are_removed_and_the_plan_says_which(tmp_path: Path, bench: Bench) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from ablation import worker
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, make_split, open_dataset, prepare
 from ablation.datasets.own_arrays import read_arrays
@@ -19,7 +18,7 @@ from ablation.errors import CodeInvalid, DataInvalid
 from ablation.results import DataOutline, DataShape, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
 from ablation.tracking import MemoryTracker
-from ablation.worker import Job, estimate_seconds, run_job
+from ablation.worker import Job, beginning, estimate, estimate_seconds, run_job
 
 SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
 MOONS = """
@@ -410,7 +409,8 @@ class TestRuns:
     def train(
         self, ready: Callable[..., Dataset], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., RunResult]:
-        monkeypatch.setattr(worker, "build_model", lambda model, shape: torch.nn.Linear(3, len(shape.classes)))
+        for module in (beginning, estimate):
+            monkeypatch.setattr(module, "build_model", lambda _, shape, code: torch.nn.Linear(3, len(shape.classes)))
         (project / "losses.py").write_text(LOSSES)
         dataset = ready(count=40)
 

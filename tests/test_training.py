@@ -675,7 +675,8 @@ print(json.dumps([sorted({name.partition(".")[0] for name in set(sys.modules) - 
     assert set(added) <= {"ablation", "torch", "numpy"} | sys.stdlib_module_names
     assert {"optuna", "mlflow", "pydantic", "click"}.isdisjoint(loaded)
     ours = {name for name in loaded if name.startswith("ablation.")}
-    assert {name.split(".")[1] for name in ours} <= {"models", "training", "results", "streams", "errors"}
+    below = {"results", "streams", "errors", "lookup", "code"}
+    assert {name.split(".")[1] for name in ours} <= {"models", "training", *below}
 
 
 @pytest.mark.parametrize("classes", [2, 5])

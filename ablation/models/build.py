@@ -33,7 +33,7 @@ def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFold
 
 
 def _whole(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
-    name = str(settings["name"])
+    name = str(settings.get("name", "cnn"))
     if is_code(name):
         return _own(settings, shape, code)
     if shape.features:

@@ -142,6 +142,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         collapse=f"{100 * analysis.collapse_margin:.4g} points",
         chance=f"{100 * analysis.data.largest_class_share:.4g} %",
         decisive=f"{len(analysis.answers) / analysis.alpha:,.4g}",
+        limit=(analysis.study.get("data") or {}).get("limit"),
         has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
         study_file="\n".join(
             f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.study.items()

@@ -13,6 +13,7 @@ from ablation.report.table import Table
 
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^(?:#+(?=\s|$)|[+\-](?=\s|$)|[\-=]+$|\d+(?=[.)](?:\s|$)))")
+_LINE_END = re.compile(r"(?<= )#+$")  # would close a heading
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _INVISIBLE = ("Cc", "Cf", "Cs")
 _MOST_LINES = 60
@@ -38,6 +39,7 @@ def escaped(text: str) -> str:
     line = " ".join(plain(text).split())
     line = _SPECIAL.sub(lambda match: f"\\{match.group()}", line)
     line = _LINE_START.sub(lambda match: _escaped_start(match.group()), line)
+    line = _LINE_END.sub(lambda match: f"\\{match.group()}", line)
     line = re.sub("[&<>]", lambda match: _ENTITIES[match.group()], line)
     # GitHub makes links of bare addresses, unless their colon or dot is an entity.
     return re.sub(r"(?i)\b(https?|ftp):(?=//)", r"\1&#58;", re.sub(r"(?i)\bwww\.", "www&#46;", line))

@@ -59,7 +59,8 @@ def _data_model(name: str) -> type[Section]:
 def _section(key: str, model: type[Section], given: Mapping[str, Any], *, title: str = "") -> list[str]:
     """Return a section with the given keys set and every other key as a comment with its default."""
     lines = [f"{key}:" + (f"{'':<22}# {title}" if title else "")]
-    for field, info in model.model_fields.items():
+    ordered = sorted(model.model_fields.items(), key=lambda item: (item[0] != "name", item[0] in ("remove", "replace")))
+    for field, info in ordered:
         value = given.get(field, None if info.is_required() else info.default)
         text = f"{'' if field in given else '# '}{field}:" + (f" {_text(value)}" if value is not None else "")
         lines.append(f"  {text:<34} # {info.description}" if info.description else f"  {text}")

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from ablation.lookup import nearest_names
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
-from ablation.study.sections import OpenSection, Section, section_of
+from ablation.study.sections import OpenSection, Section, own_keys, section_of
 from ablation.study.spec import MAX_LEVELS, OTHERS, factor_fields, is_own_training
 from ablation.study.tuning import SETTINGS, SearchSpace, Tuning
 
@@ -74,8 +74,8 @@ def _unknown(path: str, values: Mapping[str, Any]) -> str:
     section, _, key = path.partition(".")
     kind = section_of(section, values) if section in ("model", "training") else None
     if kind is not None and issubclass(kind, OpenSection) and key.isidentifier() and values.get(section):
-        near = nearest_names(path, fields, limit=1)
-        hint = f", or did you mean {near[0]!r}?" if near else ""
+        near = nearest_names(key, own_keys(section, values), limit=1)
+        hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
     hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"

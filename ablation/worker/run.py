@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import make_split, open_dataset
@@ -124,7 +125,8 @@ def _train_own(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
     """Let a training function of the user's train the run."""
     begun = time.perf_counter()
     device = torch.device(job.device)
-    set_up(device, threads=int(job.settings["training"]["threads"]))
+    threads = int(job.settings["training"]["threads"])
+    set_up(device, threads=threads)
 
     def record(epoch: Epoch) -> None:
         job.folder.append_epoch(epoch)
@@ -138,9 +140,10 @@ def _train_own(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
         dataset, study_seed = open_dataset(job.data_folder), int(job.settings["study_seed"])
         split = make_split(dataset, job.settings["data"], study_seed=study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    outcome, metrics = train_own(
-        function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
-    )
+    with threadpool_limits(threads):  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+        outcome, metrics = train_own(
+            function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
+        )
     write_configuration(job.folder, job.planned, job.settings)
     write_curves(job.folder, report.epochs, heldout_split=job.heldout_split)
     return RunResult(

@@ -98,6 +98,10 @@ def _more(count: int) -> str:
 def _questions(plan: Plan) -> Iterable[str]:
     for question in plan.locked["questions"]:
         metric = escaped(plan.metrics[question.get("on") or plan.locked["metric"]["name"]].label)
+        levels = [
+            f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in (question.get("at") or {}).items()
+        ]
+        metric += escaped(f" at {', '.join(levels)}") if levels else ""
         if question.get("variant"):
             yield f"How does {escaped(question['variant'])} differ from the baseline, in {metric}?"
         elif question.get("effect"):

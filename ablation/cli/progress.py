@@ -66,7 +66,7 @@ def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
 
 
 class _Clock:
-    """Estimates the time left from the runs that have ended since it was made."""
+    """Estimates the time left from the runs that have ended since it was made, or since what is counted changed."""
 
     def __init__(self, *, study: Study, slots: int) -> None:
         self.epochs = int(study.spec.settings()["training"].get("epochs") or 1)
@@ -74,12 +74,13 @@ class _Clock:
         self._slots = slots
         self._begun = time.monotonic()
         self._ended_before: int | None = None
+        self._planned = 0
 
     def seconds_left(self, progress: Progress) -> float | None:
         """Return the seconds left, or None before there is anything to estimate them from."""
         ended = sum(progress.ended.values())
-        if self._ended_before is None:
-            self._ended_before = ended
+        if self._ended_before is None or progress.planned != self._planned:  # tuning ends and the comparison begins
+            self._ended_before, self._planned, self._begun = ended, progress.planned, time.monotonic()
         shares = [metrics.epoch / self.epochs for _, metrics in progress.running if metrics is not None]
         done = ended - self._ended_before + sum(shares)
         if done <= 0:

@@ -259,7 +259,7 @@ def _simple_effect(simple: SimpleContrast, runs: _Runs, metric: str) -> SimpleEf
         change=simple.change,
         at=simple.at,
         n=len(values),
-        mean=float(np.mean(values)),
+        mean=statistics.mean_of(values),
         interval=statistics.paired_interval(values, level=statistics.DESCRIPTIVE_LEVEL),
         run_ids=tuple(run_id for difference in differences for run_id in difference.run_ids),
     )

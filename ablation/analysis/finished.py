@@ -72,7 +72,7 @@ class FinishedRuns:
 def difference_of(differences: Sequence[float]) -> Difference:
     return Difference(
         n=len(differences),
-        mean=float(np.mean(differences)),
+        mean=statistics.mean_of(differences),
         interval=statistics.paired_interval(differences, level=statistics.DESCRIPTIVE_LEVEL),
     )
 

@@ -30,7 +30,7 @@ def paired_interval(differences: Sequence[float], *, level: float) -> Interval |
         return None
     n = len(differences)
     half_width = _critical_t(n, 1 - level) * sd / math.sqrt(n)
-    mean = float(np.mean(differences))
+    mean = mean_of(differences)
     return Interval(low=mean - half_width, high=mean + half_width, level=level)
 
 
@@ -59,6 +59,11 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
         return None
     half_width = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance / (seeds * items))
     return mean, Interval(low=mean - half_width, high=mean + half_width, level=level), freedom
+
+
+def mean_of(differences: Sequence[float]) -> float:
+    """Return the mean of differences, exactly 0 where it is what rounding leaves of ones that cancel."""
+    return float(np.mean(differences)) if without_rounding_error(differences) else 0.0
 
 
 def without_rounding_error(values: Sequence[float]) -> float:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ablation.analysis import statistics
 from ablation.analysis.records import Effect, SeedsNeeded, Verdict, Wins
 from ablation.results import Direction
@@ -61,7 +59,7 @@ def effect_of(differences: Sequence[float], *, direction: Direction, rule: Rule)
     n, sd = len(differences), statistics.sample_sd(differences)
     return Effect(
         n=n,
-        mean=float(np.mean(differences)),
+        mean=statistics.mean_of(differences),
         sd=sd,
         interval=statistics.paired_interval(differences, level=1 - rule.alpha_each),
         e_value=statistics.e_value(differences),

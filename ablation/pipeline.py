@@ -121,6 +121,7 @@ def _tune(
     before = execution.record.plan
     plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
     execution.record = execution.tracker.open_study(plan)
+    execution.state.forget_tuning(study.name)
     return execution.record
 
 

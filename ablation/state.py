@@ -59,6 +59,10 @@ class State:
         """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""
         return RunFolder(path=self.folder / "tuning" / study / identity)
 
+    def forget_tuning(self, study: str) -> None:
+        """Remove what a study's tuning left, once its settings are frozen in the plan."""
+        shutil.rmtree(self.folder / "tuning" / study, ignore_errors=True)
+
     def report(self, study: str) -> Path:
         return self.folder / "reports" / study
 

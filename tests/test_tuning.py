@@ -276,6 +276,7 @@ def test_a_study_that_is_run_again_tunes_nothing_again(bench: Bench) -> None:
 
     assert [] == bench.trained
     assert [] == bench.notes
+    assert [] == list((bench.state.folder / "tuning").glob("*"))
 
 
 def test_a_level_added_later_is_tuned_and_the_others_keep_their_settings(bench: Bench) -> None:

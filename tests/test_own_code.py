@@ -169,6 +169,15 @@ def test_parts_are_removed_and_the_plan_says_which(tmp_path: Path, bench: Bench)
     assert {Outcome.DONE: 6} == bench.run(study).ended
 
 
+def test_a_pattern_that_matches_nothing_is_told_with_the_factor_that_has_it(tmp_path: Path, bench: Bench) -> None:
+    study = own(tmp_path, factors={"norm": {"remove": ["2"]}, "typo": {"remove": ["3x"]}}, design="leave-one-out")
+
+    with pytest.raises(
+        VariantFails, match=r"(?s)variant typo=absent .*no component '3x'.*@ model\.remove \(factors\.typo\)"
+    ):
+        bench.run(study)
+
+
 def test_two_parts_that_name_the_same_modules_are_an_error_before_anything_trains(tmp_path: Path, bench: Bench) -> None:
     factors = {"norm": {"remove": ["2"]}, "again": {"remove": ["*2"]}}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ablation.code import CodeFolders, running
 from ablation.datasets import Dataset, make_split
-from ablation.errors import AblationError, VariantFails
+from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model
 from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
@@ -44,6 +44,9 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
             _try_own_training(variant.settings, dataset, code)
         else:
             _try_training(variant.settings, shape, dataset, code)
+    except ComponentInvalid as error:
+        parts = [f"factors.{name}" for name, level in variant.levels.items() if level in ("absent", "replaced")]
+        raise VariantFails(variant.name, f"{error} ({', '.join(parts)})" if parts else str(error)) from error
     except AblationError as error:
         raise VariantFails(variant.name, str(error)) from error
 

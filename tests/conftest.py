@@ -68,7 +68,7 @@ def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     from ablation import report
 
-    monkeypatch.setattr(report, "write_report", _write_answers)
+    monkeypatch.setattr(report, "write_report", write_answers)
     return Bench(tmp_path / "state", data_cache)
 
 
@@ -168,7 +168,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(address)
 
 
-def _write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     from ablation.report import answers_text
 
     folder.mkdir(parents=True, exist_ok=True)

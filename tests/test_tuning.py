@@ -32,7 +32,7 @@ def tuned_study(*changes: str, name: str = "tuned", levels: str = "[none, batch]
     chosen = [
         "data.validation=0.2",
         "factors={model.normalization: " + levels + "}",
-        "tune={training.learning_rate: {log: [1e-4, 1e-1]}, trials: 6}",
+        "tune={training.learning_rate: {log: [1e-4, 1e-1]}, trials: 2}",
         *changes,
     ]
     return parse_study(TINY, source="tiny.yaml", overrides=[parse_override(text) for text in chosen], name=name)
@@ -201,7 +201,7 @@ def test_each_variant_gets_the_whole_budget_and_is_compared_with_what_was_found(
 
     tuned = found(bench, study)
     assert {Outcome.DONE: 4} == outcome.ended
-    assert [6, 6] == [len(variant.trials) for variant in tuned.values()]
+    assert [2, 2] == [len(variant.trials) for variant in tuned.values()]
     for variant in outcome.record.plan.variants:
         assert variant.settings["training"]["learning_rate"] == tuned[variant.name].settings[RATE]
 
@@ -233,7 +233,7 @@ def test_tuning_never_measures_on_test(bench: Bench, monkeypatch: pytest.MonkeyP
 
 
 def test_an_interrupted_tuning_ends_as_one_that_was_not(bench: Bench, tmp_path: Path, data_cache: Path) -> None:
-    study = tuned_study()
+    study = tuned_study("tune.trials=6")
     undisturbed = Bench(tmp_path / "other", data_cache)
     undisturbed.run(study)
     steps = bench.steps(study)
@@ -251,7 +251,7 @@ def test_an_interrupted_tuning_ends_as_one_that_was_not(bench: Bench, tmp_path: 
 
 
 def test_the_number_of_slots_makes_no_difference(bench: Bench, tmp_path: Path, data_cache: Path) -> None:
-    study = tuned_study()
+    study = tuned_study("tune.trials=6")
     bench.run(study)
     state = State(folder=tmp_path / "wide")
     state.folder.mkdir()
@@ -295,7 +295,7 @@ def test_a_level_added_later_is_tuned_and_the_others_keep_their_settings(bench: 
 def test_another_tuning_of_a_study_with_results_is_refused(bench: Bench) -> None:
     bench.run(tuned_study())
 
-    with pytest.raises(StudyChanged, match=r"tune\.trials: 6 -> 3"):
+    with pytest.raises(StudyChanged, match=r"tune\.trials: 2 -> 3"):
         bench.run(tuned_study("tune.trials=3"))
 
 

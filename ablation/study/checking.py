@@ -13,7 +13,7 @@ from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factor_checks import factor_problems, setting, tuning_problems
 from ablation.study.file import Location, path_of, shown
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
-from ablation.study.spec import NOT_BUILT_YET, MetricChoice, StudySpec, factor_fields, is_own_training, known_metrics
+from ablation.study.spec import NOT_BUILT_YET, StudySpec, factor_fields, is_own_training, known_metrics
 
 Found = tuple[Location, str]
 
@@ -210,6 +210,3 @@ def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
     if values.get("tune") is not None and has_none:
         yield ("tune",), "tuning needs a validation split, and data.validation is none"
-
-
-__all__ = ["MetricChoice", "check"]

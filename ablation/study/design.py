@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablation.results import Variant
-from ablation.study.spec import OTHERS, PART_DESIGNS, Question, StudySpec
+from ablation.study.spec import OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 Assignments = list[tuple[str, dict[str, Any]]]
@@ -146,9 +146,7 @@ def is_forbidden(levels: Mapping[str, Any], forbidden: Sequence[Mapping[str, Any
 def declared_levels(study: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Return the levels of every factor in a study's plain values, as they are declared there."""
     spec_levels = {
-        name: (("present", "absent") if factor.get("remove") else ("original", "replaced"))
-        if isinstance(factor, Mapping)
-        else tuple(factor)
+        name: part_levels(factor) if isinstance(factor, Mapping) else tuple(factor)
         for name, factor in study.get("factors", {}).items()
     }
     tune = study.get("tune") or {}

@@ -7,9 +7,17 @@ from typing import Any
 
 from ablation.lookup import did_you_mean
 from ablation.results import Variant
-from ablation.study.design import beside_others, comparable, default_questions, is_forbidden, variants_of, with_settings
+from ablation.study.design import (
+    beside_others,
+    comparable,
+    declared_levels,
+    default_questions,
+    is_forbidden,
+    variants_of,
+    with_settings,
+)
 from ablation.study.file import Location, shown
-from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec
+from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 Found = tuple[Location, str]
@@ -108,7 +116,7 @@ def _levels(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
         if isinstance(factor, Mapping):
-            found[name] = ("present", "absent") if factor.get("remove") else ("original", "replaced")
+            found[name] = part_levels(factor)
         elif isinstance(factor, tuple):
             found[name] = factor
     if isinstance(tune, Mapping) and tune.get("also_untuned") is True:
@@ -167,7 +175,8 @@ def _twin_problems(variants: Sequence[Variant]) -> dict[Location, str]:
 def _unanswerable(spec: StudySpec, variants: Sequence[Variant]) -> Iterator[Found]:
     """Name the questions that no variants of the design can answer."""
     asked = with_settings(spec, spec.questions) or default_questions(spec)
-    order = {factor: _baseline_first(levels, variants[0].levels[factor]) for factor, levels in _order(spec).items()}
+    declared = declared_levels(spec.document())
+    order = {factor: _baseline_first(levels, variants[0].levels[factor]) for factor, levels in declared.items()}
     for index, question in enumerate(asked):
         if question.variant is not None or _is_answerable(question, variants, order, spec.design):
             continue
@@ -186,13 +195,6 @@ def _is_answerable(
         comparable(variants, corners, order=order, design=design, at=question.at)
         for corners in changes_of(question.model_dump(mode="json"), order)
     )
-
-
-def _order(spec: StudySpec) -> dict[str, Sequence[Any]]:
-    levels = {
-        factor: [list(each) if isinstance(each, tuple) else each for each in own] for factor, own in spec.levels.items()
-    }
-    return {**levels, **({SETTINGS: [TUNED, FROM_FILE]} if spec.tune and spec.tune.also_untuned else {})}
 
 
 def _baseline_first(levels: Sequence[Any], baseline: Any) -> list[Any]:

@@ -59,6 +59,11 @@ Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS)
 Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
 
 
+def part_levels(factor: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the levels of a part, the baseline's first, from its plain values."""
+    return ("present", "absent") if factor.get("remove") else ("original", "replaced")
+
+
 class ComponentFactor(Section):
     """A part of the model as a factor: modules by name, which are removed or replaced where the part is absent."""
 
@@ -74,7 +79,7 @@ class ComponentFactor(Section):
     @property
     def levels(self) -> tuple[str, str]:
         """The baseline's level and the other."""
-        return ("present", "absent") if self.remove else ("original", "replaced")
+        return part_levels({"remove": self.remove})
 
 
 Factor = Annotated[

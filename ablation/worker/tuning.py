@@ -64,7 +64,7 @@ def objective_curve(epochs: Sequence[Epoch], objective: Objective) -> tuple[floa
 
 
 def objective_value(curve: Sequence[float], epoch_choice: str, *, is_minimized: bool) -> float:
-    """Return a curve's value at the epoch that the study measures: the last, or the best on validation."""
+    """Return a curve's last value, or its best where the study measures the best epoch on validation."""
     if epoch_choice == "best-validation":
         return min(curve) if is_minimized else max(curve)
     return curve[-1]

@@ -7,7 +7,7 @@ import pytest
 
 from ablation.study import Override, Study, locked_hash, parse_study, run_identity
 from ablation.study.sections import SECTIONS, Cifar10, Cnn, Digits, Images, Training
-from ablation.training.loop import TrainingSettings
+from ablation.training import TrainingSettings
 
 BASELINE = b"""\
 name: n

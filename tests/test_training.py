@@ -24,7 +24,8 @@ from ablation.results import DataShape, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds, training_batches
-from ablation.training.loop import brier_score, confusion_matrix, evaluate, make_optimizer
+from ablation.training.evaluation import brier_score, confusion_matrix, evaluate
+from ablation.training.optimizers import make_optimizer
 from ablation.training.schedules import learning_rate_at
 
 SHAPE = DataShape(channels=3, height=12, width=8, classes=("a", "b", "c", "d"))

@@ -4,6 +4,7 @@ It imports nothing but torch and numpy beside the standard library, so it runs w
 """
 
 from ablation.training.batches import TrainingData
-from ablation.training.loop import TrainingResult, TrainingSettings, train
+from ablation.training.loop import TrainingResult, train
+from ablation.training.settings import TrainingSettings
 
 __all__ = ["TrainingData", "TrainingResult", "TrainingSettings", "train"]

@@ -43,13 +43,31 @@ class TrainingData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Augmentation:
-    """An epoch's augmentation, one row per image in training order; None where that part is off."""
+class EpochDraw:
+    """What is drawn for an epoch, in the order of training; None where that part is off."""
 
+    order: Tensor
+    """int64 (N,): positions in the training split."""
     flips: Tensor | None
     """bool (N,): mirror this image."""
     shifts: Tensor | None
     """int64 (N, 2): rows and columns, each in -4..4, to move this image by; what moves in is reflected."""
+
+
+def draw_epoch(count: int, *, augmentation: str, study_seed: int, seed: int, epoch: int) -> EpochDraw:
+    """Draw an epoch of `count` images on the CPU; it depends on the study's seed, the seed index and the epoch alone.
+
+    Both parts of the augmentation are drawn whatever its kind, so that `flip` and `crop-flip` mirror the same images.
+    """
+    order = torch.randperm(count, generator=_generator(Purpose.ORDER, study_seed, seed, epoch))
+    generator = _generator(Purpose.AUGMENTATION, study_seed, seed, epoch)
+    flips = torch.rand(count, generator=generator) < 0.5
+    shifts = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (count, 2), generator=generator)
+    return EpochDraw(
+        order=order,
+        flips=flips[order] if augmentation in ("flip", "crop-flip") else None,
+        shifts=shifts[order] if augmentation in ("crop", "crop-flip") else None,
+    )
 
 
 def training_batches(
@@ -57,20 +75,22 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield an epoch's batches: standardized images (B, C, H, W), or features (B, …), and labels (B,).
 
-    The order depends on the study's seed, the seed index and the epoch alone. The last batch is what is left over; a
-    single left-over image joins the batch before it, as batch normalization cannot train on one.
+    The last batch is what is left over; a single left-over image joins the batch before it, as batch normalization
+    cannot train on one.
     """
-    count = len(data.train)
-    device = data.images.device
-    order = torch.randperm(count, generator=_generator(Purpose.ORDER, study_seed, seed, epoch)).to(device)
-    drawn = _draw_augmentation(
-        augmentation, count, _generator(Purpose.AUGMENTATION, study_seed, seed, epoch), device=device
-    )
+    count, device = len(data.train), data.images.device
+    draw = draw_epoch(count, augmentation=augmentation, study_seed=study_seed, seed=seed, epoch=epoch)
+    indices = data.train[draw.order.to(device)]
+    flips, shifts = (None if drawn is None else drawn.to(device) for drawn in (draw.flips, draw.shifts))
     for start, stop in batch_bounds(count, batch_size):
-        positions = order[start:stop]
-        indices = data.train[positions]
-        images = _gather(data.images, indices, drawn, positions)
-        yield _standardized(images, data), data.labels[indices]
+        of_batch = slice(start, stop)
+        images = gather(
+            data.images,
+            indices[of_batch],
+            flips=None if flips is None else flips[of_batch],
+            shifts=None if shifts is None else shifts[of_batch],
+        )
+        yield standardize(images, data.mean, data.deviation, layout=data.layout), data.labels[indices[of_batch]]
 
 
 def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingData) -> Iterator[Tensor]:
@@ -84,7 +104,7 @@ def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingDat
         else:
             # A copy, as the model may change features in place, and the data may be mapped into memory read-only.
             batch = images[start:stop].clone() if images.is_floating_point() else images[start:stop]
-        yield _standardized(batch, data)
+        yield standardize(batch, data.mean, data.deviation, layout=data.layout)
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
@@ -95,32 +115,16 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def _generator(purpose: Purpose, study_seed: int, *indices: int) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(study_seed, purpose, *indices))
-
-
-def _draw_augmentation(kind: str, count: int, generator: torch.Generator, *, device: torch.device) -> Augmentation:
-    """Draw both parts whatever the kind, so that `flip` and `crop-flip` mirror the same images."""
-    flips = torch.rand(count, generator=generator) < 0.5
-    shifts = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (count, 2), generator=generator)
-    return Augmentation(
-        flips=flips.to(device) if kind in ("flip", "crop-flip") else None,
-        shifts=shifts.to(device) if kind in ("crop", "crop-flip") else None,
-    )
-
-
-def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positions: Tensor) -> Tensor:
+def gather(images: Tensor, indices: Tensor, *, flips: Tensor | None, shifts: Tensor | None) -> Tensor:
     """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn, or features, which cannot be."""
-    if augmentation.flips is None and augmentation.shifts is None:
+    if flips is None and shifts is None:
         return images.index_select(0, indices)
     _, height, width, channels = images.shape
     rows = torch.arange(height, device=images.device).expand(len(indices), height)
     columns = torch.arange(width, device=images.device).expand(len(indices), width)
-    if augmentation.flips is not None:
-        mirrored = augmentation.flips[positions].unsqueeze(1)
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    if augmentation.shifts is not None:
-        shifts = augmentation.shifts[positions]
+    if flips is not None:
+        columns = torch.where(flips.unsqueeze(1), width - 1 - columns, columns)
+    if shifts is not None:
         rows = _reflected(rows + shifts[:, :1], height)
         columns = _reflected(columns + shifts[:, 1:], width)
     pixels = (indices[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (B, H, W)
@@ -128,16 +132,24 @@ def _gather(images: Tensor, indices: Tensor, augmentation: Augmentation, positio
     return images.flatten(0, 2).index_select(0, pixels.flatten()).view(len(indices), height, width, channels)
 
 
+def standardize(images: Tensor, mean: Tensor, deviation: Tensor, *, layout: torch.memory_format) -> Tensor:
+    """Return uint8 (…, H, W, C) images as floats (…, C, H, W), or features as they are.
+
+    `mean` and `deviation` broadcast against the images. The floats are channels-last in memory, as the images are,
+    unless the layout is contiguous.
+    """
+    if images.is_floating_point():
+        return images
+    floats = images.float().sub_(mean).div_(deviation).movedim(-1, -3)
+    return floats if layout == torch.channels_last else floats.contiguous()
+
+
+def _generator(purpose: Purpose, study_seed: int, *indices: int) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(study_seed, purpose, *indices))
+
+
 def _reflected(positions: Tensor, size: int) -> Tensor:
     """Fold positions outside 0..size-1 back in, the border pixel not repeated, as often as it takes."""
     period = max(2 * (size - 1), 1)
     within = positions.remainder(period)
     return torch.minimum(within, period - within)
-
-
-def _standardized(images: Tensor, data: TrainingData) -> Tensor:
-    if images.is_floating_point():
-        return images
-    floats = images.permute(0, 3, 1, 2).float()  # (B, C, H, W), channels-last in memory
-    floats = floats.sub_(data.mean[:, None, None]).div_(data.deviation[:, None, None])
-    return floats if data.layout == torch.channels_last else floats.contiguous()

@@ -15,7 +15,7 @@ from ablation.models import build_model
 from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
 from ablation.training import TrainingSettings, train
-from ablation.training.loop import Loss
+from ablation.training.settings import Loss
 from ablation.worker.beginning import layout_of, seed_generators, training_of
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own

@@ -1,0 +1,43 @@
+"""The settings of a training, and what is trained: a run's model, data, settings and seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ablation.training.batches import TrainingData
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, classes), labels (B,)) to a scalar."""
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How to train; the fields of a study file's `training`, but for threads and loss, and its augmentation.
+
+    `precision` is that of products and convolutions: bf16 by autocast, in training and evaluation, with the loss in
+    fp32; tf32 and fp32 differ only in what the device is set up for.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: float
+    schedule: Literal["constant", "cosine", "one-cycle"]
+    momentum: float
+    weight_decay: float
+    epoch_choice: Literal["last", "best-validation"]
+    augmentation: Literal["none", "flip", "crop", "crop-flip"]
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One run among those that are trained together: its freshly initialized model, on the device of its data."""
+
+    model: nn.Module
+    data: TrainingData
+    settings: TrainingSettings
+    seed: int

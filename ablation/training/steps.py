@@ -1,0 +1,142 @@
+"""The interface of what trains and evaluates models epoch by epoch, and the plain form of it: one model, eagerly."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ablation.errors import CodeInvalid
+from ablation.streams import Purpose, stream_seed
+from ablation.training.batches import TrainingData, batch_bounds, training_batches
+from ablation.training.evaluation import Evaluation, evaluate
+from ablation.training.optimizers import make_optimizer
+from ablation.training.precision import compute
+from ablation.training.schedules import learning_rate_at
+from ablation.training.settings import Loss, Member
+
+Split = Literal["sample", "heldout", "test", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningMeans:
+    """One run's epoch in training mode: means over its batches, and the learning rate of the last step."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+class Steps(Protocol):
+    """Trains the models of its members, side by side; results are in the order of the members."""
+
+    def train_epoch(self, epoch: int) -> list[RunningMeans]:
+        """Train every member on its epoch, counted from 1; synchronizes with the device once, at the end."""
+        ...
+
+    def evaluate(self, split: Split) -> list[Evaluation]:
+        """Evaluate every member's model on a split of its data, in evaluation mode."""
+        ...
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Return a member's state by the names of its model's, as it is trained: not a copy."""
+        ...
+
+
+class EagerSteps:
+    """Trains one model, operation by operation."""
+
+    def __init__(self, member: Member, *, study_seed: int, loss: Loss) -> None:
+        self._model, self._data, self._settings = member.model, member.data, member.settings
+        self._study_seed, self._seed = study_seed, member.seed
+        self._loss = loss
+        self._device = member.data.images.device
+        if self._device.type == "cpu":
+            _keep_freed_memory()
+        self._optimizer = make_optimizer(member.model, member.settings)
+
+    def train_epoch(self, epoch: int) -> list[RunningMeans]:
+        torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
+        settings = self._settings
+        count = len(self._data.train)
+        steps = len(batch_bounds(count, settings.batch_size))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        batches = training_batches(
+            self._data,
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            study_seed=self._study_seed,
+            seed=self._seed,
+            epoch=epoch,
+        )
+        self._model.train()
+        for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
+            rate = learning_rate_at(
+                step, steps * settings.epochs, schedule=settings.schedule, peak=settings.learning_rate
+            )
+            loss, logits = self._step(images, labels, rate)
+            loss_sum += loss * len(labels)
+            correct += (logits.argmax(1) == labels).sum()
+        loss_mean, accuracy = (loss_sum / count).item(), correct.item() / count  # the epoch's one synchronization
+        return [RunningMeans(loss=loss_mean, accuracy=accuracy, learning_rate=rate)]
+
+    def evaluate(self, split: Split) -> list[Evaluation]:
+        images, labels, indices = split_of(self._data, split)
+        return [evaluate(self._model, images, labels, self._data, indices=indices, precision=self._settings.precision)]
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        assert member == 0
+        state: dict[str, Tensor] = self._model.state_dict()
+        return state
+
+    def _step(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Take one step and return the batch's loss and logits, detached."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        logits = compute(partial(self._model, images), self._settings.precision, self._device)
+        loss = checked_loss(self._loss(logits, labels))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss.detach(), logits.detach()
+
+
+def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return a split's images and labels, and the indices into them, or None where it is all of them."""
+    match split:
+        case "sample":
+            return data.images, data.labels, data.sample
+        case "train":
+            return data.images, data.labels, data.train
+        case "heldout" if data.validation is not None:
+            return data.images, data.labels, data.validation
+        case _:
+            return data.test_images, data.test_labels, None
+
+
+def checked_loss(loss: Tensor) -> Tensor:
+    """Return a loss that can be trained on.
+
+    Raises:
+        CodeInvalid: it cannot be, and why.
+    """
+    if not isinstance(loss, Tensor):
+        what = f"returned {type(loss).__name__}"
+    elif loss.dim():
+        what = f"returned a tensor of shape {tuple(loss.shape)}; take its mean"
+    elif not loss.requires_grad:
+        what = "returned a tensor without a gradient; compute it from the logits with torch"
+    else:
+        return loss
+    raise CodeInvalid(f"the loss must return a scalar tensor, and {what}", path="training.loss")
+
+
+def _keep_freed_memory() -> None:
+    """Raise glibc's threshold for handing freed memory back to the system from the default to 62 MiB.
+
+    It is twice the size of the largest mapped block freed so far. Without this, each step's activations are handed
+    back and faulted in again, 2,000 pages a step, a tenth of its time. The block is never touched, so takes no memory.
+    """
+    torch.empty(31 * 1024 * 1024, dtype=torch.uint8)

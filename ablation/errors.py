@@ -219,3 +219,12 @@ def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes:
     error.args = args
     error.__dict__.update(attributes)
     return error
+
+
+class PathUnavailable(AblationError):
+    """A fast path that cannot train a model: the next slower one does, and the run records why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = " ".join(reason.split())
+        super().__init__(f"the {path} path cannot train this model: {self.reason}")

@@ -1,0 +1,136 @@
+"""Chooses how fused convolutions are computed, by timing each way, and how many members fit into a device's memory."""
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from ablation.errors import PathUnavailable
+from ablation.training.paths import BACKENDS, Backend, fused_steps
+from ablation.training.settings import Loss, Member
+
+TIMED_STEPS = 10
+USED_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendTimes:
+    """Seconds per step of each backend that could train some members together; the fastest is taken."""
+
+    seconds: Mapping[Backend, float]
+
+    @property
+    def fastest(self) -> Backend:
+        return min(self.seconds, key=lambda backend: self.seconds[backend])
+
+
+def choose_backend(members: Sequence[Member], *, loss: Loss = functional.cross_entropy, cache: Path | None) -> Backend:
+    """Return the fastest backend for members like these on their device, measured once and kept in the file `cache`.
+
+    Raises:
+        PathUnavailable: none can train them together.
+        torch.OutOfMemoryError: so many do not fit.
+    """
+    key = measurement_key(members, loss)
+    known = _read(cache)
+    if key not in known:
+        known = {**known, key: dict(measure_backends(members, loss=loss).seconds)}
+        _write(cache, {**_read(cache), **known})
+    return BackendTimes(seconds=known[key]).fastest
+
+
+def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross_entropy) -> BackendTimes:
+    """Time the step of every backend on copies of the members, which stay as they are.
+
+    Raises:
+        PathUnavailable: none can train them together, and why the last could not.
+        torch.OutOfMemoryError: none had enough memory.
+    """
+    seconds: dict[Backend, float] = {}
+    error: Exception | None = None
+    for backend in BACKENDS:
+        try:
+            seconds[backend] = _seconds(members, backend, loss)
+        except (RuntimeError, PathUnavailable) as raised:
+            error = error if isinstance(error, torch.OutOfMemoryError) else raised
+        _free_memory()
+    if seconds:
+        return BackendTimes(seconds=seconds)
+    if isinstance(error, torch.OutOfMemoryError | PathUnavailable):
+        raise error
+    raise PathUnavailable("fused", str(error)) from error
+
+
+def measurement_key(members: Sequence[Member], loss: Loss) -> str:
+    """Return what a measurement holds for: device, versions, model, data, batch, optimizer, precision, how many."""
+    first = members[0]
+    settings, data = first.settings, first.data
+    device = data.images.device
+    described = [
+        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        torch.__version__,
+        torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
+        str(first.model),
+        [list(parameter.shape) for parameter in first.model.parameters()],
+        list(data.images.shape[1:]),
+        [settings.batch_size, settings.optimizer, settings.precision, settings.augmentation],
+        getattr(loss, "__qualname__", repr(type(loss))),
+        len(members),
+    ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -> int | None:
+    """Return how many members like this one fit into its device's free memory together; None on a CPU.
+
+    It is estimated from one step of a copy on its own, and four fifths of what is free are used.
+    """
+    device = member.data.images.device
+    if device.type != "cuda":
+        return None
+    model = copy.deepcopy(member.model)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    steps = fused_steps([replace(member, model=model)], backend="streams", study_seed=0, loss=loss)
+    steps.seconds_per_step(1)
+    taken = torch.cuda.max_memory_allocated(device) - before
+    del steps
+    _free_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, int(USED_SHARE * free / max(taken, 1)))
+
+
+def _seconds(members: Sequence[Member], backend: Backend, loss: Loss) -> float:
+    copies = [replace(member, model=copy.deepcopy(member.model)) for member in members]
+    return fused_steps(copies, backend=backend, study_seed=0, loss=loss).seconds_per_step(TIMED_STEPS)
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _read(cache: Path | None) -> dict[str, dict[Backend, float]]:
+    """Return what was measured before; nothing where the file is missing or damaged, as it can be measured again."""
+    if cache is None:
+        return {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _write(cache: Path | None, measured: Mapping[str, Mapping[Backend, float]]) -> None:
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        beside = cache.with_name(f"{cache.name}.{os.getpid()}")
+        beside.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+        beside.replace(cache)

@@ -1,0 +1,104 @@
+"""The three ways to train: fused (many runs in a step), graph (a step in one launch) and eager, the slowest.
+
+On a CPU they compute the same: fused and graph there only check themselves against eager.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from ablation.errors import PathUnavailable
+from ablation.training.loop import EpochsTogether, lay_out, train_members
+from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.together.models import Models, SideBySide
+from ablation.training.together.resident import ResidentSteps
+from ablation.training.together.stacked import Stacked
+
+Backend = Literal["grouped", "matmul", "streams"]
+"""How fused convolutions are computed: as one grouped convolution, as one batched product of windows (im2col) with
+weights, or each model's on its own, on parallel streams in one graph."""
+BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
+NUMBERS = ("learning_rate", "schedule", "momentum", "weight_decay")
+"""The settings that members of a fused training may differ in."""
+STREAMS = 8
+
+
+def train_graph(member: Member, *, study_seed: int, loss: Loss = functional.cross_entropy) -> EpochsTogether:
+    """Train one member with each step as one CUDA graph; on a CPU its operations are called one by one.
+
+    Raises:
+        PathUnavailable: the step cannot be captured.
+    """
+    lay_out(member)
+    models = SideBySide([member.model], precision=member.settings.precision, generators=())
+    return train_members([member], ResidentSteps([member], models, study_seed=study_seed, loss=loss, generators=()))
+
+
+def train_fused(
+    members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss = functional.cross_entropy
+) -> EpochsTogether:
+    """Train members of equal structure together; each comes to what it would alone, within rounding.
+
+    Raises:
+        PathUnavailable: they are not of equal structure, or what they compute cannot be done for all at once.
+    """
+    return train_members(members, fused_steps(members, backend=backend, study_seed=study_seed, loss=loss))
+
+
+def fused_steps(members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss) -> ResidentSteps:
+    """Return the steps of members that are trained together.
+
+    Raises:
+        PathUnavailable: they are not of equal structure.
+    """
+    check_alike(members)
+    for member in members:
+        lay_out(member)
+    device = members[0].data.images.device
+    generators = [torch.Generator(device) for _ in members]
+    models = _models(members, backend, generators, device)
+    return ResidentSteps(members, models, study_seed=study_seed, loss=loss, generators=generators)
+
+
+def check_alike(members: Sequence[Member]) -> None:
+    """See that members can share their steps.
+
+    Raises:
+        PathUnavailable: they cannot, and why.
+    """
+    first = members[0]
+    for member in members[1:]:
+        for what, mine, theirs in (
+            ("parameters", _structure(first), _structure(member)),
+            ("settings", _shared(first.settings), _shared(member.settings)),
+            ("sizes of their splits", _sizes(first), _sizes(member)),
+        ):
+            if mine != theirs:
+                raise PathUnavailable("fused", f"seeds {first.seed} and {member.seed} differ in the {what}")
+
+
+def _models(
+    members: Sequence[Member], backend: Backend, generators: Sequence[torch.Generator], device: torch.device
+) -> Models:
+    models = [member.model for member in members]
+    precision = members[0].settings.precision
+    if backend != "streams":
+        return Stacked(models, convolution=backend, precision=precision, generators=generators)
+    lanes = min(STREAMS, len(models)) if device.type == "cuda" else 0
+    streams = [torch.cuda.Stream(device) for _ in range(lanes)]  # type: ignore[no-untyped-call]
+    return SideBySide(models, precision=precision, generators=generators, streams=streams)
+
+
+def _structure(member: Member) -> list[object]:
+    return [str(member.model), [(name, tensor.shape) for name, tensor in member.model.state_dict().items()]]
+
+
+def _shared(settings: TrainingSettings) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in TrainingSettings.__dataclass_fields__ if name not in NUMBERS}
+
+
+def _sizes(member: Member) -> list[int]:
+    data = member.data
+    return [len(part) for part in (data.train, data.sample, data.validation) if part is not None]

@@ -1,0 +1,112 @@
+"""The interface of models that take a step at once, and its plain form: one after another, or on parallel streams."""
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ablation.training.precision import compute
+from ablation.training.settings import Loss, Precision
+from ablation.training.together.dropout import DropoutFrom
+
+
+class Models(Protocol):
+    """S models of equal structure on one device."""
+
+    def parameters(self, members: slice) -> list[Tensor]:
+        """Return the parameters of some members; `backward` leaves their gradients in `grad`."""
+        ...
+
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Compute gradients in training mode from inputs (S, B, …) and labels (S, B), a batch for each model.
+
+        Returns the losses (S,) and the logits (S, B, classes), detached. A model's gradient is that of its own loss.
+        """
+        ...
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return logits (S, B, classes) in evaluation mode."""
+        ...
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Return a model's state by the names of its own `state_dict`: the tensors that are trained, or views."""
+        ...
+
+    def modules(self) -> list[nn.Module]:
+        """Return the models whose code is run for a step."""
+        ...
+
+
+class SideBySide:
+    """Models as they are, one after another, or each on a stream of its own where there are `streams`.
+
+    A single model draws from the device's global generator, as it does alone; of several each has its own for dropout.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        *,
+        precision: Precision,
+        generators: Sequence[torch.Generator],
+        streams: Sequence[torch.cuda.Stream] = (),
+    ) -> None:
+        self._models = models
+        self._precision = precision
+        self._generators = generators
+        self._streams = streams
+        self._device = next(models[0].parameters()).device
+
+    def parameters(self, members: slice) -> list[Tensor]:
+        return [parameter for model in self._models[members] for parameter in model.parameters()]
+
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        losses, logits = [], []
+        for index, model in enumerate(self._models):
+            with self._lane(index), self._draws(index):
+                model.train()
+                model.zero_grad(set_to_none=True)
+                answers = compute(partial(model, inputs[index]), self._precision, self._device)
+                value = loss(answers, labels[index])
+                value.backward()  # type: ignore[no-untyped-call]
+            losses.append(value.detach())
+            logits.append(answers.detach())
+        self._join()
+        return torch.stack(losses), torch.stack(logits)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        found = []
+        for index, model in enumerate(self._models):
+            with self._lane(index), torch.no_grad():
+                model.eval()
+                found.append(compute(partial(model, inputs[index]), self._precision, self._device))
+        self._join()
+        return torch.stack(found)
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self._models[member].state_dict()
+        return state
+
+    def modules(self) -> list[nn.Module]:
+        return list(self._models)
+
+    def _lane(self, index: int) -> AbstractContextManager[object]:
+        """Return the context of a model's stream, which begins where the current one stands."""
+        if not self._streams:
+            return contextlib.nullcontext()
+        stream = self._streams[index % len(self._streams)]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        return torch.cuda.stream(stream)
+
+    def _join(self) -> None:
+        for stream in self._streams[: len(self._models)]:
+            torch.cuda.current_stream(self._device).wait_stream(stream)
+
+    def _draws(self, index: int) -> AbstractContextManager[object]:
+        if len(self._models) == 1:
+            return contextlib.nullcontext()
+        return DropoutFrom(self._generators[index])

@@ -1,0 +1,97 @@
+"""Captures a function over tensors that stay where they are in one CUDA graph, and replays it; calls it on a CPU."""
+
+import contextlib
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+from ablation.errors import PathUnavailable
+
+T = TypeVar("T")
+
+
+class Captures:
+    """What the graphs of one training share: a stream, a memory pool, and the generators that they draw from.
+
+    Graphs with one pool must not hold results for each other: what a replay returns is copied before the next one.
+    """
+
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
+        self.device = device
+        self.generators = tuple(generators)
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+
+
+class Replayed(Generic[T]):
+    """A function without arguments, run as it is at first, then captured, and replayed from then on.
+
+    Without `captures` (on a CPU) it is always run as it is. The last of the calls that are run refuses whatever waits
+    for the device, as that cannot be captured.
+
+    Raises:
+        PathUnavailable: in the call after which it would be captured: it waits for the device, or cannot be captured.
+    """
+
+    def __init__(self, function: Callable[[], T], captures: Captures | None, *, warm_ups: int) -> None:
+        self._function = function
+        self._captures = captures
+        self._warm_ups = warm_ups
+        self._replay: Callable[[], T] | None = None
+
+    def __call__(self) -> T:
+        if self._captures is None:
+            return self._function()
+        if self._replay is not None:
+            return self._replay()
+        self._warm_ups -= 1
+        if self._warm_ups > 0:
+            return self._function()
+        result = self._run_without_waiting()
+        self._replay = self._captured(self._captures)
+        return result
+
+    def _run_without_waiting(self) -> T:
+        with _no_waiting():
+            try:
+                return self._function()
+            except RuntimeError as error:
+                raise PathUnavailable("graph", f"a step waits for the device: {error}") from error
+
+    def _captured(self, captures: Captures) -> Callable[[], T]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in captures.generators:
+            graph.register_generator_state(generator)
+        # A capture that fails may leave the generators as if it went on: their states are swapped for copies then.
+        default = torch.cuda.default_generators[captures.device.index or 0]
+        drawing = (default, *captures.generators)
+        states = [generator.clone_state() for generator in drawing]
+        gc.collect()  # what is freed during a capture stays in the graph's pool
+        try:
+            with torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
+                result = self._function()
+        except RuntimeError as error:
+            for generator, state in zip(drawing, states, strict=True):
+                generator.graphsafe_set_state(state)
+            raise PathUnavailable("graph", f"a step cannot be captured: {error}") from error
+
+        def replay() -> T:
+            graph.replay()
+            return result
+
+        return replay
+
+
+@contextlib.contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Let whatever waits for the device raise an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,271 @@
+"""Trains models with all that a step needs on the device, so that a step is one graph and the host only starts it.
+
+An epoch's order and augmentation are drawn as for a model alone, copied to the device, and read there by a cursor;
+learning rates come from a table. What is drawn for the next epoch is drawn while the device computes this one.
+"""
+
+import contextlib
+import itertools
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ablation.streams import Purpose, stream_seed
+from ablation.training.batches import EpochDraw, batch_bounds, draw_epoch, gather, standardize
+from ablation.training.evaluation import Evaluation
+from ablation.training.optimizers import optimizer_over
+from ablation.training.schedules import learning_rate_at
+from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.steps import RunningMeans, Split, split_of
+from ablation.training.together.models import Models
+from ablation.training.together.replay import Captures, Replayed
+from ablation.training.together.watching import watching
+
+WARM_UP_STEPS = 3
+CPU_EVALUATION_IMAGES = 100
+GPU_EVALUATION_IMAGES = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EpochTables:
+    """An epoch of S members on the device, in the order of training."""
+
+    indices: Tensor
+    """int64 (S, N): into the images."""
+    flips: Tensor | None
+    """bool (S, N)."""
+    shifts: Tensor | None
+    """int64 (S, N, 2)."""
+
+    def copy_from(self, other: "_EpochTables") -> None:
+        for mine, theirs in ((self.indices, other.indices), (self.flips, other.flips), (self.shifts, other.shifts)):
+            if mine is not None and theirs is not None:
+                mine.copy_(theirs)
+
+
+class ResidentSteps:
+    """Trains members on one data set and device, whose settings differ in numbers of the optimizer alone.
+
+    On a GPU a step, and an evaluation, is captured in a CUDA graph after the first few; what is left over at an
+    epoch's end has a graph of its own. On a CPU the same operations are called one by one.
+
+    Raises:
+        PathUnavailable: from its methods: the models cannot be trained in this way.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        models: Models,
+        *,
+        study_seed: int,
+        loss: Loss,
+        generators: Sequence[torch.Generator],
+    ) -> None:
+        self._members, self._models, self._loss = members, models, loss
+        self._study_seed, self._generators = study_seed, generators
+        first = members[0]
+        self._data, self._settings = first.data, first.settings
+        self._device = first.data.images.device
+        self._count = len(first.data.train)
+        self._bounds = batch_bounds(self._count, self._settings.batch_size)
+        self._captures = Captures(self._device, generators) if self._device.type == "cuda" else None
+        self._mean, self._deviation = (self._per_pixel(name) for name in ("mean", "deviation"))
+        self._drawn = self._draw(1)
+        self._tables = self._on_device(self._drawn)
+        self._prepare_optimizer()
+        self._prepare_steps()
+        self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def train_epoch(self, epoch: int) -> list[RunningMeans]:
+        self._seed(epoch)
+        with self._on_stream():
+            self._tables.copy_from(self._on_device(self._drawn))
+            for tensor in (self._cursor, self._loss_sums, self._correct):
+                tensor.zero_()
+            for start, stop in self._bounds:
+                self._take_step(stop - start)
+            self._drawn = self._draw(epoch + 1)
+            losses = (self._loss_sums / self._count).tolist()  # the epoch's one synchronization
+            accuracies = [correct / self._count for correct in self._correct.tolist()]
+        return [
+            RunningMeans(loss=loss, accuracy=accuracy, learning_rate=rate)
+            for loss, accuracy, rate in zip(losses, accuracies, self._rates_at(epoch), strict=True)
+        ]
+
+    def evaluate(self, split: Split) -> list[Evaluation]:
+        if split not in self._evaluations:
+            self._evaluations[split] = Replayed(
+                partial(self._evaluated, split),
+                # What is evaluated once, at the end, is not worth a graph.
+                self._captures if split in ("sample", "heldout") else None,
+                warm_ups=1,
+            )
+        with self._on_stream():
+            losses, accuracies, logits = self._evaluations[split]()
+            kept = logits.clone()
+            found = zip(losses.tolist(), accuracies.tolist(), kept, strict=True)
+        return [Evaluation(loss=loss, accuracy=accuracy, logits=own) for loss, accuracy, own in found]
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        return self._models.state(member)
+
+    def seconds_per_step(self, steps: int) -> float:
+        """Return how long a whole batch's step takes, warmed up; the models are trained on their first batch by it."""
+        size = self._bounds[0][1] - self._bounds[0][0]
+        with self._on_stream():
+            for step in range(WARM_UP_STEPS + 1 + steps):
+                if step == WARM_UP_STEPS + 1:
+                    self._wait()
+                    begun = time.perf_counter()
+                self._step_number.zero_()
+                self._cursor.zero_()
+                self._take_step(size)
+            self._wait()
+        return (time.perf_counter() - begun) / steps
+
+    def _wait(self) -> None:
+        if self._captures is not None:
+            self._captures.stream.synchronize()
+
+    def _prepare_optimizer(self) -> None:
+        """Make an optimizer with a group for each run of members of the same numbers, and their learning rates."""
+        self._groups: list[slice] = []
+        settings: list[TrainingSettings] = []
+        for numbers, same in itertools.groupby(self._members, key=lambda member: member.settings):
+            begin = self._groups[-1].stop if self._groups else 0
+            self._groups.append(slice(begin, begin + len(list(same))))
+            settings.append(numbers)
+        steps = len(self._bounds) * self._settings.epochs
+        # On a CPU in double precision, which the host's own learning rate has.
+        precise = torch.float32 if self._captures else torch.float64
+        table = [
+            [learning_rate_at(step, steps, schedule=own.schedule, peak=own.learning_rate) for step in range(steps)]
+            for own in settings
+        ]
+        self._rate_table = torch.tensor(table, dtype=precise, device=self._device)  # (groups, steps)
+        self._host_rates = table
+        self._rates = [torch.zeros((), dtype=precise, device=self._device) for _ in self._groups]
+        self._optimizer = optimizer_over(
+            [(self._models.parameters(group), own) for group, own in zip(self._groups, settings, strict=True)],
+            rates=self._rates,
+            is_captured=self._captures is not None,
+        )
+
+    def _prepare_steps(self) -> None:
+        largest = max(stop - start for start, stop in self._bounds)
+        self._offsets = torch.arange(largest, device=self._device)
+        self._cursor = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._step_number = torch.zeros(1, dtype=torch.int64, device=self._device)
+        self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
+        self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
+        self._steps: dict[int, Replayed[None]] = {}
+
+    def _take_step(self, size: int) -> None:
+        is_first = not self._steps
+        if size not in self._steps:
+            warm_ups = WARM_UP_STEPS if is_first else 1
+            self._steps[size] = Replayed(partial(self._step, size), self._captures, warm_ups=warm_ups)
+        is_drawn_alone = len(self._members) == 1
+        watched = watching(self._models.modules(), self._device, is_drawn_alone=is_drawn_alone) if is_first else None
+        with watched or contextlib.nullcontext(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+            self._steps[size]()
+
+    def _step(self, size: int) -> None:
+        """Take one step of every member; reads and writes tensors of this object alone."""
+        columns = self._cursor + self._offsets[:size]
+        indices = self._tables.indices.index_select(1, columns)  # (S, B)
+        flips, shifts = (
+            None if table is None else table.index_select(1, columns).flatten(0, 1)
+            for table in (self._tables.flips, self._tables.shifts)
+        )
+        inputs = self._inputs(gather(self._data.images, indices.flatten(), flips=flips, shifts=shifts))
+        labels = self._data.labels[indices]
+        for rate, row in zip(self._rates, self._rate_table, strict=True):
+            rate.copy_(row.index_select(0, self._step_number).squeeze(0))
+        losses, logits = self._models.backward(inputs, labels, self._loss)
+        self._optimizer.step()
+        self._loss_sums += losses * size
+        self._correct += (logits.argmax(2) == labels).sum(1)
+        self._cursor += size
+        self._step_number += 1
+
+    def _evaluated(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+        """Return losses (S,), accuracies (S,) and logits (S, N, classes)."""
+        images, labels, _ = split_of(self._data, split)
+        found = [split_of(member.data, split)[2] for member in self._members]
+        whole = torch.arange(len(images), device=self._device)
+        indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
+        logits = torch.cat([self._models.logits(self._gathered(images, part)) for part in self._parts(indices)], dim=1)
+        truth = labels[indices]
+        losses = [functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)]
+        return torch.stack(losses), (logits.argmax(2) == truth).double().mean(1), logits
+
+    def _parts(self, indices: Tensor) -> list[Tensor]:
+        on_gpu = max(1, GPU_EVALUATION_IMAGES // len(self._members))
+        size = CPU_EVALUATION_IMAGES if self._device.type == "cpu" else on_gpu
+        return [indices[:, start : start + size] for start in range(0, indices.shape[1], size)]
+
+    def _gathered(self, images: Tensor, indices: Tensor) -> Tensor:
+        return self._inputs(gather(images, indices.flatten(), flips=None, shifts=None))
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Return images (S·B, H, W, C) as a batch for each member (S, B, C, H, W); features (S·B, …) as (S, B, …)."""
+        apart = images.view(len(self._members), -1, *images.shape[1:])
+        return standardize(apart, self._mean, self._deviation, layout=self._data.layout)
+
+    def _per_pixel(self, name: str) -> Tensor:
+        """Return a statistic of each member's channels, as it broadcasts against images (S, B, H, W, C)."""
+        return torch.stack([getattr(member.data, name) for member in self._members])[:, None, None, None, :]
+
+    def _draw(self, epoch: int) -> list[EpochDraw]:
+        return [
+            draw_epoch(
+                self._count,
+                augmentation=self._settings.augmentation,
+                study_seed=self._study_seed,
+                seed=member.seed,
+                epoch=epoch,
+            )
+            for member in self._members
+        ]
+
+    def _on_device(self, draws: Sequence[EpochDraw]) -> _EpochTables:
+        flips = [draw.flips for draw in draws if draw.flips is not None]
+        shifts = [draw.shifts for draw in draws if draw.shifts is not None]
+        orders = torch.stack([draw.order for draw in draws]).to(self._device)
+        train = [member.data.train for member in self._members]
+        return _EpochTables(
+            indices=torch.stack([own[order] for own, order in zip(train, orders, strict=True)]),
+            flips=torch.stack(flips).to(self._device) if flips else None,
+            shifts=torch.stack(shifts).to(self._device) if shifts else None,
+        )
+
+    def _rates_at(self, epoch: int) -> list[float]:
+        """Return each member's learning rate in the last step of an epoch."""
+        last = epoch * len(self._bounds) - 1
+        return [
+            self._host_rates[number][last]
+            for number, group in enumerate(self._groups)
+            for _ in range(group.start, group.stop)
+        ]
+
+    def _seed(self, epoch: int) -> None:
+        seeds = [stream_seed(self._study_seed, Purpose.DROPOUT, member.seed, epoch) for member in self._members]
+        torch.manual_seed(seeds[0])
+        for generator, seed in zip(self._generators, seeds, strict=bool(self._generators)):
+            generator.manual_seed(seed)
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        if self._captures is None:
+            return contextlib.nullcontext()
+        self._captures.stream.wait_stream(torch.cuda.current_stream(self._device))
+        return torch.cuda.stream(self._captures.stream)

@@ -1,0 +1,104 @@
+"""Trains S models of equal structure as one whose parameters are stacked: each operation is done once for all."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ablation.training.precision import compute
+from ablation.training.settings import Loss, Precision
+from ablation.training.together.operations import Convolution, StackedOperations
+
+
+class Stacked:
+    """S models with stacked parameters (S, …) and buffers; the models given are copied and left as they are.
+
+    What `vmap` cannot do for all models at once, such as a decision by the value of a tensor or random numbers other
+    than dropout's, raises an error of PyTorch's in the first step.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        *,
+        convolution: Convolution,
+        precision: Precision,
+        generators: Sequence[torch.Generator],
+    ) -> None:
+        self._count = len(models)
+        self._precision = precision
+        self._device = next(models[0].parameters()).device
+        self._parameters = _stacked([dict(model.named_parameters()) for model in models])
+        self._buffers = _stacked([dict(model.named_buffers()) for model in models])
+        for name, parameter in models[0].named_parameters():
+            self._parameters[name].requires_grad_(parameter.requires_grad)
+        self._names = _names(models[0])
+        self._model = copy.deepcopy(models[0]).to("meta")
+        self._operations = StackedOperations(convolution, generators)
+        self._views: list[tuple[slice, list[Tensor]]] = []
+
+    def parameters(self, members: slice) -> list[Tensor]:
+        whole = list(self._parameters.values())
+        if members.indices(self._count) == (0, self._count, 1):
+            return whole
+        views = [parameter.detach()[members] for parameter in whole]
+        self._views.append((members, views))
+        return views
+
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        def one(
+            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor, truth: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            logits = self._forward(parameters, buffers, batch)
+            return loss(logits, truth), logits
+
+        self._model.train()
+        for parameter in self._parameters.values():
+            parameter.grad = None
+        losses, logits = vmap(one)(self._parameters, self._buffers, inputs, labels)
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # each gradient is that of its model's own loss
+        for members, views in self._views:
+            for view, parameter in zip(views, self._parameters.values(), strict=True):
+                view.grad = None if parameter.grad is None else parameter.grad[members]
+        return losses.detach(), logits.detach()
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        self._model.eval()
+        with torch.no_grad():
+            logits: Tensor = vmap(self._forward)(self._parameters, self._buffers, inputs)
+        return logits
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        stacked = {**self._parameters, **self._buffers}
+        return {name: stacked[kept][member] for name, kept in self._names.items()}
+
+    def modules(self) -> list[nn.Module]:
+        return [self._model]
+
+    def _forward(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        call = partial(functional_call, self._model, ({**parameters, **buffers},), (batch,))
+        with self._operations:
+            return compute(call, self._precision, self._device)
+
+
+def _stacked(models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: _stack([model[name].detach() for model in models]) for name in models[0]}
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return (S, …), each in the memory layout that it has."""
+    stacked = torch.stack(list(tensors))
+    if tensors[0].dim() != 4 or not tensors[0].is_contiguous(memory_format=torch.channels_last):
+        return stacked
+    return stacked.flatten(0, 1).contiguous(memory_format=torch.channels_last).view_as(stacked)
+
+
+def _names(model: nn.Module) -> dict[str, str]:
+    """Return the name that each entry of a model's state is stacked under: one of several, where they are tied."""
+    first: dict[int, str] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        first.setdefault(id(tensor), name)
+    return {name: first[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}

@@ -82,6 +82,15 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class PrecisionUnavailable(AblationError):
+    """A precision that the device does not compute in."""
+
+    def __init__(self, precision: str, device: str, available: Collection[str]) -> None:
+        super().__init__(
+            f"{device} does not compute in {precision}; it does in {', '.join(available)} @ training.precision"
+        )
+
+
 class TuningFailed(AblationError):
     """No trial of a variant's tuning has a result, so there are no settings to compare it with."""
 

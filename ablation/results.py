@@ -280,7 +280,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed)."""
+    """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed).
+
+    `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
+    says how it was fused, or why it was trained by no faster path.
+    """
 
     identity: str
     outcome: Outcome
@@ -288,6 +292,8 @@ class RunResult:
     epochs: int
     diverged_epoch: int | None = None
     error: str | None = None
+    path: str = ""
+    path_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,7 +348,7 @@ class RecordedRun:
     `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
     of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
-    of its record is missing or damaged.
+    of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
     """
 
     planned: PlannedRun
@@ -363,6 +369,15 @@ class RecordedRun:
     @property
     def has_result(self) -> bool:
         return self.outcome is not None and self.outcome.is_result
+
+
+def device_and_path(device: str, path: str) -> str:
+    """Return where and how a run was trained, as one text: seconds are compared only where it is the same.
+
+    The eager path of a CPU is not named.
+    """
+    is_usual = not path or (device == "cpu" and path == "eager")
+    return device if is_usual else f"{device}, {path}"
 
 
 def epoch_metrics(epoch: Epoch, *, heldout_split: str) -> dict[str, float]:

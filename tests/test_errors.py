@@ -23,6 +23,8 @@ RAISED = [
     errors.CodeInvalid("net.py:Net raised ValueError", path="model.name", traceback="Traceback:\n  a"),
     errors.ComponentInvalid("no such component", path="model.remove"),
     errors.DeviceUnavailable("cuda:9", ["cpu"]),
+    errors.PrecisionUnavailable("tf32", "cpu", ["fp32", "bf16"]),
+    errors.PathUnavailable("graph", "it\n waits"),
     errors.TuningFailed("quick", "depth=2"),
     errors.VariantsAlike("full", "norm=absent"),
     errors.VariantFails("depth=2", "no such file"),

@@ -43,6 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.weight_decay": 0.1,
     "training.loss": "losses.py:focal",
     "training.epoch_choice": "best-validation",
+    "training.precision": "bf16",
     "training.threads": 2,
     "study_seed": 1,
 }

@@ -391,8 +391,8 @@ ONE_ERROR = {
     valid_with("seeds: 2", "seeds: {looks: [3, 5]}"): (
         "adding seeds at planned looks (looks) is not built yet @ seeds.looks (line 7)"
     ),
-    valid_with("epochs: 2", "precision: bf16"): (
-        "precision as a setting (precision) is not built yet @ training.precision (line 4)"
+    valid_with("epochs: 2", "precision: fp16"): (
+        "must be 'fp32', 'tf32' or 'bf16', not 'fp16' @ training.precision (line 4)"
     ),
     # Designs
     setting("design: grid"): (

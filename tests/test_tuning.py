@@ -224,7 +224,7 @@ def test_tuning_never_measures_on_test(bench: Bench, monkeypatch: pytest.MonkeyP
     def forbidden(*_arguments: Any, **_keywords: Any) -> None:
         raise AssertionError("the test split was measured")
 
-    monkeypatch.setattr(loop, "_measure", forbidden)
+    monkeypatch.setattr(loop, "_results", forbidden)
     study = tuned_study()
 
     bench.run(study)

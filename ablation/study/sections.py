@@ -187,12 +187,16 @@ class Training(Section):
     epoch_choice: Literal["last", "best-validation"] = Field(
         default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
     )
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        default="fp32", description="of products and convolutions: fp32, tf32 (GPU) or bf16 (by autocast)"
+    )
     threads: int = Field(
         default=1, ge=1, le=1024, description="CPU threads of a run; part of what it can be repeated by"
     )
 
     def configuration(self) -> dict[str, Any]:
         idle = {"loss"} if self.loss == "cross_entropy" else set()
+        idle |= {"precision"} if self.precision == "fp32" else set()
         return self.model_dump(mode="json", exclude=idle if self.optimizer == "sgd" else {*idle, "momentum"})
 
 

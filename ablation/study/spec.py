@@ -212,6 +212,8 @@ class StudySpec(Section):
         if self.model is not None:
             idle = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in idle}
+        if values["training"].get("precision") == "fp32":
+            del values["training"]["precision"]
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
@@ -303,7 +305,7 @@ def code_names(settings: Mapping[str, Any]) -> list[str]:
     return [name for name in named if is_code(name)]
 
 
-NOT_BUILT_YET = {"precision": "precision as a setting", "looks": "adding seeds at planned looks"}
+NOT_BUILT_YET = {"looks": "adding seeds at planned looks"}
 
 
 def known_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:

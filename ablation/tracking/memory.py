@@ -14,6 +14,7 @@ from ablation.results import (
     PlannedRun,
     RecordedRun,
     RunResult,
+    device_and_path,
     epoch_metrics,
 )
 from ablation.tracking.checking import (
@@ -146,7 +147,7 @@ class MemoryTracker:
             curves=curves,
             confusion=evaluation.confusion if evaluation else {},
             test_correct=evaluation.test_correct if evaluation else "",
-            device=run.provenance.get("device", ""),
+            device=device_and_path(run.provenance.get("device", ""), result.path),
             host=run.provenance.get("host", ""),
             commit=run.provenance.get("git_commit", ""),
             versions=library_versions(run.provenance),

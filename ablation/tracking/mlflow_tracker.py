@@ -221,6 +221,8 @@ class MlflowTracker:
             "ablation.outcome": result.outcome.value,
             "ablation.diverged_epoch": result.diverged_epoch,
             "ablation.error": result.error and result.error[-MAX_TAG:],
+            "ablation.path": result.path or None,
+            "ablation.path_note": result.path_note or None,
         }
         with self._explained():
             known = self._client.get_run(run_id).data.metrics  # the last epoch's are there already

@@ -18,7 +18,16 @@ import mlflow.artifacts
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from ablation.results import EVALUATION_FILE, LeftOut, Outcome, Plan, PlannedRun, RecordedRun, RunEvaluation
+from ablation.results import (
+    EVALUATION_FILE,
+    LeftOut,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    RunEvaluation,
+    device_and_path,
+)
 from ablation.tracking.checking import (
     NO_PROBLEMS,
     Problems,
@@ -216,7 +225,7 @@ def _recorded(
         curves=curves,
         confusion=evaluation.confusion if evaluation else {},
         test_correct=evaluation.test_correct if evaluation else "",
-        device=tags.get("ablation.device", ""),
+        device=device_and_path(tags.get("ablation.device", ""), tags.get("ablation.path", "")),
         host=tags.get("ablation.host", ""),
         commit=tags.get("ablation.git_commit", ""),
         versions=library_versions({name.removeprefix("ablation."): value for name, value in tags.items()}),

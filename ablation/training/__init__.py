@@ -1,10 +1,28 @@
-"""Trains one model on one device: a generator of epoch metrics that knows neither Optuna nor MLflow.
+"""Trains models on one device: a generator of epoch metrics that knows neither Optuna nor MLflow.
 
 It imports nothing but torch and numpy beside the standard library, so it runs wherever these are installed.
 """
 
 from ablation.training.batches import TrainingData
-from ablation.training.loop import TrainingResult, train
-from ablation.training.settings import TrainingSettings
+from ablation.training.choosing import choose_backend, members_that_fit
+from ablation.training.loop import EpochsTogether, TrainingResult, train, train_eager
+from ablation.training.paths import train_fused, train_graph
+from ablation.training.precision import set_precision
+from ablation.training.settings import Loss, Member, Precision, TrainingSettings
 
-__all__ = ["TrainingData", "TrainingResult", "TrainingSettings", "train"]
+__all__ = [
+    "EpochsTogether",
+    "Loss",
+    "Member",
+    "Precision",
+    "TrainingData",
+    "TrainingResult",
+    "TrainingSettings",
+    "choose_backend",
+    "members_that_fit",
+    "set_precision",
+    "train",
+    "train_eager",
+    "train_fused",
+    "train_graph",
+]

@@ -62,9 +62,7 @@ def train(
     Raises:
         CodeInvalid: the loss returned something that cannot be trained on.
     """
-    member = Member(model=model, data=data, settings=settings, seed=seed)
-    lay_out(member)
-    epochs = train_members([member], EagerSteps(member, study_seed=study_seed, loss=loss))
+    epochs = train_eager(Member(model=model, data=data, settings=settings, seed=seed), study_seed=study_seed, loss=loss)
     while True:
         try:
             (metrics,) = next(epochs)
@@ -73,6 +71,12 @@ def train(
             return results[0]
         assert metrics is not None
         yield metrics
+
+
+def train_eager(member: Member, *, study_seed: int, loss: Loss) -> EpochsTogether:
+    """Train one member as `train` does."""
+    lay_out(member)
+    return train_members([member], EagerSteps(member, study_seed=study_seed, loss=loss))
 
 
 def train_members(members: Sequence[Member], steps: Steps) -> EpochsTogether:

@@ -1,7 +1,8 @@
 """Begins the training of a run: its data on its device, its loss, its model, freshly initialized."""
 
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,30 @@ from torch.nn import functional
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
 from ablation.models import build_model
-from ablation.results import DataShape, EpochMetrics
+from ablation.results import DataShape
 from ablation.streams import Purpose, stream_seed
-from ablation.training import TrainingResult, TrainingSettings, train
+from ablation.training import Loss, Member, TrainingSettings
 from ablation.worker.data import run_data
 from ablation.worker.devices import set_up
 
-Steps = Generator[EpochMetrics, None, TrainingResult]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A run that is about to be trained."""
+
+    member: Member
+    study_seed: int
+    loss: Loss
+    shape: DataShape
 
 
-def begin_training(
+def begin(
     settings: Mapping[str, Any], *, data_folder: Path, seed: int, device: torch.device, code: CodeFolders
-) -> tuple[Steps, DataShape]:
-    """Return a run's training, not started yet, and the shape of its data."""
+) -> Beginning:
+    """Return a run as it begins, the same whenever it is begun."""
     study_seed = int(settings["study_seed"])
     training, loss = training_of(settings, code)
-    set_up(device, threads=training.pop("threads"))
+    set_up(device, threads=training.pop("threads"), precision=training["precision"])
     chosen = TrainingSettings(**training, augmentation=settings["data"]["augmentation"])
     data, shape = run_data(
         data_folder,
@@ -39,7 +48,8 @@ def begin_training(
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(settings["model"], shape, code=code).to(device)
-    return train(model, data, chosen, study_seed=study_seed, seed=seed, loss=loss), shape
+    member = Member(model=model, data=data, settings=chosen, seed=seed)
+    return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
 
 
 def seed_generators(number: int) -> None:
@@ -49,9 +59,7 @@ def seed_generators(number: int) -> None:
     np.random.seed(number % 2**32)
 
 
-def training_of(
-    settings: Mapping[str, Any], code: CodeFolders
-) -> tuple[dict[str, Any], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+def training_of(settings: Mapping[str, Any], code: CodeFolders) -> tuple[dict[str, Any], Loss]:
     """Return the `training` section without the loss, and the loss: the user's own, or cross entropy."""
     training = dict(settings["training"])
     name = training.pop("loss", None)

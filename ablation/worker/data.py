@@ -92,21 +92,31 @@ def _on_device(
 ) -> TrainingData:
     """Put the data on the device; on a CPU it stays the one memory-mapped copy that all workers share."""
 
-    def tensor(array: NDArray[Any]) -> torch.Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-            return torch.from_numpy(array).to(device)
-
-    mean, deviation = statistics
+    images, labels, test_images, test_labels = _arrays_on(device, dataset.folder)
+    mean, deviation = (_tensor(values, device) for values in statistics)
     return TrainingData(
-        images=tensor(dataset.train_images),
-        labels=tensor(dataset.train_labels),
-        train=tensor(split.train),
-        validation=tensor(split.validation) if split.validation is not None else None,
-        sample=tensor(split.sample),
-        test_images=tensor(dataset.test_images),
-        test_labels=tensor(dataset.test_labels),
-        mean=tensor(mean),
-        deviation=tensor(deviation),
+        images=images,
+        labels=labels,
+        train=_tensor(split.train, device),
+        validation=_tensor(split.validation, device) if split.validation is not None else None,
+        sample=_tensor(split.sample, device),
+        test_images=test_images,
+        test_labels=test_labels,
+        mean=mean,
+        deviation=deviation,
         layout=layout,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _arrays_on(device: torch.device, folder: Path) -> tuple[torch.Tensor, ...]:
+    """Return a data set's four arrays on a device: one copy for all runs of a worker, as nothing writes to them."""
+    dataset = open_dataset(folder)
+    arrays = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    return tuple(_tensor(array, device) for array in arrays)
+
+
+def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+        return torch.from_numpy(array).to(device)

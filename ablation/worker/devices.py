@@ -5,10 +5,13 @@ from pathlib import Path
 
 import torch
 
-from ablation.errors import DeviceUnavailable
+from ablation.errors import DeviceUnavailable, PrecisionUnavailable
+from ablation.training import Precision, set_precision
 
 MIB = 1024 * 1024
 CLEAR_PEAK = "5"
+AMPERE = (8, 0)
+"""The compute capability that TF32 and bf16 came with."""
 
 
 def resolve_devices(asked: str) -> tuple[str, ...]:
@@ -27,14 +30,34 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
     return (asked,)
 
 
-def set_up(device: torch.device, *, threads: int) -> None:
+def set_up(device: torch.device, *, threads: int, precision: Precision = "fp32") -> None:
+    """Set this process up for a run on a device.
+
+    Raises:
+        PrecisionUnavailable: the device does not compute in that precision.
+    """
     torch.set_num_threads(threads)
+    set_precision(precision)
+    check_precision(precision, device)
     if device.type == "cuda":
-        # PyTorch's convolutions are TF32 by default and its products are not; a comparison takes neither silently.
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _clear_peak_memory()
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """See that a device computes in a precision.
+
+    Raises:
+        PrecisionUnavailable: it does not, or only by way of another.
+    """
+    if precision == "fp32":
+        return
+    if device.type == "cpu":
+        if precision == "tf32":
+            raise PrecisionUnavailable(precision, "cpu", ("fp32", "bf16"))
+    elif torch.cuda.get_device_capability(device) < AMPERE:
+        raise PrecisionUnavailable(precision, str(device), ("fp32",))
 
 
 def _clear_peak_memory() -> None:

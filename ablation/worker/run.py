@@ -1,8 +1,8 @@
-"""Trains one run, start to end: its training, its folder and the upload of what it measured."""
+"""Trains runs, one or several together, start to end: training, folders, and the upload of what was measured."""
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import make_split, open_dataset
-from ablation.errors import CodeChanged
-from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
+from ablation.errors import CodeChanged, TrackingUnavailable
+from ablation.results import Epoch, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
 from ablation.study.spec import code_names
 from ablation.tracking import Tracker
 from ablation.training import TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
-from ablation.worker.beginning import begin_training
+from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import peak_memory_mib, set_up
+from ablation.worker.ladder import Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
 from ablation.worker.uploads import Uploader
 
@@ -55,23 +56,39 @@ def run_job(job: Job) -> RunResult:
         CodeChanged: the user's code is not what the study was planned with.
     """
     check_code(job)
-    job.folder.begin(job.provenance)
-    uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
-    try:
-        is_own = "name" in job.settings["training"]
-        result = _train_own(job, uploader.put) if is_own else _train_run(job, uploader.put)
-    except Exception:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
-        result = RunResult(
-            identity=job.planned.identity,
-            outcome=Outcome.FAILED,
-            metrics={},
-            epochs=len(job.folder.epochs()),
-            error=traceback.format_exc(),
-        )
-    job.folder.finish(result)
-    uploader.close()
-    job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
+    record = RunRecord(job)
+    if "name" in job.settings["training"]:
+        result = _train_own(record)
+    else:
+        device = torch.device(job.device)
+        result = _result(record, train_alone(record, device), share=1)
+    record.finish(result)
     return result
+
+
+def run_jobs(jobs: Sequence[Job], *, cache: Path) -> tuple[RunResult, ...]:
+    """Train runs of one device together, fused where that can be, and record each as `run_job` does.
+
+    `cache` is the file that the times of fused backends are kept in.
+
+    Raises:
+        TrackingUnavailable: all are finished and in their folders, but one could not be recorded.
+        CodeChanged: the user's code is not what the study was planned with.
+    """
+    for job in jobs:
+        check_code(job)
+    records = [RunRecord(job) for job in jobs]
+    trained = train_together(records, torch.device(jobs[0].device), cache=cache)
+    results = [_result(record, found, share=len(jobs)) for record, found in zip(records, trained, strict=True)]
+    unrecorded: TrackingUnavailable | None = None
+    for record, result in zip(records, results, strict=True):
+        try:
+            record.finish(result)
+        except TrackingUnavailable as error:
+            unrecorded = error
+    if unrecorded is not None:
+        raise unrecorded
+    return tuple(results)
 
 
 def check_code(job: Job) -> None:
@@ -91,49 +108,106 @@ def upload(folder: RunFolder, result: RunResult, *, tracker: Tracker, run_id: st
     tracker.finish_run(run_id, result, folder.artifacts)
 
 
-def _train_run(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
-    begun = time.perf_counter()
-    device = torch.device(job.device)
-    assert job.data_folder is not None
-    steps, shape = begin_training(
-        job.settings, data_folder=job.data_folder, seed=job.planned.seed, device=device, code=job.code
-    )
-    epochs: list[EpochMetrics] = []
-    while True:
-        try:
-            metrics = next(steps)
-        except StopIteration as end:
-            trained: TrainingResult = end.value
-            break
-        job.folder.append_epoch(metrics)
-        epochs.append(metrics)
-        on_epoch(metrics)
-    write_configuration(job.folder, job.planned, job.settings)
-    write_curves(job.folder, epochs, heldout_split=job.heldout_split)
-    write_evaluation(job.folder, job.planned, trained, shape.classes)
-    chosen = {"measured_epoch": float(trained.measured_epoch)} if trained.measured_epoch is not None else {}
+class RunRecord:
+    """A job's run as it is recorded: in its folder first, then, from another thread, in the tracker."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.epochs: list[Epoch] = []
+        self.begun = time.perf_counter()
+        job.folder.begin(job.provenance)
+        self._uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
+        self._classes: tuple[str, ...] = ()
+
+    def begin(self) -> Beginning:
+        job = self.job
+        assert job.data_folder is not None
+        beginning = begin(
+            job.settings,
+            data_folder=job.data_folder,
+            seed=job.planned.seed,
+            device=torch.device(job.device),
+            code=job.code,
+        )
+        self._classes = beginning.shape.classes
+        return beginning
+
+    def take(self, epoch: Epoch) -> None:
+        self.job.folder.append_epoch(epoch)
+        self.epochs.append(epoch)
+        self._uploader.put(epoch)
+
+    def write(self, trained: TrainingResult | None = None) -> None:
+        """Write the run's artifacts; `trained` is what one of our paths made."""
+        job = self.job
+        write_configuration(job.folder, job.planned, job.settings)
+        write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
+        if trained is not None:
+            write_evaluation(job.folder, job.planned, trained, self._classes)
+
+    def costs(self, *, share: int = 1) -> dict[str, float]:
+        """Return the run's share of the memory and the seconds that were taken by as many runs together."""
+        memory_mib = peak_memory_mib(torch.device(self.job.device))
+        return {
+            "peak_memory_mib": memory_mib / share,
+            "total_seconds": (time.perf_counter() - self.begun) / share,
+        }
+
+    def failed(self, error: Exception, *, path: str = "", path_note: str = "") -> RunResult:
+        return RunResult(
+            identity=self.job.planned.identity,
+            outcome=Outcome.FAILED,
+            metrics={},
+            epochs=len(self.job.folder.epochs()),
+            error="".join(traceback.format_exception(error)),
+            path=path,
+            path_note=path_note,
+        )
+
+    def finish(self, result: RunResult) -> None:
+        self.job.folder.finish(result)
+        self._uploader.close()
+        self.job.tracker.finish_run(self.job.run_id, result, self.job.folder.artifacts)
+
+
+def _result(record: RunRecord, trained: Trained, *, share: int) -> RunResult:
+    """Write what was measured into the run's folder and return it as the run's result."""
+    ended, path, note = trained.ended, trained.path, trained.note
+    if isinstance(ended, Exception):
+        return record.failed(ended, path=path, path_note=note)
+    costs = record.costs(share=share)
+    try:
+        record.write(ended)
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
+        return record.failed(error, path=path, path_note=note)
+    chosen = {"measured_epoch": float(ended.measured_epoch)} if ended.measured_epoch is not None else {}
     return RunResult(
-        identity=job.planned.identity,
-        outcome=trained.outcome,
-        metrics={**trained.metrics, **chosen, **_costs(device, begun)},
-        epochs=len(epochs),
-        diverged_epoch=trained.diverged_epoch,
+        identity=record.job.planned.identity,
+        outcome=ended.outcome,
+        metrics={**ended.metrics, **chosen, **costs},
+        epochs=len(record.epochs),
+        diverged_epoch=ended.diverged_epoch,
+        path=path,
+        path_note=note,
     )
 
 
-def _train_own(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
+def _train_own(record: RunRecord) -> RunResult:
+    try:
+        return _own_result(record)
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
+        return record.failed(error)
+
+
+def _own_result(record: RunRecord) -> RunResult:
     """Let a training function of the user's train the run."""
-    begun = time.perf_counter()
+    job = record.job
     device = torch.device(job.device)
     threads = int(job.settings["training"]["threads"])
     set_up(device, threads=threads)
 
-    def record(epoch: Epoch) -> None:
-        job.folder.append_epoch(epoch)
-        on_epoch(epoch)
-
     function = load_training(job.settings["training"]["name"], job.code)
-    report = Report(folder=job.folder.artifacts / "files", on_epoch=record)
+    report = Report(folder=job.folder.artifacts / "files", on_epoch=record.take)
     report.folder.mkdir()
     data = None
     if job.data_folder is not None:
@@ -144,16 +218,11 @@ def _train_own(job: Job, on_epoch: Callable[[Epoch], None]) -> RunResult:
         outcome, metrics = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
         )
-    write_configuration(job.folder, job.planned, job.settings)
-    write_curves(job.folder, report.epochs, heldout_split=job.heldout_split)
+    record.write()
     return RunResult(
         identity=job.planned.identity,
         outcome=outcome,
-        metrics={**metrics, **_costs(device, begun)},
+        metrics={**metrics, **record.costs()},
         epochs=len(report.epochs),
         diverged_epoch=len(report.epochs) if outcome is Outcome.DIVERGED else None,
     )
-
-
-def _costs(device: torch.device, begun: float) -> dict[str, float]:
-    return {"peak_memory_mib": peak_memory_mib(device), "total_seconds": time.perf_counter() - begun}

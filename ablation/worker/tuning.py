@@ -3,8 +3,6 @@
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """
 
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +10,8 @@ from typing import Literal
 import torch
 
 from ablation.results import Epoch, EpochMetrics, Outcome, RunResult
-from ablation.worker.artifacts import write_configuration, write_curves
-from ablation.worker.beginning import begin_training
-from ablation.worker.run import Job, check_code
-from ablation.worker.uploads import Uploader
+from ablation.worker.ladder import train_alone
+from ablation.worker.run import Job, RunRecord, check_code
 
 Objective = Literal["loss", "accuracy"]
 
@@ -42,17 +38,11 @@ def run_tuning_job(job: TuningJob) -> RunResult:
     check_code(job)
     result = job.folder.result()
     if result is None:
-        job.folder.begin(job.provenance)
-        uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
-        try:
-            result = _train(job, uploader)
-        except Exception:  # noqa: BLE001 - whatever it was, it is this trial's result, and only this trial's
-            error = traceback.format_exc()
-            result = RunResult(identity=job.planned.identity, outcome=Outcome.FAILED, metrics={}, epochs=0, error=error)
-        job.folder.finish(result)
-        uploader.close()
-    else:
-        job.tracker.log_epochs(job.run_id, job.folder.epochs(), heldout_split=job.heldout_split)
+        replicate = _Replicate(job)
+        result = _trained(replicate)
+        replicate.finish(result)
+        return result
+    job.tracker.log_epochs(job.run_id, job.folder.epochs(), heldout_split=job.heldout_split)
     job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
     return result
 
@@ -70,39 +60,57 @@ def objective_value(curve: Sequence[float], epoch_choice: str, *, is_minimized: 
     return curve[-1]
 
 
-def _train(job: TuningJob, uploader: Uploader) -> RunResult:
-    begun = time.perf_counter()
-    assert job.data_folder is not None
-    steps, _ = begin_training(
-        job.settings,
-        data_folder=job.data_folder,
-        seed=job.planned.seed,
-        device=torch.device(job.device),
-        code=job.code,
-    )
-    epochs: list[EpochMetrics] = []
-    is_pruned = False
-    for _ in range(int(job.settings["training"]["epochs"])):
-        epochs.append(next(steps))
-        job.folder.append_epoch(epochs[-1])
-        uploader.put(epochs[-1])
-        is_pruned = _is_hopeless(job, epochs)
-        if is_pruned or not _is_finite(epochs[-1]):
-            break
-    steps.close()
-    write_configuration(job.folder, job.planned, job.settings)
-    write_curves(job.folder, epochs, heldout_split=job.heldout_split)
-    is_diverged = not _is_finite(epochs[-1])
+class _Ended(Exception):
+    """A replicate has come as far as it is worth."""
+
+    def __init__(self, *, is_pruned: bool) -> None:
+        super().__init__()
+        self.is_pruned = is_pruned
+
+
+class _Replicate(RunRecord):
+    """A replicate as it is recorded, up to where it ends."""
+
+    def __init__(self, job: TuningJob) -> None:
+        super().__init__(job)
+        self._job = job
+        self.curve: list[EpochMetrics] = []
+
+    def take(self, epoch: Epoch) -> None:
+        """Record an epoch.
+
+        Raises:
+            _Ended: it was the last, whose model is not measured on test, or the last that is worth it.
+        """
+        assert isinstance(epoch, EpochMetrics)
+        super().take(epoch)
+        self.curve.append(epoch)
+        is_pruned = _is_hopeless(self._job, self.curve)
+        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings["training"]["epochs"]:
+            raise _Ended(is_pruned=is_pruned)
+
+
+def _trained(replicate: _Replicate) -> RunResult:
+    trained = train_alone(replicate, torch.device(replicate.job.device))
+    if not isinstance(trained.ended, _Ended):
+        assert isinstance(trained.ended, Exception)
+        return replicate.failed(trained.ended, path=trained.path, path_note=trained.note)
+    costs = replicate.costs()
+    replicate.write()
+    curve = replicate.curve
+    is_diverged = not _is_finite(curve[-1])
     return RunResult(
-        identity=job.planned.identity,
+        identity=replicate.job.planned.identity,
         outcome=Outcome.DIVERGED if is_diverged else Outcome.DONE,
         metrics={
-            "training_seconds": sum(epoch.seconds for epoch in epochs),
-            "total_seconds": time.perf_counter() - begun,
-            "pruned": float(is_pruned and not is_diverged),
+            "training_seconds": sum(epoch.seconds for epoch in curve),
+            "total_seconds": costs["total_seconds"],
+            "pruned": float(trained.ended.is_pruned and not is_diverged),
         },
-        epochs=len(epochs),
-        diverged_epoch=len(epochs) if is_diverged else None,
+        epochs=len(curve),
+        diverged_epoch=len(curve) if is_diverged else None,
+        path=trained.path,
+        path_note=trained.note,
     )
 
 

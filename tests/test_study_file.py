@@ -59,6 +59,7 @@ EVERYTHING: dict[str, Any] = {
         "weight_decay": 0.001,
         "loss": "losses.py:focal",
         "epoch_choice": "best-validation",
+        "precision": "bf16",
         "threads": 2,
     },
     "factors": {"model.depth": [2, 3], "model.dense": [[16, 8], []], "training.learning_rate": [0.1, 0.01]},

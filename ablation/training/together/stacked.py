@@ -35,7 +35,8 @@ class Stacked:
         self._buffers = _stacked([dict(model.named_buffers()) for model in models])
         for name, parameter in models[0].named_parameters():
             self._parameters[name].requires_grad_(parameter.requires_grad)
-        self._names = _names(models[0])
+        self._kept_as = _kept_as(models[0])
+        self._state_names = list(models[0].state_dict())
         self._model = copy.deepcopy(models[0]).to("meta")
         self._operations = StackedOperations(convolution, generators)
         self._views: list[tuple[slice, list[Tensor]]] = []
@@ -73,13 +74,15 @@ class Stacked:
 
     def state(self, member: int) -> dict[str, Tensor]:
         stacked = {**self._parameters, **self._buffers}
-        return {name: stacked[kept][member] for name, kept in self._names.items()}
+        return {name: stacked[self._kept_as[name]][member] for name in self._state_names}
 
     def modules(self) -> list[nn.Module]:
         return [self._model]
 
     def _forward(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        call = partial(functional_call, self._model, ({**parameters, **buffers},), (batch,))
+        tensors = {**parameters, **buffers}
+        named = {name: tensors[kept] for name, kept in self._kept_as.items()}
+        call = partial(functional_call, self._model, named, (batch,))
         with self._operations:
             return compute(call, self._precision, self._device)
 
@@ -96,9 +99,10 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     return stacked.flatten(0, 1).contiguous(memory_format=torch.channels_last).view_as(stacked)
 
 
-def _names(model: nn.Module) -> dict[str, str]:
-    """Return the name that each entry of a model's state is stacked under: one of several, where they are tied."""
+def _kept_as(model: nn.Module) -> dict[str, str]:
+    """Return the name that each parameter and buffer is stacked under: the first of several, where they are tied."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     first: dict[int, str] = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in named:
         first.setdefault(id(tensor), name)
-    return {name: first[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: first[id(tensor)] for name, tensor in named}

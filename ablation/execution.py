@@ -175,10 +175,9 @@ class Execution:
             self.tracker.finish_run(under.run_id, result, None)
         self.ended[result.outcome] += 1
         metric = self.record.plan.locked["metric"]["name"]
-        epochs = self._folder(under.planned).epochs()
         if result.outcome.is_result:
             self.state.keep(self.record.plan.name, under.planned.identity)
-        schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric), epochs=epochs)
+        schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric))
         return self._progress(latest=(under.planned, result))
 
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:

@@ -1,5 +1,6 @@
 """What the schedule promises: plan order, every run claimed once, and the tracker believed where Optuna disagrees."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from factories import make_plan, make_runs
 from optuna.trial import TrialState
 
 from ablation.errors import StorageUnavailable
-from ablation.results import EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
-from ablation.scheduling import Schedule, default_storage, open_schedule
+from ablation.results import Outcome, Plan, PlannedRun, RecordedRun
+from ablation.scheduling import Schedule, default_storage, open_schedule, runs
+from ablation.scheduling.runs import AHEAD
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def claim_all(schedule: Schedule) -> list[PlannedRun]:
 
 
 def tell_done(schedule: Schedule, run: PlannedRun, value: float = 0.9) -> None:
-    schedule.tell(run, outcome=Outcome.DONE, value=value, epochs=())
+    schedule.tell(run, outcome=Outcome.DONE, value=value)
 
 
 def trials(url: str, name: str = "quick") -> list[optuna.trial.FrozenTrial]:
@@ -63,16 +65,15 @@ def test_a_trial_has_the_factors_and_the_seed_as_parameters(url: str) -> None:
     assert {"model.depth": 3, "model.normalization": "none", "seed": 0} == trials(url)[2].params
 
 
-def test_a_told_trial_has_the_metric_as_value_and_epochs_as_intermediate_values(url: str) -> None:
+def test_a_told_trial_has_the_metric_as_value(url: str) -> None:
     plan = make_plan(seeds=1)
     schedule = open_schedule(url, plan, nothing(plan))
     run = schedule.next_run()
     assert run is not None
 
-    schedule.tell(run, outcome=Outcome.DONE, value=0.9, epochs=[_epoch(1, 0.5), _epoch(2, 0.9)])
+    tell_done(schedule, run, 0.9)
 
-    trial = trials(url)[0]
-    assert (TrialState.COMPLETE, 0.9, {1: 0.5, 2: 0.9}) == (trial.state, trial.value, trial.intermediate_values)
+    assert (TrialState.COMPLETE, 0.9) == (trials(url)[0].state, trials(url)[0].value)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.FAILED])
@@ -82,7 +83,7 @@ def test_a_run_without_a_value_is_a_failed_trial_that_says_why(url: str, outcome
     run = schedule.next_run()
     assert run is not None
 
-    schedule.tell(run, outcome=outcome, value=None, epochs=())
+    schedule.tell(run, outcome=outcome, value=None)
 
     assert (TrialState.FAIL, outcome.value) == (trials(url)[0].state, trials(url)[0].user_attrs["outcome"])
 
@@ -169,9 +170,51 @@ def test_a_released_run_is_claimed_again(url: str) -> None:
     assert first in claim_all(schedule)
 
 
+def test_a_released_run_is_claimed_by_a_later_execution(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    first = schedule.next_run()
+    assert first is not None
+
+    schedule.release(first)
+
+    assert {*plan.runs} == {*claim_all(open_schedule(url, plan, nothing(plan)))}
+
+
+def test_a_few_runs_wait_in_optunas_queue_however_many_are_planned(url: str) -> None:
+    plan = make_plan(seeds=5)
+
+    open_schedule(url, plan, nothing(plan)).next_run()
+
+    assert {"RUNNING": 1, "WAITING": AHEAD - 1} == Counter(trial.state.name for trial in trials(url))
+
+
+def test_a_queue_that_was_left_full_is_claimed_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(seeds=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "AHEAD", len(plan.runs))
+        open_schedule(url, plan, nothing(plan)).next_run()
+
+    claimed = claim_all(open_schedule(url, plan, nothing(plan)))
+
+    assert sorted(run.name for run in plan.runs) == sorted(run.name for run in claimed)
+
+
+def test_what_somebody_else_enqueues_is_not_trained_and_loses_no_run(url: str) -> None:
+    plan = make_plan(seeds=2)
+    schedule = open_schedule(url, plan, nothing(plan))
+    first = schedule.next_run()
+    optuna.load_study(study_name="quick", storage=url).enqueue_trial({"seed": 7})
+
+    claimed = [first, *claim_all(schedule)]
+
+    assert list(plan.runs) == claimed
+    assert 1 == sum(trial.state is TrialState.FAIL for trial in trials(url))
+
+
 def test_studies_share_a_storage_without_meeting(url: str) -> None:
     one, other = make_plan(seeds=1), make_plan(name="other", seeds=1)
-    open_schedule(url, one, nothing(one))
+    claim_all(open_schedule(url, one, nothing(one)))
 
     assert len(one.runs) == len(claim_all(open_schedule(url, other, nothing(other))))
     assert len(one.runs) == len(trials(url))
@@ -183,19 +226,3 @@ def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StorageUnavailable, match=r"optuna\.db.*--storage"):
         open_schedule(default_storage(tmp_path), plan, nothing(plan))
-
-
-def _epoch(epoch: int, accuracy: float) -> EpochMetrics:
-    return EpochMetrics(
-        epoch=epoch,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        sample_loss=1.0,
-        sample_accuracy=0.5,
-        heldout_loss=1.0,
-        heldout_accuracy=accuracy,
-        learning_rate=1e-3,
-        seconds=1.0,
-        images_per_second=1.0,
-        timestamp_ms=1_700_000_000_000,
-    )

@@ -1,10 +1,14 @@
 """Schedules a study's runs with Optuna: each planned run is one enqueued trial, asked for when there is room.
 
+Only a few runs wait in Optuna's queue, which is filled up as it is asked: at every ask Optuna reads all that wait, and
+with hundreds of them that takes longer than all else that is done for a run. What is measured by epoch is in MLflow.
+
 One coordinator per study does this, so nothing is claimed twice. The tracker remembers; Optuna schedules: where the
 two disagree about a run the tracker is right, and a schedule can be made again from it at any time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -13,7 +17,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ablation.results import Direction, Epoch, EpochMetrics, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.results import Direction, Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage
 from ablation.study.design import declared_levels
 
@@ -21,16 +25,30 @@ IDENTITY = "identity"
 OUTCOME = "outcome"
 DISTRIBUTIONS = "distributions"
 MAX_SEED = 10_000
+AHEAD = 4
+"""Runs that wait in Optuna's queue at a time."""
 
 
 class Schedule:
     """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread."""
 
-    def __init__(self, url: str, study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
+    def __init__(
+        self,
+        url: str,
+        study: optuna.Study,
+        plan: Plan,
+        finished: Mapping[str, RecordedRun],
+        *,
+        due: Iterable[PlannedRun],
+    ) -> None:
         self._url = url
         self._study = study
         self._plan = plan
         self._finished = finished
+        self._planned = {run.identity: run for run in plan.runs_to_train()}
+        self._distributions = _distributions(plan)
+        self._due = deque(due)
+        self._waiting = _waiting(study)
         self._trials: dict[str, Trial] = {}
 
     def next_run(self) -> PlannedRun | None:
@@ -38,38 +56,46 @@ class Schedule:
         with explained(self._url):
             return self._next_run()
 
-    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None, epochs: Sequence[Epoch]) -> None:
-        """Record how a claimed run ended: its metric as the value, its epochs as intermediate values."""
+    def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None) -> None:
+        """Record how a claimed run ended, its metric as the value."""
         trial = self._trials.pop(run.identity)
         with explained(self._url):
-            for metrics in epochs:
-                if isinstance(metrics, EpochMetrics):
-                    trial.report(metrics.heldout_accuracy, step=metrics.epoch)
-            trial.set_user_attr(OUTCOME, outcome.value)
             if outcome is Outcome.DONE and value is not None:
                 self._study.tell(trial, value)
             else:
+                trial.set_user_attr(OUTCOME, outcome.value)
                 self._study.tell(trial, state=TrialState.FAIL)
 
     def release(self, run: PlannedRun) -> None:
         """Give a claimed run back, for this execution or a later one to claim."""
         with explained(self._url):
             self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
-            _enqueue(self._study, self._plan, run)
+        self._due.append(run)
 
     def _next_run(self) -> PlannedRun | None:
-        planned = {run.identity: run for run in self._plan.runs_to_train()}
-        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            trial = self._study.ask(_distributions(self._plan))
+        self._fill_up()
+        while self._waiting:
+            trial = self._study.ask(self._distributions)
             identity = str(trial.user_attrs.get(IDENTITY))
+            if identity in self._waiting:
+                self._waiting.remove(identity)
+            else:  # somebody else has used the queue
+                self._waiting = _waiting(self._study)
             if identity in self._finished:
                 _tell_finished(self._study, trial.number, self._plan, self._finished[identity])
-            elif identity not in planned:
+            elif identity not in self._planned:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
                 self._trials[identity] = trial
-                return planned[identity]
+                return self._planned[identity]
+            self._fill_up()
         return None
+
+    def _fill_up(self) -> None:
+        while self._due and len(self._waiting) < AHEAD:
+            run = self._due.popleft()
+            self._study.enqueue_trial(_parameters(self._plan, run), user_attrs={IDENTITY: run.identity})
+            self._waiting.add(run.identity)
 
 
 def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Schedule:
@@ -81,13 +107,13 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
     finished = {run.planned.identity: run for run in recorded if run.has_result}
     with explained(url):
         study = _open_study(open_storage(url), plan)
-        _reconcile(study, plan, finished)
-    return Schedule(url, study, plan, finished)
+        return Schedule(url, study, plan, finished, due=_reconcile(study, plan, finished))
 
 
-def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> None:
-    """Give every planned run without a result a waiting trial, and no other."""
+def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> list[PlannedRun]:
+    """Bring Optuna's trials in line with the results there are; return the runs that have neither one nor a trial."""
     trials = _latest_trials(study)
+    due = []
     for run in plan.runs_to_train():
         trial = trials.get(run.identity)
         if trial is not None and trial.state is TrialState.RUNNING:  # its coordinator is gone: this one holds the lock
@@ -95,12 +121,13 @@ def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedR
                 _tell_finished(study, trial.number, plan, finished[run.identity])
             else:
                 study.tell(trial.number, state=TrialState.FAIL)
-                _enqueue(study, plan, run)
+                due.append(run)
         elif run.identity in finished:
             if trial is None:
                 study.add_trial(_finished_trial(plan, finished[run.identity]))
         elif trial is None or trial.state is not TrialState.WAITING:
-            _enqueue(study, plan, run)
+            due.append(run)
+    return due
 
 
 def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
@@ -141,6 +168,12 @@ def _choice(level: Any) -> Any:
     return "-".join(map(str, level)) if isinstance(level, list | tuple) else level
 
 
+def _waiting(study: optuna.Study) -> set[str]:
+    """Return the identities of what waits in Optuna's queue, `None` for what somebody else has put there."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return {str(trial.user_attrs.get(IDENTITY)) for trial in trials}
+
+
 def _latest_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
     return {
         trial.user_attrs[IDENTITY]: trial for trial in study.get_trials(deepcopy=False) if IDENTITY in trial.user_attrs
@@ -155,10 +188,6 @@ def _tell_finished(study: optuna.Study, number: int, plan: Plan, recorded: Recor
         study.tell(number, value)
 
 
-def _enqueue(study: optuna.Study, plan: Plan, run: PlannedRun) -> None:
-    study.enqueue_trial(_parameters(plan, run), user_attrs={IDENTITY: run.identity})
-
-
 def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:
     value = _value(plan, recorded)
     outcome = recorded.outcome.value if recorded.outcome else None
@@ -168,12 +197,7 @@ def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:
         params=_parameters(plan, recorded.planned),
         distributions=_distributions(plan),
         user_attrs={IDENTITY: recorded.planned.identity, OUTCOME: outcome},
-        intermediate_values=dict(_curve(plan, recorded)),
     )
-
-
-def _curve(plan: Plan, recorded: RecordedRun) -> Iterator[tuple[int, float]]:
-    yield from recorded.curves.get(f"{plan.heldout_split}_accuracy", ())
 
 
 def _value(plan: Plan, recorded: RecordedRun) -> float | None:

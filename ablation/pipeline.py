@@ -42,15 +42,23 @@ class StudyOutcome:
 
 
 def run_study(
-    study: Study, *, tracker: Tracker, executor: Executor, storage_url: str, state: State
+    study: Study,
+    *,
+    tracker: Tracker,
+    executor: Executor,
+    storage_url: str,
+    state: State,
+    fuse: int | None = None,
 ) -> Generator[Progress, None, StudyOutcome]:
     """Run a study, or what is left of it, and report it; yield where it stands about twice a second.
+
+    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU.
 
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
     Raises:
-        DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails, VariantsAlike: before
-            anything is created.
+        PrecisionUnavailable, DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails,
+            VariantsAlike: before anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         TuningFailed: a variant has no settings to be compared with.
@@ -59,8 +67,9 @@ def run_study(
     from ablation.execution import Execution, Progress
     from ablation.locks import coordinating, sqlite_path
     from ablation.scheduling import open_schedule
-    from ablation.worker import needs_trying, try_variant
+    from ablation.worker import check_devices, needs_trying, try_variant
 
+    check_devices(study.variants, executor.slots)
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
@@ -83,6 +92,7 @@ def run_study(
             dataset=dataset,
             code=study.code,
             code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
+            fuse=fuse,
         )
         try:
             if study.spec.tune is not None:
@@ -91,7 +101,7 @@ def run_study(
             if execution.recovered:
                 note = f"{execution.recovered} runs were finished before in this state folder and are not trained again"
                 yield Progress(planned=planned, ended={}, running=(), note=note)
-            schedule = open_schedule(storage_url, record.plan, recorded)
+            schedule = open_schedule(storage_url, record.plan, recorded, alike=execution.alike)
             yield from execution.train(schedule, recorded)
             outcome = _conclude(study, record, tracker=tracker, state=state)
         except BaseException as error:

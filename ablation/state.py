@@ -32,6 +32,11 @@ class State:
         return self.folder / "data"
 
     @property
+    def backends(self) -> Path:
+        """Return the file of what was measured of ways to fuse runs."""
+        return self.folder / "backends.json"
+
+    @property
     def locks(self) -> Path:
         return self.folder / "locks"
 

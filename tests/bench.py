@@ -23,6 +23,7 @@ class Bench:
         self.tracker = MemoryTracker()
         self.trained: list[PlannedRun] = []
         self.notes: list[str] = []
+        self.fuse: int | None = None
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
         return run_study(
@@ -31,6 +32,7 @@ class Bench:
             executor=InlineExecutor(device="cpu"),
             storage_url=default_storage(self.state.folder),
             state=self.state,
+            fuse=self.fuse,
         )
 
     def run(self, study: Study) -> StudyOutcome:

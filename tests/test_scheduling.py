@@ -50,6 +50,41 @@ def test_runs_are_claimed_once_each_in_plan_order(url: str) -> None:
     assert list(plan.runs) == claim_all(open_schedule(url, plan, nothing(plan)))
 
 
+def test_runs_that_are_alike_are_claimed_in_groups_of_a_given_size(url: str) -> None:
+    plan = make_plan(seeds=5)
+    schedule = open_schedule(url, plan, nothing(plan), alike=lambda run: run.variant)
+
+    groups = []
+    while group := schedule.next_group(3):
+        groups.append(group)
+
+    assert [3, 2] * len(plan.variants) == [len(group) for group in groups]
+    assert all(len({run.variant for run in group}) == 1 for group in groups)
+    assert sorted(plan.runs, key=str) == sorted((run for group in groups for run in group), key=str)
+
+
+def test_a_run_that_is_not_alike_is_kept_for_the_next_group(url: str) -> None:
+    plan = make_plan(seeds=2)
+    schedule = open_schedule(url, plan, nothing(plan), alike=lambda run: run.seed == 0 and run.variant)
+
+    groups = [schedule.next_group(9) for _ in range(len(plan.variants) + 1)]
+
+    assert [1] * len(plan.variants) + [len(plan.variants)] == sorted(len(group) for group in groups)
+    assert () == schedule.next_group(9)
+
+
+def test_a_group_given_back_is_claimed_again(url: str) -> None:
+    plan = make_plan(seeds=2)
+    schedule = open_schedule(url, plan, nothing(plan), alike=lambda run: run.variant)
+    first = schedule.next_group(2)
+
+    for run in first:
+        schedule.release(run)
+    later = [run for _ in plan.variants for run in schedule.next_group(2)]
+
+    assert set(first) <= set(later)
+
+
 def test_a_seeds_round_of_variants_ends_before_the_next_seeds_begins(url: str) -> None:
     plan = make_plan(seeds=3)
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from ablation.models import build_model, build_torchvision
 from ablation.results import DataShape, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
-from ablation.training.choosing import measure_backends, measurement_key, members_that_fit
+from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
 from ablation.training.paths import BACKENDS, Backend, check_alike, train_fused, train_graph
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.stacked import Stacked
@@ -419,11 +420,21 @@ def test_every_backend_is_timed_and_the_fastest_taken_from_then_on(tmp_path: Pat
     kept = cache.read_text()
     again = choose_backend(members, cache=cache)
 
-    assert set(BACKENDS) == set(times.seconds)
-    assert times.seconds[times.fastest] == min(times.seconds.values())
+    assert set(BACKENDS) == set(times.together)
+    assert times.together[times.fastest] == min(times.together.values())
     assert chosen == again
     assert kept == cache.read_text()
     assert all(states_equal(old, one.model.state_dict()) for old, one in zip(before, members, strict=True))
+
+
+def test_fusing_that_does_not_gain_is_refused_where_it_must(tmp_path: Path) -> None:
+    members, cache = [member(seed) for seed in SEEDS], tmp_path / "backends.json"
+    slow = BackendTimes(together={"matmul": 0.004}, alone=0.001)
+    cache.write_text(json.dumps({measurement_key(members, functional.cross_entropy): dataclasses.asdict(slow)}))
+
+    assert choose_backend(members, cache=cache) == "matmul"
+    with pytest.raises(PathUnavailable, match="a step of 3 runs takes 4 ms, and 3 ms one by one"):
+        choose_backend(members, cache=cache, must_gain=True)
 
 
 def test_a_damaged_file_of_times_is_measured_anew(tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ class _Above(click.ParamType[float]):
         return number
 
 
+class _Fuse(click.ParamType[int | None]):
+    """How many runs a job trains together; None is as many as pay."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        return None if value == "auto" else click.IntRange(1, 1024).convert(value, param, ctx)
+
+
 def _study_options(command: F) -> F:
     """Add what changes a study file from the command line."""
     options = [
@@ -123,7 +132,12 @@ def main() -> None:
 @click.option(
     "--executor", type=_OrBlank(click.Choice(["auto", "inline", "processes"])), help="Where runs are trained."
 )
-@click.option("--workers", type=_OrBlank(click.IntRange(1, 1024)), help="Runs at a time.")
+@click.option("--workers", type=_OrBlank(click.IntRange(1, 1024)), help="Jobs at a time.")
+@click.option(
+    "--fuse",
+    type=_OrBlank(_Fuse()),
+    help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
+)
 @click.option(
     "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
 )
@@ -135,6 +149,7 @@ def study(
     device: str | None,
     executor: str | None,
     workers: int | None,
+    fuse: int | None,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -149,6 +164,7 @@ def study(
             device=device or "auto",
             executor=executor or "auto",
             workers=workers,
+            fuse=fuse,
             storage=storage,
             tracking_uri=tracking_uri,
             state_dir=state_dir,
@@ -347,6 +363,7 @@ def _run_study(
     device: str,
     executor: str,
     workers: int | None,
+    fuse: int | None,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -371,6 +388,7 @@ def _run_study(
                 executor=pool,
                 storage_url=storage or default_storage(state.folder),
                 state=state,
+                fuse=fuse,
             )
         ) as steps,
     ):

@@ -19,6 +19,8 @@ from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.study import Study
 from ablation.tracking import Tracker
 
+MOST_SHOWN = 10
+"""Runs under way that the live view has a line for."""
 Steps = Generator[Progress, None, StudyOutcome]
 
 
@@ -108,7 +110,8 @@ def _print_plainly(progress: Progress, clock: _Clock) -> None:
 def _event_text(progress: Progress, clock: _Clock) -> str:
     ended = sum(progress.ended.values())
     left = clock.seconds_left(progress)
-    text = _ended_text(*progress.latest, metric=clock.metric) if progress.latest is not None else progress.note
+    ended_text = [_ended_text(*progress.latest, metric=clock.metric)] if progress.latest is not None else []
+    text = "; ".join([*ended_text, *([progress.note] if progress.note is not None else [])])
     return f"[{ended}/{progress.planned}] {text}" + (f", about {duration_text(left)} left" if left else "")
 
 
@@ -128,11 +131,13 @@ def _view(progress: Progress, clock: _Clock) -> Group:
     ended = sum(progress.ended.values())
     left = clock.seconds_left(progress)
     table = Table.grid(padding=(0, 2))
-    for run, metrics in progress.running:
+    for run, metrics in progress.running[:MOST_SHOWN]:
         if metrics is None:
             table.add_row(run.name, "starting")
         else:
             table.add_row(run.name, f"epoch {metrics.epoch}/{clock.epochs}", *_epoch_texts(metrics))
+    if len(progress.running) > MOST_SHOWN:
+        table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
     bar = Table.grid(padding=(0, 2))
     time_left = f", about {duration_text(left)} left" if left else ""
     counts = _counts_text(progress.ended, progress.planned)

@@ -8,7 +8,7 @@ two disagree about a run the tracker is right, and a schedule can be made again 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -40,6 +40,7 @@ class Schedule:
         finished: Mapping[str, RecordedRun],
         *,
         due: Iterable[PlannedRun],
+        alike: Callable[[PlannedRun], Hashable],
     ) -> None:
         self._url = url
         self._study = study
@@ -50,11 +51,27 @@ class Schedule:
         self._due = deque(due)
         self._waiting = _waiting(study)
         self._trials: dict[str, Trial] = {}
+        self._alike = alike
+        self._held: PlannedRun | None = None
 
     def next_run(self) -> PlannedRun | None:
         """Claim the next run, or return None where all are claimed."""
         with explained(self._url):
             return self._next_run()
+
+    def next_group(self, limit: int) -> tuple[PlannedRun, ...]:
+        """Claim the next run and those that follow it and are alike, at most `limit`; nothing where all are claimed."""
+        group: list[PlannedRun] = []
+        while len(group) < limit:
+            run = self._held or self.next_run()
+            self._held = None
+            if run is None:
+                break
+            if group and self._alike(run) != self._alike(group[0]):
+                self._held = run
+                break
+            group.append(run)
+        return tuple(group)
 
     def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None) -> None:
         """Record how a claimed run ended, its metric as the value."""
@@ -98,8 +115,16 @@ class Schedule:
             self._waiting.add(run.identity)
 
 
-def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Schedule:
+def open_schedule(
+    url: str,
+    plan: Plan,
+    recorded: Sequence[RecordedRun],
+    *,
+    alike: Callable[[PlannedRun], Hashable] = lambda run: run.identity,
+) -> Schedule:
     """Open a plan's schedule in Optuna's storage, brought in line with what the tracker has.
+
+    `alike` gives what runs have in common that one job may train; these follow one another.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.
@@ -107,7 +132,16 @@ def open_schedule(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> Sche
     finished = {run.planned.identity: run for run in recorded if run.has_result}
     with explained(url):
         study = _open_study(open_storage(url), plan)
-        return Schedule(url, study, plan, finished, due=_reconcile(study, plan, finished))
+        due = _together(_reconcile(study, plan, finished), alike)
+        return Schedule(url, study, plan, finished, due=due, alike=alike)
+
+
+def _together(runs: Sequence[PlannedRun], alike: Callable[[PlannedRun], Hashable]) -> list[PlannedRun]:
+    """Order runs so that those that are alike follow one another, at the place of the first."""
+    groups: dict[Hashable, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(alike(run), []).append(run)
+    return [run for group in groups.values() for run in group]
 
 
 def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> list[PlannedRun]:

@@ -6,11 +6,12 @@ It imports nothing but torch and numpy beside the standard library, so it runs w
 from ablation.training.batches import TrainingData
 from ablation.training.choosing import choose_backend, members_that_fit
 from ablation.training.loop import EpochsTogether, TrainingResult, train, train_eager
-from ablation.training.paths import train_fused, train_graph
+from ablation.training.paths import Backend, train_fused, train_graph
 from ablation.training.precision import set_precision
 from ablation.training.settings import Loss, Member, Precision, TrainingSettings
 
 __all__ = [
+    "Backend",
     "EpochsTogether",
     "Loss",
     "Member",

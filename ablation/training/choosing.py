@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -22,28 +24,43 @@ USED_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendTimes:
-    """Seconds per step of each backend that could train some members together; the fastest is taken."""
+    """Seconds per step of each backend that could train some members together, and of a member `alone` as a graph."""
 
-    seconds: Mapping[Backend, float]
+    together: Mapping[Backend, float]
+    alone: float
 
     @property
     def fastest(self) -> Backend:
-        return min(self.seconds, key=lambda backend: self.seconds[backend])
+        return min(self.together, key=lambda backend: self.together[backend])
 
 
-def choose_backend(members: Sequence[Member], *, loss: Loss = functional.cross_entropy, cache: Path | None) -> Backend:
+def choose_backend(
+    members: Sequence[Member],
+    *,
+    loss: Loss = functional.cross_entropy,
+    cache: Path | None,
+    must_gain: bool = False,
+) -> Backend:
     """Return the fastest backend for members like these on their device, measured once and kept in the file `cache`.
 
+    Args:
+        must_gain: whether it must be faster than training the members one after another.
+
     Raises:
-        PathUnavailable: none can train them together.
+        PathUnavailable: none can train them together, or none gains by it.
         torch.OutOfMemoryError: so many do not fit.
     """
     key = measurement_key(members, loss)
     known = _read(cache)
     if key not in known:
-        known = {**known, key: dict(measure_backends(members, loss=loss).seconds)}
+        known[key] = dataclasses.asdict(measure_backends(members, loss=loss))
         _write(cache, {**_read(cache), **known})
-    return BackendTimes(seconds=known[key]).fastest
+    times = BackendTimes(**known[key])
+    fused, apart = times.together[times.fastest], len(members) * times.alone
+    if must_gain and len(members) > 1 and fused >= apart:
+        said = f"a step of {len(members)} runs takes {1000 * fused:.3g} ms, and {1000 * apart:.3g} ms one by one"
+        raise PathUnavailable("fused", said)
+    return times.fastest
 
 
 def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross_entropy) -> BackendTimes:
@@ -62,7 +79,7 @@ def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross
             error = error if isinstance(error, torch.OutOfMemoryError) else raised
         _free_memory()
     if seconds:
-        return BackendTimes(seconds=seconds)
+        return BackendTimes(together=seconds, alone=_seconds(members[:1], "streams", loss))
     if isinstance(error, torch.OutOfMemoryError | PathUnavailable):
         raise error
     raise PathUnavailable("fused", str(error)) from error
@@ -117,7 +134,7 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _read(cache: Path | None) -> dict[str, dict[Backend, float]]:
+def _read(cache: Path | None) -> dict[str, Any]:
     """Return what was measured before; nothing where the file is missing or damaged, as it can be measured again."""
     if cache is None:
         return {}
@@ -128,7 +145,7 @@ def _read(cache: Path | None) -> dict[str, dict[Backend, float]]:
     return {}
 
 
-def _write(cache: Path | None, measured: Mapping[str, Mapping[Backend, float]]) -> None:
+def _write(cache: Path | None, measured: Mapping[str, Any]) -> None:
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         beside = cache.with_name(f"{cache.name}.{os.getpid()}")

@@ -1,21 +1,25 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
-from ablation.worker.devices import resolve_devices
+from ablation.worker.devices import check_devices, resolve_devices
 from ablation.worker.estimate import estimate_seconds
-from ablation.worker.run import Job, run_job, upload
+from ablation.worker.ladder import Fusing
+from ablation.worker.run import Job, run_job, run_jobs, upload
 from ablation.worker.trying import needs_trying, try_variant
 from ablation.worker.tuning import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
 
 __all__ = [
+    "Fusing",
     "Job",
     "Objective",
     "TuningJob",
+    "check_devices",
     "estimate_seconds",
     "needs_trying",
     "objective_curve",
     "objective_value",
     "resolve_devices",
     "run_job",
+    "run_jobs",
     "run_tuning_job",
     "try_variant",
     "upload",

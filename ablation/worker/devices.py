@@ -1,11 +1,13 @@
 """Names the devices there are, sets one up for a run, and measures the memory that the run takes at most."""
 
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
+from ablation.results import Variant
 from ablation.training import Precision, set_precision
 
 MIB = 1024 * 1024
@@ -58,6 +60,17 @@ def check_precision(precision: str, device: torch.device) -> None:
             raise PrecisionUnavailable(precision, "cpu", ("fp32", "bf16"))
     elif torch.cuda.get_device_capability(device) < AMPERE:
         raise PrecisionUnavailable(precision, str(device), ("fp32",))
+
+
+def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:
+    """See that every device computes in the precision of every variant.
+
+    Raises:
+        PrecisionUnavailable: one does not.
+    """
+    for variant in variants:
+        for device in dict.fromkeys(devices):
+            check_precision(str(variant.settings["training"].get("precision", "fp32")), torch.device(device))
 
 
 def _clear_peak_memory() -> None:

@@ -16,6 +16,7 @@ import torch
 from ablation.errors import PathUnavailable
 from ablation.results import EpochMetrics
 from ablation.training import (
+    Backend,
     EpochsTogether,
     TrainingResult,
     choose_backend,
@@ -38,15 +39,28 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fusing:
+    """How runs are fused: `cache` is the file that backends' times are kept in.
+
+    With `must_gain`, only where that is faster than one after another.
+    """
+
+    cache: Path
+    must_gain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """What became of a run: its result or its error, the path that it took, and a note on that.
 
-    `path` is eager, graph or fused; the note says with how many runs and how it was fused, or why it was no faster.
+    `path` is eager, graph or fused, with as many runs `together`; the note says how it was fused, or why it was by no
+    faster path.
     """
 
     ended: TrainingResult | Exception
     path: str
     note: str = ""
+    together: int = 1
 
 
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
@@ -62,24 +76,24 @@ def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
     return Trained(ended=ended if isinstance(ended, Exception) else ended[0], path="eager", note=note)
 
 
-def train_together(runs: Sequence[Run], device: torch.device, *, cache: Path) -> list[Trained]:
-    """Train runs fused, as many at once as the device has room for; where that cannot be, each alone.
+def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) -> list[Trained]:
+    """Train runs fused, as many at once as the device has room for; where that cannot be, each alone."""
+    backends: list[Backend] = []
 
-    `cache` is the file that backends' times are kept in.
-    """
-    begun, ended = _attempt(runs, lambda beginnings: _fused(beginnings, cache))
+    def fused(beginnings: list[Beginning]) -> EpochsTogether:
+        backends.append(_backend(beginnings, fusing))
+        first, members = beginnings[0], [beginning.member for beginning in beginnings]
+        return train_fused(members, backend=backends[-1], study_seed=first.study_seed, loss=first.loss)
+
+    begun, ended = _attempt(runs, fused)
     if isinstance(ended, torch.OutOfMemoryError) and not begun and len(runs) > 1:
         half = (len(runs) + 1) // 2
-        return [
-            *train_together(runs[:half], device, cache=cache),
-            *train_together(runs[half:], device, cache=cache),
-        ]
+        return [part for those in (runs[:half], runs[half:]) for part in train_together(those, device, fusing)]
     if isinstance(ended, Exception) and not begun:
         return [train_alone(run, device, note=_reason("fused", ended)) for run in runs]
-    note = f"{len(runs)} runs together" if len(runs) > 1 else "1 run"
-    if isinstance(ended, Exception):
-        return [Trained(ended=ended, path="fused", note=note) for _ in runs]
-    return [Trained(ended=result, path="fused", note=note) for result in ended]
+    note = f"runs together: {len(runs)}, convolutions: {backends[-1]}"
+    each = [ended for _ in runs] if isinstance(ended, Exception) else ended
+    return [Trained(ended=one, path="fused", note=note, together=len(runs)) for one in each]
 
 
 def _attempt(
@@ -106,14 +120,18 @@ def _attempt(
         _free_memory()
 
 
-def _fused(beginnings: Sequence[Beginning], cache: Path) -> EpochsTogether:
-    first = beginnings[0]
-    members = [beginning.member for beginning in beginnings]
-    room = members_that_fit(first.member, loss=first.loss)
+def _backend(beginnings: Sequence[Beginning], fusing: Fusing) -> Backend:
+    """Return the fastest way to compute the convolutions of runs together.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for so many.
+        PathUnavailable: there is none, or none that gains where it must.
+    """
+    loss, members = beginnings[0].loss, [beginning.member for beginning in beginnings]
+    room = members_that_fit(members[0], loss=loss)
     if room is not None and room < len(members):
         raise torch.OutOfMemoryError(f"{len(members)} runs at once, and there is room for {room}")
-    backend = choose_backend(members, loss=first.loss, cache=cache)
-    return train_fused(members, backend=backend, study_seed=first.study_seed, loss=first.loss)
+    return choose_backend(members, loss=loss, cache=fusing.cache, must_gain=fusing.must_gain)
 
 
 def _graph(beginning: Beginning) -> EpochsTogether:

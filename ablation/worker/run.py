@@ -21,7 +21,7 @@ from ablation.training import TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import peak_memory_mib, set_up
-from ablation.worker.ladder import Trained, train_alone, train_together
+from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
 from ablation.worker.uploads import Uploader
 
@@ -61,25 +61,25 @@ def run_job(job: Job) -> RunResult:
         result = _train_own(record)
     else:
         device = torch.device(job.device)
-        result = _result(record, train_alone(record, device), share=1)
+        result = _result(record, train_alone(record, device))
     record.finish(result)
     return result
 
 
-def run_jobs(jobs: Sequence[Job], *, cache: Path) -> tuple[RunResult, ...]:
-    """Train runs of one device together, fused where that can be, and record each as `run_job` does.
-
-    `cache` is the file that the times of fused backends are kept in.
+def run_jobs(jobs: Sequence[Job], fusing: Fusing | None) -> tuple[RunResult, ...]:
+    """Train runs on one device, fused where that is wished and can be, and record each as `run_job` does.
 
     Raises:
         TrackingUnavailable: all are finished and in their folders, but one could not be recorded.
         CodeChanged: the user's code is not what the study was planned with.
     """
+    if fusing is None:
+        return tuple(run_job(job) for job in jobs)
     for job in jobs:
         check_code(job)
     records = [RunRecord(job) for job in jobs]
-    trained = train_together(records, torch.device(jobs[0].device), cache=cache)
-    results = [_result(record, found, share=len(jobs)) for record, found in zip(records, trained, strict=True)]
+    trained = train_together(records, torch.device(jobs[0].device), fusing)
+    results = [_result(record, found) for record, found in zip(records, trained, strict=True)]
     unrecorded: TrackingUnavailable | None = None
     for record, result in zip(records, results, strict=True):
         try:
@@ -170,12 +170,12 @@ class RunRecord:
         self.job.tracker.finish_run(self.job.run_id, result, self.job.folder.artifacts)
 
 
-def _result(record: RunRecord, trained: Trained, *, share: int) -> RunResult:
+def _result(record: RunRecord, trained: Trained) -> RunResult:
     """Write what was measured into the run's folder and return it as the run's result."""
     ended, path, note = trained.ended, trained.path, trained.note
     if isinstance(ended, Exception):
         return record.failed(ended, path=path, path_note=note)
-    costs = record.costs(share=share)
+    costs = record.costs(share=trained.together)
     try:
         record.write(ended)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's

@@ -1,0 +1,230 @@
+"""A study whose runs are trained together comes to the same, and whatever cannot be is trained by a slower path."""
+
+import gc
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bench import Bench
+from test_training import make_data, settings_of
+from test_training_paths import STUDY_SEED, begun, built_in
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ablation.errors import PrecisionUnavailable
+from ablation.results import DataShape, EpochMetrics, Outcome
+from ablation.study import Override, Study, load_study, parse_override, parse_study
+from ablation.training import Loss, Member
+from ablation.training.choosing import measurement_key
+from ablation.worker.beginning import Beginning
+from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
+
+CPU = torch.device("cpu")
+STUDY = b"""\
+name: fused
+data: {name: digits, limit: 80, validation: 0.25}
+model: {name: cnn, depth: 1, width: 4, dense: [], normalization: none}
+training: {epochs: 2, batch_size: 16, optimizer: sgd, learning_rate: 0.01}
+factors: {training.learning_rate: [0.01, 0.1], model.activation: [relu, tanh]}
+seeds: 2
+"""
+
+
+def study(*overrides: str, source: str = "fused.yaml", **changes: Any) -> Study:
+    parsed = [parse_override(text) for text in overrides]
+    return parse_study(
+        STUDY, source=source, overrides=[*parsed, *(Override(path=k, value=v) for k, v in changes.items())]
+    )
+
+
+def paths(bench: Bench) -> dict[str, str]:
+    """Return where and how each run was trained, as its record tells it."""
+    record = bench.tracker.find_study("fused")
+    assert record is not None
+    return {run.planned.name: run.device for run in bench.tracker.recorded_runs(record)}
+
+
+def test_fused_runs_come_to_what_they_come_to_alone(bench: Bench, tmp_path: Path) -> None:
+    bench.run(study())
+    alone = bench.metrics(study())
+    bench.run(study("seeds=2"))
+    other = Bench(tmp_path / "other", bench.state.data.resolve())
+    other.fuse = 4
+
+    outcome = other.run(study())
+
+    assert {Outcome.DONE: 8} == outcome.ended
+    assert {"cpu, fused"} == set(paths(other).values())
+    for name, metrics in other.metrics(study()).items():
+        assert metrics == pytest.approx(alone[name], rel=1e-4)
+
+
+def test_a_job_has_the_runs_that_differ_in_the_optimizers_numbers_alone(bench: Bench) -> None:
+    bench.fuse = 3
+
+    bench.run(study())
+
+    activations = [run.variant.partition("activation=")[2] for run in bench.trained]
+    assert sorted(activations) in (activations, activations[::-1])  # as many as four in a row, in two jobs
+    assert all((bench.state.folder / "runs" / run.identity / "result.json").exists() for run in bench.trained)
+
+
+def test_on_a_cpu_nothing_is_fused_unless_asked(bench: Bench) -> None:
+    bench.run(study())
+
+    assert {"cpu"} == set(paths(bench).values())
+    assert not bench.state.backends.exists()
+
+
+def test_an_execution_that_fuses_goes_on_where_one_that_does_not_ended(bench: Bench) -> None:
+    bench.run(study("seeds=1"))
+    bench.fuse = 4
+
+    outcome = bench.run(study())
+
+    assert [1] * 4 == [run.seed for run in bench.trained]
+    assert {Outcome.DONE: 8} == outcome.ended
+    assert {"cpu", "cpu, fused"} == set(paths(bench).values())
+
+
+def test_why_runs_are_not_fused_is_said_once(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import random\nfrom torch import nn\n\n\n"
+        "class Own(nn.Module):\n"
+        "    def __init__(self, data_shape):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(1024, 10)\n\n"
+        "    def forward(self, images):\n"
+        "        random.random()\n"
+        "        return self.head(images.flatten(1))\n\n\n"
+        "def build(data_shape):\n"
+        "    return Own(data_shape)\n"
+    )
+    bench.fuse = 4
+    text = STUDY.replace(b"{name: cnn, depth: 1, width: 4, dense: [], normalization: none}", b"{name: 'own.py:build'}")
+    (tmp_path / "fused.yaml").write_bytes(text.replace(b", model.activation: [relu, tanh]", b""))
+    own = load_study(tmp_path / "fused.yaml")
+
+    outcome = bench.run(own)
+
+    said = [note for note in bench.notes if "not fused" in note]
+    assert ["trained by the eager path, not fused: a step draws random numbers from Python's generator, other than for "
+            "dropout"] == said  # fmt: skip
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert {"cpu"} == set(paths(bench).values())
+
+
+def test_a_precision_that_the_device_has_not_is_refused_before_anything_is_created(bench: Bench) -> None:
+    with pytest.raises(PrecisionUnavailable, match=r"cpu does not compute in tf32; it does in fp32, bf16 @ training\."):
+        bench.run(study("training.precision=tf32"))
+
+    assert () == bench.tracker.study_names()
+
+
+def test_bf16_is_another_run_and_trains(bench: Bench) -> None:
+    bench.run(study("seeds=1"))
+    exact = {run.identity for run in bench.trained}
+
+    outcome = bench.run(study("seeds=1", "training.precision=bf16"))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert exact.isdisjoint({run.identity for run in bench.trained})
+
+
+ALIVE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""The models that still hold memory."""
+
+
+class Replicate:
+    """A run that is begun on a device with room for a few models."""
+
+    def __init__(self, seed: int, *, room: int = 99, loss: Loss = functional.cross_entropy) -> None:
+        self.seed, self.room, self.loss = seed, room, loss
+        self.epochs: list[EpochMetrics] = []
+        self.fails_in_epoch = 0
+
+    def begin(self) -> Beginning:
+        gc.collect()
+        if len(ALIVE) >= self.room:
+            raise torch.OutOfMemoryError("no more room")
+        model = begun(self.seed, lambda: built_in(dropout=0.0))
+        ALIVE.add(model)
+        member = Member(model=model, data=make_data(), settings=settings_of(), seed=self.seed)
+        shape = DataShape(channels=3, height=12, width=8, classes=tuple("abcd"))
+        return Beginning(member=member, study_seed=STUDY_SEED, loss=self.loss, shape=shape)
+
+    def take(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
+        if metrics.epoch == self.fails_in_epoch:
+            raise OSError("disk full")
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., list[Trained]]:
+    def train(runs: list[Replicate], *, must_gain: bool = False) -> list[Trained]:
+        return train_together(runs, CPU, Fusing(cache=tmp_path / "backends.json", must_gain=must_gain))
+
+    return train
+
+
+def test_without_room_for_all_half_are_trained_at_a_time(together: Callable[..., list[Trained]]) -> None:
+    runs = [Replicate(seed, room=2) for seed in range(5)]
+
+    trained = together(runs)
+
+    assert ["fused"] * 5 == [one.path for one in trained]
+    assert [2, 2, 1, 2, 2] == [one.together for one in trained]
+    assert all(not isinstance(one.ended, Exception) for one in trained)
+    assert [[1, 2]] * 5 == [[metrics.epoch for metrics in run.epochs] for run in runs]
+
+
+def test_without_room_for_one_it_is_told_as_the_runs_error(together: Callable[..., list[Trained]]) -> None:
+    (trained,) = together([Replicate(0, room=0)])
+
+    assert "eager" == trained.path
+    assert isinstance(trained.ended, torch.OutOfMemoryError)
+    assert "not fused: OutOfMemoryError: no more room" == trained.note
+
+
+def test_an_error_of_the_users_own_is_each_runs_result(together: Callable[..., list[Trained]]) -> None:
+    def broken(logits: Tensor, labels: Tensor) -> Tensor:
+        raise ZeroDivisionError("mine")
+
+    trained = together([Replicate(seed, loss=broken) for seed in range(2)])
+
+    assert ["eager"] * 2 == [one.path for one in trained]
+    assert all(isinstance(one.ended, ZeroDivisionError) for one in trained)
+
+
+def test_a_path_is_not_left_once_an_epoch_is_done(together: Callable[..., list[Trained]]) -> None:
+    runs = [Replicate(seed) for seed in range(2)]
+    runs[1].fails_in_epoch = 1
+
+    trained = together(runs)
+
+    assert ["fused"] * 2 == [one.path for one in trained]
+    assert all(isinstance(one.ended, OSError) for one in trained)
+    assert [1, 1] == [len(run.epochs) for run in runs]
+
+
+def test_fusing_that_gains_nothing_is_left_for_each_alone(
+    together: Callable[..., list[Trained]], tmp_path: Path
+) -> None:
+    runs = [Replicate(seed) for seed in range(2)]
+    key = measurement_key([run.begin().member for run in runs], functional.cross_entropy)
+    (tmp_path / "backends.json").write_text(json.dumps({key: {"together": {"grouped": 0.004}, "alone": 0.001}}))
+
+    trained = together(runs, must_gain=True)
+
+    assert ["eager"] * 2 == [one.path for one in trained]
+    assert "not fused: a step of 2 runs takes 4 ms, and 2 ms one by one" == trained[0].note
+
+
+def test_alone_on_a_cpu_a_run_is_trained_eagerly() -> None:
+    trained = train_alone(Replicate(0), CPU)
+
+    assert ("eager", "") == (trained.path, trained.note)

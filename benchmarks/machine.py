@@ -1,0 +1,62 @@
+"""Says which machine and versions a benchmark ran on, and keeps its result as a dated JSON file."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+TRAINING_LIBRARIES = ("torch", "torchvision", "numpy")
+
+
+def environment(
+    options: argparse.Namespace, *, libraries: Sequence[str] = TRAINING_LIBRARIES, gpu: str | None = None
+) -> dict[str, Any]:
+    """Return date, hardware, load, versions of the libraries that are installed, and the options."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": core_count(),
+        "gpu": gpu,
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        **_versions(libraries),
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+    }
+
+
+def core_count() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """Return the processor's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write_record(folder: Path, record: Mapping[str, Any], *, name: str, kind: str) -> None:
+    """Write `<name>-<date of its environment>-<kind>.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    moment = datetime.datetime.fromisoformat(record["environment"]["date"]).strftime("%Y-%m-%d-%H%M%S")
+    path = folder / f"{name}-{moment}-{kind}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten: {path}")
+
+
+def _versions(libraries: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

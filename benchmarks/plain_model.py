@@ -11,9 +11,9 @@ from ablation.models.cnn import ACTIVATIONS
 from ablation.results import DataShape
 
 
-def plain_model(settings: Mapping[str, Any], shape: DataShape) -> nn.Module:
+def plain_model(settings: Mapping[str, Any], shape: DataShape, *, seed: int = 0) -> nn.Module:
     """Build the model of a `model` section; torchvision's are what they are."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if settings["name"] != "cnn":
         return build_model(settings, shape)
     layers: list[nn.Module] = []

@@ -9,7 +9,9 @@ seeds on the same images, with crop and flip, batch size, optimizer and epochs a
 - `loop`: a shell loop that runs `benchmarks/conventional_script.py` once per run, one after the other, each with all
   cores and two loader processes, into a fresh MLflow store; no report.
 
-The sides are run in turn; which begins changes from turn to turn. `--only` times one side alone.
+Each side is run once before, small and not counted, with a folder of compiled modules that both read then, as they lie
+in an installation that was used before, whatever this one's are. The sides are run in turn; which begins changes from
+turn to turn. `--only` times one side alone.
 """
 
 import argparse
@@ -30,6 +32,8 @@ from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import ratio, spread, spread_text
 
+Side = Callable[[Path, Path, argparse.Namespace], None]
+"""Called with an empty folder, that of the arrays, and the options."""
 STUDY = "whole-study"
 LOOP = """
 set -eu
@@ -49,6 +53,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder).resolve()
         write_arrays(path / "arrays", train=options.train_images, test=options.test_images, source=options.data)
+        compile_modules(sides, path, options)
         for turn in range(options.turns):
             for name in sorted(sides, reverse=turn % 2 == 0):
                 place = path / f"{name}-{turn}"
@@ -76,9 +81,19 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def timed(
-    side: Callable[[Path, Path, argparse.Namespace], None], place: Path, arrays: Path, options: argparse.Namespace
-) -> float:
+def compile_modules(sides: Mapping[str, Side], path: Path, options: argparse.Namespace) -> None:
+    """Let Python keep what it compiles, from here on, and run each side once."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(path / "compiled")
+    small = argparse.Namespace(**{**vars(options), "norms": options.norms[:1], "seeds": 1, "epochs": 1})
+    write_arrays(path / "few-arrays", train=128, test=64)
+    for name, side in sides.items():
+        place = path / f"{name}-compiling"
+        place.mkdir()
+        side(place, path / "few-arrays", small)
+
+
+def timed(side: Side, place: Path, arrays: Path, options: argparse.Namespace) -> float:
     """Run a side in an empty folder; return its seconds, once it is seen that it recorded every run."""
     begun = time.perf_counter()
     side(place, arrays, options)
@@ -116,7 +131,11 @@ def study_document(arrays: Path, options: argparse.Namespace) -> dict[str, Any]:
             "normalization_placement": "after",
         },
         "training": {"epochs": options.epochs, "batch_size": 64, "optimizer": "adam", "learning_rate": 1e-3},
-        "factors": {"model.depth": options.depths, "model.normalization": options.norms},
+        "factors": {
+            path: levels
+            for path, levels in (("model.depth", options.depths), ("model.normalization", options.norms))
+            if len(levels) > 1
+        },
         "seeds": options.seeds,
     }
 
@@ -134,7 +153,7 @@ def loop(place: Path, arrays: Path, options: argparse.Namespace) -> None:
     subprocess.run(["sh", "-c", LOOP], check=True, env={**os.environ, **values}, stdout=subprocess.DEVNULL)
 
 
-SIDES = {"ours": ours, "loop": loop}
+SIDES: Mapping[str, Side] = {"ours": ours, "loop": loop}
 
 
 def store(place: Path) -> str:

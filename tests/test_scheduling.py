@@ -1,7 +1,12 @@
 """What the schedule promises: plan order, every run claimed once, and the tracker believed where Optuna disagrees."""
 
+import multiprocessing
+import os
+import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -11,7 +16,7 @@ from optuna.trial import TrialState
 
 from ablation.errors import StorageUnavailable
 from ablation.results import Outcome, Plan, PlannedRun, RecordedRun
-from ablation.scheduling import Schedule, default_storage, open_schedule, runs
+from ablation.scheduling import Schedule, default_storage, open_schedule, runs, storage
 from ablation.scheduling.runs import AHEAD
 
 
@@ -255,9 +260,46 @@ def test_studies_share_a_storage_without_meeting(url: str) -> None:
     assert len(one.runs) == len(trials(url))
 
 
+@pytest.mark.parametrize(("is_local", "mode"), [(True, "wal"), (False, "delete")])
+def test_a_database_is_logged_ahead_only_where_no_other_machine_can_write_to_it(
+    url: str, is_local: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "is_on_local_disk", lambda folder: is_local)
+    plan = make_plan(seeds=1)
+
+    open_schedule(url, plan, nothing(plan))
+
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert (mode,) == connection.execute("PRAGMA journal_mode").fetchone()
+
+
+def test_a_file_system_that_is_not_known_is_not_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LOCAL", frozenset())
+
+    assert not storage.is_on_local_disk(tmp_path)
+
+
+def test_what_was_told_outlives_a_killed_coordinator(url: str) -> None:
+    killed = multiprocessing.get_context("spawn").Process(target=_claim_two_tell_one_and_die, args=(url,))
+    killed.start()
+    killed.join()
+
+    assert -signal.SIGKILL == killed.exitcode
+    assert [TrialState.COMPLETE, TrialState.RUNNING] == [trial.state for trial in trials(url)][:2]
+
+
 def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_text("not a database, but long enough to be read as one" * 100)
     plan = make_plan(seeds=1)
 
     with pytest.raises(StorageUnavailable, match=r"optuna\.db.*--storage"):
         open_schedule(default_storage(tmp_path), plan, nothing(plan))
+
+
+def _claim_two_tell_one_and_die(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    first, _ = schedule.next_run(), schedule.next_run()
+    assert first is not None
+    tell_done(schedule, first)
+    os.kill(os.getpid(), signal.SIGKILL)

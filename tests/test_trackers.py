@@ -20,6 +20,7 @@ from ablation.errors import TrackingUnavailable
 from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
 from ablation.tracking import MemoryTracker, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
+from ablation.tracking.reading import children_of
 from ablation.tracking.saved_view import saved_views
 
 PROVENANCE = {
@@ -133,6 +134,19 @@ def test_starting_a_run_again_removes_the_unfinished_try(tracker: Tracker, recor
     assert second == found.run_id
     assert first != second
     assert () == found.curves.get("train_loss", ())
+
+
+def test_a_try_of_an_earlier_execution_is_removed_too(mlflow_tracker: Any, store_uri: str) -> None:
+    plan = make_plan(seeds=1)
+    planned = plan.runs[0]
+    other = open_mlflow(store_uri)
+    mlflow_tracker.start_run(mlflow_tracker.open_study(plan), planned, PROVENANCE)
+    other.start_run(other.open_study(plan), planned, PROVENANCE)
+
+    record = mlflow_tracker.open_study(plan)
+    last = mlflow_tracker.start_run(record, planned, PROVENANCE)
+
+    assert [last] == [run.info.run_id for run in children_of(mlflow_tracker._client, record)]
 
 
 def test_a_failed_run_keeps_its_error(tracker: Tracker, record: StudyRecord) -> None:

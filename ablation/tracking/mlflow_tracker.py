@@ -115,7 +115,7 @@ class MlflowTracker:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_client", "_tries")}
 
     def find_study(self, name: str) -> StudyRecord | None:
         if not self._store_exists():
@@ -139,6 +139,7 @@ class MlflowTracker:
             elif self.launch_run_id and run.info.run_id != self.launch_run_id:
                 self._link_launch_run(plan, run)
             run_id = run.info.run_id
+            self._tries.pop(run_id, None)
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
             self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
             self._client.update_run(run_id, status="RUNNING")
@@ -159,8 +160,9 @@ class MlflowTracker:
         plan = record.plan
         variant = plan.variant(planned.variant)
         with self._explained():
-            for run in children_of(self._client, record, f"tags.`ablation.identity` = '{planned.identity}'"):
-                self._client.delete_run(run.info.run_id)
+            tries = self._tries_of(record)
+            for earlier in tries.get(planned.identity, ()):
+                self._client.delete_run(earlier)
             run = self._client.create_run(
                 record.experiment_id,
                 run_name=planned.name,
@@ -177,6 +179,7 @@ class MlflowTracker:
                 },
             )
             run_id = str(run.info.run_id)
+            tries[planned.identity] = [run_id]
             size = plan.summaries[variant.name]
             counted = {"parameters": size.parameters, "flops": size.flops} if size.layers else {}
             parameters = {"seed": planned.seed, **_parameters(variant.configuration), **variant.levels, **counted}
@@ -280,6 +283,11 @@ class MlflowTracker:
             client = MlflowClient(tracking_uri=self.tracking_uri)
             client.search_experiments(max_results=1)
         return client
+
+    @cached_property
+    def _tries(self) -> dict[str, dict[str, list[str]]]:
+        """By study run and identity, the runs that the store has; each execution, one at a time, begins it anew."""
+        return {}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -428,6 +436,15 @@ class MlflowTracker:
             "study run": run_address(record.experiment_id, record.study_run_id),
             **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
         }
+
+    def _tries_of(self, record: StudyRecord) -> dict[str, list[str]]:
+        """Return the runs of a study by identity: looked up once, as a search costs as much as making a run."""
+        tries = self._tries.get(record.study_run_id)
+        if tries is None:
+            tries = self._tries[record.study_run_id] = {}
+            for run in children_of(self._client, record):
+                tries.setdefault(run.data.tags.get("ablation.identity", ""), []).append(run.info.run_id)
+        return tries
 
     def _tuning_parent(self, record: StudyRecord) -> str:
         """Return the run under which a study's tuning is kept, a child of the study run; it is made where absent."""

@@ -19,7 +19,7 @@ from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
 from ablation.study.spec import code_names
-from ablation.tracking import StudyRecord, Tracker
+from ablation.tracking import RunDescription, StudyRecord, Tracker
 from ablation.training.paths import NUMBERS
 from ablation.worker import Fusing, Job, run_jobs, upload
 
@@ -79,7 +79,7 @@ class Execution:
             result = folder.result() if folder is not None else None
             if folder is not None and result is not None:
                 run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
-                upload(folder, result, tracker=self.tracker, run_id=run_id, heldout_split=plan.heldout_split)
+                self._upload(folder, result, run.planned, run_id)
                 self.recovered += 1
         return self.tracker.recorded_runs(self.record, with_details=False) if self.recovered else recorded
 
@@ -186,6 +186,7 @@ class Execution:
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
             expected_metrics=self.record.plan.expected_metrics,
+            description=RunDescription.of(planned, self.record.plan),
         )
 
     def _settle(
@@ -203,13 +204,7 @@ class Execution:
             raise error
         elif (finished := self._folder(under.planned).result()) is not None:  # it died after its work was done
             result = finished
-            upload(
-                self._folder(under.planned),
-                result,
-                tracker=self.tracker,
-                run_id=under.run_id,
-                heldout_split=self.record.plan.heldout_split,
-            )
+            self._upload(self._folder(under.planned), result, under.planned, under.run_id)
         elif under.attempt < MAX_TRIES:
             self.tracker.abandon_run(under.run_id)
             schedule.release(under.planned)
@@ -245,6 +240,17 @@ class Execution:
             running=tuple(running),
             latest=latest,
             note=note,
+        )
+
+    def _upload(self, folder: RunFolder, result: RunResult, planned: PlannedRun, run_id: str) -> None:
+        plan = self.record.plan
+        upload(
+            folder,
+            result,
+            tracker=self.tracker,
+            run_id=run_id,
+            description=RunDescription.of(planned, plan),
+            heldout_split=plan.heldout_split,
         )
 
     def _folder(self, planned: PlannedRun) -> RunFolder:

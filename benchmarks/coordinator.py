@@ -212,6 +212,8 @@ def record_made_up_run(job: Job) -> RunResult:
     write_curves(job.folder, curves, heldout_split=job.heldout_split)
     job.folder.write_json(EVALUATION_FILE, evaluation.to_json())
     job.folder.finish(result)
+    assert job.description is not None
+    job.tracker.describe_run(job.run_id, job.description)
     job.tracker.log_epochs(job.run_id, curves, heldout_split=job.heldout_split)
     job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
     return result

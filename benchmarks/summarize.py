@@ -53,7 +53,7 @@ from ablation.results import (
     epoch_metrics,
 )
 from ablation.study import parse_study
-from ablation.tracking import open_mlflow
+from ablation.tracking import RunDescription, open_mlflow
 
 STUDY = "many-runs"
 CLASSES = tuple(f"class {index}" for index in range(10))
@@ -140,6 +140,7 @@ def fill(folder: Path, plan: Plan, *, epochs: int) -> float | None:
             curves, result, evaluation = made_up_run(planned, epochs=epochs)
             write_artifacts(Path(artifacts), curves, evaluation)
             run_id = tracker.start_run(record, planned, where_from)
+            tracker.describe_run(run_id, RunDescription.of(planned, plan))
             tracker.log_epochs(run_id, curves, heldout_split=plan.heldout_split)
             tracker.finish_run(run_id, result, Path(artifacts))
             if done % 100 == 0:

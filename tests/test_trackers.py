@@ -18,7 +18,7 @@ from factories import make_plan
 
 from ablation.errors import TrackingUnavailable
 from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
-from ablation.tracking import MemoryTracker, StudyRecord, Tracker, open_mlflow
+from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.reading import children_of
 from ablation.tracking.saved_view import saved_views
@@ -424,13 +424,16 @@ def test_a_second_launch_run_links_to_the_study_run_and_gets_the_report(
 def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     planned = record.plan.runs[2]
-    run = mlflow_tracker._client.get_run(mlflow_tracker.start_run(record, planned, PROVENANCE))
+    run_id = mlflow_tracker.start_run(record, planned, PROVENANCE)
+    for _ in range(2):
+        mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
+    run = mlflow_tracker._client.get_run(run_id)
 
     assert "depth=3,normalization=none/seed-0" == run.info.run_name
     assert ("3", "none", "0") == tuple(run.data.params[key] for key in ("model.depth", "model.normalization", "seed"))
     assert record.study_run_id == run.data.tags["mlflow.parentRunId"]
     assert planned.identity == run.data.tags["ablation.identity"]
-    assert record.plan.data.digest.startswith(run.inputs.dataset_inputs[0].dataset.digest)
+    assert [record.plan.data.digest[:32]] == [used.dataset.digest for used in run.inputs.dataset_inputs]
 
 
 def test_links_open_the_saved_view_in_the_machine_learning_mode(mlflow_tracker: Tracker) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
-from ablation.results import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.results import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -18,6 +18,28 @@ class StudyRecord:
     experiment_id: str
     plan: Plan
     status: StudyStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDescription:
+    """What a run is trained with; `size` is that of its model, by name, where it was measured."""
+
+    seed: int
+    configuration: Mapping[str, Any]
+    levels: Mapping[str, Any]
+    size: Mapping[str, int]
+    data: DataFacts
+
+    @classmethod
+    def of(cls, planned: PlannedRun, plan: Plan) -> Self:
+        variant, summary = plan.variant(planned.variant), plan.summaries[planned.variant]
+        return cls(
+            seed=planned.seed,
+            configuration=variant.configuration,
+            levels=variant.levels,
+            size={"parameters": summary.parameters, "flops": summary.flops} if summary.layers else {},
+            data=plan.data,
+        )
 
 
 class Tracker(Protocol):
@@ -51,6 +73,13 @@ class Tracker(Protocol):
         """Begin the record of a run and return its ID; what an earlier, unfinished try left behind is removed.
 
         `provenance` says where the run comes from: commit, versions, device, host.
+        """
+        ...
+
+    def describe_run(self, run_id: str, description: RunDescription) -> None:
+        """Record what a run is trained with; recording the same again changes nothing.
+
+        It is apart from `start_run` because a worker does it, beside the training.
         """
         ...
 

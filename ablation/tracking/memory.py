@@ -25,7 +25,7 @@ from ablation.tracking.checking import (
     library_versions,
     missing_curves,
 )
-from ablation.tracking.interface import StudyRecord, StudyStatus
+from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class _Run:
     planned: PlannedRun
     study: str
     provenance: Mapping[str, str]
+    description: RunDescription | None = None
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
     evaluation: str | None = None
@@ -88,6 +89,9 @@ class MemoryTracker:
         run_id = f"run-{self._begun}"
         self._runs[run_id] = _Run(planned=planned, study=name, provenance=provenance)
         return run_id
+
+    def describe_run(self, run_id: str, description: RunDescription) -> None:
+        self._runs[run_id].description = description
 
     def start_tuning_run(
         self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]

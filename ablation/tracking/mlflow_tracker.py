@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import first_use, sqlite_path
 from ablation.results import (
+    DataFacts,
     Epoch,
     LeftOut,
     Outcome,
@@ -42,7 +43,7 @@ from ablation.results import (
 )
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking.addresses import artifact_address, image_address, run_address, runs_address
-from ablation.tracking.interface import StudyRecord, StudyStatus
+from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     PAGE,
@@ -158,7 +159,6 @@ class MlflowTracker:
 
     def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
         plan = record.plan
-        variant = plan.variant(planned.variant)
         with self._explained():
             tries = self._tries_of(record)
             for earlier in tries.get(planned.identity, ()):
@@ -180,12 +180,13 @@ class MlflowTracker:
             )
             run_id = str(run.info.run_id)
             tries[planned.identity] = [run_id]
-            size = plan.summaries[variant.name]
-            counted = {"parameters": size.parameters, "flops": size.flops} if size.layers else {}
-            parameters = {"seed": planned.seed, **_parameters(variant.configuration), **variant.levels, **counted}
-            self._client.log_batch(run_id, params=_params(parameters))
-            self._client.log_inputs(run_id, [_dataset_input(plan)])
             return run_id
+
+    def describe_run(self, run_id: str, description: RunDescription) -> None:
+        known = {"seed": description.seed, **_parameters(description.configuration)}
+        with self._explained():
+            self._client.log_batch(run_id, params=_params({**known, **description.levels, **description.size}))
+            self._client.log_inputs(run_id, [_dataset_input(description.data)])
 
     def start_tuning_run(
         self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
@@ -505,8 +506,7 @@ def _provenance_tag(name: str) -> str:
     return name if name.startswith("mlflow.") else f"ablation.{name}"
 
 
-def _dataset_input(plan: Plan) -> DatasetInput:
-    data = plan.data
+def _dataset_input(data: DataFacts) -> DatasetInput:
     dataset = Dataset(
         name=data.name,
         digest=data.digest[:32],

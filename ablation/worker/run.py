@@ -16,7 +16,7 @@ from ablation.errors import CodeChanged, TrackingUnavailable
 from ablation.results import Epoch, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
 from ablation.study.spec import code_names
-from ablation.tracking import Tracker
+from ablation.tracking import RunDescription, Tracker
 from ablation.training import TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
@@ -31,7 +31,7 @@ class Job:
     """All that a worker needs to train a run; small and picklable.
 
     `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a training function of the user's.
+    study needs of a training function of the user's. A run without a `description` has been described already.
     """
 
     planned: PlannedRun
@@ -46,6 +46,7 @@ class Job:
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
     expected_metrics: tuple[str, ...] = ()
+    description: RunDescription | None = None
 
 
 def run_job(job: Job) -> RunResult:
@@ -102,8 +103,17 @@ def check_code(job: Job) -> None:
         raise CodeChanged(names)
 
 
-def upload(folder: RunFolder, result: RunResult, *, tracker: Tracker, run_id: str, heldout_split: str) -> None:
+def upload(
+    folder: RunFolder,
+    result: RunResult,
+    *,
+    tracker: Tracker,
+    run_id: str,
+    description: RunDescription,
+    heldout_split: str,
+) -> None:
     """Record a finished run from its folder."""
+    tracker.describe_run(run_id, description)
     tracker.log_epochs(run_id, folder.epochs(), heldout_split=heldout_split)
     tracker.finish_run(run_id, result, folder.artifacts)
 
@@ -116,7 +126,7 @@ class RunRecord:
         self.epochs: list[Epoch] = []
         self.begun = time.perf_counter()
         job.folder.begin(job.provenance)
-        self._uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split)
+        self._uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split, description=job.description)
         self._classes: tuple[str, ...] = ()
 
     def begin(self) -> Beginning:

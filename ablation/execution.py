@@ -230,10 +230,7 @@ class Execution:
         return f"trained by the {result.path} path, {result.path_note}"
 
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
-        running = []
-        for under in self._under_way():
-            epochs = self._folder(under.planned).epochs()
-            running.append((under.planned, epochs[-1] if epochs else None))
+        running = [(under.planned, self._folder(under.planned).latest_epoch()) for under in self._under_way()]
         return Progress(
             planned=len(self.record.plan.runs_to_train()),
             ended=dict(self.ended),

@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ablation.results import Epoch, EpochMetrics, Outcome, ReportedEpoch, RunResult
 
 EPOCHS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 RESULT = "result.json"
+BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,15 @@ class RunFolder:
             return ()
         return tuple(_epoch(json.loads(line)) for line in lines)
 
+    def latest_epoch(self) -> Epoch | None:
+        """Return the last of `epochs`, without reading those before it, or None."""
+        try:
+            with (self.path / EPOCHS).open("rb") as file:
+                line = _last_line(file)
+        except FileNotFoundError:
+            return None
+        return _epoch(json.loads(line)) if line is not None else None
+
     def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> None:
         (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
 
@@ -125,6 +135,18 @@ class RunFolder:
 
 def _epoch(values: Mapping[str, Any]) -> Epoch:
     return ReportedEpoch(**values) if "metrics" in values else EpochMetrics(**values)
+
+
+def _last_line(file: BinaryIO) -> bytes | None:
+    """Return the last line that is written to its end, or None."""
+    end = file.seek(0, os.SEEK_END)
+    start = end
+    while True:
+        start = max(0, start - BLOCK)
+        file.seek(start)
+        lines = file.read(end - start).split(b"\n")[:-1]
+        if start == 0 or len(lines) > 1:  # the first may have lost its beginning
+            return lines[-1] if lines else None
 
 
 def write_whole(path: Path, text: str) -> None:

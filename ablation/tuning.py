@@ -18,7 +18,7 @@ from ablation.errors import TuningFailed
 from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress
 from ablation.executors import is_worker_lost
 from ablation.provenance import provenance
-from ablation.results import Direction, Epoch, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.study import Study
 from ablation.study.tuning import FIRST_TUNING_SEED
@@ -172,15 +172,11 @@ class VariantTuning:
     def _progress(self, variants: int, *, latest: _Trial | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
-        running: list[tuple[PlannedRun, Epoch | None]] = []
-        for trial in self.running.values():
-            if trial.job is not None:
-                epochs = trial.job.folder.epochs()
-                running.append((trial.job.planned, epochs[-1] if epochs else None))
+        jobs = [trial.job for trial in self.running.values() if trial.job is not None]
         return Progress(
             planned=variants * tuning.trials * tuning.seeds,
             ended=dict(self.ended),
-            running=tuple(running),
+            running=tuple((job.planned, job.folder.latest_epoch()) for job in jobs),
             note=_told(latest) if latest is not None else None,
         )
 

@@ -22,7 +22,7 @@ from ablation.locks import coordinating
 from ablation.pipeline import StudyOutcome, summarize_study
 from ablation.preview import preview_study
 from ablation.report import write_report
-from ablation.results import Outcome, RunResult
+from ablation.results import Outcome, ReportedEpoch, RunResult
 from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker
@@ -331,6 +331,23 @@ def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
     assert folder.result() is None
     folder.finish(result)
     assert result == folder.result()
+
+
+@pytest.mark.parametrize("length", [1, 100, 10_000])
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+@pytest.mark.parametrize("rest", ["", '{"epoch": 99, "metr'])
+def test_the_latest_epoch_is_the_last_of_all_epochs(tmp_path: Path, length: int, count: int, rest: str) -> None:
+    folder = RunFolder(path=tmp_path)
+    for epoch in range(1, count + 1):
+        folder.append_epoch(ReportedEpoch(epoch=epoch, metrics={"m" * length: 0.5}, timestamp_ms=1))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(rest)
+
+    assert [*folder.epochs()][-1:] == [epoch for epoch in [folder.latest_epoch()] if epoch is not None]
+
+
+def test_a_run_that_has_not_begun_has_no_epoch(tmp_path: Path) -> None:
+    assert RunFolder(path=tmp_path / "run").latest_epoch() is None
 
 
 def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ import torch
 from ablation.models import build_model, list_components, summarize_model
 from ablation.results import DataShape
 
+Optimizer = Literal["adam", "adamw", "sgd"]
+Augmentation = Literal["none", "flip", "crop", "crop-flip"]
 EXTRA_BATCHES = 8
 """Batches beyond a turn's steps: half before it is timed and half after, with which a loader's workers stay busy."""
 MODEL: Mapping[str, Any] = {
@@ -37,8 +39,8 @@ class TrainingCase:
     labels: np.ndarray
     classes: int
     model: Mapping[str, Any]
-    optimizer: str
-    augmentation: str
+    optimizer: Optimizer
+    augmentation: Augmentation
     batch_size: int
     steps: int
     threads: int

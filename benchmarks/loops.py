@@ -33,13 +33,13 @@ def our_epochs(case: TrainingCase, *, epochs: int) -> Generator[EpochMetrics, No
     settings = TrainingSettings(
         epochs=epochs,
         batch_size=case.batch_size,
-        optimizer=case.optimizer,  # type: ignore[arg-type]
+        optimizer=case.optimizer,
         learning_rate=LEARNING_RATE,
         schedule="constant",
         momentum=MOMENTUM,
         weight_decay=0.0,
         epoch_choice="last",
-        augmentation=case.augmentation,  # type: ignore[arg-type]
+        augmentation=case.augmentation,
     )
     return train(model, _training_data(case), settings, study_seed=0, seed=0)
 
@@ -139,7 +139,6 @@ def _optimizer(case: TrainingCase, model: nn.Module, *, fused: bool | None) -> O
             return AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=fused)
         case "sgd":
             return SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, fused=fused)
-    raise ValueError(f"there is no optimizer {case.optimizer!r} here")
 
 
 def _train_step(model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor, sums: Tensor) -> None:

@@ -16,7 +16,7 @@ TRAINING_LIBRARIES = ("torch", "torchvision", "numpy")
 def environment(
     options: argparse.Namespace, *, libraries: Sequence[str] = TRAINING_LIBRARIES, gpu: str | None = None
 ) -> dict[str, Any]:
-    """Return date, hardware, load, versions of the libraries that are installed, and the options."""
+    """Return date, hardware, load, versions of installed libraries, and the options, paths by their last part."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -25,7 +25,7 @@ def environment(
         "load_average": os.getloadavg(),
         "python": platform.python_version(),
         **_versions(libraries),
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()},
     }
 
 

@@ -88,19 +88,19 @@ def run(case: TrainingCase, options: argparse.Namespace) -> dict[str, list[float
     turns = 2 * (options.turns + options.warm_up)
     side = {SIDE: functools.partial(ours_for_a_while, seconds=options.seconds)}
     threaded = dataclasses.replace(case, threads=options.processes)
-    sides = {
-        "processes": [SideProcess(side, case, turns=turns) for _ in range(options.processes)],
-        "threads": [SideProcess(side, threaded, turns=turns)],
-    }
+    cases = {"processes": [case] * options.processes, "threads": [threaded]}
     rates: dict[str, list[float]] = {name: [] for name in ("processes", "threads", "processes, busy", "threads, busy")}
-    for turn in range(options.turns + options.warm_up):
-        for name in rates:
-            with busy_process() if name.endswith("busy") else contextlib.nullcontext():
-                rate = summed_rate(sides[name.partition(",")[0]])
-            if turn >= options.warm_up:
-                rates[name].append(rate)
-    for process in (*sides["processes"], *sides["threads"]):
-        process.close()
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: [stack.enter_context(contextlib.closing(SideProcess(side, one, turns=turns))) for one in alike]
+            for name, alike in cases.items()
+        }
+        for turn in range(options.turns + options.warm_up):
+            for name in rates:
+                with busy_process() if name.endswith("busy") else contextlib.nullcontext():
+                    rate = summed_rate(sides[name.partition(",")[0]])
+                if turn >= options.warm_up:
+                    rates[name].append(rate)
     return rates
 
 

@@ -15,11 +15,9 @@ write.
 import argparse
 import contextlib
 import csv
-import datetime
 import json
 import math
 import os
-import platform
 import socket
 import sqlite3
 import statistics
@@ -28,7 +26,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,6 +51,7 @@ from ablation.results import (
 )
 from ablation.study import parse_study
 from ablation.tracking import RunDescription, open_mlflow
+from benchmarks.machine import environment, write_record
 
 STUDY = "many-runs"
 CLASSES = tuple(f"class {index}" for index in range(10))
@@ -81,7 +79,9 @@ def main() -> None:
     result = {"runs": len(plan.runs), "inserting_s": inserting_s, "command": turns, "parts": parts}
     print_result(result)
     if options.output is not None:
-        write(options.output, {"environment": environment(options), "result": result})
+        where = environment(options, libraries=(*LIBRARIES, "matplotlib", "scipy", "sqlalchemy"))
+        kind = "server" if options.server else "sqlite"
+        write_record(options.output, {"environment": where, "result": result}, name="summarize", kind=kind)
 
 
 def parse_options() -> argparse.Namespace:
@@ -293,40 +293,6 @@ def print_result(result: Mapping[str, Any]) -> None:
         for name in turns[0]:
             values = [turn[name] for turn in turns]
             print(f"{name:<14}{statistics.median(values):>9.2f}{min(values):>9.2f}{max(values):>9.2f}")
-
-
-def environment(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "python": platform.python_version(),
-        **{library: version(library) for library in (*LIBRARIES, "matplotlib", "scipy", "sqlalchemy")},
-        "options": {
-            name: value
-            for name, value in vars(options).items()
-            if name in ("variants", "seeds", "epochs", "turns", "server")
-        },
-    }
-
-
-def cpu_model() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def write(folder: Path, record: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    moment = datetime.datetime.fromisoformat(record["environment"]["date"]).strftime("%Y-%m-%d-%H%M%S")
-    kind = "server" if record["environment"]["options"]["server"] else "sqlite"
-    path = folder / f"summarize-{moment}-{kind}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: {path}")
 
 
 if __name__ == "__main__":

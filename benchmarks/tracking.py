@@ -99,9 +99,10 @@ def main() -> None:
         for seed in range(options.runs):
             runs.append(timed_run(study, dataset, path / f"run-{seed}", seed=seed))
             print(json.dumps(runs[-1]), flush=True)
-    result = {"runs": runs, "spread": {name: spread([run[name] for run in runs]) for name in runs[0]}}
-    print_result(result["spread"])
+    found = {name: spread([one[name] for one in runs]) for name in runs[0]}
+    print_result(found)
     if options.output is not None:
+        result = {"runs": runs, "spread": found}
         write_record(options.output, {"environment": where, "result": result}, name="tracking", kind="sqlite")
 
 

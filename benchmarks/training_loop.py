@@ -35,14 +35,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.case import MODEL, TrainingCase, load_images, training_flops
+from benchmarks.case import MODEL, Augmentation, TrainingCase, load_images, training_flops
 from benchmarks.loader_loop import conventional
 from benchmarks.loops import careful, eager, fixed_batch, matrix_product, ours
 from benchmarks.machine import TRAINING_LIBRARIES, environment, write_record
 from benchmarks.plain_model import plain_model
 from benchmarks.turns import Side, ratio, run_in_turn, spread_text
 
-AUGMENTATIONS = {"none": ("none",), "crop-flip": ("crop-flip",), "both": ("none", "crop-flip")}
+AUGMENTATIONS: Mapping[str, tuple[Augmentation, ...]] = {
+    "none": ("none",),
+    "crop-flip": ("crop-flip",),
+    "both": ("none", "crop-flip"),
+}
 PRODUCT = "matrix product"
 
 
@@ -78,7 +82,7 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_case(options: argparse.Namespace, *, augmentation: str) -> TrainingCase:
+def make_case(options: argparse.Namespace, *, augmentation: Augmentation) -> TrainingCase:
     images, labels = load_images(options.data, steps=options.steps, batch_size=options.batch_size)
     return TrainingCase(
         images=images,

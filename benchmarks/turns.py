@@ -4,6 +4,7 @@ Alone in its process, a side gets no memory that another has made ready; in turn
 touches all sides alike.
 """
 
+import contextlib
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,16 +61,17 @@ def run_in_turn(
 ) -> dict[str, list[float]]:
     """Return the rates of the counted turns, by side; the sides of a group share a process."""
     rates: dict[str, list[float]] = {name: [] for sides in groups for name in sides}
-    processes = [SideProcess(sides, case, turns=turns + warm_up) for sides in groups]
-    by_side = {name: process for sides, process in zip(groups, processes, strict=True) for name in sides}
-    for turn in range(turns + warm_up):
-        for name, process in by_side.items():
-            process.begin_turn(name)
-            rate = process.rate()
-            if turn >= warm_up:
-                rates[name].append(rate)
-    for process in processes:
-        process.close()
+    with contextlib.ExitStack() as stack:
+        by_side: dict[str, SideProcess] = {}
+        for sides in groups:
+            process = stack.enter_context(contextlib.closing(SideProcess(sides, case, turns=turns + warm_up)))
+            by_side |= dict.fromkeys(sides, process)
+        for turn in range(turns + warm_up):
+            for name, process in by_side.items():
+                process.begin_turn(name)
+                rate = process.rate()
+                if turn >= warm_up:
+                    rates[name].append(rate)
     return rates
 
 

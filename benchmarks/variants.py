@@ -23,12 +23,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.case import MODEL, TrainingCase, load_images
+from benchmarks.case import MODEL, Augmentation, Optimizer, TrainingCase, load_images
 from benchmarks.loops import eager, ours
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import ratio, run_in_turn
 
 NORMS = ("batch", "layer", "group", "instance")
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd")
+AUGMENTATIONS: tuple[Augmentation, ...] = ("flip", "crop", "crop-flip")
 THIN_RESNET = {"name": "torchvision:resnet18", "stem": "small", "width": 0.25}
 
 
@@ -38,8 +40,8 @@ class TimedVariant:
 
     name: str
     model: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: str = "adam"
-    augmentation: str = "none"
+    optimizer: Optimizer = "adam"
+    augmentation: Augmentation = "none"
 
 
 def variants() -> Iterator[TimedVariant]:
@@ -61,9 +63,9 @@ def variants() -> Iterator[TimedVariant]:
         name="width 8, repeats 1, batch norm", model={"width": 8, "repeats": 1, "normalization": "batch"}
     )
     yield TimedVariant(name="dropout 0.3", model={"dropout": 0.3})
-    for optimizer in ("adamw", "sgd"):
+    for optimizer in OPTIMIZERS:
         yield TimedVariant(name=f"optimizer {optimizer}", optimizer=optimizer)
-    for augmentation in ("flip", "crop", "crop-flip"):
+    for augmentation in AUGMENTATIONS:
         yield TimedVariant(name=f"augmentation {augmentation}", augmentation=augmentation)
     for norm in ("batch", "group", "layer", "instance", "none"):
         yield TimedVariant(name=f"thin resnet18, {norm} norm", model={**THIN_RESNET, "normalization": norm})

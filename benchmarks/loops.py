@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from ablation.models import build_model
+from ablation.models import build_model, fastest_layout
 from ablation.results import EpochMetrics
 from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
 from benchmarks.case import LEARNING_RATE, TrainingCase
@@ -110,6 +110,7 @@ def _training_data(case: TrainingCase) -> TrainingData:
         test_labels=labels[:2],
         mean=torch.from_numpy(case.mean).to(case.device),
         deviation=torch.from_numpy(case.deviation).to(case.device),
+        layout=fastest_layout(case.model, case.device),
     )
 
 

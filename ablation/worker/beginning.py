@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
-from ablation.models import build_model
+from ablation.models import build_model, fastest_layout
 from ablation.results import DataShape
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
@@ -44,7 +44,7 @@ def begin(
         study_seed=study_seed,
         seed=seed,
         device=device,
-        layout=layout_of(settings["model"]),
+        layout=fastest_layout(settings["model"], device),
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(settings["model"], shape, code=code).to(device)
@@ -69,8 +69,3 @@ def training_of(settings: Mapping[str, Any], code: CodeFolders) -> tuple[dict[st
     if isinstance(loss, type):
         raise CodeInvalid(f"{name} is a class; name a function, or a loss made of it in a file", path="training.loss")
     return training, loss
-
-
-def layout_of(model: Mapping[str, Any]) -> torch.memory_format:
-    """Keep what a model of the user's own gets and computes contiguous, as code that calls `view` needs it."""
-    return torch.contiguous_format if is_code(model.get("name")) else torch.channels_last

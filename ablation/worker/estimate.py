@@ -7,10 +7,10 @@ import torch
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import check_augmentation
-from ablation.models import build_model
+from ablation.models import build_model, fastest_layout
 from ablation.results import DataOutline
 from ablation.training import TrainingSettings, train
-from ablation.worker.beginning import layout_of, training_of
+from ablation.worker.beginning import training_of
 from ablation.worker.data import made_up_data
 from ablation.worker.devices import set_up
 
@@ -34,7 +34,8 @@ def estimate_seconds(
     timed = TrainingSettings(**{**training, "epochs": 2}, augmentation=settings["data"]["augmentation"])
     count = TIMED_STEPS * timed.batch_size
     model = build_model(settings["model"], outline.shape, code=code).to(device)
-    data = made_up_data(outline.shape, count, torch.device(device), layout=layout_of(settings["model"]))
+    layout = fastest_layout(settings["model"], torch.device(device))
+    data = made_up_data(outline.shape, count, torch.device(device), layout=layout)
     *_, last = train(model, data, timed, study_seed=0, seed=0, loss=loss)
     used = min(settings["data"]["limit"] or outline.train_images, outline.train_images)
     validation = settings["data"]["validation"]

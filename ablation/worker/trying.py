@@ -11,12 +11,12 @@ from torch import nn
 from ablation.code import CodeFolders, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
-from ablation.models import build_model
+from ablation.models import build_model, fastest_layout
 from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
 from ablation.training import TrainingSettings, train
 from ablation.training.settings import Loss
-from ablation.worker.beginning import layout_of, seed_generators, training_of
+from ablation.worker.beginning import seed_generators, training_of
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
 
@@ -59,7 +59,8 @@ def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Datase
     )
     seed_generators(0)
     model = build_model(settings["model"], shape, code=code)
-    count, layout = min(chosen.batch_size, TRIED_EXAMPLES), layout_of(settings["model"])
+    count = min(chosen.batch_size, TRIED_EXAMPLES)
+    layout = fastest_layout(settings["model"], torch.device("cpu"))
     if dataset is not None:
         data = first_batch(dataset, count, layout=layout)
     else:

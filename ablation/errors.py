@@ -219,15 +219,9 @@ class CodeChanged(AblationError):
 class DeviceUnavailable(AblationError):
     """A device that this machine does not have."""
 
-    def __init__(self, asked: str, available: Sequence[str]) -> None:
-        super().__init__(f"there is no device {asked!r} here; available: {', '.join(available)} @ --device")
-
-
-def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(attributes)
-    return error
+    def __init__(self, asked: str, available: Sequence[str], *, reason: str | None = None) -> None:
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"there is no device {asked!r} here{why}; available: {', '.join(available)} @ --device")
 
 
 class PathUnavailable(AblationError):
@@ -237,3 +231,10 @@ class PathUnavailable(AblationError):
         self.path = path
         self.reason = " ".join(reason.split())
         super().__init__(f"the {path} path cannot train this model: {self.reason}")
+
+
+def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -14,18 +14,14 @@ waits for the disk, locks and cores, and CPU time of its thread. `waiting` is fo
 
 import argparse
 import contextlib
-import datetime
 import functools
 import io
 import json
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,6 +42,7 @@ from ablation.tracking import open_mlflow
 from ablation.tracking.mlflow_tracker import MlflowTracker
 from ablation.worker import Job
 from ablation.worker.artifacts import write_curves
+from benchmarks.machine import environment, write_record
 
 EPOCHS = 20
 PHASES: Mapping[str, tuple[tuple[Any, str], ...]] = {
@@ -56,7 +53,7 @@ PHASES: Mapping[str, tuple[tuple[Any, str], ...]] = {
         (Execution, "recover_finished"),
     ),
     "open schedule": ((ablation.scheduling, "open_schedule"),),
-    "claim": ((Schedule, "next_run"),),
+    "claim": ((Schedule, "next_group"),),
     "start run": ((MlflowTracker, "start_run"),),
     "submit": ((Execution, "_submit"),),
     "settle": ((Execution, "_settle"),),
@@ -110,21 +107,24 @@ class Stopwatch:
 class IdleExecutor(ProcessExecutor):
     """Worker processes that record what they are given to train, and train nothing."""
 
-    def submit(self, _function: Callable[..., Any], job: Job) -> Future[RunResult]:  # type: ignore[override]
-        return super().submit(record_made_up_run, job)
+    def submit(  # type: ignore[override]
+        self, _function: Callable[..., Any], jobs: Sequence[Job], _fusing: None
+    ) -> Future[tuple[RunResult, ...]]:
+        return super().submit(record_made_up_runs, jobs)
 
 
 def main() -> None:
     options = parse_options()
     if options.runs % options.variants:
         raise SystemExit(f"--runs {options.runs} is no multiple of --variants {options.variants}")
-    print(json.dumps(environment(options), indent=1))
+    where = environment(options, libraries=(*LIBRARIES, "sqlalchemy"))
+    print(json.dumps(where, indent=1))
     results = []
     for _ in range(options.turns):
         results.append(timed_study(options))
         print_result(results[-1])
     if options.output is not None:
-        write(options.output, {"environment": environment(options), "results": results})
+        write_record(options.output, {"environment": where, "results": results}, name="coordinator", kind="sqlite")
 
 
 def parse_options() -> argparse.Namespace:
@@ -191,6 +191,10 @@ def timed(watch: Stopwatch, phase: str, function: Callable[..., Any]) -> Callabl
             return function(*args, **kwargs)
 
     return call
+
+
+def record_made_up_runs(jobs: Sequence[Job]) -> tuple[RunResult, ...]:
+    return tuple(record_made_up_run(job) for job in jobs)
 
 
 def record_made_up_run(job: Job) -> RunResult:
@@ -271,35 +275,6 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 def print_row(name: str, phase: Mapping[str, Any]) -> None:
     print(f"{name:<16}{phase.get('calls', ''):>8}{phase['wall_ms']:>9.1f}{phase['cpu_ms']:>9.1f}")
-
-
-def environment(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "python": platform.python_version(),
-        **{library: version(library) for library in (*LIBRARIES, "sqlalchemy")},
-        "options": {name: value for name, value in vars(options).items() if name not in ("output", "folder")},
-    }
-
-
-def cpu_model() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def write(folder: Path, record: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    moment = datetime.datetime.fromisoformat(record["environment"]["date"]).strftime("%Y-%m-%d-%H%M%S")
-    path = folder / f"coordinator-{moment}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: {path}")
 
 
 if __name__ == "__main__":

@@ -221,6 +221,12 @@ MISTAKES = {
     "no such level": (("plan", "tiny.yaml", "--normalization", "none,bach"), "'bach'"),
     "unclosed bracket": (("plan", "tiny.yaml", "--depth", "1,[2"), "--depth"),
     "no such device": (("study", "tiny.yaml", "--device", "cuda:99"), "there is no device 'cuda:99' here"),
+    "no number to fuse": (("study", "tiny.yaml", "--fuse", "0"), "'0' is neither auto nor a number from 1 to 1024"),
+    "no words to fuse": (("study", "tiny.yaml", "--fuse", "all"), "'all' is neither auto nor a number"),
+    "no such precision here": (
+        ("study", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),
+        "cpu does not compute in tf32; it does in fp32, bf16 @ training.precision",
+    ),
     "no such study": (("summarize", "nobody"), "has no study 'nobody'"),
     "no such study in status": (("status", "nobody"), "has no study 'nobody'"),
     "no such data": (

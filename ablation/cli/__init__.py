@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 USER_ERROR = 2
+MOST_FUSED = 1024
 SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
 SOME_RUNS_FAILED = 1
 
@@ -77,7 +78,11 @@ class _Fuse(click.ParamType[int | None]):
     name = "auto|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        return None if value == "auto" else click.IntRange(1, 1024).convert(value, param, ctx)
+        if value == "auto":
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_FUSED:
+            self.fail(f"{value!r} is neither auto nor a number from 1 to {MOST_FUSED}.", param, ctx)
+        return int(value)
 
 
 def _study_options(command: F) -> F:
@@ -374,9 +379,11 @@ def _run_study(
     from ablation.executors import make_executor
     from ablation.pipeline import run_study
     from ablation.scheduling import default_storage
-    from ablation.worker import resolve_devices
+    from ablation.worker import resolve_devices, why_no_gpu
 
     devices = resolve_devices(device)
+    if device == "auto" and (reason := why_no_gpu()) is not None:
+        click.echo(f"Training on the CPU, as no GPU can be used: {reason}", err=True)
     state = _state(state_dir)
     tracker = _tracker(tracking_uri, is_launched=True)
     with (

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -130,7 +131,9 @@ def _seconds(members: Sequence[Member], backend: Backend, loss: Loss) -> float:
 
 
 def _free_memory() -> None:
+    """Give up what a training that is over held on a GPU: its graphs refer to themselves, so wait for the collector."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

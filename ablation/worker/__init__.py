@@ -1,6 +1,6 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
-from ablation.worker.devices import check_devices, resolve_devices
+from ablation.worker.devices import check_devices, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.ladder import Fusing
 from ablation.worker.run import Job, run_job, run_jobs, upload
@@ -23,4 +23,5 @@ __all__ = [
     "run_tuning_job",
     "try_variant",
     "upload",
+    "why_no_gpu",
 ]

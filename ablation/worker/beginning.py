@@ -36,7 +36,7 @@ def begin(
     """Return a run as it begins, the same whenever it is begun."""
     study_seed = int(settings["study_seed"])
     training, loss = training_of(settings, code)
-    set_up(device, threads=training.pop("threads"), precision=training["precision"])
+    set_up(device, threads=training.pop("threads"), precision=training.get("precision", "fp32"))
     chosen = TrainingSettings(**training, augmentation=settings["data"]["augmentation"])
     data, shape = run_data(
         data_folder,

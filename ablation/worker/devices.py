@@ -1,6 +1,7 @@
 """Names the devices there are, sets one up for a run, and measures the memory that the run takes at most."""
 
 import resource
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +18,28 @@ AMPERE = (8, 0)
 
 
 def resolve_devices(asked: str) -> tuple[str, ...]:
-    """Return the devices that `--device` names: `auto` takes every GPU there is, else the CPU.
+    """Return the devices that `--device` names: `auto` takes every GPU that can be used, else the CPU.
 
     Raises:
         DeviceUnavailable: there is no such device.
     """
-    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    count = 0 if why_no_gpu() is not None else torch.cuda.device_count()
+    gpus = tuple(f"cuda:{index}" for index in range(count))
     if asked in ("auto", "cuda") and gpus:
         return gpus
     if asked in ("auto", "cpu"):
         return ("cpu",)
     if asked not in gpus:
-        raise DeviceUnavailable(asked, ("auto", "cpu", *gpus))
+        raise DeviceUnavailable(asked, ("auto", "cpu", *gpus), reason=why_no_gpu())
     return (asked,)
+
+
+def why_no_gpu() -> str | None:
+    """Return why PyTorch cannot use a GPU, where it says so, as with a driver that is too old; else None."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        is_usable = torch.cuda.is_available()
+    return None if is_usable or not said else str(said[0].message).splitlines()[0]
 
 
 def set_up(device: torch.device, *, threads: int, precision: Precision = "fp32") -> None:

@@ -66,13 +66,13 @@ class Trained:
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
     """Train one run, on a GPU as a graph, or eagerly where that cannot be."""
     if device.type == "cuda":
-        begun, ended = _attempt([run], lambda beginnings: _graph(beginnings[0]))
+        begun, ended = _attempt([run], device, lambda beginnings: _graph(beginnings[0]))
         if not isinstance(ended, Exception):
             return Trained(ended=ended[0], path="graph", note=note)
         if begun:
             return Trained(ended=ended, path="graph", note=note)
         note = "; ".join(filter(None, [note, _reason("graph", ended)]))
-    _, ended = _attempt([run], lambda beginnings: _eager(beginnings[0]))
+    _, ended = _attempt([run], device, lambda beginnings: _eager(beginnings[0]))
     return Trained(ended=ended if isinstance(ended, Exception) else ended[0], path="eager", note=note)
 
 
@@ -85,7 +85,7 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
         first, members = beginnings[0], [beginning.member for beginning in beginnings]
         return train_fused(members, backend=backends[-1], study_seed=first.study_seed, loss=first.loss)
 
-    begun, ended = _attempt(runs, fused)
+    begun, ended = _attempt(runs, device, fused)
     if isinstance(ended, torch.OutOfMemoryError) and not begun and len(runs) > 1:
         half = (len(runs) + 1) // 2
         return [part for those in (runs[:half], runs[half:]) for part in train_together(those, device, fusing)]
@@ -97,7 +97,7 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
 
 
 def _attempt(
-    runs: Sequence[Run], path: Callable[[list[Beginning]], EpochsTogether]
+    runs: Sequence[Run], device: torch.device, path: Callable[[list[Beginning]], EpochsTogether]
 ) -> tuple[bool, tuple[TrainingResult, ...] | Exception]:
     """Train runs by a path; return whether any epoch was done, and the results or the error that ended it."""
     is_begun = False
@@ -117,7 +117,9 @@ def _attempt(
         _let_go(error)
         return is_begun, error
     finally:
-        _free_memory()
+        if device.type == "cuda":  # where graphs, which refer to themselves, hold memory until they are collected
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def _backend(beginnings: Sequence[Beginning], fusing: Fusing) -> Backend:
@@ -154,9 +156,3 @@ def _let_go(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

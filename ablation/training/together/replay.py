@@ -1,7 +1,6 @@
 """Captures a function over tensors that stay where they are in one CUDA graph, and replays it; calls it on a CPU."""
 
 import contextlib
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -69,7 +68,6 @@ class Replayed(Generic[T]):
         default = torch.cuda.default_generators[captures.device.index or 0]
         drawing = (default, *captures.generators)
         states = [generator.clone_state() for generator in drawing]
-        gc.collect()  # what is freed during a capture stays in the graph's pool
         try:
             with torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
                 result = self._function()
@@ -91,7 +89,7 @@ def _no_waiting() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
         torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,63 @@
+"""Devices: what there is to train on, and why there is none."""
+
+import warnings
+
+import pytest
+import torch
+
+from ablation.errors import DeviceUnavailable, PrecisionUnavailable
+from ablation.worker import resolve_devices, why_no_gpu
+from ablation.worker.devices import check_precision
+
+TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\nPlease update it."
+
+
+@pytest.fixture
+def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cards, whose driver PyTorch cannot use: it warns, and counts them all the same."""
+
+    def is_available() -> bool:
+        warnings.warn(TOO_OLD, stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_with_a_driver_too_old_the_cpu_trains_and_it_is_known_why() -> None:
+    assert ("cpu",) == resolve_devices("auto")
+    assert why_no_gpu() == TOO_OLD.splitlines()[0]
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_a_card_asked_for_by_name_that_cannot_be_used_is_refused_with_the_reason() -> None:
+    with pytest.raises(DeviceUnavailable, match=r"no device 'cuda:0' here \(CUDA initialization: .* too old .*\)"):
+        resolve_devices("cuda:0")
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_every_card_is_taken_unless_one_is_named() -> None:
+    assert ("cuda:0", "cuda:1") == resolve_devices("auto") == resolve_devices("cuda")
+    assert ("cuda:1",) == resolve_devices("cuda:1")
+    assert ("cpu",) == resolve_devices("cpu")
+    with pytest.raises(
+        DeviceUnavailable, match="no device 'cuda:7' here; available: auto, cpu, cuda:0, cuda:1 @ --device"
+    ):
+        resolve_devices("cuda:7")
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_card_from_before_tf32_and_bf16_is_refused_for_them(precision: str) -> None:
+    with pytest.raises(PrecisionUnavailable, match=f"cuda:0 does not compute in {precision}; it does in fp32"):
+        check_precision(precision, torch.device("cuda:0"))
+
+    check_precision("fp32", torch.device("cuda:0"))

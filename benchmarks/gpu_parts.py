@@ -73,7 +73,8 @@ def device_rates(device: torch.device, sizes: Sizes) -> dict[str, float]:
 
 def solo_paths(device: torch.device, sizes: Sizes, conventional: Iterator[float] | None) -> dict[str, list[float]]:
     """Measure seconds per step of one run, in turn: eagerly, as a graph, and in a conventional loop."""
-    members = {name: member(0, device, sizes) for name in ("eager", "graph")}
+    data = random_data(device, sizes)
+    members = {name: member(0, device, sizes, data=data) for name in ("eager", "graph")}
     steps: dict[str, Steps] = {
         "eager": EagerSteps(laid_out(members["eager"]), study_seed=0, loss=functional.cross_entropy),
         "graph": fused_steps([members["graph"]], backend="streams", study_seed=0, loss=functional.cross_entropy),
@@ -113,25 +114,43 @@ def evaluations(device: torch.device, sizes: Sizes) -> dict[str, float]:
 
 
 def fused_paths(device: torch.device, sizes: Sizes) -> list[dict[str, Any]]:
-    """Measure seconds per step of S runs together, by backend and precision."""
+    """Measure S runs together, by precision: seconds per step of each backend, and of whole epochs by the fastest."""
     found = []
     for precision in ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16"):
         set_precision(precision)  # type: ignore[arg-type]
         for count in sizes.fused:
-            members = [member(seed, device, sizes, precision=precision) for seed in range(count)]
             try:
-                times = measure_backends(members)
-                found.append({"precision": precision, "runs": count, "seconds": times.together, "alone": times.alone})
+                found.append({"precision": precision, "runs": count, **fused_times(device, sizes, count, precision)})
             except (RuntimeError, PathUnavailable) as error:
                 found.append({"precision": precision, "runs": count, "error": str(error)[:300]})
     set_precision("fp32")
     return found
 
 
+def fused_times(device: torch.device, sizes: Sizes, count: int, precision: Any) -> dict[str, Any]:
+    data = random_data(device, sizes)
+    members = [member(seed, device, sizes, data=data, precision=precision) for seed in range(count)]
+    times = measure_backends(members)
+    steps = fused_steps(members, backend=times.fastest, study_seed=0, loss=functional.cross_entropy)
+    seconds = []
+    for epoch in range(1, sizes.turns + 1):
+        begun = time.perf_counter()
+        steps.train_epoch(epoch)
+        seconds.append((time.perf_counter() - begun) / sizes.steps)
+    return {
+        "step_seconds": dict(times.together),
+        "step_seconds_alone": times.alone,
+        "fastest": times.fastest,
+        "epoch_seconds_per_step": seconds[1:],
+    }
+
+
 def bytes_moved(device: torch.device, sizes: Sizes, *, backend: Any, precision: Any) -> int:
     """Count the bytes that the operations of one fused step read and write, each on its own."""
-    members = [member(seed, device, sizes, precision=precision) for seed in range(max(sizes.fused))]
+    data = random_data(device, sizes)
+    members = [member(seed, device, sizes, data=data, precision=precision) for seed in range(max(sizes.fused))]
     steps = fused_steps(members, backend=backend, study_seed=0, loss=functional.cross_entropy)
+    steps._step(sizes.batch_size)  # makes the optimizer's state
     with _ByteCounter() as counter:
         steps._step(sizes.batch_size)
     return counter.bytes
@@ -339,7 +358,7 @@ class _ByteCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not func.is_view:
+        if not func.is_view and "empty" not in func.name():
             touched = [*_tensors(args), *_tensors(kwargs or {}), *_tensors(result)]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in touched)
         return result

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,34 @@ def test_the_room_for_runs_is_counted_from_free_memory() -> None:
 
     assert room is not None
     assert room > 10
+
+
+class Waits(nn.Module):
+    """Waits for the device in a way that only a capture notices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = built_in()
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.cuda.synchronize()
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+def test_a_capture_that_fails_leaves_the_device_usable() -> None:
+    with pytest.raises(PathUnavailable):
+        finished(train_graph(member(0, Waits), study_seed=STUDY_SEED))
+
+    curve, _ = alone(member(0, lambda: built_in(dropout=0.3)))
+    torch.cuda.empty_cache()
+    assert len(curve) == 2
+
+
+def test_a_fresh_process_is_set_up_for_a_run() -> None:
+    script = "import torch; from ablation.worker.devices import set_up; set_up(torch.device('cuda:0'), threads=1)"
+
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
 
 
 def test_bf16_is_coarser_than_fp32() -> None:

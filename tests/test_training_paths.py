@@ -348,7 +348,8 @@ class Draws(nn.Module):
 
     def __init__(self, does: Callable[["Draws"], Any]) -> None:
         super().__init__()
-        self.inner, self.calls = nn.Linear(5, 4), 0
+        self.inner, self.calls, self.last = nn.Linear(5, 4), 0, None
+        self.register_buffer("mean", torch.ones(()))
         self.does = does
 
     def forward(self, features: Tensor) -> Tensor:
@@ -361,9 +362,19 @@ def counts(model: Draws) -> None:
     model.calls += 1
 
 
+def replaces(model: Draws) -> None:
+    model.mean = model.mean * 0.9
+
+
+def makes(model: Draws) -> None:
+    model.last = model.mean + 1
+
+
 @pytest.mark.parametrize(
     ("does", "said"),
     [
+        (replaces, "puts another tensor in the place of the model's .mean"),
+        (makes, "puts another tensor in the place of the model's .last"),
         (lambda _: random.random(), "draws random numbers from Python's generator"),
         (lambda _: np.random.rand(), "draws random numbers from NumPy's generator"),
         (counts, "changes the model's attribute .calls"),
@@ -374,6 +385,28 @@ def test_what_a_graph_would_freeze_is_refused(does: Any, said: str) -> None:
 
     with pytest.raises(PathUnavailable, match=said):
         finished(train_graph(one, study_seed=STUDY_SEED))
+
+
+@pytest.mark.parametrize("does", [replaces, makes])
+def test_a_buffer_that_is_replaced_cannot_be_fused(does: Any) -> None:
+    members = [member(seed, lambda: Draws(does), data=make_features(5)) for seed in SEEDS]
+
+    with pytest.raises(PathUnavailable, match="puts another tensor in the place of the model's"):
+        fused(members, "grouped")
+
+
+def test_a_loss_that_counts_its_calls_is_refused() -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            self.calls += 1
+            return functional.cross_entropy(logits, labels)
+
+    one = member(0)
+
+    with pytest.raises(PathUnavailable, match=r"changes the model's attribute \.calls"):
+        finished(train_graph(one, study_seed=STUDY_SEED, loss=Counting()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -4,7 +4,7 @@ It imports nothing but torch and numpy beside the standard library, so it runs w
 """
 
 from ablation.training.batches import TrainingData
-from ablation.training.choosing import choose_backend, members_that_fit
+from ablation.training.choosing import choose_backend, free_memory, let_go, members_that_fit
 from ablation.training.loop import EpochsTogether, TrainingResult, train, train_eager
 from ablation.training.paths import Backend, train_fused, train_graph
 from ablation.training.precision import set_precision
@@ -20,6 +20,8 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "choose_backend",
+    "free_memory",
+    "let_go",
     "members_that_fit",
     "set_precision",
     "train",

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +79,8 @@ def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross
             seconds[backend] = _seconds(members, backend, loss)
         except (RuntimeError, PathUnavailable) as raised:
             error = error if isinstance(error, torch.OutOfMemoryError) else raised
-        _free_memory()
+            let_go(raised)
+        free_memory()
     if seconds:
         return BackendTimes(together=seconds, alone=_seconds(members[:1], "streams", loss))
     if isinstance(error, torch.OutOfMemoryError | PathUnavailable):
@@ -118,23 +120,33 @@ def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -
     torch.cuda.reset_peak_memory_stats(device)
     steps = fused_steps([replace(member, model=model)], backend="streams", study_seed=0, loss=loss)
     steps.seconds_per_step(1)
+    steps.evaluate("heldout")
     taken = torch.cuda.max_memory_allocated(device) - before
     del steps
-    _free_memory()
+    free_memory()
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, int(USED_SHARE * free / max(taken, 1)))
+
+
+def let_go(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold, which may be most of a device's memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def free_memory() -> None:
+    """Give up what a training that is over held on a GPU: its graphs refer to themselves, so wait for the collector."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        with contextlib.suppress(RuntimeError):  # what is wrong with the device, its next use says
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
 
 
 def _seconds(members: Sequence[Member], backend: Backend, loss: Loss) -> float:
     copies = [replace(member, model=copy.deepcopy(member.model)) for member in members]
     return fused_steps(copies, backend=backend, study_seed=0, loss=loss).seconds_per_step(TIMED_STEPS)
-
-
-def _free_memory() -> None:
-    """Give up what a training that is over held on a GPU: its graphs refer to themselves, so wait for the collector."""
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def _read(cache: Path | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ablation.errors import PathUnavailable
 from ablation.training.loop import EpochsTogether, lay_out, train_members
 from ablation.training.settings import Loss, Member, TrainingSettings
 from ablation.training.together.models import Models, SideBySide
+from ablation.training.together.replay import streams_of
 from ablation.training.together.resident import ResidentSteps
 from ablation.training.together.stacked import Stacked
 
@@ -22,7 +23,6 @@ weights, or each model's on its own, on parallel streams in one graph."""
 BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
 NUMBERS = ("learning_rate", "schedule", "momentum", "weight_decay")
 """The settings that members of a fused training may differ in."""
-STREAMS = 8
 
 
 def train_graph(member: Member, *, study_seed: int, loss: Loss = functional.cross_entropy) -> EpochsTogether:
@@ -86,8 +86,7 @@ def _models(
     precision = members[0].settings.precision
     if backend != "streams":
         return Stacked(models, convolution=backend, precision=precision, generators=generators)
-    lanes = min(STREAMS, len(models)) if device.type == "cuda" else 0
-    streams = [torch.cuda.Stream(device) for _ in range(lanes)]  # type: ignore[no-untyped-call]
+    streams = streams_of(device)[1 : 1 + len(models)] if device.type == "cuda" else ()
     return SideBySide(models, precision=precision, generators=generators, streams=streams)
 
 

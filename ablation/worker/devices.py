@@ -52,6 +52,8 @@ def set_up(device: torch.device, *, threads: int, precision: Precision = "fp32")
     set_precision(precision)
     check_precision(precision, device)
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.set_device(device)  # or this process would take memory of the first GPU too
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _clear_peak_memory()

@@ -4,8 +4,7 @@ A path is left before its first epoch is done, or not at all: what was begun on 
 that takes a slower path begins anew, so that each run was trained by one path from its first step to its last.
 """
 
-import gc
-import traceback
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,15 @@ from ablation.training import (
     EpochsTogether,
     TrainingResult,
     choose_backend,
+    free_memory,
+    let_go,
     members_that_fit,
     train_eager,
     train_fused,
     train_graph,
 )
 from ablation.worker.beginning import Beginning
+from ablation.worker.devices import peak_memory_mib
 
 LONGEST_REASON = 300
 
@@ -53,27 +55,48 @@ class Fusing:
 class Trained:
     """What became of a run: its result or its error, the path that it took, and a note on that.
 
-    `path` is eager, graph or fused, with as many runs `together`; the note says how it was fused, or why it was by no
-    faster path.
+    `path` is eager, graph or fused; the note says how it was fused, or why it was by no faster path. `seconds` and
+    `peak_memory_mib` are the run's share of what those that were trained together took.
     """
 
     ended: TrainingResult | Exception
     path: str
-    note: str = ""
-    together: int = 1
+    note: str
+    seconds: float
+    peak_memory_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """How training by a path ended: results or an error, and whether any epoch was done; its seconds, its memory."""
+
+    ended: tuple[TrainingResult, ...] | Exception
+    is_begun: bool
+    seconds: float
+    peak_memory_mib: float
+
+    def trained(self, path: str, note: str, *, together: int = 1) -> list[Trained]:
+        return [
+            Trained(
+                ended=self.ended if isinstance(self.ended, Exception) else self.ended[index],
+                path=path,
+                note=note,
+                seconds=self.seconds / together,
+                peak_memory_mib=self.peak_memory_mib / together,
+            )
+            for index in range(together)
+        ]
 
 
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
     """Train one run, on a GPU as a graph, or eagerly where that cannot be."""
     if device.type == "cuda":
-        begun, ended = _attempt([run], device, lambda beginnings: _graph(beginnings[0]))
-        if not isinstance(ended, Exception):
-            return Trained(ended=ended[0], path="graph", note=note)
-        if begun:
-            return Trained(ended=ended, path="graph", note=note)
-        note = "; ".join(filter(None, [note, _reason("graph", ended)]))
-    _, ended = _attempt([run], device, lambda beginnings: _eager(beginnings[0]))
-    return Trained(ended=ended if isinstance(ended, Exception) else ended[0], path="eager", note=note)
+        attempt = _attempt([run], device, lambda beginnings: _graph(beginnings[0]))
+        if attempt.is_begun or not isinstance(attempt.ended, Exception):
+            return attempt.trained("graph", note)[0]
+        note = "; ".join(filter(None, [note, _reason("graph", attempt.ended)]))
+    attempt = _attempt([run], device, lambda beginnings: _eager(beginnings[0]))
+    return attempt.trained("eager", note)[0]
 
 
 def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) -> list[Trained]:
@@ -82,44 +105,49 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
 
     def fused(beginnings: list[Beginning]) -> EpochsTogether:
         backends.append(_backend(beginnings, fusing))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         first, members = beginnings[0], [beginning.member for beginning in beginnings]
         return train_fused(members, backend=backends[-1], study_seed=first.study_seed, loss=first.loss)
 
-    begun, ended = _attempt(runs, device, fused)
-    if isinstance(ended, torch.OutOfMemoryError) and not begun and len(runs) > 1:
+    attempt = _attempt(runs, device, fused)
+    ended, is_begun = attempt.ended, attempt.is_begun
+    if isinstance(ended, torch.OutOfMemoryError) and not is_begun and len(runs) > 1:
         half = (len(runs) + 1) // 2
         return [part for those in (runs[:half], runs[half:]) for part in train_together(those, device, fusing)]
-    if isinstance(ended, Exception) and not begun:
+    if isinstance(ended, Exception) and not is_begun:
         return [train_alone(run, device, note=_reason("fused", ended)) for run in runs]
     note = f"runs together: {len(runs)}, convolutions: {backends[-1]}"
-    each = [ended for _ in runs] if isinstance(ended, Exception) else ended
-    return [Trained(ended=one, path="fused", note=note, together=len(runs)) for one in each]
+    return attempt.trained("fused", note, together=len(runs))
 
 
-def _attempt(
-    runs: Sequence[Run], device: torch.device, path: Callable[[list[Beginning]], EpochsTogether]
-) -> tuple[bool, tuple[TrainingResult, ...] | Exception]:
-    """Train runs by a path; return whether any epoch was done, and the results or the error that ended it."""
-    is_begun = False
+def _attempt(runs: Sequence[Run], device: torch.device, path: Callable[[list[Beginning]], EpochsTogether]) -> _Attempt:
+    """Train runs by a path, from their beginning to their end or an error."""
+    started, is_begun = time.perf_counter(), False
+    ended: tuple[TrainingResult, ...] | Exception
     try:
         epochs = path([run.begin() for run in runs])
         while True:
             try:
                 found = next(epochs)
             except StopIteration as end:
-                results: tuple[TrainingResult, ...] = end.value
-                return True, results
+                ended = end.value
+                break
             is_begun = True
             for run, metrics in zip(runs, found, strict=True):
                 if metrics is not None:
                     run.take(metrics)
     except Exception as error:  # noqa: BLE001 - the result of these runs, or the reason to take another path
-        _let_go(error)
-        return is_begun, error
-    finally:
-        if device.type == "cuda":  # where graphs, which refer to themselves, hold memory until they are collected
-            gc.collect()
-            torch.cuda.empty_cache()
+        let_go(error)
+        ended = error
+    attempt = _Attempt(
+        ended=ended,
+        is_begun=is_begun,
+        seconds=time.perf_counter() - started,
+        peak_memory_mib=peak_memory_mib(device),
+    )
+    free_memory()
+    return attempt
 
 
 def _backend(beginnings: Sequence[Beginning], fusing: Fusing) -> Backend:
@@ -149,10 +177,3 @@ def _reason(path: str, error: Exception) -> str:
     what = error.reason if isinstance(error, PathUnavailable) else f"{type(error).__name__}: {error}"
     line = " ".join(what.split())
     return f"not {path}: {line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + '…'}"
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold, which may be most of a device's memory."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

@@ -155,14 +155,6 @@ class RunRecord:
         if trained is not None:
             write_evaluation(job.folder, job.planned, trained, self._classes)
 
-    def costs(self, *, share: int = 1) -> dict[str, float]:
-        """Return the run's share of the memory and the seconds that were taken by as many runs together."""
-        memory_mib = peak_memory_mib(torch.device(self.job.device))
-        return {
-            "peak_memory_mib": memory_mib / share,
-            "total_seconds": (time.perf_counter() - self.begun) / share,
-        }
-
     def failed(self, error: Exception, *, path: str = "", path_note: str = "") -> RunResult:
         return RunResult(
             identity=self.job.planned.identity,
@@ -185,7 +177,7 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
     ended, path, note = trained.ended, trained.path, trained.note
     if isinstance(ended, Exception):
         return record.failed(ended, path=path, path_note=note)
-    costs = record.costs(share=trained.together)
+    begun = time.perf_counter()
     try:
         record.write(ended)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
@@ -194,7 +186,12 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
     return RunResult(
         identity=record.job.planned.identity,
         outcome=ended.outcome,
-        metrics={**ended.metrics, **chosen, **costs},
+        metrics={
+            **ended.metrics,
+            **chosen,
+            "peak_memory_mib": trained.peak_memory_mib,
+            "total_seconds": trained.seconds + time.perf_counter() - begun,
+        },
         epochs=len(record.epochs),
         diverged_epoch=ended.diverged_epoch,
         path=path,
@@ -232,7 +229,11 @@ def _own_result(record: RunRecord) -> RunResult:
     return RunResult(
         identity=job.planned.identity,
         outcome=outcome,
-        metrics={**metrics, **record.costs()},
+        metrics={
+            **metrics,
+            "peak_memory_mib": peak_memory_mib(device),
+            "total_seconds": time.perf_counter() - record.begun,
+        },
         epochs=len(report.epochs),
         diverged_epoch=len(report.epochs) if outcome is Outcome.DIVERGED else None,
     )

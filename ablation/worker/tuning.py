@@ -95,7 +95,6 @@ def _trained(replicate: _Replicate) -> RunResult:
     if not isinstance(trained.ended, _Ended):
         assert isinstance(trained.ended, Exception)
         return replicate.failed(trained.ended, path=trained.path, path_note=trained.note)
-    costs = replicate.costs()
     replicate.write()
     curve = replicate.curve
     is_diverged = not _is_finite(curve[-1])
@@ -104,7 +103,7 @@ def _trained(replicate: _Replicate) -> RunResult:
         outcome=Outcome.DIVERGED if is_diverged else Outcome.DONE,
         metrics={
             "training_seconds": sum(epoch.seconds for epoch in curve),
-            "total_seconds": costs["total_seconds"],
+            "total_seconds": trained.seconds,
             "pruned": float(trained.ended.is_pruned and not is_diverged),
         },
         epochs=len(curve),

@@ -1,6 +1,8 @@
 """Captures a function over tensors that stay where they are in one CUDA graph, and replays it; calls it on a CPU."""
 
 import contextlib
+import functools
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -10,6 +12,8 @@ import torch
 from ablation.errors import PathUnavailable
 
 T = TypeVar("T")
+LANES = 8
+"""Streams beside the main one that models side by side are spread over."""
 
 
 class Captures:
@@ -21,7 +25,7 @@ class Captures:
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
         self.device = device
         self.generators = tuple(generators)
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.stream = streams_of(device)[0]
         self.pool = torch.cuda.graph_pool_handle()
 
 
@@ -57,6 +61,8 @@ class Replayed(Generic[T]):
         with _no_waiting():
             try:
                 return self._function()
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 raise PathUnavailable("graph", f"a step waits for the device: {error}") from error
 
@@ -69,11 +75,13 @@ class Replayed(Generic[T]):
         drawing = (default, *captures.generators)
         states = [generator.clone_state() for generator in drawing]
         try:
-            with torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
+            with _no_collection(), torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
                 result = self._function()
         except RuntimeError as error:
             for generator, state in zip(drawing, states, strict=True):
                 generator.graphsafe_set_state(state)
+            if (out_of_memory := _out_of_memory(error)) is not None:
+                raise out_of_memory from None
             raise PathUnavailable("graph", f"a step cannot be captured: {error}") from error
 
         def replay() -> T:
@@ -81,6 +89,31 @@ class Replayed(Generic[T]):
             return result
 
         return replay
+
+
+@functools.cache
+def streams_of(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
+    """Return the streams that trainings on a device use: the same ones, as libraries keep memory for each."""
+    return tuple(torch.cuda.Stream(device) for _ in range(1 + LANES))  # type: ignore[no-untyped-call]
+
+
+def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """Return the lack of memory that an error of a capture came from."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's collector from freeing graphs of others in the middle of a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

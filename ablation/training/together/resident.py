@@ -7,14 +7,13 @@ learning rates come from a table. What is drawn for the next epoch is drawn whil
 import contextlib
 import itertools
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.streams import Purpose, stream_seed
@@ -29,6 +28,7 @@ from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.watching import watching
 
 WARM_UP_STEPS = 3
+WATCHED_STEPS = 2
 CPU_EVALUATION_IMAGES = 100
 GPU_EVALUATION_IMAGES = 4_000
 
@@ -108,6 +108,8 @@ class ResidentSteps:
                 self._captures if split in ("sample", "heldout") else None,
                 warm_ups=1,
             )
+        if split in ("test", "train"):
+            self._let_go_of_graphs()
         with self._on_stream():
             losses, accuracies, logits = self._evaluations[split]()
             kept = logits.clone()
@@ -130,6 +132,14 @@ class ResidentSteps:
                 self._take_step(size)
             self._wait()
         return (time.perf_counter() - begun) / steps
+
+    def _let_go_of_graphs(self) -> None:
+        """Give their memory back when training is over, to what is evaluated once, at the end."""
+        if self._captures is not None:
+            self._wait()
+            self._steps.clear()
+            self._evaluations.pop("sample", None)
+            self._evaluations.pop("heldout", None)
 
     def _wait(self) -> None:
         if self._captures is not None:
@@ -167,17 +177,22 @@ class ResidentSteps:
         self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
         self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
         self._steps: dict[int, Replayed[None]] = {}
+        self._unwatched = WATCHED_STEPS
 
     def _take_step(self, size: int) -> None:
-        is_first = not self._steps
         if size not in self._steps:
-            warm_ups = WARM_UP_STEPS if is_first else 1
+            warm_ups = 1 if self._steps else WARM_UP_STEPS
             self._steps[size] = Replayed(partial(self._step, size), self._captures, warm_ups=warm_ups)
-        is_drawn_alone = len(self._members) == 1
-        watched = watching(self._models.modules(), self._device, is_drawn_alone=is_drawn_alone) if is_first else None
-        with watched or contextlib.nullcontext(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+        with self._watched():
             self._steps[size]()
+
+    def _watched(self) -> AbstractContextManager[object]:
+        """Watch the first two steps: what the first one makes, the second may change."""
+        self._unwatched -= 1
+        if self._unwatched < 0:
+            return contextlib.nullcontext()
+        modules = [*self._models.modules(), *([self._loss] if isinstance(self._loss, nn.Module) else [])]
+        return watching(modules, self._device, is_drawn_alone=len(self._members) == 1)
 
     def _step(self, size: int) -> None:
         """Take one step of every member; reads and writes tensors of this object alone."""
@@ -210,7 +225,7 @@ class ResidentSteps:
         return torch.stack(losses), (logits.argmax(2) == truth).double().mean(1), logits
 
     def _parts(self, indices: Tensor) -> list[Tensor]:
-        on_gpu = max(1, GPU_EVALUATION_IMAGES // len(self._members))
+        on_gpu = max(1, min(GPU_EVALUATION_IMAGES // len(self._members), 4 * self._settings.batch_size))
         size = CPU_EVALUATION_IMAGES if self._device.type == "cpu" else on_gpu
         return [indices[:, start : start + size] for start in range(0, indices.shape[1], size)]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ablation.errors import PathUnavailable
 from ablation.training.precision import compute
 from ablation.training.settings import Loss, Precision
 from ablation.training.together.operations import Convolution, StackedOperations
@@ -74,7 +75,7 @@ class Stacked:
 
     def state(self, member: int) -> dict[str, Tensor]:
         stacked = {**self._parameters, **self._buffers}
-        return {name: stacked[self._kept_as[name]][member] for name in self._state_names}
+        return {name: stacked[self._kept_as[name]].detach()[member] for name in self._state_names}
 
     def modules(self) -> list[nn.Module]:
         return [self._model]
@@ -82,9 +83,13 @@ class Stacked:
     def _forward(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         tensors = {**parameters, **buffers}
         named = {name: tensors[kept] for name, kept in self._kept_as.items()}
+        given = dict(named)
         call = partial(functional_call, self._model, named, (batch,))
         with self._operations:
-            return compute(call, self._precision, self._device)
+            logits = compute(call, self._precision, self._device)
+        if replaced := [name for name, tensor in named.items() if tensor is not given[name]]:
+            raise PathUnavailable("fused", f"a step puts another tensor in the place of the model's {replaced[0]}")
+        return logits
 
 
 def _stacked(models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ablation.errors import PathUnavailable
 
@@ -29,7 +29,11 @@ def watching(models: Sequence[nn.Module], device: torch.device, *, is_drawn_alon
         if state != drawn[name]:
             raise PathUnavailable("graph", f"a step draws random numbers from {name}, other than for dropout")
     for name, value in _attributes(models).items():
-        if value != attributes.get(name, value):
+        before = attributes.get(name)
+        if isinstance(value, Tensor) or isinstance(before, Tensor):
+            if value is not before:
+                raise PathUnavailable("graph", f"a step puts another tensor in the place of the model's {name}")
+        elif value != before:
             raise PathUnavailable("graph", f"a step changes the model's attribute {name}, which is not a tensor")
 
 
@@ -48,10 +52,11 @@ def _drawn_by(device: torch.device, is_drawn_alone: bool) -> dict[str, Any]:
 
 
 def _attributes(models: Sequence[nn.Module]) -> dict[str, Any]:
+    """Return what modules hold beside their parameters: plain values, tensors and buffers."""
     return {
         f"{name}.{attribute}": value
         for model in models
         for name, module in model.named_modules()
-        for attribute, value in vars(module).items()
-        if isinstance(value, int | float | str) and attribute != "training"
+        for attribute, value in {**vars(module), **dict(module.named_buffers(recurse=False))}.items()
+        if (value is None or isinstance(value, int | float | str | Tensor)) and attribute != "training"
     }

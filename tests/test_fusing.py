@@ -51,7 +51,6 @@ def paths(bench: Bench) -> dict[str, str]:
 def test_fused_runs_come_to_what_they_come_to_alone(bench: Bench, tmp_path: Path) -> None:
     bench.run(study())
     alone = bench.metrics(study())
-    bench.run(study("seeds=2"))
     other = Bench(tmp_path / "other", bench.state.data.resolve())
     other.fuse = 4
 
@@ -74,7 +73,7 @@ def test_a_job_has_the_runs_that_differ_in_the_optimizers_numbers_alone(bench: B
 
 
 def test_on_a_cpu_nothing_is_fused_unless_asked(bench: Bench) -> None:
-    bench.run(study())
+    bench.run(study("seeds=1"))
 
     assert {"cpu"} == set(paths(bench).values())
     assert not bench.state.backends.exists()
@@ -126,12 +125,13 @@ def test_a_precision_that_the_device_has_not_is_refused_before_anything_is_creat
 
 
 def test_bf16_is_another_run_and_trains(bench: Bench) -> None:
-    bench.run(study("seeds=1"))
+    few = ("seeds=1", "factors={training.learning_rate: [0.01, 0.1]}")
+    bench.run(study(*few))
     exact = {run.identity for run in bench.trained}
 
-    outcome = bench.run(study("seeds=1", "training.precision=bf16"))
+    outcome = bench.run(study(*few, "training.precision=bf16"))
 
-    assert {Outcome.DONE: 4} == outcome.ended
+    assert {Outcome.DONE: 2} == outcome.ended
     assert exact.isdisjoint({run.identity for run in bench.trained})
 
 

@@ -16,27 +16,25 @@ made up. Of each run are told:
 import argparse
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from ablation.datasets import Dataset, prepare
 from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
-from ablation.results import Epoch, EpochMetrics, Outcome, RunResult
+from ablation.results import Epoch, Outcome, RunResult
 from ablation.state import State
 from ablation.study import Study, parse_study
+from ablation.tracking import RunDescription
 from ablation.tracking.mlflow_tracker import MlflowTracker
-from ablation.training import TrainingResult
-from ablation.worker import Job, run, run_job
+from ablation.training import EpochsTogether
+from ablation.worker import Job, ladder, run_job
 from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import spread
-
-Steps = Generator[EpochMetrics, None, TrainingResult]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +48,10 @@ class Watch:
     recorded: list[float] = field(default_factory=list)
     finishing: list[float] = field(default_factory=list)
 
-    def watched(self, begin: Callable[..., tuple[Steps, Any]]) -> Callable[..., tuple[Steps, Any]]:
-        def begun(*args: Any, **kwargs: Any) -> tuple[Steps, Any]:
-            steps, shape = begin(*args, **kwargs)
-            return self._steps(steps), shape
+    def watched(self, train: Callable[..., EpochsTogether]) -> Callable[..., EpochsTogether]:
+        return lambda *args, **kwargs: self._steps(train(*args, **kwargs))
 
-        return begun
-
-    def _steps(self, steps: Steps) -> Steps:
+    def _steps(self, steps: EpochsTogether) -> EpochsTogether:
         while True:
             self.resumed.append(time.perf_counter())
             try:
@@ -148,6 +142,7 @@ def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dic
         device="cpu",
         provenance=where_from,
         code=study.code,
+        description=RunDescription.of(planned, plan),
     )
     with training_watched(watch):
         result = run_job(job)
@@ -159,12 +154,12 @@ def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dic
 @contextmanager
 def training_watched(watch: Watch) -> Iterator[None]:
     """Let the worker's training be timed where it gives up its thread and gets it again."""
-    begin = run.begin_training
-    run.begin_training = watch.watched(begin)
+    train = ladder.train_eager
+    ladder.train_eager = watch.watched(train)
     try:
         yield
     finally:
-        run.begin_training = begin
+        ladder.train_eager = train
 
 
 def shares(watch: Watch, *, ended: float) -> dict[str, float]:

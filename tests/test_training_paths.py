@@ -84,13 +84,9 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
-VARIANTS = [
-    *(
-        {"normalization": normalization, "normalization_placement": placement, "dropout": 0.3}
-        for normalization in ("none", "batch", "layer", "group", "instance")
-        for placement in ("before", "after")
-    ),
-    *({"activation": activation, "normalization": "none"} for activation in ("leaky_relu", "gelu", "silu", "tanh")),
+VARIANTS: list[dict[str, Any]] = [
+    *({"normalization": kind, "dropout": 0.3} for kind in ("none", "batch", "layer", "group", "instance")),
+    {"normalization": "batch", "normalization_placement": "after", "activation": "gelu"},
     {"depth": 3, "kernel": 5, "repeats": 1},
 ]
 
@@ -149,8 +145,9 @@ def test_models_side_by_side_train_to_the_bit_what_each_does_alone(optimizer: st
         assert states_equal(dict(result.state), dict(results[index].state))
 
 
-@pytest.mark.parametrize("backend", FUSED)
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop-flip"])
+@pytest.mark.parametrize(
+    ("augmentation", "backend"), [("none", "grouped"), ("flip", "matmul"), ("crop", "grouped"), ("crop-flip", "matmul")]
+)
 def test_fused_training_is_each_runs_own_within_rounding(augmentation: str, backend: Backend) -> None:
     build = lambda: built_in(normalization="group")  # noqa: E731 - batch norm hides the bias before it, whose gradient is noise
     members = [member(seed, build, augmentation=augmentation, learning_rate=1e-3, epochs=3) for seed in SEEDS]
@@ -500,15 +497,14 @@ def test_a_cpu_has_room_for_all() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", FUSED)
-def test_final_accuracy_over_ten_seeds_is_within_seed_noise(backend: Backend) -> None:
+def test_final_accuracy_over_ten_seeds_is_within_seed_noise() -> None:
     data, seeds = make_data(train_images=200), range(10)
     build = lambda: built_in(dropout=0.2)  # noqa: E731
     changes: dict[str, Any] = {"augmentation": "crop-flip", "epochs": 4, "batch_size": 16}
     members = [member(seed, build, data=data, **changes) for seed in seeds]
     own = [alone(one)[1].metrics["final_train_loss"] for one in members]
 
-    _, results = fused(members, backend)
+    _, results = fused(members, "grouped")
 
     differences = np.array([result.metrics["final_train_loss"] for result in results]) - own
     assert abs(differences.mean()) < 3 * np.std(own, ddof=1) / np.sqrt(len(own))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 USER_ERROR = 2
-MOST_FUSED = 1024
+MOST_RUNS_OF_A_JOB = 1024
 SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
 SOME_RUNS_FAILED = 1
 
@@ -80,8 +80,8 @@ class _Fuse(click.ParamType[int | None]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "auto":
             return None
-        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_FUSED:
-            self.fail(f"{value!r} is neither auto nor a number from 1 to {MOST_FUSED}.", param, ctx)
+        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_RUNS_OF_A_JOB:
+            self.fail(f"{value!r} is neither auto nor a number from 1 to {MOST_RUNS_OF_A_JOB}.", param, ctx)
         return int(value)
 
 

@@ -111,6 +111,11 @@ def _per_channel(tensor: Tensor | None, dimension: int | None, models: int) -> T
     return None if tensor is None else _outermost(tensor, dimension, models).flatten(0, 1)
 
 
+def _all_per_channel(dimensions: Dimensions, models: int, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Return each of several tensors of a call as (S·C,); `dimensions` begin with the first one's."""
+    return [_per_channel(tensor, dimension, models) for tensor, dimension in zip(tensors, dimensions, strict=False)]
+
+
 def _apart(joined: Tensor, models: int) -> tuple[Tensor, int]:
     """Return (B, S, C, …) of (B, S·C, …), and where S is."""
     return joined.view(len(joined), models, -1, *joined.shape[2:]), 1
@@ -193,10 +198,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, int]:
-    mean, variance, scale, offset = (
-        _per_channel(tensor, dimensions[at] if tensor is not None else None, models)
-        for at, tensor in enumerate((running_mean, running_var, weight, bias), start=1)
-    )
+    mean, variance, scale, offset = _all_per_channel(dimensions[1:], models, running_mean, running_var, weight, bias)
     joined = _beside_channels(inputs, dimensions[0], models)
     return _apart(functional.batch_norm(joined, mean, variance, scale, offset, training, momentum, eps), models)
 
@@ -210,10 +212,7 @@ def _group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, int]:
-    scale, offset = (
-        _per_channel(tensor, dimensions[at] if tensor is not None else None, models)
-        for at, tensor in ((2, weight), (3, bias))
-    )
+    scale, offset = _all_per_channel(dimensions[2:], models, weight, bias)
     joined = _beside_channels(inputs, dimensions[0], models)
     return _apart(functional.group_norm(joined, num_groups * models, scale, offset, eps), models)
 
@@ -230,10 +229,7 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, int]:
-    mean, variance, scale, offset = (
-        _per_channel(tensor, dimensions[at] if tensor is not None else None, models)
-        for at, tensor in enumerate((running_mean, running_var, weight, bias), start=1)
-    )
+    mean, variance, scale, offset = _all_per_channel(dimensions[1:], models, running_mean, running_var, weight, bias)
     joined = _beside_channels(inputs, dimensions[0], models)
     normalized = functional.instance_norm(joined, mean, variance, scale, offset, use_input_stats, momentum, eps)
     return _apart(normalized, models)

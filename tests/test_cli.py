@@ -227,6 +227,10 @@ MISTAKES = {
         ("study", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),
         "cpu does not compute in tf32; it does in fp32, bf16 @ training.precision",
     ),
+    "no such precision in a plan": (
+        ("plan", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),
+        "cpu does not compute in tf32",
+    ),
     "no such study": (("summarize", "nobody"), "has no study 'nobody'"),
     "no such study in status": (("status", "nobody"), "has no study 'nobody'"),
     "no such data": (

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
+from ablation.results import Variant
 from ablation.worker import resolve_devices, why_no_gpu
-from ablation.worker.devices import check_precision
+from ablation.worker.devices import check_devices, check_precision
 
 TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\nPlease update it."
 
@@ -61,3 +62,13 @@ def test_a_card_from_before_tf32_and_bf16_is_refused_for_them(precision: str) ->
         check_precision(precision, torch.device("cuda:0"))
 
     check_precision("fp32", torch.device("cuda:0"))
+
+
+def test_a_training_functions_own_precision_is_its_own_affair() -> None:
+    def variant(**training: str) -> Variant:
+        return Variant(name="v", levels={}, settings={"training": training}, configuration={}, is_baseline=True)
+
+    check_devices([variant(name="train.py:fit", precision="tf32")], ["cpu"])
+
+    with pytest.raises(PrecisionUnavailable):
+        check_devices([variant(precision="bf16"), variant(precision="tf32")], ["cpu"])

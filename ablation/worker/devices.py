@@ -75,14 +75,15 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:
-    """See that every device computes in the precision of every variant.
+    """See that every device computes in the precision of every variant; a training function's own keys are its own.
 
     Raises:
         PrecisionUnavailable: one does not.
     """
-    for variant in variants:
+    for training in (variant.settings["training"] for variant in variants):
+        precision = "fp32" if "name" in training else training.get("precision", "fp32")
         for device in dict.fromkeys(devices):
-            check_precision(str(variant.settings["training"].get("precision", "fp32")), torch.device(device))
+            check_precision(precision, torch.device(device))
 
 
 def _clear_peak_memory() -> None:

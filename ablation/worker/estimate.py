@@ -26,11 +26,12 @@ def estimate_seconds(
     The estimate is for a machine with nothing else to do; runs side by side take longer.
 
     Raises:
+        PrecisionUnavailable: the device does not compute in the run's precision.
         CodeInvalid, DataInvalid: the run's own code, or its augmentation, does not go with the data.
     """
     training, loss = training_of(settings, code)
     check_augmentation(outline.shape, settings["data"], source=settings["data"]["name"])
-    set_up(torch.device(device), threads=training.pop("threads"))
+    set_up(torch.device(device), threads=training.pop("threads"), precision=training.get("precision", "fp32"))
     timed = TrainingSettings(**{**training, "epochs": 2}, augmentation=settings["data"]["augmentation"])
     count = TIMED_STEPS * timed.batch_size
     model = build_model(settings["model"], outline.shape, code=code).to(device)

@@ -467,9 +467,10 @@ def test_fusing_that_does_not_gain_is_refused_where_it_must(tmp_path: Path) -> N
         choose_backend(members, cache=cache, must_gain=True)
 
 
-def test_a_damaged_file_of_times_is_measured_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": {"seconds": 1}}'])
+def test_a_damaged_file_of_times_is_measured_anew(content: str, tmp_path: Path) -> None:
     cache = tmp_path / "backends.json"
-    cache.write_text("{")
+    cache.write_text(content)
 
     choose_backend([member(seed) for seed in SEEDS], cache=cache)
 

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -55,9 +54,9 @@ def choose_backend(
     key = measurement_key(members, loss)
     known = _read(cache)
     if key not in known:
-        known[key] = dataclasses.asdict(measure_backends(members, loss=loss))
+        known[key] = measure_backends(members, loss=loss)
         _write(cache, {**_read(cache), **known})
-    times = BackendTimes(**known[key])
+    times = known[key]
     fused, apart = times.together[times.fastest], len(members) * times.alone
     if must_gain and len(members) > 1 and fused >= apart:
         said = f"a step of {len(members)} runs takes {1000 * fused:.3g} ms, and {1000 * apart:.3g} ms one by one"
@@ -149,20 +148,20 @@ def _seconds(members: Sequence[Member], backend: Backend, loss: Loss) -> float:
     return fused_steps(copies, backend=backend, study_seed=0, loss=loss).seconds_per_step(TIMED_STEPS)
 
 
-def _read(cache: Path | None) -> dict[str, Any]:
+def _read(cache: Path | None) -> dict[str, BackendTimes]:
     """Return what was measured before; nothing where the file is missing or damaged, as it can be measured again."""
     if cache is None:
         return {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads(cache.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
+        return {key: BackendTimes(**times) for key, times in found.items()}
     return {}
 
 
-def _write(cache: Path | None, measured: Mapping[str, Any]) -> None:
+def _write(cache: Path | None, measured: Mapping[str, BackendTimes]) -> None:
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         beside = cache.with_name(f"{cache.name}.{os.getpid()}")
-        beside.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+        text = json.dumps({key: dataclasses.asdict(times) for key, times in measured.items()}, indent=1)
+        beside.write_text(text, encoding="utf-8")
         beside.replace(cache)

@@ -92,7 +92,8 @@ class ResidentSteps:
                 tensor.zero_()
             for start, stop in self._bounds:
                 self._take_step(stop - start)
-            self._drawn = self._draw(epoch + 1)
+            if epoch < self._settings.epochs:
+                self._drawn = self._draw(epoch + 1)
             losses = (self._loss_sums / self._count).tolist()  # the epoch's one synchronization
             accuracies = [correct / self._count for correct in self._correct.tolist()]
         return [

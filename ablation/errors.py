@@ -1,10 +1,12 @@
 """What a user can do wrong, one class per mistake: said without a traceback, with what to do about it."""
 
+import errno
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_NAME = 100
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 class AblationError(Exception):
@@ -148,6 +150,27 @@ class TrackingUnavailable(AblationError):
         )
 
 
+class RunsNotRecorded(AblationError):
+    """Runs that have ended and are kept, and that MLflow could not be told of."""
+
+    def __init__(self, study: str, count: int, reason: str) -> None:
+        runs = "1 run has" if count == 1 else f"{count} runs have"
+        super().__init__(
+            f"{runs} ended and could not be recorded: {reason}\nNothing is lost. `ablation sync {study}` records what "
+            "is left, and so does the same command again."
+        )
+
+
+class DiskFull(AblationError):
+    """No room, or no leave, to write what a study measures."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
+            "again, which goes on from there, or put the state folder elsewhere with --state-dir."
+        )
+
+
 class StorageUnavailable(AblationError):
     """Optuna's storage cannot be reached or opened."""
 
@@ -231,6 +254,11 @@ class PathUnavailable(AblationError):
         self.path = path
         self.reason = " ".join(reason.split())
         super().__init__(f"the {path} path cannot train this model: {self.reason}")
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether writing failed for want of room, of leave to take more of it, or of a disk that works."""
+    return error.errno in _NO_ROOM
 
 
 def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
-from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
-from ablation.errors import AblationError, CodeChanged
-from ablation.executors import Executor, is_worker_lost
+from ablation.errors import AblationError, StorageUnavailable
+from ablation.executors import Executor, WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
+from ablation.stopping import Preempted, stopping
 from ablation.study.spec import code_names
-from ablation.tracking import RunDescription, StudyRecord, Tracker
+from ablation.tracking import StudyRecord, Tracker
 from ablation.training.paths import NUMBERS
-from ablation.worker import Fusing, Job, run_jobs, upload
+from ablation.uploads import Uploads, upload_run
+from ablation.worker import Fusing, Job, run_jobs
 
+T = TypeVar("T")
 POLL_S = 0.5
 MAX_TRIES = 3
+"""Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
+LAST_UPLOADS_S = 3.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
+STORAGE_PATIENCE_S = 3600.0
 MOST_FUSED = 32
 """Runs that a GPU trains together by default: about where the original CNN fills one."""
 
@@ -42,12 +52,18 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class _UnderWay:
-    """A run under way: where its job runs, what the tracker calls it, and which try it is."""
+    """A run under way, and the slot that its job runs in."""
 
     planned: PlannedRun
-    run_id: str
     slot: str
-    attempt: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Deaths:
+    """How often workers died with a run since it last got on, and after which epoch it was kept then."""
+
+    count: int = 0
+    epoch: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +72,7 @@ class Execution:
 
     record: StudyRecord
     tracker: Tracker
+    uploads: Uploads
     executor: Executor
     state: State
     dataset: Dataset | None
@@ -64,75 +81,85 @@ class Execution:
     fuse: int | None = None
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
-    attempts: Counter[str] = field(default_factory=Counter)
+    deaths: defaultdict[str, _Deaths] = field(default_factory=lambda: defaultdict(_Deaths))
     schedule: Schedule | None = None
-    recovered: int = 0
     _said: set[str] = field(default_factory=set)
+    _problem: str | None = None
 
-    def recover_finished(self) -> tuple[RecordedRun, ...]:
-        """Record the runs that are finished in their folders and unknown to the tracker; return all as recorded."""
-        plan = self.record.plan
-        recorded = self.tracker.recorded_runs(self.record, with_details=False)
-        without = {run.planned.identity: run for run in reversed(recorded) if not run.has_result}
-        for run in without.values():
-            folder = self.state.finished(plan.name, run.planned.identity)
-            result = folder.result() if folder is not None else None
-            if folder is not None and result is not None:
-                run_id = self.tracker.start_run(self.record, run.planned, folder.provenance())
-                self._upload(folder, result, run.planned, run_id)
-                self.recovered += 1
-        return self.tracker.recorded_runs(self.record, with_details=False) if self.recovered else recorded
-
-    def train(self, schedule: Schedule, recorded: tuple[RecordedRun, ...]) -> Generator[Progress, None, None]:
+    def train(self, schedule: Schedule, recorded: Sequence[RecordedRun]) -> Generator[Progress, None, None]:
         """Train what the schedule has left, as many at a time as the executor has slots.
 
-        A run that could not be recorded, or whose code was edited, ends the execution, but not the runs beside it: they
-        are let finish, and are recorded from their folders by the next one.
+        A run that cannot be kept, or whose code was edited, ends the execution, but not the runs beside it: they are
+        let finish, and the next one goes on with the others.
         """
         self.schedule = schedule
-        ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None and run.has_result}
+        ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
         self.ended.update(ended.values())
         free = deque(self.executor.slots)
-        unrecorded: AblationError | None = None
+        failed: AblationError | None = None
         yield self._progress()
         while True:
-            while free and unrecorded is None and (group := self._next_group(schedule)):
+            while free and failed is None and (group := (yield from self._next_group(schedule))):
                 self._submit(group, free.popleft())
             if not self.running:
-                if unrecorded is not None:
-                    raise unrecorded
+                if failed is not None:
+                    raise failed
                 return
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if stopping.is_asked:
+                raise KeyboardInterrupt
             for future in done:
-                group_under_way = self.running.pop(future)
-                free.append(group_under_way[0].slot)
+                group_under_way = self.running[future]
                 for position, under in enumerate(group_under_way):
                     try:
-                        yield self._settle(future, position, under, schedule)
+                        yield from self._settle(future, position, under, schedule)
                     except AblationError as error:
-                        unrecorded = error
-            yield self._progress()
+                        failed = error
+                del self.running[future]
+                free.append(group_under_way[0].slot)
+            yield self._progress(note=self._upload_note())
 
     def interrupt(self, *, killed: bool) -> None:
-        """End what is under way and say so in the tracker, as far as it can be reached."""
+        """End what is under way in good order; what is not recorded in time is recorded by the next execution."""
         self.executor.stop()
-        try:
-            for under in self._under_way():
-                self.tracker.abandon_run(under.run_id)
-                if self.schedule is not None:
-                    self.schedule.release(under.planned)
-            self.tracker.close_study(self.record, "KILLED" if killed else "FAILED")
-        except Exception:  # noqa: BLE001, S110 - the error that brought us here is the one to be seen
-            pass
+        for future, group in self.running.items():
+            is_done = future.done() and not future.cancelled() and future.exception() is None
+            for under in group:
+                (self.uploads.end if is_done else self.uploads.leave)(under.planned)
+                if self.schedule is not None and not is_done:
+                    with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
+                        self.schedule.release(under.planned)
+        self.uploads.close(last_words="KILLED" if killed else "FAILED", limit_s=LAST_UPLOADS_S)
 
     def _under_way(self) -> Iterator[_UnderWay]:
         return itertools.chain.from_iterable(self.running.values())
 
-    def _next_group(self, schedule: Schedule) -> tuple[PlannedRun, ...]:
+    def _next_group(self, schedule: Schedule) -> Generator[Progress, None, tuple[PlannedRun, ...]]:
         """Claim what the next job trains: one run, or those that can be fused, shared among the devices."""
         left = len(self.record.plan.runs_to_train()) - sum(self.ended.values())
         shared = math.ceil(left / len(self.executor.slots))
-        return schedule.next_group(min(self._most_fused, max(1, shared)))
+        limit = min(self._most_fused, max(1, shared))
+        return (yield from self._stored(lambda: schedule.next_group(limit)))
+
+    def _stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
+        """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
+
+        Raises:
+            StorageUnavailable: it failed for all that time.
+        """
+        begun, delay = time.monotonic(), FIRST_DELAY_S
+        while True:
+            try:
+                return operation()
+            except StorageUnavailable as error:
+                if time.monotonic() - begun > STORAGE_PATIENCE_S:
+                    raise
+                yield self._progress(note=f"{error} Trying again in {delay:.0f} s, for an hour at most")
+            deadline = time.monotonic() + delay
+            while time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                yield self._progress()
+            delay = min(LONGEST_DELAY_S, 2 * delay)
 
     @property
     def _most_fused(self) -> int:
@@ -142,85 +169,89 @@ class Execution:
         return self.fuse or (MOST_FUSED if self.executor.slots[0] != "cpu" else 1)
 
     def alike(self, planned: PlannedRun) -> str:
-        """Return what two runs must have in common to be fused: all but numbers of the optimizer."""
+        """Return what runs must have in common to be fused: all but numbers of the optimizer, and how far they are."""
         if self._most_fused == 1:
             return planned.identity
         settings = self.record.plan.variant(planned.variant).settings
         training = {key: value for key, value in settings["training"].items() if key not in NUMBERS}
-        return json.dumps({**settings, "training": training}, sort_keys=True)
+        kept = self._folder(planned).lasting_epochs()
+        return json.dumps({**settings, "training": training, "kept": kept}, sort_keys=True)
 
     def _submit(self, group: Sequence[PlannedRun], slot: str) -> None:
-        """Start a job for runs that are claimed; those that the tracker was told of are abandoned if it cannot be."""
-        under: list[_UnderWay] = []
-        try:
-            jobs = [self._job(planned, slot, under) for planned in group]
-            self.running[self.executor.submit(run_jobs, jobs, self._fusing())] = tuple(under)
-        except BaseException:  # the tracker is out of reach, or it was interrupted while it trained in this process
-            for one in under:
-                self.tracker.abandon_run(one.run_id)
-            raise
+        """Start a job for runs that are claimed; until it is running they count as under way with it."""
+        placeholder: Future[tuple[RunResult, ...]] = Future()
+        self.running[placeholder] = tuple(_UnderWay(planned=planned, slot=slot) for planned in group)
+        for planned in group:
+            upload_run(self.uploads, planned, self._folder(planned), plan=self.record.plan, state=self.state)
+        jobs = [self._job(planned, slot) for planned in group]
+        future = self.executor.submit(run_jobs, jobs, self._fusing())
+        self.running[future] = self.running.pop(placeholder)
 
     def _fusing(self) -> Fusing | None:
         if self._most_fused == 1:
             return None
         return Fusing(cache=self.state.backends, must_gain=self.fuse is None)
 
-    def _job(self, planned: PlannedRun, slot: str, under: list[_UnderWay]) -> Job:
-        """Tell the tracker of a run and return its job."""
-        self.attempts[planned.identity] += 1
+    def _job(self, planned: PlannedRun, slot: str) -> Job:
         variant = self.record.plan.variant(planned.variant)
         packages = self.code.packages(code_names(variant.settings))
-        where_from = provenance(slot, packages=packages)
-        run_id = self.tracker.start_run(self.record, planned, where_from)
-        under.append(_UnderWay(planned=planned, run_id=run_id, slot=slot, attempt=self.attempts[planned.identity]))
         return Job(
             planned=planned,
-            run_id=run_id,
             settings=variant.settings,
             heldout_split=self.record.plan.heldout_split,
             data_folder=self.dataset.folder if self.dataset is not None else None,
             folder=self._folder(planned),
-            tracker=self.tracker,
             device=slot,
-            provenance=where_from,
+            provenance=provenance(slot, packages=packages),
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
             expected_metrics=self.record.plan.expected_metrics,
-            description=RunDescription.of(planned, self.record.plan),
         )
 
     def _settle(
         self, future: Future[tuple[RunResult, ...]], position: int, under: _UnderWay, schedule: Schedule
-    ) -> Progress:
-        """Take a run's result; one whose worker died is tried again, a few times, before it counts as failed."""
-        error = future.exception()
+    ) -> Generator[Progress, None, None]:
+        """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
+        error, planned = future.exception(), under.planned
         if error is None:
             result = future.result()[position]
-        elif isinstance(error, CodeChanged):
-            self.tracker.abandon_run(under.run_id)
-            schedule.release(under.planned)
-            raise error
-        elif not is_worker_lost(error):
-            raise error
-        elif (finished := self._folder(under.planned).result()) is not None:  # it died after its work was done
-            result = finished
-            self._upload(self._folder(under.planned), result, under.planned, under.run_id)
-        elif under.attempt < MAX_TRIES:
-            self.tracker.abandon_run(under.run_id)
-            schedule.release(under.planned)
-            return self._progress(note=f"{under.planned.name}: its worker died; it will be trained again")
+        elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
+            result = finished  # it died after its work was done
+        elif isinstance(error, WorkerLost) and not error.is_preemption and self._is_given_up(planned):
+            result = _lost(planned, error)
+            self._folder(planned).finish(result)
         else:
-            lost = f"its worker died {MAX_TRIES} times, the last time with: {error}"
-            result = RunResult(
-                identity=under.planned.identity, outcome=Outcome.FAILED, metrics={}, epochs=0, error=lost
-            )
-            self.tracker.finish_run(under.run_id, result, None)
+            self.uploads.leave(planned)
+            yield from self._stored(lambda: schedule.release(planned))
+            if not isinstance(error, WorkerLost | Preempted):
+                raise error
+            how = "was asked to end" if isinstance(error, Preempted) or error.is_preemption else f"died: {error}"
+            yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
+            return
+        self.uploads.end(planned)
         self.ended[result.outcome] += 1
         metric = self.record.plan.locked["metric"]["name"]
-        if result.outcome.is_result:
-            self.state.keep(self.record.plan.name, under.planned.identity)
-        schedule.tell(under.planned, outcome=result.outcome, value=result.metrics.get(metric))
-        return self._progress(latest=(under.planned, result), note=self._why_slower(result))
+        value = result.metrics.get(metric)
+        yield from self._stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
+        yield self._progress(latest=(planned, result), note=self._why_slower(result))
+
+    def _is_given_up(self, planned: PlannedRun) -> bool:
+        """Count the death of a run's worker; say whether there were too many without getting on."""
+        deaths, kept = self.deaths[planned.identity], self._folder(planned).lasting_epochs()
+        deaths.count = deaths.count + 1 if kept <= deaths.epoch else 1
+        deaths.epoch = max(kept, deaths.epoch)
+        return deaths.count >= MAX_TRIES
+
+    def _where_it_goes_on(self, planned: PlannedRun) -> str:
+        kept = self._folder(planned).kept_checkpoints()
+        return f"it goes on after epoch {kept[0][0]}" if kept else "it begins anew"
+
+    def _upload_note(self) -> str | None:
+        """Say once that the tracker fails, and once that it works again."""
+        before, self._problem = self._problem, self.uploads.problem
+        if self._problem is not None and before is None:
+            return f"{self._problem} Training goes on; what is measured is kept, and recorded when it can be"
+        return "MLflow answers again" if before is not None and self._problem is None else None
 
     def _why_slower(self, result: RunResult) -> str | None:
         """Return why a run was trained by no faster path, the first time that this is the reason."""
@@ -239,16 +270,17 @@ class Execution:
             note=note,
         )
 
-    def _upload(self, folder: RunFolder, result: RunResult, planned: PlannedRun, run_id: str) -> None:
-        plan = self.record.plan
-        upload(
-            folder,
-            result,
-            tracker=self.tracker,
-            run_id=run_id,
-            description=RunDescription.of(planned, plan),
-            heldout_split=plan.heldout_split,
-        )
-
     def _folder(self, planned: PlannedRun) -> RunFolder:
         return self.state.begun(self.record.plan.name, planned.identity)
+
+
+def _lost(planned: PlannedRun, error: WorkerLost) -> RunResult:
+    return RunResult(
+        identity=planned.identity,
+        outcome=Outcome.FAILED,
+        metrics={},
+        epochs=0,
+        error=f"its worker died {MAX_TRIES} times without getting on; the last time, {error}",
+        failure="lost worker",
+        ended_ms=time.time_ns() // 1_000_000,
+    )

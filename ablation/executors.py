@@ -13,9 +13,12 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
+
+from ablation.stopping import GRACE_S, Preempted, stopping
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,9 +27,9 @@ T = TypeVar("T")
 class Executor(Protocol):
     """Runs jobs, at most one per slot at a time.
 
-    `submit` may be called from one thread only. The future of a job whose worker died raises an error that
-    `is_worker_lost` knows; no other job's does. Leaving the context waits for what is running, or stops it where an
-    exception leaves it.
+    `submit` may be called from one thread only. The future of a job whose worker died raises WorkerLost; no other job's
+    does. A worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
+    raise Preempted. Leaving the context waits for what is running, or stops it where an exception leaves it.
     """
 
     slots: tuple[str, ...]
@@ -34,7 +37,7 @@ class Executor(Protocol):
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]": ...
 
     def stop(self) -> None:
-        """End what is running now, without a result, and take no more jobs."""
+        """Have what is running brought to a good end within GRACE_S, end it then, and take no more jobs."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -42,6 +45,19 @@ class Executor(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class WorkerLost(Exception):
+    """A worker died with its job; `exit_code` is its process's, minus the signal's number where one ended it."""
+
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"its process ended {_ending_text(exit_code)}")
+
+    @property
+    def is_preemption(self) -> bool:
+        """Whether it was asked to end, and was not in time."""
+        return self.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGHUP)
 
 
 class InlineExecutor:
@@ -53,7 +69,8 @@ class InlineExecutor:
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
         try:
-            future.set_result(function(*args, **kwargs))
+            with stopping.patiently():
+                future.set_result(function(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the future carries it to whoever asks for the result
             future.set_exception(error)
         return future
@@ -75,7 +92,7 @@ class ProcessExecutor:
 
     A worker that dies takes only its own job with it and is replaced: each is a pool of one process, as processes that
     share a pool share its locks, and one that is killed with a lock in its hands stops all the others for good.
-    Workers leave SIGINT to the process that started them.
+    Workers leave SIGINT and SIGHUP to the process that started them.
     """
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
@@ -92,8 +109,12 @@ class ProcessExecutor:
     def stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.kill()
+            worker.end(signal.SIGTERM)
+        killing = threading.Timer(GRACE_S, self._kill)
+        killing.start()
         self._threads.shutdown(wait=True)
+        killing.cancel()
+        self._kill()
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +127,10 @@ class ProcessExecutor:
         self._threads.shutdown(wait=True)
         for worker in self._workers:
             worker.close()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.end(signal.SIGKILL)
 
     def _run(self, job: Callable[[], T]) -> T:
         worker = self._free.get()
@@ -120,47 +145,54 @@ class _Worker:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._pid: int | None = None
-        self._is_killed = False
+        self._process: BaseProcess | None = None
+        self._ended_by: int | None = None
 
     def run(self, job: Callable[[], T]) -> T:
-        """Return what the job returns; BrokenExecutor where the process died with it."""
+        """Return what the job returns.
+
+        Raises:
+            WorkerLost: the process died with it.
+        """
         try:
-            future = self._started().submit(job)
-        except BrokenExecutor:  # it died while it had nothing to do
-            self.close()
-            future = self._started().submit(job)
-        try:
-            return future.result()
+            return self._submitted(job).result()
         except BrokenExecutor:
+            process = self._process
+            self.close()
+            raise WorkerLost(_exit_code(process)) from None
+        except Preempted:
             self.close()
             raise
 
-    def kill(self) -> None:
-        """End the process now, and any that would be started after it."""
-        self._is_killed = True
-        if self._pid is not None:
+    def end(self, number: int) -> None:
+        """Send the process a signal, and any that would be started after it."""
+        self._ended_by = number
+        process = self._process
+        if process is not None and process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(process.pid, number)
 
     def close(self) -> None:
-        pool, self._pool, self._pid = self._pool, None, None
+        pool, self._pool, self._process = self._pool, None, None
         if pool is not None:
             pool.shutdown(wait=True)
+
+    def _submitted(self, job: Callable[[], T]) -> "Future[T]":
+        try:
+            return self._started().submit(_run_job, job)
+        except BrokenExecutor:  # it died while it had nothing to do
+            self.close()
+            return self._started().submit(_run_job, job)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin_worker)
-            self._pid = self._pool.submit(os.getpid).result()
-        if self._is_killed:
-            self.kill()
+            pid = self._pool.submit(os.getpid).result()
+            self._process = next((child for child in multiprocessing.active_children() if child.pid == pid), None)
+        if self._ended_by is not None:
+            self.end(self._ended_by)
         return self._pool
-
-
-def is_worker_lost(error: BaseException) -> bool:
-    """Whether a future's error says that its worker died (killed, out of memory), not that its job raised."""
-    return isinstance(error, BrokenExecutor)
 
 
 def available_cores() -> int:
@@ -185,7 +217,50 @@ def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, t
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _asked_to_end)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _run_job(job: Callable[[], T]) -> T:
+    """Run a job in a worker; one that was asked to end takes none."""
+    global _is_busy
+    if stopping.is_asked:
+        raise Preempted
+    _is_busy = True
+    try:
+        return job()
+    finally:
+        _is_busy = False
+
+
+def _asked_to_end(number: int, _frame: FrameType | None) -> None:
+    if not _is_busy:
+        os._exit(128 + number)
+    stopping.ask(number)
+    timer = threading.Timer(GRACE_S, os._exit, [128 + number])
+    timer.daemon = True
+    timer.start()
+
+
+_is_busy = False
+
+
+def _exit_code(process: BaseProcess | None) -> int | None:
+    if process is None:
+        return None
+    process.join(timeout=1.0)
+    return process.exitcode
+
+
+def _ending_text(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "for a reason that is not known"
+    if exit_code >= 0:
+        return f"with status {exit_code}"
+    name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    hint = ", as the system does when memory runs out" if -exit_code == signal.SIGKILL else ""
+    return f"by {name}{hint}"
 
 
 def _end_with_parent() -> None:

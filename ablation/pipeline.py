@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablation.errors import StudyUnknown
+from ablation.errors import RunsNotRecorded, StudyUnknown
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, lock_plan, plan_of, tuning_on_record
-from ablation.results import Outcome, TunedVariant
+from ablation.results import Outcome, RecordedRun, TunedVariant
 from ablation.state import State
 from ablation.study import Study
 from ablation.study.spec import code_names
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ablation.execution import Execution, Progress
     from ablation.executors import Executor
     from ablation.tracking import StudyRecord, Tracker
+    from ablation.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,15 @@ class StudyOutcome:
     report: Path | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOutcome:
+    """What `sync_study` found: how many runs it recorded, and how many have still to be trained."""
+
+    record: StudyRecord
+    recorded: int
+    to_do: int
+
+
 def run_study(
     study: Study,
     *,
@@ -49,10 +59,12 @@ def run_study(
     storage_url: str,
     state: State,
     fuse: int | None = None,
+    retry_failed: bool = False,
 ) -> Generator[Progress, None, StudyOutcome]:
     """Run a study, or what is left of it, and report it; yield where it stands about twice a second.
 
-    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU.
+    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. Runs that
+    have failed are trained again with `retry_failed` only.
 
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
@@ -62,11 +74,13 @@ def run_study(
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         TuningFailed: a variant has no settings to be compared with.
-        TrackingUnavailable, StorageUnavailable: what was trained is kept, and recorded by the next execution.
+        DiskFull, TrackingUnavailable, StorageUnavailable, RunsNotRecorded: what was trained is kept, and recorded by
+            the next execution.
     """
     from ablation.execution import Execution, Progress
     from ablation.locks import coordinating, sqlite_path
     from ablation.scheduling import open_schedule
+    from ablation.uploads import Uploads, recover_ended
     from ablation.worker import check_devices, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
@@ -84,9 +98,13 @@ def run_study(
         facts = dataset.facts if dataset is not None else NO_DATA
         plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
         record = tracker.open_study(plan)
+        tracker.reconcile(record)
+        _keep_code(study, state.report(study.name) / "code")
+        uploads = Uploads(tracker, record)
         execution = Execution(
             record=record,
             tracker=tracker,
+            uploads=uploads,
             executor=executor,
             state=state,
             dataset=dataset,
@@ -97,17 +115,36 @@ def run_study(
         try:
             if study.spec.tune is not None:
                 record = yield from _tune(study, execution, known, storage_url=storage_url)
-            recorded = execution.recover_finished()
-            if execution.recovered:
-                note = f"{execution.recovered} runs were finished before in this state folder and are not trained again"
-                yield Progress(planned=planned, ended={}, running=(), note=note)
-            schedule = open_schedule(storage_url, record.plan, recorded, alike=execution.alike)
-            yield from execution.train(schedule, recorded)
-            outcome = _conclude(study, record, tracker=tracker, state=state)
+            recorded = tracker.recorded_runs(record, with_details=False)
+            ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
+            yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
+            settled = tuple(run for run in ended if run.has_result or not retry_failed)
+            schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)
+            yield from execution.train(schedule, settled)
+            if not uploads.wait():
+                raise _not_recorded(study.name, uploads)
+            outcome = _conclude(record, tracker=tracker, state=state)
         except BaseException as error:
             execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
             raise
+        uploads.close()
         return outcome
+
+
+def _not_recorded(name: str, uploads: Uploads) -> RunsNotRecorded:
+    return RunsNotRecorded(name, uploads.waiting, uploads.problem or "MLflow does not answer")
+
+
+def _found_text(recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], *, again: bool) -> str | None:
+    """Say what of a study has ended before and is not trained again."""
+    kept = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
+    failed = sum(run.outcome is Outcome.FAILED for run in ended)
+    said = []
+    if kept:
+        said.append(f"{kept} runs have ended before in this state folder and are not trained again")
+    if failed and not again:
+        said.append(f"{failed} failed before; --retry-failed trains them again")
+    return "; ".join(said) or None
 
 
 def _tune(
@@ -127,6 +164,8 @@ def _tune(
     except BaseException:
         tuning.interrupt()
         raise
+    if not execution.uploads.wait():
+        raise _not_recorded(study.name, execution.uploads)
     plan = plan_of(_tuned(study, found), data=execution.dataset.facts, tuning=found)
     before = execution.record.plan
     plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
@@ -137,6 +176,35 @@ def _tune(
 
 def _tuned(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
     return study.tuned({variant.variant: variant.settings for variant in tuning}) if tuning else study
+
+
+def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -> SyncOutcome:
+    """Record what a study's executions have left in their folders, and report it where that makes it complete.
+
+    Raises:
+        StudyUnknown, StudyLocked, TrackingUnavailable, RunsNotRecorded.
+    """
+    from ablation.locks import coordinating, sqlite_path
+    from ablation.uploads import Uploads, recover_ended
+
+    database = sqlite_path(storage_url)
+    with coordinating(name, database.parent / "locks" if database is not None else state.locks):
+        record = find_study(name, tracker=tracker)
+        tracker.reconcile(record)
+        recorded = tracker.recorded_runs(record, with_details=False)
+        uploads = Uploads(tracker, record)
+        ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
+        if not uploads.wait():
+            uploads.close(limit_s=0.0)
+            raise _not_recorded(name, uploads)
+        uploads.close()
+        count = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
+        is_complete = all(run.outcome is not None for run in ended)
+        if is_complete and (count or record.status != "FINISHED"):
+            _conclude(record, tracker=tracker, state=state)
+        elif record.status == "RUNNING":
+            tracker.close_study(record, "KILLED")
+    return SyncOutcome(record=record, recorded=count, to_do=sum(run.outcome is None for run in ended))
 
 
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
@@ -204,10 +272,11 @@ def _prepare(study: Study, state: State) -> Dataset | None:
     return dataset
 
 
-def _conclude(study: Study, record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
+def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
     """Report what there is and mark the study finished, or failed where a planned run has no result."""
     from ablation.report import answers_text, write_report
 
+    tracker.reconcile(record)
     runs = tracker.recorded_runs(record, with_details=False)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
     analysis, folder = None, None
@@ -215,7 +284,6 @@ def _conclude(study: Study, record: StudyRecord, *, tracker: Tracker, state: Sta
         folder = state.report(record.plan.name)
         _, analysis = summarize_study(record.plan.name, tracker=tracker)
         write_report(analysis, folder)
-        _keep_code(study, folder / "code")
         tracker.log_report(record, folder, summary=answers_text(analysis))
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
     tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
@@ -223,7 +291,7 @@ def _conclude(study: Study, record: StudyRecord, *, tracker: Tracker, state: Sta
 
 
 def _keep_code(study: Study, folder: Path) -> None:
-    """Copy the study's own code beside the report: without it nobody else could train what was compared."""
+    """Copy the study's own code to where its report will be: without it nobody else could train what was compared."""
     shutil.rmtree(folder, ignore_errors=True)
     names = {name for variant in study.variants for name in code_names(variant.settings)}
     for relative, file in study.code.files(names).items():

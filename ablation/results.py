@@ -266,6 +266,10 @@ class ReportedEpoch:
 Epoch = EpochMetrics | ReportedEpoch
 
 
+Failure = Literal["out of memory", "code", "lost worker"]
+"""Why a run failed: the device's memory or the machine's, an error of the code's, or its process was killed."""
+
+
 class Outcome(StrEnum):
     """How a run ended: with a result (`done`, `diverged`) or without one (`failed`)."""
 
@@ -283,7 +287,7 @@ class RunResult:
     """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed).
 
     `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
-    says how it was fused, or why it was trained by no faster path.
+    says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
     """
 
     identity: str
@@ -292,8 +296,10 @@ class RunResult:
     epochs: int
     diverged_epoch: int | None = None
     error: str | None = None
+    failure: Failure | None = None
     path: str = ""
     path_note: str = ""
+    ended_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +370,7 @@ class RecordedRun:
     versions: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     error: str | None = None
+    failure: Failure | None = None
     diverged_epoch: int | None = None
 
     @property

@@ -1,15 +1,18 @@
 """The state folder: where data caches, run folders, locks and reports lie.
 
 A run's folder gets what the run measured before anything else does. `metrics.jsonl` grows by a line per epoch,
-`artifacts/` holds what MLflow shall keep, and `result.json` is written last and whole: a folder that has it is a
-finished run, whatever became of its upload.
+`checkpoints/` holds what an interrupted training goes on from, `artifacts/` what MLflow shall keep, and `result.json`
+is written last and whole: a folder that has it is a run that has ended, whatever became of its upload.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +20,9 @@ from typing import Any, BinaryIO
 from ablation.results import Epoch, EpochMetrics, Outcome, ReportedEpoch, RunResult
 
 EPOCHS = "metrics.jsonl"
-PROVENANCE = "provenance.json"
+STARTED = "started.json"
 RESULT = "result.json"
+CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 BLOCK = 4096
 
 
@@ -50,16 +54,28 @@ class State:
         kept = RunFolder(path=self.folder / "runs" / identity)
         return next((folder for folder in (kept, self.begun(study, identity)) if folder.result() is not None), None)
 
+    def unrecorded(self, study: str) -> int:
+        """Return how many runs of a study have ended here and are not recorded."""
+        folders = (self.folder / "begun" / study).glob("*")
+        return sum(RunFolder(path=path).ended() is not None for path in folders)
+
+    def begun_studies(self) -> tuple[str, ...]:
+        """Return the studies that have runs here which are not recorded to their end."""
+        return tuple(sorted(path.name for path in (self.folder / "begun").glob("*")))
+
     def keep(self, study: str, identity: str) -> None:
-        """Move a finished run to where every study finds it, unless it is there."""
-        begun, kept = self.begun(study, identity).path, self.folder / "runs" / identity
+        """Move a recorded run to where every study finds it, unless it is there; nothing is kept of a failed one."""
+        begun, kept = self.begun(study, identity), self.folder / "runs" / identity
         kept.parent.mkdir(exist_ok=True)
         if RunFolder(path=kept).result() is None:
             shutil.rmtree(kept, ignore_errors=True)
-        try:
-            begun.rename(kept)
-        except OSError:  # it is there
-            shutil.rmtree(begun)
+        begun.clear_checkpoints()
+        if begun.result() is not None and not kept.exists():
+            begun.path.rename(kept)
+        else:
+            shutil.rmtree(begun.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others have begun
+            begun.path.parent.rmdir()
 
     def tuning(self, study: str, identity: str) -> "RunFolder":
         """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""
@@ -83,22 +99,68 @@ class RunFolder:
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
-    def begin(self, provenance: Mapping[str, str]) -> None:
-        """Make the folder empty, as what an interrupted run left is of no use, and note where this one is from."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def take_over(self, provenance: Mapping[str, str], *, is_resumable: bool) -> str:
+        """Make the folder this process's and return the token that says so; what may be gone on with is left there."""
+        shutil.rmtree(self.artifacts, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
-        (self.path / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
+        (self.path / RESULT).unlink(missing_ok=True)
+        owner = uuid.uuid4().hex
+        started = {"attempt": self.attempt(), "owner": owner, "provenance": provenance, "is_resumable": is_resumable}
+        write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
+        return owner
+
+    def is_owned_by(self, owner: str) -> bool:
+        """Whether no other process has taken the folder over since."""
+        return self._started().get("owner") == owner
+
+    def begin_anew(self) -> None:
+        """Throw away what an earlier training left: what is measured from now on is another attempt's."""
+        if self.attempt() is None or self.latest_epoch() is not None:
+            self._set_attempt()
+        self.clear_checkpoints()
+        (self.path / EPOCHS).unlink(missing_ok=True)
+
+    def go_on(self, epochs: Sequence[Epoch], *, is_latest: bool) -> None:
+        """Keep these epochs and none after them; where others may have been recorded, this is another attempt."""
+        write_whole(self.path / EPOCHS, "".join(map(_line, epochs)))
+        if not is_latest:
+            self._set_attempt()
+
+    def attempt(self) -> str | None:
+        """Return what identifies the training that the folder is of, across interruptions; None before it begins."""
+        found = self._started().get("attempt")
+        return str(found) if found else None
 
     def provenance(self) -> dict[str, str]:
         """Return where the run came from, nothing where that was lost."""
-        try:
-            return dict(json.loads((self.path / PROVENANCE).read_text()))
-        except (OSError, ValueError):
-            return {}
+        found = self._started().get("provenance")
+        return found if isinstance(found, dict) else {}
+
+    def lasting_epochs(self) -> int:
+        """Return how many epochs no interruption can undo: all where the run has ended, or is never gone on with."""
+        if self._started().get("is_resumable") and not (self.path / RESULT).exists():
+            return max((epoch for epoch, _ in self.kept_checkpoints()), default=0)
+        latest = self.latest_epoch()
+        return latest.epoch if latest is not None else 0
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch-{epoch:06d}.pt"
+
+    def kept_checkpoints(self) -> list[tuple[int, Path]]:
+        """Return the epochs after which a checkpoint was kept, and its file, the latest first."""
+        found = [(CHECKPOINT.fullmatch(path.name), path) for path in self.checkpoints.glob("epoch-*")]
+        return sorted(((int(match[1]), path) for match, path in found if match is not None), reverse=True)
+
+    def clear_checkpoints(self) -> None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def append_epoch(self, metrics: Epoch) -> None:
         with (self.path / EPOCHS).open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+            file.write(_line(metrics))
 
     def epochs(self) -> tuple[Epoch, ...]:
         """Return the epochs so far; a last line that is still being written is left out."""
@@ -121,16 +183,38 @@ class RunFolder:
         (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
 
     def finish(self, result: RunResult) -> None:
+        """Keep how the run ended; it is not gone on with any more."""
+        self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / RESULT, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        self.clear_checkpoints()
 
-    def result(self) -> RunResult | None:
-        """Return the result of a run that has one: done or diverged; None for any other, and for a damaged file."""
+    def ended(self) -> RunResult | None:
+        """Return how the run ended, None where it has not, or its file is damaged."""
         try:
             values = json.loads((self.path / RESULT).read_text())
-            result = RunResult(**{**values, "outcome": Outcome(values["outcome"])})
+            return RunResult(**{**values, "outcome": Outcome(values["outcome"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return result if result.outcome is not Outcome.FAILED else None
+
+    def result(self) -> RunResult | None:
+        """Return the result of a run that has one: done or diverged."""
+        ended = self.ended()
+        return ended if ended is not None and ended.outcome.is_result else None
+
+    def _set_attempt(self) -> None:
+        started = {**self._started(), "attempt": uuid.uuid4().hex}
+        write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
+
+    def _started(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / STARTED).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _line(metrics: Epoch) -> str:
+    return json.dumps(dataclasses.asdict(metrics)) + "\n"
 
 
 def _epoch(values: Mapping[str, Any]) -> Epoch:
@@ -151,9 +235,24 @@ def _last_line(file: BinaryIO) -> bytes | None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
+    with writing_whole(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to that takes its place at the end, whole; where writing fails nothing is left of it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

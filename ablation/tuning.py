@@ -5,21 +5,22 @@ Each variant's trials follow one another; variants are tuned side by side, as ma
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
 from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress
-from ablation.executors import is_worker_lost
+from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
+from ablation.stopping import Preempted
 from ablation.study import Study
 from ablation.study.tuning import FIRST_TUNING_SEED
 from ablation.worker import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
@@ -34,10 +35,10 @@ class _Trial:
     variant: Variant
     slot: str
     job: TuningJob | None = None
-    tries: int = 0
+    deaths: int = 0
     results: list[RunResult] = field(default_factory=list)
     curves: list[tuple[float, ...]] = field(default_factory=list)
-    run_ids: list[str] = field(default_factory=list)
+    replicates: list[PlannedRun] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,10 +88,9 @@ class VariantTuning:
 
     def interrupt(self) -> None:
         """Mark what was under way as ended without a result, where the tracker still can."""
-        with contextlib.suppress(Exception):
-            self.execution.executor.stop()
-            for trial in self.running.values():
-                self.execution.tracker.abandon_run(trial.run_ids[-1])
+        self.execution.executor.stop()
+        for trial in self.running.values():
+            self.execution.uploads.leave(trial.replicates[-1])
 
     def _open(self, variant: Variant) -> TuningSchedule:
         spec, tuning = self.study.spec, self.study.spec.tune
@@ -114,22 +114,24 @@ class VariantTuning:
         seed = FIRST_TUNING_SEED + len(trial.results)
         identity = self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=seed)
         name = f"tuning/{trial.variant.name}/trial-{trial.suggestion.number}"
-        where_from = provenance(trial.slot)
+        planned = PlannedRun(identity=identity, variant=name, seed=seed)
+        folder = self.execution.state.tuning(self.study.name, identity)
         about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
-        run_id = self.execution.tracker.start_tuning_run(
-            self.execution.record, name, {**about, **trial.suggestion.settings}, where_from
+        self.execution.uploads.begin(
+            planned,
+            folder,
+            heldout_split="validation",
+            start=partial(self._start, planned, {**about, **trial.suggestion.settings}),
         )
-        trial.run_ids.append(run_id)
+        trial.replicates.append(planned)
         trial.job = TuningJob(
-            planned=PlannedRun(identity=identity, variant=name, seed=seed),
-            run_id=run_id,
+            planned=planned,
             settings=variant.settings,
             heldout_split="validation",
             data_folder=self.dataset.folder,
-            folder=self.execution.state.tuning(self.study.name, identity),
-            tracker=self.execution.tracker,
+            folder=folder,
             device=trial.slot,
-            provenance=where_from,
+            provenance=provenance(trial.slot),
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
@@ -138,29 +140,39 @@ class VariantTuning:
         )
         self.running[self.execution.executor.submit(run_tuning_job, trial.job)] = trial
 
+    def _start(
+        self, planned: PlannedRun, settings: Mapping[str, Any], attempt: str, where_from: Mapping[str, str]
+    ) -> str:
+        return self.execution.tracker.start_tuning_run(
+            self.execution.record, planned, settings, where_from, attempt=attempt
+        )
+
     def _settle(self, future: Future[RunResult], trial: _Trial) -> bool:
         """Take a replicate's result; say whether the trial goes on with another job."""
         job, error = trial.job, future.exception()
         assert job is not None
-        if error is not None and not is_worker_lost(error):
+        if error is not None and not isinstance(error, WorkerLost | Preempted):
             raise error
-        trial.tries += 1
-        if error is not None and trial.tries < MAX_TRIES:
-            self.execution.tracker.abandon_run(trial.run_ids.pop())
+        trial.deaths += isinstance(error, WorkerLost) and not error.is_preemption
+        if error is not None and job.folder.ended() is None and trial.deaths < MAX_TRIES:
+            self.execution.uploads.leave(trial.replicates.pop())
             self._submit(trial)
             return True
-        result = future.result() if error is None else _lost(job, str(error))
-        if error is not None:
-            self.execution.tracker.finish_run(job.run_id, result, None)
+        if error is None:
+            result = future.result()
+        elif (result := job.folder.ended() or _lost(job, str(error))).failure == "lost worker":
+            job.folder.finish(result)
+        self.execution.uploads.end(job.planned)
         trial.results.append(result)
         trial.curves.append(objective_curve(job.folder.epochs(), job.objective))
-        trial.tries = 0
+        trial.deaths = 0
         self.ended[result.outcome] += 1
         tuning = self.study.spec.tune
         if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
             self._submit(trial)
             return True
-        trial.schedule.tell(_ended(trial, job))
+        ids = [self.execution.uploads.run_id(replicate) for replicate in trial.replicates]
+        trial.schedule.tell(_ended(trial, job, run_ids=tuple(found for found in ids if found is not None)))
         return False
 
     def _result(self, schedule: TuningSchedule) -> TunedVariant:
@@ -186,7 +198,7 @@ def objective_of(metric: str) -> tuple[Objective, Direction]:
     return ("loss", "minimize") if metric in ("test_loss", "test_brier_score") else ("accuracy", "maximize")
 
 
-def _ended(trial: _Trial, job: TuningJob) -> TuningTrial:
+def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> TuningTrial:
     last = trial.results[-1]
     outcome = "pruned" if _was_pruned(last) else last.outcome.value
     is_whole = outcome == "done"
@@ -199,7 +211,7 @@ def _ended(trial: _Trial, job: TuningJob) -> TuningTrial:
         value=fmean(values) if is_whole else None,
         curve=trial.curves[0],
         seconds=sum(result.metrics.get("training_seconds", 0.0) for result in trial.results),
-        run_ids=tuple(trial.run_ids),
+        run_ids=run_ids,
     )
 
 
@@ -208,8 +220,14 @@ def _was_pruned(result: RunResult) -> bool:
 
 
 def _lost(job: TuningJob, error: str) -> RunResult:
-    lost = f"its worker died {MAX_TRIES} times, the last time with: {error}"
-    return RunResult(identity=job.planned.identity, outcome=Outcome.FAILED, metrics={}, epochs=0, error=lost)
+    return RunResult(
+        identity=job.planned.identity,
+        outcome=Outcome.FAILED,
+        metrics={},
+        epochs=0,
+        error=f"its worker died {MAX_TRIES} times; the last time, {error}",
+        failure="lost worker",
+    )
 
 
 def _told(trial: _Trial) -> str:

@@ -24,6 +24,7 @@ class Bench:
         self.trained: list[PlannedRun] = []
         self.notes: list[str] = []
         self.fuse: int | None = None
+        self.retry_failed = False
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
         return run_study(
@@ -33,6 +34,7 @@ class Bench:
             storage_url=default_storage(self.state.folder),
             state=self.state,
             fuse=self.fuse,
+            retry_failed=self.retry_failed,
         )
 
     def run(self, study: Study) -> StudyOutcome:

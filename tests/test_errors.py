@@ -16,6 +16,8 @@ RAISED = [
     errors.StudyLocked("quick", "process 1"),
     errors.NoResults("quick"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
+    errors.RunsNotRecorded("quick", 3, "no answer"),
+    errors.DiskFull(Path("state"), "No space left on device"),
     errors.StorageUnavailable("sqlite:///a.db", "locked"),
     errors.DataUnavailable("not there"),
     errors.DataInvalid(Path("data"), ["a", "b"]),

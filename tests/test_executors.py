@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from ablation.executors import Executor, ProcessExecutor, available_cores, is_worker_lost, make_executor
+from ablation.executors import Executor, ProcessExecutor, WorkerLost, available_cores, make_executor
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -38,7 +38,7 @@ def test_a_future_raises_what_the_function_raised(executor: Executor) -> None:
 
     with pytest.raises(ValueError, match="three"):
         future.result(timeout=60)
-    assert not is_worker_lost(future.exception())
+    assert not isinstance(future.exception(), WorkerLost)
 
 
 def test_one_failing_job_fails_alone(executor: Executor) -> None:
@@ -57,7 +57,7 @@ def test_a_killed_worker_takes_only_its_own_job_with_it(processes: ProcessExecut
     killed = processes.submit(_kill_this_process)
     wait([killed], timeout=60, return_when=FIRST_EXCEPTION)
 
-    assert is_worker_lost(killed.exception(timeout=60))
+    assert isinstance(killed.exception(timeout=60), WorkerLost)
     assert [number**2 for number in range(6)] == [future.result(timeout=60) for future in futures]
 
 
@@ -69,7 +69,7 @@ def test_a_worker_killed_while_idle_costs_at_most_the_next_job(processes: Proces
     futures = [processes.submit(_slow_square, number) for number in range(6)]
 
     errors = [future.exception(timeout=60) for future in futures]
-    assert all(error is None or is_worker_lost(error) for error in errors)
+    assert all(error is None or isinstance(error, WorkerLost) for error in errors)
     assert sum(error is not None for error in errors) <= len(pids)
     assert 81 == processes.submit(_slow_square, 9).result(timeout=60)
 
@@ -80,7 +80,7 @@ def test_workers_killed_again_and_again_lose_no_other_job(processes: ProcessExec
     for number, future in enumerate(futures):
         error = future.exception(timeout=120)
         assert (error is None) == (number % 3 == 0)
-        assert error is None or is_worker_lost(error)
+        assert error is None or isinstance(error, WorkerLost)
 
 
 def test_a_worker_lives_as_long_as_the_executor(processes: ProcessExecutor) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ablation.errors import PrecisionUnavailable
 from ablation.results import DataShape, EpochMetrics, Outcome
+from ablation.state import RunFolder
 from ablation.study import Override, Study, load_study, parse_override, parse_study
 from ablation.training import Loss, Member
 from ablation.training.choosing import measurement_key
@@ -146,6 +147,15 @@ class Replicate:
         self.seed, self.room, self.loss = seed, room, loss
         self.epochs: list[EpochMetrics] = []
         self.fails_in_epoch = 0
+        self.error: Exception = ValueError("no luck")
+        self.folder = RunFolder(path=Path("never made"))
+        self.identity, self.seconds = str(seed), 0.0
+
+    def begin_anew(self) -> None:
+        self.epochs.clear()
+
+    def check_owned(self) -> None:
+        pass
 
     def begin(self) -> Beginning:
         gc.collect()
@@ -160,7 +170,7 @@ class Replicate:
     def take(self, metrics: EpochMetrics) -> None:
         self.epochs.append(metrics)
         if metrics.epoch == self.fails_in_epoch:
-            raise OSError("disk full")
+            raise self.error
 
 
 @pytest.fixture
@@ -200,15 +210,31 @@ def test_an_error_of_the_users_own_is_each_runs_result(together: Callable[..., l
     assert all(isinstance(one.ended, ZeroDivisionError) for one in trained)
 
 
-def test_a_path_is_not_left_once_an_epoch_is_done(together: Callable[..., list[Trained]]) -> None:
+def test_an_error_of_one_run_spares_those_that_are_trained_with_it(together: Callable[..., list[Trained]]) -> None:
     runs = [Replicate(seed) for seed in range(2)]
     runs[1].fails_in_epoch = 1
 
+    well, failed = together(runs)
+
+    assert ["eager", "eager"] == [well.path, failed.path]
+    assert "not fused: ValueError: no luck" == well.note
+    assert not isinstance(well.ended, Exception)
+    assert isinstance(failed.ended, ValueError)
+    assert [1, 2] == [metrics.epoch for metrics in runs[0].epochs]
+
+
+def test_memory_that_runs_out_on_the_way_halves_what_is_trained_together(
+    together: Callable[..., list[Trained]],
+) -> None:
+    runs = [Replicate(seed) for seed in range(4)]
+    runs[3].fails_in_epoch, runs[3].error = 1, torch.OutOfMemoryError("no more room")
+
     trained = together(runs)
 
-    assert ["fused"] * 2 == [one.path for one in trained]
-    assert all(isinstance(one.ended, OSError) for one in trained)
-    assert [1, 1] == [len(run.epochs) for run in runs]
+    assert ["fused", "fused", "fused", "fused"] == [one.path for one in trained]
+    assert [2, 2, 1, 1] == [int(one.note.split()[2].rstrip(",")) for one in trained]
+    assert isinstance(trained[3].ended, torch.OutOfMemoryError)
+    assert all(not isinstance(one.ended, Exception) for one in trained[:3])
 
 
 def test_fusing_that_gains_nothing_is_left_for_each_alone(

@@ -17,8 +17,7 @@ from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import CodeInvalid, DataInvalid
 from ablation.results import DataOutline, DataShape, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
-from ablation.tracking import MemoryTracker
-from ablation.worker import Job, beginning, estimate, estimate_seconds, run_job
+from ablation.worker import Job, beginning, estimate, estimate_seconds, run_jobs
 
 SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
 MOONS = """
@@ -372,14 +371,6 @@ class TestPreparing:
         assert bytes(content) != path.read_bytes()
 
 
-class Forgetful(MemoryTracker):
-    """A tracker of a run that no study has."""
-
-    def log_epochs(self, *_: object, **__: object) -> None: ...
-
-    def finish_run(self, *_: object, **__: object) -> None: ...
-
-
 TRAINING = {
     "epochs": 2,
     "batch_size": 8,
@@ -417,17 +408,15 @@ class TestRuns:
         def run(**training: object) -> RunResult:
             job = Job(
                 planned=PlannedRun(identity="a", variant="baseline", seed=0),
-                run_id="a",
                 settings={"study_seed": 0, "data": SETTINGS, "model": {}, "training": {**TRAINING, **training}},
                 heldout_split="test",
                 data_folder=dataset.folder,
                 folder=RunFolder(path=tmp_path / "run"),
-                tracker=Forgetful(),
                 device="cpu",
                 provenance={},
                 code=CodeFolders(folders=(project,)),
             )
-            return run_job(pickle.loads(pickle.dumps(job)))
+            return run_jobs([pickle.loads(pickle.dumps(job))])[0]
 
         return run
 

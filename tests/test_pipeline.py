@@ -236,7 +236,7 @@ def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny
     assert [] == list((bench.state.folder / "begun").glob("*/*"))
 
 
-def test_one_failing_run_fails_alone_and_is_tried_again_by_the_next_execution(
+def test_one_failing_run_fails_alone_and_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = beginning.build_model
@@ -252,6 +252,10 @@ def test_one_failing_run_fails_alone_and_is_tried_again_by_the_next_execution(
     assert found is not None
     assert "FAILED" == found.status
 
+    assert {Outcome.DONE: 6, Outcome.FAILED: 2} == bench.run(tiny).ended
+    assert [] == bench.trained
+    assert ["2 failed before; --retry-failed trains them again"] == bench.notes
+    bench.retry_failed = True
     assert {Outcome.DONE: 8} == bench.run(tiny).ended
     assert 2 == len(bench.trained)
 
@@ -323,7 +327,7 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
 
 def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path / "run")
-    folder.begin({"host": "here"})
+    folder.take_over({"host": "here"}, is_resumable=True)
     result = RunResult(identity="a", outcome=Outcome.DONE, metrics={"test_accuracy": 0.5}, epochs=1)
 
     assert folder.result() is None

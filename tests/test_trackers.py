@@ -84,7 +84,7 @@ def test_every_planned_run_has_a_record_in_plan_order(tracker: Tracker, record: 
 
 def test_a_finished_run_is_given_back_as_it_was_recorded(tracker: Tracker, record: StudyRecord, tmp_path: Path) -> None:
     planned = record.plan.runs[1]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
 
     tracker.finish_run(run_id, _result(planned.identity), _artifacts(tmp_path))
@@ -101,21 +101,21 @@ def test_a_finished_run_is_given_back_as_it_was_recorded(tracker: Tracker, recor
 
 
 def test_a_run_under_way_has_no_outcome(tracker: Tracker, record: StudyRecord) -> None:
-    run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE)
+    run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1)], heldout_split="test")
 
     assert tracker.recorded_runs(record)[0].outcome is None
 
 
 def test_an_abandoned_run_has_no_outcome(tracker: Tracker, record: StudyRecord) -> None:
-    tracker.abandon_run(tracker.start_run(record, record.plan.runs[0], PROVENANCE))
+    tracker.abandon_run(tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first"))
 
     assert tracker.recorded_runs(record)[0].outcome is None
 
 
 def test_recording_the_same_epochs_again_changes_nothing(tracker: Tracker, record: StudyRecord) -> None:
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
     tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
     tracker.finish_run(run_id, _result(planned.identity), None)
@@ -125,9 +125,9 @@ def test_recording_the_same_epochs_again_changes_nothing(tracker: Tracker, recor
 
 def test_starting_a_run_again_removes_the_unfinished_try(tracker: Tracker, record: StudyRecord) -> None:
     planned = record.plan.runs[0]
-    first = tracker.start_run(record, planned, PROVENANCE)
+    first = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(first, [_epoch(1)], heldout_split="test")
-    second = tracker.start_run(record, planned, PROVENANCE)
+    second = tracker.start_run(record, planned, PROVENANCE, attempt="second")
     tracker.finish_run(second, _result(planned.identity), None)
 
     found = tracker.recorded_runs(record)[0]
@@ -136,22 +136,36 @@ def test_starting_a_run_again_removes_the_unfinished_try(tracker: Tracker, recor
     assert () == found.curves.get("train_loss", ())
 
 
+def test_the_same_attempt_again_goes_on_with_its_run(tracker: Tracker, record: StudyRecord) -> None:
+    planned = record.plan.runs[0]
+    first = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+    tracker.log_epochs(first, [_epoch(1)], heldout_split="test")
+    tracker.abandon_run(first)
+    again = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+    tracker.log_epochs(again, [_epoch(1), _epoch(2)], heldout_split="test")
+    tracker.finish_run(again, _result(planned.identity), None)
+
+    found = tracker.recorded_runs(record)[0]
+    assert first == again == found.run_id
+    assert ((1, 0.6), (2, 0.7)) == found.curves["test_accuracy"]
+
+
 def test_a_try_of_an_earlier_execution_is_removed_too(mlflow_tracker: Any, store_uri: str) -> None:
     plan = make_plan(seeds=1)
     planned = plan.runs[0]
     other = open_mlflow(store_uri)
-    mlflow_tracker.start_run(mlflow_tracker.open_study(plan), planned, PROVENANCE)
-    other.start_run(other.open_study(plan), planned, PROVENANCE)
+    mlflow_tracker.start_run(mlflow_tracker.open_study(plan), planned, PROVENANCE, attempt="first")
+    other.start_run(other.open_study(plan), planned, PROVENANCE, attempt="second")
 
     record = mlflow_tracker.open_study(plan)
-    last = mlflow_tracker.start_run(record, planned, PROVENANCE)
+    last = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="third")
 
     assert [last] == [run.info.run_id for run in children_of(mlflow_tracker._client, record)]
 
 
 def test_a_failed_run_keeps_its_error(tracker: Tracker, record: StudyRecord) -> None:
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     failed = replace(_result(planned.identity), outcome=Outcome.FAILED, metrics={}, error="Traceback\nValueError: why")
     tracker.finish_run(run_id, failed, None)
 
@@ -163,7 +177,7 @@ def test_a_failed_run_keeps_its_error(tracker: Tracker, record: StudyRecord) -> 
 
 def test_a_diverged_run_keeps_its_epoch(tracker: Tracker, record: StudyRecord) -> None:
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1, train_loss=float("inf"))], heldout_split="test")
     diverged = replace(_result(planned.identity), outcome=Outcome.DIVERGED, metrics={}, diverged_epoch=1)
     tracker.finish_run(run_id, diverged, None)
@@ -184,7 +198,7 @@ def test_a_report_is_kept_with_the_study(tracker: Tracker, record: StudyRecord, 
 def test_two_studies_do_not_see_each_others_runs(tracker: Tracker, record: StudyRecord) -> None:
     other = tracker.open_study(make_plan(name="other", seeds=2))
     planned = other.plan.runs[0]
-    tracker.finish_run(tracker.start_run(other, planned, PROVENANCE), _result(planned.identity), None)
+    tracker.finish_run(tracker.start_run(other, planned, PROVENANCE, attempt="first"), _result(planned.identity), None)
 
     assert {None} == {run.outcome for run in tracker.recorded_runs(record)}
     assert ("other", "quick") == tracker.study_names()
@@ -213,7 +227,7 @@ def test_a_damaged_evaluation_is_a_problem_of_a_run_that_counts(
     tracker: Tracker, record: StudyRecord, tmp_path: Path, text: str | None, problem: str
 ) -> None:
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1)], heldout_split="test")
     tracker.finish_run(run_id, _result(planned.identity), _artifacts(tmp_path, text))
 
@@ -223,7 +237,7 @@ def test_a_damaged_evaluation_is_a_problem_of_a_run_that_counts(
 
 def test_missing_curves_and_metrics_are_problems(tracker: Tracker, record: StudyRecord, tmp_path: Path) -> None:
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.finish_run(run_id, replace(_result(planned.identity), metrics={}), _artifacts(tmp_path))
 
     problems = tracker.recorded_runs(record)[0].problems
@@ -231,7 +245,7 @@ def test_missing_curves_and_metrics_are_problems(tracker: Tracker, record: Study
 
 
 def test_a_run_that_is_planned_no_more_is_left_out(tracker: Tracker, record: StudyRecord) -> None:
-    run_id = tracker.start_run(record, record.plan.runs[-1], PROVENANCE)
+    run_id = tracker.start_run(record, record.plan.runs[-1], PROVENANCE, attempt="first")
     smaller = tracker.open_study(make_plan(seeds=1))
 
     assert () == tracker.left_out(record)
@@ -424,7 +438,7 @@ def test_a_second_launch_run_links_to_the_study_run_and_gets_the_report(
 def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     planned = record.plan.runs[2]
-    run_id = mlflow_tracker.start_run(record, planned, PROVENANCE)
+    run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
     for _ in range(2):
         mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
     run = mlflow_tracker._client.get_run(run_id)
@@ -539,7 +553,7 @@ def _finished(tracker: Any, folder: Path) -> tuple[StudyRecord, str]:
     """Record the first run of a study as done, with nothing missing."""
     record = tracker.open_study(make_plan(seeds=1))
     planned = record.plan.runs[0]
-    run_id = tracker.start_run(record, planned, PROVENANCE)
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1), _epoch(2)], heldout_split="test")
     tracker.finish_run(run_id, _result(planned.identity), _artifacts(folder))
     return record, run_id

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import click
 
 from ablation import __version__
-from ablation.errors import AblationError
+from ablation.errors import AblationError, is_no_room
 
 if TYPE_CHECKING:
     from ablation.report import ReportFormat
@@ -40,6 +39,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except AblationError as error:
             click.echo(f"Error: {error}", err=True)
+            ctx.exit(USER_ERROR)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            click.echo(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}", err=True)
             ctx.exit(USER_ERROR)
 
 
@@ -143,6 +147,7 @@ def main() -> None:
     type=_OrBlank(_Fuse()),
     help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
 )
+@click.option("--retry-failed", is_flag=True, help="Train the runs again that have failed.")
 @click.option(
     "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
 )
@@ -155,6 +160,7 @@ def study(
     executor: str | None,
     workers: int | None,
     fuse: int | None,
+    retry_failed: bool,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -170,6 +176,7 @@ def study(
             executor=executor or "auto",
             workers=workers,
             fuse=fuse,
+            retry_failed=retry_failed,
             storage=storage,
             tracking_uri=tracking_uri,
             state_dir=state_dir,
@@ -346,10 +353,11 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
 @main.command()
 @click.argument("name", metavar="[STUDY]", required=False)
 @_tracking_option
+@_state_option
 @_json_option
-def status(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
-    """Say how far a study is, or list the studies."""
-    from ablation.cli.tables import status_json, status_text
+def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
+    """Say how far a study is, what failed and why, or list the studies."""
+    from ablation.cli.tables import StudyStanding, status_json, status_text
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
@@ -358,8 +366,40 @@ def status(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     else:
         found_records = (tracker.find_study(each) for each in tracker.study_names())
         records = [record for record in found_records if record is not None]
-    found = [(record, tracker.recorded_runs(record, with_details=False)) for record in records]
+    state = _state(state_dir)
+    found = [
+        StudyStanding(
+            record=record,
+            runs=tracker.recorded_runs(record, with_details=False),
+            unrecorded=state.unrecorded(record.plan.name),
+        )
+        for record in records
+    ]
     click.echo(status_json(found) if as_json else status_text(found))
+
+
+@main.command()
+@click.argument("name", metavar="[STUDY]", required=False)
+@click.option(
+    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
+)
+@_tracking_option
+@_state_option
+@_json_option
+def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
+    """Record in MLflow what ended while it could not be reached, of one study or all of this state folder."""
+    from ablation.cli.tables import sync_json, sync_text
+    from ablation.pipeline import sync_study
+    from ablation.scheduling import default_storage
+
+    state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
+    command = shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])
+    with _interruptible(command):
+        found = [
+            sync_study(each, tracker=tracker, storage_url=storage or default_storage(state.folder), state=state)
+            for each in ([name] if name else state.begun_studies())
+        ]
+    click.echo(sync_json(found) if as_json else sync_text(found))
 
 
 def _run_study(
@@ -369,6 +409,7 @@ def _run_study(
     executor: str,
     workers: int | None,
     fuse: int | None,
+    retry_failed: bool,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -396,6 +437,7 @@ def _run_study(
                 storage_url=storage or default_storage(state.folder),
                 state=state,
                 fuse=fuse,
+                retry_failed=retry_failed,
             )
         ) as steps,
     ):
@@ -466,21 +508,19 @@ def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
 
 @contextlib.contextmanager
 def _interruptible(command: str) -> Iterator[None]:
-    """Turn SIGTERM into the exception that Ctrl-C is, say how to go on, and end with the signal's status."""
-    received = [signal.SIGINT]
+    """Turn a signal that asks to end into an exception, say how to go on, and end with the signal's status."""
+    from ablation.stopping import stopping
 
-    def stop(number: int, _frame: Any) -> NoReturn:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
+    with stopping.listening(on_asked=_say_ending):
+        try:
+            yield
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
+            sys.exit(128 + stopping.signal)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted; finished runs are kept. Go on with the same command: {command}", err=True)
-        sys.exit(128 + received[0])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+def _say_ending() -> None:
+    os.write(2, b"\nEnding in good order, within 10 seconds; once more ends at once.\n")  # safe in a signal's handler
 
 
 def _writing(path: Path, write: Callable[[], object]) -> None:

@@ -5,22 +5,37 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ablation.preview import Preview
-from ablation.results import Component, Outcome, RecordedRun
+from ablation.results import Component, Failure, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
     from ablation.models import ModelChanges
+    from ablation.pipeline import SyncOutcome
 
 MOST_NAMED = 4
+FAILURES: Mapping[Failure | None, str] = {
+    "out of memory": "failed, out of memory",
+    "code": "failed, an error of its code",
+    "lost worker": "failed, its worker was lost",
+    None: "failed",
+}
 
-Statuses = Sequence[tuple[StudyRecord, Sequence[RecordedRun]]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyStanding:
+    """How a study stands: its runs as they are recorded, and how many have ended here and are not."""
+
+    record: StudyRecord
+    runs: Sequence[RecordedRun]
+    unrecorded: int
 
 
 def preview_text(preview: Preview) -> str:
@@ -95,26 +110,58 @@ def components_json(components: Sequence[Component]) -> str:
     return json.dumps([dataclasses.asdict(one) for one in components], indent=1)
 
 
-def status_text(statuses: Statuses) -> str:
-    if not statuses:
+def status_text(standings: Sequence[StudyStanding]) -> str:
+    if not standings:
         return "No study is recorded here."
-    lines = []
-    for record, runs in statuses:
-        ended = Counter(run.outcome for run in runs)
-        counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
-        is_tuning = record.plan.study.get("tune") and not record.plan.tuning
-        tuning = "; its variants are not tuned yet" if is_tuning else ""
-        to_do = f"{ended[None]} to do of {len(runs)} runs"
-        lines.append(f"{record.plan.name}: {record.status.lower()}; {counts}, {to_do}{tuning}")
-        lines += [f"  {run.planned.name}: {_last_line(run.error)}" for run in runs if run.outcome is Outcome.FAILED]
-    return "\n".join(lines)
+    return "\n".join(line for standing in standings for line in _status_lines(standing))
 
 
-def status_json(statuses: Statuses) -> str:
-    return json.dumps([_status(record, runs) for record, runs in statuses], indent=1)
+def status_json(standings: Sequence[StudyStanding]) -> str:
+    return json.dumps([_status(standing) for standing in standings], indent=1)
 
 
-def _status(record: StudyRecord, runs: Sequence[RecordedRun]) -> dict[str, Any]:
+def sync_text(outcomes: Sequence[SyncOutcome]) -> str:
+    if not outcomes:
+        return "Nothing is left to be recorded."
+    return "\n".join(
+        f"{outcome.record.plan.name}: {outcome.recorded} runs recorded, {outcome.to_do} to do" for outcome in outcomes
+    )
+
+
+def sync_json(outcomes: Sequence[SyncOutcome]) -> str:
+    return json.dumps(
+        [
+            {"study": outcome.record.plan.name, "recorded": outcome.recorded, "to_do": outcome.to_do}
+            for outcome in outcomes
+        ],
+        indent=1,
+    )
+
+
+def _status_lines(standing: StudyStanding) -> list[str]:
+    record, runs = standing.record, standing.runs
+    ended = Counter(run.outcome for run in runs)
+    counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
+    is_tuning = record.plan.study.get("tune") and not record.plan.tuning
+    tuning = "; its variants are not tuned yet" if is_tuning else ""
+    lines = [f"{record.plan.name}: {record.status.lower()}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
+    if standing.unrecorded:
+        name = record.plan.name
+        lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
+    lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
+    failed = [run for run in runs if run.outcome is Outcome.FAILED]
+    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {_last_line(run.error)}" for run in failed]
+    if failed:
+        lines.append("  Failed runs are trained again by `ablation study FILE --retry-failed`.")
+    return lines
+
+
+def _has_diverged(run: RecordedRun) -> bool:
+    return run.outcome is Outcome.DIVERGED
+
+
+def _status(standing: StudyStanding) -> dict[str, Any]:
+    record, runs = standing.record, standing.runs
     ended = Counter(run.outcome for run in runs)
     return {
         "study": record.plan.name,
@@ -122,6 +169,12 @@ def _status(record: StudyRecord, runs: Sequence[RecordedRun]) -> dict[str, Any]:
         "runs": len(runs),
         **{kind.value: ended[kind] for kind in Outcome},
         "to_do": ended[None],
+        "unrecorded": standing.unrecorded,
+        "failures": [
+            {"run": run.planned.name, "failure": run.failure, "error": _last_line(run.error)}
+            for run in runs
+            if run.outcome is Outcome.FAILED
+        ],
         "study_run_id": record.study_run_id,
         "experiment_id": record.experiment_id,
     }

@@ -129,7 +129,7 @@ def open_schedule(
     Raises:
         StorageUnavailable: the storage cannot be opened.
     """
-    finished = {run.planned.identity: run for run in recorded if run.has_result}
+    finished = {run.planned.identity: run for run in recorded if run.outcome is not None}
     with explained(url):
         study = _open_study(open_storage(url), plan)
         due = _together(_reconcile(study, plan, finished), alike)

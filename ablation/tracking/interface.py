@@ -45,9 +45,14 @@ class RunDescription:
 class Tracker(Protocol):
     """Remembers studies and runs.
 
-    A tracker may be copied to a worker process by pickling, and used by one thread of each process at a time. What it
-    returned before is not changed by later calls. Every method but the constructor may raise TrackingUnavailable.
+    It may be used by several threads, each about runs of its own. What it returned is not changed by later calls. Every
+    method but the constructor and `answers` may raise TrackingUnavailable, and may have done its work all the same:
+    when it is called again then, with the same arguments, it changes nothing more.
     """
+
+    def answers(self) -> bool:
+        """Whether the store can be reached now, as far as that can be told within seconds."""
+        ...
 
     def find_study(self, name: str) -> StudyRecord | None:
         """Return the study of that name, or None; nothing is created."""
@@ -69,10 +74,20 @@ class Tracker(Protocol):
         """Return the runs that stand among the study's and are none of its planned ones."""
         ...
 
-    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
-        """Begin the record of a run and return its ID; what an earlier, unfinished try left behind is removed.
+    def reconcile(self, record: StudyRecord) -> None:
+        """Put right what an execution that was killed left: no run stays RUNNING, none is there twice.
 
-        `provenance` says where the run comes from: commit, versions, device, host.
+        The caller is the only one who runs the study.
+        """
+        ...
+
+    def start_run(
+        self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str], *, attempt: str
+    ) -> str:
+        """Begin the record of a run, or take up that of the same attempt, and return its ID.
+
+        Records of other attempts at the run are removed. `provenance` says where it comes from: commit, versions,
+        device, host.
         """
         ...
 
@@ -84,9 +99,15 @@ class Tracker(Protocol):
         ...
 
     def start_tuning_run(
-        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+        self,
+        record: StudyRecord,
+        planned: PlannedRun,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, str],
+        *,
+        attempt: str,
     ) -> str:
-        """Begin the record of a run of a variant's tuning, apart from the compared runs, and return its ID.
+        """Do the same for a run of a variant's tuning, known by its name and kept apart from the compared ones.
 
         `settings` are its variant, trial, seed and what is tried. It is ended by `finish_run`.
         """
@@ -97,11 +118,11 @@ class Tracker(Protocol):
         ...
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        """Record how a run ended, its final metrics and the files of a folder; it cannot be changed afterwards."""
+        """Record how a run ended, its final metrics and the files of a folder."""
         ...
 
     def abandon_run(self, run_id: str) -> None:
-        """Mark a run as ended without a result, because its execution was interrupted."""
+        """Mark a run as not under way, because it was interrupted; `start_run` takes it up again."""
         ...
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:

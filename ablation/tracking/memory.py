@@ -33,6 +33,8 @@ class _Run:
     planned: PlannedRun
     study: str
     provenance: Mapping[str, str]
+    attempt: str = ""
+    is_under_way: bool = True
     description: RunDescription | None = None
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
@@ -49,6 +51,9 @@ class MemoryTracker:
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
 
+    def answers(self) -> bool:
+        return True
+
     def find_study(self, name: str) -> StudyRecord | None:
         return self._studies.get(name)
 
@@ -62,7 +67,7 @@ class MemoryTracker:
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         by_identity = {
-            run.planned.identity: run_id for run_id, run in self._runs.items() if run.study == record.plan.name
+            run.planned.identity: run_id for run_id, run in list(self._runs.items()) if run.study == record.plan.name
         }
         return tuple(
             self._recorded(record.plan, planned, by_identity.get(planned.identity), with_details=with_details)
@@ -73,34 +78,35 @@ class MemoryTracker:
         planned = {run.identity for run in record.plan.runs}
         return tuple(
             LeftOut(run_id=run_id, name=run.planned.name, reason="it is none of the planned runs")
-            for run_id, run in self._runs.items()
+            for run_id, run in list(self._runs.items())
             if run.study == record.plan.name and run.planned.identity not in planned
         )
 
-    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
-        name = record.plan.name
-        for run_id in [
-            run_id
-            for run_id, run in self._runs.items()
-            if run.study == name and run.planned.identity == planned.identity
-        ]:
-            del self._runs[run_id]
-        self._begun += 1
-        run_id = f"run-{self._begun}"
-        self._runs[run_id] = _Run(planned=planned, study=name, provenance=provenance)
-        return run_id
+    def reconcile(self, record: StudyRecord) -> None:
+        for run in list(self._runs.values()):
+            if run.study == record.plan.name:
+                run.is_under_way = False
+
+    def start_run(
+        self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str], *, attempt: str
+    ) -> str:
+        return self._start(_Run(planned=planned, study=record.plan.name, provenance=provenance, attempt=attempt))
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         self._runs[run_id].description = description
 
     def start_tuning_run(
-        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+        self,
+        record: StudyRecord,
+        planned: PlannedRun,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, str],
+        *,
+        attempt: str,
     ) -> str:
-        self._begun += 1
-        run_id = f"tuning-run-{self._begun}"
-        planned = PlannedRun(identity=f"{record.plan.name}/{name}", variant=str(settings["variant"]), seed=0)
-        self._runs[run_id] = _Run(planned=planned, study=f"tuning of {record.plan.name}", provenance=provenance)
-        return run_id
+        named = PlannedRun(identity=planned.name, variant=str(settings["variant"]), seed=planned.seed)
+        study = f"tuning of {record.plan.name}"
+        return self._start(_Run(planned=named, study=study, provenance=provenance, attempt=attempt))
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
         for epoch in epochs:
@@ -109,11 +115,12 @@ class MemoryTracker:
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
         self._runs[run_id].result = result
+        self._runs[run_id].is_under_way = False
         if artifacts is not None and (artifacts / EVALUATION_FILE).exists():
             self._runs[run_id].evaluation = (artifacts / EVALUATION_FILE).read_text()
 
     def abandon_run(self, run_id: str) -> None:
-        del self._runs[run_id]
+        self._runs[run_id].is_under_way = False
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
@@ -126,6 +133,18 @@ class MemoryTracker:
 
     def links(self, _record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return ()
+
+    def _start(self, begun: _Run) -> str:
+        key = (begun.study, begun.planned.identity)
+        same = [run_id for run_id, run in list(self._runs.items()) if (run.study, run.planned.identity) == key]
+        for run_id in same:
+            if self._runs[run_id].attempt == begun.attempt:
+                self._runs[run_id].is_under_way = True
+                return run_id
+            del self._runs[run_id]
+        self._begun += 1
+        self._runs[f"run-{self._begun}"] = begun
+        return f"run-{self._begun}"
 
     def _recorded(self, plan: Plan, planned: PlannedRun, run_id: str | None, *, with_details: bool) -> RecordedRun:
         run = self._runs[run_id] if run_id is not None else None
@@ -157,5 +176,6 @@ class MemoryTracker:
             versions=library_versions(run.provenance),
             problems=(*problems, *more),
             error=result.error,
+            failure=result.failure,
             diverged_epoch=result.diverged_epoch,
         )

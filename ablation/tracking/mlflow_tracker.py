@@ -10,11 +10,12 @@ import logging
 import math
 import os
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
@@ -73,6 +74,9 @@ MAX_PLAN = 256 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
+WRITING_TIMEOUT_S = 30
+KIND, IDENTITY, ATTEMPT, OUTCOME = "ablation.kind", "ablation.identity", "ablation.attempt", "ablation.outcome"
+"""Tags: what a run stands for, of which training it is the record, and how that ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,8 @@ class MlflowTracker:
     `launch_run_id` is the run that `mlflow run` made for this execution: it becomes the study run where the study has
     none in that experiment, else it links to it. A study is looked for in the chosen experiment, where one is chosen,
     else in all of them. An impatient tracker, for reading, gives up on a silent server within about 15 seconds at the
-    first request and 30 at a later one, where MLflow tries for minutes. Pickled, it takes only its settings along; each
-    process has its own client.
+    first request and 30 at a later one, where MLflow tries for minutes. One for writing tries each request once, as
+    MLflow's own second try makes a second run where only the answer was lost.
     """
 
     tracking_uri: str
@@ -115,9 +119,6 @@ class MlflowTracker:
             is_impatient=is_impatient,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_client", "_tries")}
-
     def find_study(self, name: str) -> StudyRecord | None:
         if not self._store_exists():
             return None
@@ -140,7 +141,7 @@ class MlflowTracker:
             elif self.launch_run_id and run.info.run_id != self.launch_run_id:
                 self._link_launch_run(plan, run)
             run_id = run.info.run_id
-            self._tries.pop(run_id, None)
+            self._tries.clear()
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
             self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
             self._client.update_run(run_id, status="RUNNING")
@@ -157,30 +158,31 @@ class MlflowTracker:
         with self._explained():
             return read_left_out(self._client, record)
 
-    def start_run(self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str]) -> str:
-        plan = record.plan
+    def reconcile(self, record: StudyRecord) -> None:
         with self._explained():
-            tries = self._tries_of(record)
-            for earlier in tries.get(planned.identity, ()):
-                self._client.delete_run(earlier)
-            run = self._client.create_run(
-                record.experiment_id,
-                run_name=planned.name,
-                tags={
-                    "mlflow.parentRunId": record.study_run_id,
-                    **_source_tags(),
-                    "ablation.kind": "run",
-                    "ablation.study": plan.name,
-                    "ablation.variant": planned.variant,
-                    "ablation.seed": str(planned.seed),
-                    "ablation.identity": planned.identity,
-                    "ablation.locked_hash": plan.locked_hash,
-                    **{_provenance_tag(name): value for name, value in provenance.items()},
-                },
-            )
-            run_id = str(run.info.run_id)
-            tries[planned.identity] = [run_id]
-            return run_id
+            self._tries.clear()
+            runs = children_of(self._client, record)
+            if parent := self._find_tuning_parent(record):
+                runs += self._children(record, parent)
+            ended = {_key(run): run for run in reversed(runs) if OUTCOME in run.data.tags}
+            for run in runs:
+                if _is_double(run, ended.get(_key(run))):
+                    self._client.delete_run(run.info.run_id)
+                elif run.info.status == "RUNNING":
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def start_run(
+        self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str], *, attempt: str
+    ) -> str:
+        about = {
+            KIND: "run",
+            "ablation.variant": planned.variant,
+            "ablation.seed": str(planned.seed),
+            IDENTITY: planned.identity,
+            "ablation.locked_hash": record.plan.locked_hash,
+        }
+        with self._explained():
+            return self._start(record, record.study_run_id, planned, {**about, **_tags_of(provenance)}, attempt)
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         known = {"seed": description.seed, **_parameters(description.configuration)}
@@ -189,22 +191,18 @@ class MlflowTracker:
             self._client.log_inputs(run_id, [_dataset_input(description.data)])
 
     def start_tuning_run(
-        self, record: StudyRecord, name: str, settings: Mapping[str, Any], provenance: Mapping[str, str]
+        self,
+        record: StudyRecord,
+        planned: PlannedRun,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, str],
+        *,
+        attempt: str,
     ) -> str:
+        about = {KIND: TUNING_TRIAL, "ablation.variant": str(settings["variant"])}
         with self._explained():
-            run = self._client.create_run(
-                record.experiment_id,
-                run_name=name,
-                tags={
-                    "mlflow.parentRunId": self._tuning_parent(record),
-                    **_source_tags(),
-                    "ablation.kind": TUNING_TRIAL,
-                    "ablation.study": record.plan.name,
-                    "ablation.variant": str(settings["variant"]),
-                    **{_provenance_tag(tag): value for tag, value in provenance.items()},
-                },
-            )
-            run_id = str(run.info.run_id)
+            parent = self._tuning_parent(record)
+            run_id = self._start(record, parent, planned, {**about, **_tags_of(provenance)}, attempt)
             self._client.log_batch(run_id, params=_params(settings))
             return run_id
 
@@ -220,9 +218,10 @@ class MlflowTracker:
                 self._client.log_batch(run_id, metrics=metrics[start : start + PAGE])
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        now = time.time_ns() // 1_000_000
+        ended = result.ended_ms or time.time_ns() // 1_000_000
         tags = {
-            "ablation.outcome": result.outcome.value,
+            OUTCOME: result.outcome.value,
+            "ablation.failure": result.failure,
             "ablation.diverged_epoch": result.diverged_epoch,
             "ablation.error": result.error and result.error[-MAX_TAG:],
             "ablation.path": result.path or None,
@@ -233,7 +232,7 @@ class MlflowTracker:
             self._client.log_batch(
                 run_id,
                 metrics=[
-                    Metric(name, value, now, result.epochs)
+                    Metric(name, value, ended, result.epochs)
                     for name, value in result.metrics.items()
                     if known.get(name) != value
                 ],
@@ -243,7 +242,8 @@ class MlflowTracker:
             if result.error is not None:
                 self._client.log_text(run_id, result.error, "traceback.txt")
             self._tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
-            self._client.set_terminated(run_id, "FAILED" if result.outcome is Outcome.FAILED else "FINISHED")
+            status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
+            self._client.set_terminated(run_id, status, end_time=ended)
 
     def abandon_run(self, run_id: str) -> None:
         with self._explained():
@@ -274,20 +274,27 @@ class MlflowTracker:
         start = () if is_served else (("start MLflow's UI", f"mlflow ui --backend-store-uri {self.tracking_uri}"),)
         return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
 
+    def answers(self) -> bool:
+        try:
+            _check_reachable(self.tracking_uri)
+        except TrackingUnavailable:
+            return False
+        return True
+
     @cached_property
     def _client(self) -> MlflowClient:
         _check_reachable(self.tracking_uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json prints nothing but JSON
-        with first_use(self.tracking_uri), _patience(FIRST_TIMEOUT_S if self.is_impatient else None):
+        with first_use(self.tracking_uri), self._patience(is_first=True):
             client = MlflowClient(tracking_uri=self.tracking_uri)
             client.search_experiments(max_results=1)
         return client
 
     @cached_property
-    def _tries(self) -> dict[str, dict[str, list[str]]]:
-        """By study run and identity, the runs that the store has; each execution, one at a time, begins it anew."""
+    def _tries(self) -> dict[str, dict[str, dict[str, str]]]:
+        """By parent run and key, the attempts that the store has and their run IDs, as they were read last."""
         return {}
 
     @contextmanager
@@ -295,12 +302,19 @@ class MlflowTracker:
         """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted."""
         try:
             assert self._client is not None  # made outside, as its first request has a limit of its own
-            with _patience(LATER_TIMEOUT_S if self.is_impatient else None):
+            with self._patience():
                 yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
+            self._tries.clear()  # what failed may have been done
             if isinstance(error, AblationError):
                 raise
             raise TrackingUnavailable(self.tracking_uri, str(error).strip().split("\n")[0]) from error
+
+    def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
+        """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""
+        if self.is_impatient:
+            return _patience.of(timeout_s=FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S, retries=1)
+        return _patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0)
 
     def _store_exists(self) -> bool:
         """Whether there is anything to read: MLflow's client would create a missing database file."""
@@ -438,24 +452,55 @@ class MlflowTracker:
             **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
         }
 
-    def _tries_of(self, record: StudyRecord) -> dict[str, list[str]]:
-        """Return the runs of a study by identity: looked up once, as a search costs as much as making a run."""
-        tries = self._tries.get(record.study_run_id)
-        if tries is None:
-            tries = self._tries[record.study_run_id] = {}
-            for run in children_of(self._client, record):
-                tries.setdefault(run.data.tags.get("ablation.identity", ""), []).append(run.info.run_id)
-        return tries
+    def _start(
+        self, record: StudyRecord, parent: str, planned: PlannedRun, about: Mapping[str, str], attempt: str
+    ) -> str:
+        """Return the run of this attempt, taken up or made; an answer that was lost leads to no second one."""
+        key = about.get(IDENTITY, planned.name)
+        attempts = self._attempts(record, parent).setdefault(key, {})
+        for earlier in [other for other in attempts if other != attempt]:
+            self._client.delete_run(attempts.pop(earlier))
+        if attempt in attempts:
+            self._tag(attempts[attempt], dict(about))
+            self._client.update_run(attempts[attempt], status="RUNNING")
+            return attempts[attempt]
+        tags = {
+            "mlflow.parentRunId": parent,
+            **_source_tags(),
+            **about,
+            "ablation.study": record.plan.name,
+            ATTEMPT: attempt,
+        }
+        run = self._client.create_run(record.experiment_id, run_name=planned.name, tags=tags)
+        attempts[attempt] = str(run.info.run_id)
+        return attempts[attempt]
+
+    def _attempts(self, record: StudyRecord, parent: str) -> dict[str, dict[str, str]]:
+        """Return the runs under a parent by key and attempt: looked up once, as that costs as much as making a run."""
+        if parent not in self._tries:
+            found: dict[str, dict[str, str]] = {}
+            for run in self._children(record, parent):
+                attempt = run.data.tags.get(ATTEMPT, run.info.run_id)
+                found.setdefault(_key(run), {})[attempt] = run.info.run_id
+            self._tries[parent] = found
+        return self._tries[parent]
+
+    def _children(self, record: StudyRecord, parent: str) -> list[Run]:
+        query = f"tags.`mlflow.parentRunId` = {quoted(parent)}"
+        return list(search_runs(self._client, [record.experiment_id], query))
+
+    def _find_tuning_parent(self, record: StudyRecord) -> str | None:
+        found = children_of(self._client, record, f"tags.`ablation.kind` = '{TUNING}'")
+        return str(found[0].info.run_id) if found else None
 
     def _tuning_parent(self, record: StudyRecord) -> str:
         """Return the run under which a study's tuning is kept, a child of the study run; it is made where absent."""
-        found = children_of(self._client, record, f"tags.`ablation.kind` = '{TUNING}'")
-        if found:
-            return str(found[0].info.run_id)
+        if found := self._find_tuning_parent(record):
+            return found
         tags = {
             "mlflow.parentRunId": record.study_run_id,
             **_source_tags(),
-            "ablation.kind": TUNING,
+            KIND: TUNING,
             "ablation.study": record.plan.name,
         }
         run = self._client.create_run(record.experiment_id, run_name=f"{record.plan.name}: tuning", tags=tags)
@@ -502,8 +547,8 @@ def _source_tags() -> dict[str, str]:
     return {"mlflow.user": user, "mlflow.source.name": SOURCE_NAME, "mlflow.source.type": "LOCAL"}
 
 
-def _provenance_tag(name: str) -> str:
-    return name if name.startswith("mlflow.") else f"ablation.{name}"
+def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {name if name.startswith("mlflow.") else f"ablation.{name}": value for name, value in provenance.items()}
 
 
 def _dataset_input(data: DataFacts) -> DatasetInput:
@@ -517,24 +562,51 @@ def _dataset_input(data: DataFacts) -> DatasetInput:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training and test")])
 
 
-@contextmanager
-def _patience(timeout_s: int | None) -> Iterator[None]:
-    """Let each request of MLflow's client wait so long and be tried twice; the user's own settings stand.
+class _Patience:
+    """Lets each request of MLflow's client wait so long, and be tried so often; the user's own settings stand.
 
-    MLflow has no other way than the environment, which is the whole process's: it is put back.
+    MLflow has no other way than the environment, which is the whole process's: it is put back by the last thread.
     """
-    limits = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
-    }
-    added = {name: value for name, value in limits.items() if name not in os.environ} if timeout_s is not None else {}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._added: list[str] = []
+
+    @contextmanager
+    def of(self, *, timeout_s: int, retries: int) -> Iterator[None]:
+        limits = {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+            "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+        }
+        with self._lock:
+            self._users += 1
+            self._added += [name for name in limits if name not in os.environ]
+            os.environ.update({name: limits[name] for name in self._added})
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                while not self._users and self._added:
+                    os.environ.pop(self._added.pop(), None)
+
+
+_patience = _Patience()
+
+
+def _is_double(run: Run, ended: Run | None) -> bool:
+    """Whether a run is another record of one that has ended: an unfinished one, or one made as an answer was lost."""
+    if ended is None or ended.info.run_id == run.info.run_id:
+        return False
+    attempt = run.data.tags.get(ATTEMPT)
+    return OUTCOME not in run.data.tags or (attempt is not None and attempt == ended.data.tags.get(ATTEMPT))
+
+
+def _key(run: Run) -> str:
+    """Return what a run is the record of: an identity, or a replicate of a tuning trial by its name."""
+    return str(run.data.tags.get(IDENTITY, run.info.run_name))
 
 
 def _check_reachable(tracking_uri: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast, get_args
 
 import mlflow.artifacts
 from mlflow.entities import Run, ViewType
@@ -20,6 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from ablation.results import (
     EVALUATION_FILE,
+    Failure,
     LeftOut,
     Outcome,
     Plan,
@@ -171,6 +173,10 @@ def outcome_of(run: Run | None) -> Outcome | None:
     return Outcome(value) if value in set(Outcome) else None
 
 
+def _failure(tag: str | None) -> Failure | None:
+    return cast("Failure", tag) if tag in get_args(Failure) else None
+
+
 def _used_runs(runs: Iterable[Run]) -> dict[str, Run]:
     """Return the run that counts for each identity: one with a result, else one that ended, then the latest."""
 
@@ -231,6 +237,7 @@ def _recorded(
         versions=library_versions({name.removeprefix("ablation."): value for name, value in tags.items()}),
         problems=(*problems, *more),
         error=tags.get("ablation.error"),
+        failure=_failure(tags.get("ablation.failure")),
         diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
     )
 

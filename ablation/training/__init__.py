@@ -9,13 +9,16 @@ from ablation.training.loop import EpochsTogether, TrainingResult, train, train_
 from ablation.training.paths import Backend, train_fused, train_graph
 from ablation.training.precision import set_precision
 from ablation.training.settings import Loss, Member, Precision, TrainingSettings
+from ablation.training.snapshots import Checkpoints, Snapshot
 
 __all__ = [
     "Backend",
+    "Checkpoints",
     "EpochsTogether",
     "Loss",
     "Member",
     "Precision",
+    "Snapshot",
     "TrainingData",
     "TrainingResult",
     "TrainingSettings",

@@ -14,6 +14,7 @@ from ablation.results import EpochMetrics, Outcome
 from ablation.training.batches import TrainingData
 from ablation.training.evaluation import Evaluation, brier_score, confusion_matrix
 from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, copied
 from ablation.training.steps import EagerSteps, RunningMeans, Steps
 
 
@@ -48,6 +49,7 @@ def train(
     study_seed: int,
     seed: int,
     loss: Loss = functional.cross_entropy,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[EpochMetrics, None, TrainingResult]:
     """Train `model`, already on the data's device, eagerly, and yield each epoch's metrics.
 
@@ -59,10 +61,14 @@ def train(
     `loss` is what is trained on: (logits (B, classes), labels (B,)) to a scalar. The running `train_loss` is of it;
     everything evaluated stays cross entropy, so that variants with different losses are compared on one scale.
 
+    With `checkpoints`, it goes on after the last epoch that is kept there, yields those that follow, and comes to what
+    it would have without the interruption.
+
     Raises:
         CodeInvalid: the loss returned something that cannot be trained on.
     """
-    epochs = train_eager(Member(model=model, data=data, settings=settings, seed=seed), study_seed=study_seed, loss=loss)
+    member = Member(model=model, data=data, settings=settings, seed=seed)
+    epochs = train_eager(member, study_seed=study_seed, loss=loss, checkpoints=checkpoints)
     while True:
         try:
             (metrics,) = next(epochs)
@@ -73,19 +79,24 @@ def train(
         yield metrics
 
 
-def train_eager(member: Member, *, study_seed: int, loss: Loss) -> EpochsTogether:
+def train_eager(
+    member: Member, *, study_seed: int, loss: Loss, checkpoints: Checkpoints | None = None
+) -> EpochsTogether:
     """Train one member as `train` does."""
     lay_out(member)
-    return train_members([member], EagerSteps(member, study_seed=study_seed, loss=loss))
+    return train_members([member], EagerSteps(member, study_seed=study_seed, loss=loss), checkpoints)
 
 
-def train_members(members: Sequence[Member], steps: Steps) -> EpochsTogether:
+def train_members(members: Sequence[Member], steps: Steps, checkpoints: Checkpoints | None = None) -> EpochsTogether:
     """Train the members of some steps to the end, all for as many epochs; a member that diverges leaves the others be.
 
     The seconds of an epoch, and so of a run, are the member's share of those it was trained in.
     """
     runs = [_Run(member, steps, index) for index, member in enumerate(members)]
-    for epoch in range(1, members[0].settings.epochs + 1):
+    epochs = members[0].settings.epochs
+    done = _go_on(runs, steps, checkpoints)
+    heldout = steps.evaluate("heldout") if done == epochs else []
+    for epoch in range(done + 1, epochs + 1):
         begun = time.perf_counter()
         means = steps.train_epoch(epoch)
         seconds = (time.perf_counter() - begun) / len(runs)
@@ -94,7 +105,21 @@ def train_members(members: Sequence[Member], steps: Steps) -> EpochsTogether:
         yield tuple(run.record(epoch, seconds, mean, sample, held) for run, mean, sample, held in measured)
         if all(run.is_diverged for run in runs):
             break
+        if checkpoints is not None and checkpoints.is_due():
+            checkpoints.save([run.snapshot(epoch) for run in runs])
     return _results(runs, steps, heldout)
+
+
+def _go_on(runs: Sequence["_Run"], steps: Steps, checkpoints: Checkpoints | None) -> int:
+    """Go back to where the runs were left, and return after how many epochs that was."""
+    kept = checkpoints.load() if checkpoints is not None else None
+    if kept is None:
+        return 0
+    epoch = kept[0].epoch
+    steps.restore([snapshot.steps for snapshot in kept], epoch)
+    for run, snapshot in zip(runs, kept, strict=True):
+        run.go_on(snapshot)
+    return epoch
 
 
 def lay_out(member: Member) -> None:
@@ -147,10 +172,24 @@ class _Run:
             timestamp_ms=time.time_ns() // 1_000_000,
         )
         self._curve.append(metrics)
-        self.is_diverged = not all(map(math.isfinite, (means.loss, sample.loss, heldout.loss)))
+        self.is_diverged = _is_diverged(metrics)
         if self.best is not None and not self.is_diverged:
             self.best.consider(metrics)
         return metrics
+
+    def snapshot(self, epoch: int) -> Snapshot:
+        return Snapshot(
+            epoch=epoch,
+            curve=tuple(self._curve),
+            steps=self._steps.snapshot(self._index),
+            best=self.best.snapshot() if self.best is not None else None,
+        )
+
+    def go_on(self, snapshot: Snapshot) -> None:
+        self._curve = list(snapshot.curve)
+        self.is_diverged = _is_diverged(self._curve[-1])
+        if self.best is not None and snapshot.best is not None:
+            self.best.go_on(snapshot.best)
 
     def restore(self) -> None:
         """Put the measured epoch's weights back, where they are not the last one's."""
@@ -203,6 +242,10 @@ class _Run:
         return sum(metrics.seconds for metrics in self._curve)
 
 
+def _is_diverged(metrics: EpochMetrics) -> bool:
+    return not all(map(math.isfinite, (metrics.train_loss, metrics.sample_loss, metrics.heldout_loss)))
+
+
 class _BestEpoch:
     """Keeps the weights of the epoch with the highest validation accuracy, the first where several have it."""
 
@@ -217,6 +260,12 @@ class _BestEpoch:
             self._accuracy = metrics.heldout_accuracy
             self._epoch = metrics.epoch
             self._state = {name: tensor.detach().clone() for name, tensor in self._own_state().items()}
+
+    def snapshot(self) -> BestSnapshot:
+        return BestSnapshot(epoch=self._epoch, accuracy=self._accuracy, state=copied(self._state))
+
+    def go_on(self, snapshot: BestSnapshot) -> None:
+        self._epoch, self._accuracy, self._state = snapshot.epoch, snapshot.accuracy, snapshot.state
 
     def restore(self) -> int:
         """Put the best weights back into the model and return their epoch."""

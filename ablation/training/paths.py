@@ -12,6 +12,7 @@ from torch.nn import functional
 from ablation.errors import PathUnavailable
 from ablation.training.loop import EpochsTogether, lay_out, train_members
 from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.snapshots import Checkpoints
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.replay import streams_of
 from ablation.training.together.resident import ResidentSteps
@@ -25,7 +26,13 @@ NUMBERS = ("learning_rate", "schedule", "momentum", "weight_decay")
 """The settings that members of a fused training may differ in."""
 
 
-def train_graph(member: Member, *, study_seed: int, loss: Loss = functional.cross_entropy) -> EpochsTogether:
+def train_graph(
+    member: Member,
+    *,
+    study_seed: int,
+    loss: Loss = functional.cross_entropy,
+    checkpoints: Checkpoints | None = None,
+) -> EpochsTogether:
     """Train one member with each step as one CUDA graph; on a CPU its operations are called one by one.
 
     Raises:
@@ -33,18 +40,24 @@ def train_graph(member: Member, *, study_seed: int, loss: Loss = functional.cros
     """
     lay_out(member)
     models = SideBySide([member.model], precision=member.settings.precision, generators=())
-    return train_members([member], ResidentSteps([member], models, study_seed=study_seed, loss=loss, generators=()))
+    steps = ResidentSteps([member], models, study_seed=study_seed, loss=loss, generators=())
+    return train_members([member], steps, checkpoints)
 
 
 def train_fused(
-    members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss = functional.cross_entropy
+    members: Sequence[Member],
+    *,
+    backend: Backend,
+    study_seed: int,
+    loss: Loss = functional.cross_entropy,
+    checkpoints: Checkpoints | None = None,
 ) -> EpochsTogether:
     """Train members of equal structure together; each comes to what it would alone, within rounding.
 
     Raises:
         PathUnavailable: they are not of equal structure, or what they compute cannot be done for all at once.
     """
-    return train_members(members, fused_steps(members, backend=backend, study_seed=study_seed, loss=loss))
+    return train_members(members, fused_steps(members, backend=backend, study_seed=study_seed, loss=loss), checkpoints)
 
 
 def fused_steps(members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss) -> ResidentSteps:

@@ -1,11 +1,12 @@
 """The interface of what trains and evaluates models epoch by epoch, and the plain form of it: one model, eagerly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablation.errors import CodeInvalid
 from ablation.streams import Purpose, stream_seed
@@ -15,6 +16,16 @@ from ablation.training.optimizers import make_optimizer
 from ablation.training.precision import compute
 from ablation.training.schedules import learning_rate_at
 from ablation.training.settings import Loss, Member
+from ablation.training.snapshots import (
+    StepsSnapshot,
+    copied,
+    host_state,
+    named_tensors,
+    optimizer_state,
+    put_back,
+    put_back_host_state,
+    put_back_optimizer,
+)
 
 Split = Literal["sample", "heldout", "test", "train"]
 
@@ -41,6 +52,18 @@ class Steps(Protocol):
 
     def state(self, member: int) -> dict[str, Tensor]:
         """Return a member's state by the names of its model's, as it is trained: not a copy."""
+        ...
+
+    def snapshot(self, member: int) -> StepsSnapshot:
+        """Return a copy of all that a member's next epochs depend on."""
+        ...
+
+    def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:
+        """Go back to where the members were after an epoch, before the first step is taken here.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: the snapshots are of other models.
+        """
         ...
 
 
@@ -90,6 +113,24 @@ class EagerSteps:
         assert member == 0
         state: dict[str, Tensor] = self._model.state_dict()
         return state
+
+    def snapshot(self, member: int) -> StepsSnapshot:
+        assert member == 0
+        parameters = list(self._model.parameters())
+        return StepsSnapshot(
+            tensors=copied(named_tensors(self._model)),
+            optimizer=optimizer_state(self._optimizer, parameters, position=None),
+            host=host_state(self._modules()),
+        )
+
+    def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:  # noqa: ARG002 - epochs are told apart by number
+        (kept,) = snapshots
+        put_back(named_tensors(self._model), kept.tensors)
+        put_back_optimizer(self._optimizer, list(self._model.parameters()), kept.optimizer, position=None)
+        put_back_host_state(self._modules(), kept.host)
+
+    def _modules(self) -> list[nn.Module]:
+        return [self._model, *([self._loss] if isinstance(self._loss, nn.Module) else [])]
 
     def _step(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """Take one step and return the batch's loss and logits, detached."""

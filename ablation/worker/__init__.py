@@ -3,7 +3,7 @@
 from ablation.worker.devices import check_devices, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.ladder import Fusing
-from ablation.worker.run import Job, run_job, run_jobs, upload
+from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
 from ablation.worker.tuning import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
 
@@ -18,10 +18,8 @@ __all__ = [
     "objective_curve",
     "objective_value",
     "resolve_devices",
-    "run_job",
     "run_jobs",
     "run_tuning_job",
     "try_variant",
-    "upload",
     "why_no_gpu",
 ]

@@ -1,7 +1,8 @@
 """Trains runs by the fastest path that can: fused, then each as a graph, then eagerly; the slower, where it must be.
 
-A path is left before its first epoch is done, or not at all: what was begun on one is never finished on another. A run
-that takes a slower path begins anew, so that each run was trained by one path from its first step to its last.
+What was begun on one path is never finished on another: a run that takes a slower one begins anew, so that each was
+trained by one path from its first step to its last. A run alone does not leave a path after its first epoch; those that
+are trained together do, as one may have spoilt it for all.
 """
 
 import time
@@ -12,10 +13,12 @@ from typing import Protocol
 
 import torch
 
-from ablation.errors import PathUnavailable
+from ablation.errors import DiskFull, PathUnavailable
 from ablation.results import EpochMetrics
+from ablation.stopping import Preempted
 from ablation.training import (
     Backend,
+    Checkpoints,
     EpochsTogether,
     TrainingResult,
     choose_backend,
@@ -27,12 +30,14 @@ from ablation.training import (
     train_graph,
 )
 from ablation.worker.beginning import Beginning
+from ablation.worker.checkpoints import JobCheckpoints, Resumable
 from ablation.worker.devices import peak_memory_mib
+from ablation.worker.failures import is_out_of_memory
 
 LONGEST_REASON = 300
 
 
-class Run(Protocol):
+class Run(Resumable, Protocol):
     """A run to be trained: begins as often as it is asked to, and takes the epochs of the path that trains it."""
 
     def begin(self) -> Beginning: ...
@@ -90,43 +95,59 @@ class _Attempt:
 
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
     """Train one run, on a GPU as a graph, or eagerly where that cannot be."""
+
+    def graph(beginnings: list[Beginning], checkpoints: Checkpoints) -> EpochsTogether:
+        (one,) = beginnings
+        return train_graph(one.member, study_seed=one.study_seed, loss=one.loss, checkpoints=checkpoints)
+
+    def eager(beginnings: list[Beginning], checkpoints: Checkpoints) -> EpochsTogether:
+        (one,) = beginnings
+        return train_eager(one.member, study_seed=one.study_seed, loss=one.loss, checkpoints=checkpoints)
+
     if device.type == "cuda":
-        attempt = _attempt([run], device, lambda beginnings: _graph(beginnings[0]))
+        attempt = _attempt([run], device, "graph", graph)
         if attempt.is_begun or not isinstance(attempt.ended, Exception):
             return attempt.trained("graph", note)[0]
         note = "; ".join(filter(None, [note, _reason("graph", attempt.ended)]))
-    attempt = _attempt([run], device, lambda beginnings: _eager(beginnings[0]))
-    return attempt.trained("eager", note)[0]
+    return _attempt([run], device, "eager", eager).trained("eager", note)[0]
 
 
 def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) -> list[Trained]:
     """Train runs fused, as many at once as the device has room for; where that cannot be, each alone."""
     backends: list[Backend] = []
 
-    def fused(beginnings: list[Beginning]) -> EpochsTogether:
+    def fused(beginnings: list[Beginning], checkpoints: Checkpoints) -> EpochsTogether:
         backends.append(_backend(beginnings, fusing))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         first, members = beginnings[0], [beginning.member for beginning in beginnings]
-        return train_fused(members, backend=backends[-1], study_seed=first.study_seed, loss=first.loss)
+        return train_fused(
+            members, backend=backends[-1], study_seed=first.study_seed, loss=first.loss, checkpoints=checkpoints
+        )
 
-    attempt = _attempt(runs, device, fused)
+    attempt = _attempt(runs, device, "fused", fused)
     ended, is_begun = attempt.ended, attempt.is_begun
-    if isinstance(ended, torch.OutOfMemoryError) and not is_begun and len(runs) > 1:
+    if isinstance(ended, Exception) and is_out_of_memory(ended) and len(runs) > 1:
         half = (len(runs) + 1) // 2
         return [part for those in (runs[:half], runs[half:]) for part in train_together(those, device, fusing)]
-    if isinstance(ended, Exception) and not is_begun:
+    if isinstance(ended, Exception) and (not is_begun or len(runs) > 1):
         return [train_alone(run, device, note=_reason("fused", ended)) for run in runs]
     note = f"runs together: {len(runs)}, convolutions: {backends[-1]}"
     return attempt.trained("fused", note, together=len(runs))
 
 
-def _attempt(runs: Sequence[Run], device: torch.device, path: Callable[[list[Beginning]], EpochsTogether]) -> _Attempt:
-    """Train runs by a path, from their beginning to their end or an error."""
+def _attempt(
+    runs: Sequence[Run],
+    device: torch.device,
+    name: str,
+    path: Callable[[list[Beginning], Checkpoints], EpochsTogether],
+) -> _Attempt:
+    """Train runs by a path, from their beginning or from where it was left, to their end or an error."""
     started, is_begun = time.perf_counter(), False
     ended: tuple[TrainingResult, ...] | Exception
     try:
-        epochs = path([run.begin() for run in runs])
+        checkpoints = JobCheckpoints(runs, path=name, device=device)
+        epochs = path([run.begin() for run in runs], checkpoints)
         while True:
             try:
                 found = next(epochs)
@@ -137,6 +158,8 @@ def _attempt(runs: Sequence[Run], device: torch.device, path: Callable[[list[Beg
             for run, metrics in zip(runs, found, strict=True):
                 if metrics is not None:
                     run.take(metrics)
+    except (Preempted, DiskFull):
+        raise
     except Exception as error:  # noqa: BLE001 - the result of these runs, or the reason to take another path
         let_go(error)
         ended = error
@@ -162,14 +185,6 @@ def _backend(beginnings: Sequence[Beginning], fusing: Fusing) -> Backend:
     if room is not None and room < len(members):
         raise torch.OutOfMemoryError(f"{len(members)} runs at once, and there is room for {room}")
     return choose_backend(members, loss=loss, cache=fusing.cache, must_gain=fusing.must_gain)
-
-
-def _graph(beginning: Beginning) -> EpochsTogether:
-    return train_graph(beginning.member, study_seed=beginning.study_seed, loss=beginning.loss)
-
-
-def _eager(beginning: Beginning) -> EpochsTogether:
-    return train_eager(beginning.member, study_seed=beginning.study_seed, loss=beginning.loss)
 
 
 def _reason(path: str, error: Exception) -> str:

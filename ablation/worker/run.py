@@ -1,9 +1,10 @@
-"""Trains runs, one or several together, start to end: training, folders, and the upload of what was measured."""
+"""Trains runs, one or several together, start to end; all that is measured goes to their folders and nowhere else."""
 
+import contextlib
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from threadpoolctl import threadpool_limits
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import make_split, open_dataset
-from ablation.errors import CodeChanged, TrackingUnavailable
+from ablation.errors import CodeChanged, DiskFull, is_no_room
 from ablation.results import Epoch, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
+from ablation.stopping import Preempted, stopping
 from ablation.study.spec import code_names
-from ablation.tracking import RunDescription, Tracker
-from ablation.training import TrainingResult
+from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import peak_memory_mib, set_up
+from ablation.worker.failures import failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
-from ablation.worker.uploads import Uploader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,65 +32,45 @@ class Job:
     """All that a worker needs to train a run; small and picklable.
 
     `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a training function of the user's. A run without a `description` has been described already.
+    study needs of a training function of the user's.
     """
 
     planned: PlannedRun
-    run_id: str
     settings: Mapping[str, Any]
     heldout_split: str
     data_folder: Path | None
     folder: RunFolder
-    tracker: Tracker
     device: str
     provenance: Mapping[str, str]
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
     expected_metrics: tuple[str, ...] = ()
-    description: RunDescription | None = None
 
 
-def run_job(job: Job) -> RunResult:
-    """Train a run and record it; an error of the run's own becomes a failed result with its traceback.
+def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResult, ...]:
+    """Train runs on one device, fused where that is wished and can be, from where they were left, if they were.
 
-    Raises:
-        TrackingUnavailable: the run is finished and in its folder, but could not be recorded.
-        CodeChanged: the user's code is not what the study was planned with.
-    """
-    check_code(job)
-    record = RunRecord(job)
-    if "name" in job.settings["training"]:
-        result = _train_own(record)
-    else:
-        device = torch.device(job.device)
-        result = _result(record, train_alone(record, device))
-    record.finish(result)
-    return result
-
-
-def run_jobs(jobs: Sequence[Job], fusing: Fusing | None) -> tuple[RunResult, ...]:
-    """Train runs on one device, fused where that is wished and can be, and record each as `run_job` does.
+    An error of a run's own becomes a failed result with its traceback.
 
     Raises:
-        TrackingUnavailable: all are finished and in their folders, but one could not be recorded.
+        Preempted: this process was asked to end; what can be gone on with is kept.
+        DiskFull: what was measured could not be written.
         CodeChanged: the user's code is not what the study was planned with.
     """
-    if fusing is None:
-        return tuple(run_job(job) for job in jobs)
     for job in jobs:
         check_code(job)
+    if fusing is None:
+        return tuple(_run_job(RunRecord(job)) for job in jobs)
     records = [RunRecord(job) for job in jobs]
     trained = train_together(records, torch.device(jobs[0].device), fusing)
-    results = [_result(record, found) for record, found in zip(records, trained, strict=True)]
-    unrecorded: TrackingUnavailable | None = None
-    for record, result in zip(records, results, strict=True):
-        try:
-            record.finish(result)
-        except TrackingUnavailable as error:
-            unrecorded = error
-    if unrecorded is not None:
-        raise unrecorded
-    return tuple(results)
+    pairs = zip(records, trained, strict=True)
+    return tuple(record.finish(_result(record, found)) for record, found in pairs)
+
+
+def _run_job(record: "RunRecord") -> RunResult:
+    if "name" in record.job.settings["training"]:
+        return record.finish(_train_own(record))
+    return record.finish(_result(record, train_alone(record, torch.device(record.job.device))))
 
 
 def check_code(job: Job) -> None:
@@ -103,31 +84,24 @@ def check_code(job: Job) -> None:
         raise CodeChanged(names)
 
 
-def upload(
-    folder: RunFolder,
-    result: RunResult,
-    *,
-    tracker: Tracker,
-    run_id: str,
-    description: RunDescription,
-    heldout_split: str,
-) -> None:
-    """Record a finished run from its folder."""
-    tracker.describe_run(run_id, description)
-    tracker.log_epochs(run_id, folder.epochs(), heldout_split=heldout_split)
-    tracker.finish_run(run_id, result, folder.artifacts)
-
-
 class RunRecord:
-    """A job's run as it is recorded: in its folder first, then, from another thread, in the tracker."""
+    """A job's run as it is recorded in its folder.
+
+    `seconds` is how long it was trained before it was interrupted.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.folder, self.identity = job.folder, job.planned.identity
         self.epochs: list[Epoch] = []
+        self.seconds = 0.0
         self.begun = time.perf_counter()
-        job.folder.begin(job.provenance)
-        self._uploader = Uploader(job.tracker, job.run_id, heldout_split=job.heldout_split, description=job.description)
+        self._is_resumable = "name" not in job.settings["training"]
         self._classes: tuple[str, ...] = ()
+        with self.writing():
+            self._owner = job.folder.take_over(job.provenance, is_resumable=self._is_resumable)
+            if not self._is_resumable:
+                self.begin_anew()
 
     def begin(self) -> Beginning:
         job = self.job
@@ -142,34 +116,76 @@ class RunRecord:
         self._classes = beginning.shape.classes
         return beginning
 
+    def begin_anew(self) -> None:
+        self.epochs, self.seconds = [], 0.0
+        with self.writing():
+            self.folder.begin_anew()
+
+    def go_on(self, snapshot: Snapshot, seconds: float, *, is_latest: bool) -> None:
+        self.epochs, self.seconds = list(snapshot.curve), seconds
+        with self.writing():
+            self.folder.go_on(self.epochs, is_latest=is_latest)
+
+    def check_owned(self) -> None:
+        """See that no other process has taken the run over, as it may while this one was suspended.
+
+        Raises:
+            Preempted: one has.
+        """
+        if not self.folder.is_owned_by(self._owner):
+            raise Preempted
+
     def take(self, epoch: Epoch) -> None:
-        self.job.folder.append_epoch(epoch)
+        """Keep what an epoch measured.
+
+        Raises:
+            Preempted: another process has taken the run over, or this one was asked to end and cannot do better later.
+            DiskFull: it cannot be written.
+        """
+        self.check_owned()
+        with self.writing():
+            self.folder.append_epoch(epoch)
         self.epochs.append(epoch)
-        self._uploader.put(epoch)
+        if stopping.is_asked and not self._is_resumable:
+            raise Preempted
 
     def write(self, trained: TrainingResult | None = None) -> None:
         """Write the run's artifacts; `trained` is what one of our paths made."""
         job = self.job
-        write_configuration(job.folder, job.planned, job.settings)
-        write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
-        if trained is not None:
-            write_evaluation(job.folder, job.planned, trained, self._classes)
+        with self.writing():
+            write_configuration(job.folder, job.planned, job.settings)
+            write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
+            if trained is not None:
+                write_evaluation(job.folder, job.planned, trained, self._classes)
 
     def failed(self, error: Exception, *, path: str = "", path_note: str = "") -> RunResult:
         return RunResult(
             identity=self.job.planned.identity,
             outcome=Outcome.FAILED,
             metrics={},
-            epochs=len(self.job.folder.epochs()),
+            epochs=len(self.epochs),
             error="".join(traceback.format_exception(error)),
+            failure=failure_of(error),
             path=path,
             path_note=path_note,
         )
 
-    def finish(self, result: RunResult) -> None:
-        self.job.folder.finish(result)
-        self._uploader.close()
-        self.job.tracker.finish_run(self.job.run_id, result, self.job.folder.artifacts)
+    def finish(self, result: RunResult) -> RunResult:
+        """Keep how the run ended, and return it."""
+        ended = replace(result, ended_ms=time.time_ns() // 1_000_000)
+        self.check_owned()
+        with self.writing():
+            self.folder.finish(ended)
+        return ended
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if is_no_room(error):
+                raise DiskFull(self.folder.path.parent, error.strerror or str(error)) from error
+            raise
 
 
 def _result(record: RunRecord, trained: Trained) -> RunResult:
@@ -180,6 +196,8 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
     begun = time.perf_counter()
     try:
         record.write(ended)
+    except DiskFull:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
         return record.failed(error, path=path, path_note=note)
     chosen = {"measured_epoch": float(ended.measured_epoch)} if ended.measured_epoch is not None else {}
@@ -190,7 +208,7 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
             **ended.metrics,
             **chosen,
             "peak_memory_mib": trained.peak_memory_mib,
-            "total_seconds": trained.seconds + time.perf_counter() - begun,
+            "total_seconds": record.seconds + trained.seconds + time.perf_counter() - begun,
         },
         epochs=len(record.epochs),
         diverged_epoch=ended.diverged_epoch,
@@ -202,6 +220,8 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
 def _train_own(record: RunRecord) -> RunResult:
     try:
         return _own_result(record)
+    except (Preempted, DiskFull):
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
         return record.failed(error)
 
@@ -221,7 +241,10 @@ def _own_result(record: RunRecord) -> RunResult:
         dataset, study_seed = open_dataset(job.data_folder), int(job.settings["study_seed"])
         split = make_split(dataset, job.settings["data"], study_seed=study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    with threadpool_limits(threads):  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+    with (
+        record.writing(),
+        threadpool_limits(threads),
+    ):  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
         outcome, metrics = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
         )

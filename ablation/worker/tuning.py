@@ -29,22 +29,19 @@ class TuningJob(Job):
 
 
 def run_tuning_job(job: TuningJob) -> RunResult:
-    """Train a replicate and record it; one that was finished before an interruption is only recorded again.
+    """Train a replicate; one that was finished before an interruption is taken from its folder.
 
     Raises:
-        TrackingUnavailable: it is finished and in its folder, but could not be recorded.
+        Preempted: this process was asked to end; what can be gone on with is kept.
+        DiskFull: what was measured could not be written.
         CodeChanged: the user's code is not what the study was planned with.
     """
     check_code(job)
     result = job.folder.result()
-    if result is None:
-        replicate = _Replicate(job)
-        result = _trained(replicate)
-        replicate.finish(result)
+    if result is not None:
         return result
-    job.tracker.log_epochs(job.run_id, job.folder.epochs(), heldout_split=job.heldout_split)
-    job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
-    return result
+    replicate = _Replicate(job)
+    return replicate.finish(_trained(replicate))
 
 
 def objective_curve(epochs: Sequence[Epoch], objective: Objective) -> tuple[float, ...]:
@@ -74,7 +71,10 @@ class _Replicate(RunRecord):
     def __init__(self, job: TuningJob) -> None:
         super().__init__(job)
         self._job = job
-        self.curve: list[EpochMetrics] = []
+
+    @property
+    def curve(self) -> list[EpochMetrics]:
+        return [epoch for epoch in self.epochs if isinstance(epoch, EpochMetrics)]
 
     def take(self, epoch: Epoch) -> None:
         """Record an epoch.
@@ -84,7 +84,6 @@ class _Replicate(RunRecord):
         """
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
-        self.curve.append(epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
         if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings["training"]["epochs"]:
             raise _Ended(is_pruned=is_pruned)
@@ -103,7 +102,7 @@ def _trained(replicate: _Replicate) -> RunResult:
         outcome=Outcome.DIVERGED if is_diverged else Outcome.DONE,
         metrics={
             "training_seconds": sum(epoch.seconds for epoch in curve),
-            "total_seconds": trained.seconds,
+            "total_seconds": replicate.seconds + trained.seconds,
             "pruned": float(trained.ended.is_pruned and not is_diverged),
         },
         epochs=len(curve),

@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 from ablation.training.precision import compute
 from ablation.training.settings import Loss, Precision
+from ablation.training.snapshots import Tensors, named_tensors
 from ablation.training.together.dropout import DropoutFrom
 
 
 class Models(Protocol):
-    """S models of equal structure on one device."""
+    """S models of equal structure on one device.
+
+    `is_stacked` says whether each of `parameters` is that of all members (S, …), else a member's follow one another's.
+    """
+
+    is_stacked: bool
 
     def parameters(self, members: slice) -> list[Tensor]:
         """Return the parameters of some members; `backward` leaves their gradients in `grad`."""
@@ -36,6 +42,10 @@ class Models(Protocol):
         """Return a model's state by the names of its own `state_dict`: the tensors that are trained, or views."""
         ...
 
+    def tensors(self, member: int) -> Tensors:
+        """Return all parameters and buffers of a model by name: those that are trained, or views."""
+        ...
+
     def modules(self) -> list[nn.Module]:
         """Return the models whose code is run for a step."""
         ...
@@ -46,6 +56,8 @@ class SideBySide:
 
     A single model draws from the device's global generator, as it does alone; of several each has its own for dropout.
     """
+
+    is_stacked = False
 
     def __init__(
         self,
@@ -90,6 +102,9 @@ class SideBySide:
     def state(self, member: int) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self._models[member].state_dict()
         return state
+
+    def tensors(self, member: int) -> Tensors:
+        return named_tensors(self._models[member])
 
     def modules(self) -> list[nn.Module]:
         return list(self._models)

@@ -22,6 +22,7 @@ from ablation.training.evaluation import Evaluation
 from ablation.training.optimizers import optimizer_over
 from ablation.training.schedules import learning_rate_at
 from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.snapshots import StepsSnapshot, copied, optimizer_state, put_back, put_back_optimizer
 from ablation.training.steps import RunningMeans, Split, split_of
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
@@ -120,6 +121,23 @@ class ResidentSteps:
     def state(self, member: int) -> dict[str, Tensor]:
         return self._models.state(member)
 
+    def snapshot(self, member: int) -> StepsSnapshot:
+        self._wait()
+        parameters, position = self._optimized(member)
+        return StepsSnapshot(
+            tensors=copied(self._models.tensors(member)),
+            optimizer=optimizer_state(self._optimizer, parameters, position=position),
+        )
+
+    def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:
+        for member, kept in enumerate(snapshots):
+            put_back(self._models.tensors(member), kept.tensors)
+            parameters, position = self._optimized(member)
+            put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=position)
+        self._step_number.fill_(epoch * len(self._bounds))
+        if epoch < self._settings.epochs:
+            self._drawn = self._draw(epoch + 1)
+
     def seconds_per_step(self, steps: int) -> float:
         """Return how long a whole batch's step takes, warmed up; the models are trained on their first batch by it."""
         size = self._bounds[0][1] - self._bounds[0][0]
@@ -133,6 +151,16 @@ class ResidentSteps:
                 self._take_step(size)
             self._wait()
         return (time.perf_counter() - begun) / steps
+
+    def _optimized(self, member: int) -> tuple[list[Tensor], int | None]:
+        """Return what the optimizer has of a member: tensors, and its place in them where they are stacked."""
+        number, group = next((n, g) for n, g in enumerate(self._groups) if g.start <= member < g.stop)
+        tensors: list[Tensor] = self._optimizer.param_groups[number]["params"]
+        position = member - group.start
+        if self._models.is_stacked:
+            return tensors, position
+        each = len(tensors) // (group.stop - group.start)
+        return tensors[position * each : (position + 1) * each], None
 
     def _let_go_of_graphs(self) -> None:
         """Give their memory back when training is over, to what is evaluated once, at the end."""

@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 from ablation.errors import PathUnavailable
 from ablation.training.precision import compute
 from ablation.training.settings import Loss, Precision
+from ablation.training.snapshots import Tensors
 from ablation.training.together.operations import Convolution, StackedOperations
 
 
@@ -20,6 +21,8 @@ class Stacked:
     What `vmap` cannot do for all models at once, such as a decision by the value of a tensor or random numbers other
     than dropout's, raises an error of PyTorch's in the first step.
     """
+
+    is_stacked = True
 
     def __init__(
         self,
@@ -74,8 +77,11 @@ class Stacked:
         return logits
 
     def state(self, member: int) -> dict[str, Tensor]:
-        stacked = {**self._parameters, **self._buffers}
-        return {name: stacked[self._kept_as[name]].detach()[member] for name in self._state_names}
+        own = self.tensors(member)
+        return {name: own[self._kept_as[name]] for name in self._state_names}
+
+    def tensors(self, member: int) -> Tensors:
+        return {name: tensor.detach()[member] for name, tensor in {**self._parameters, **self._buffers}.items()}
 
     def modules(self) -> list[nn.Module]:
         return [self._model]

@@ -1,0 +1,93 @@
+"""Ends work in good order when a signal asks for it: after the epoch, or a grace at most; asked twice, at once."""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE_S = 5.0
+"""Seconds that an epoch under way has to come to its end."""
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class Preempted(Exception):
+    """A training was left where it can be gone on with, because this process was asked to end."""
+
+
+class Stopping:
+    """Whether this process was asked to end, and what it does then."""
+
+    def __init__(self) -> None:
+        self._asked: int | None = None
+        self._is_patient = False
+        self._is_overdue = False
+
+    @property
+    def is_asked(self) -> bool:
+        return self._asked is not None
+
+    @property
+    def signal(self) -> int:
+        """The signal that asked; SIGINT where none has."""
+        return self._asked or signal.SIGINT
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Let what runs here come to a good end by itself when a signal comes, as long as the grace lasts."""
+        self._is_patient = True
+        try:
+            yield
+        finally:
+            self._is_patient = False
+
+    @contextmanager
+    def listening(self, *, on_asked: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP, in the main thread; end at once at the second."""
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if self._is_overdue:
+                raise KeyboardInterrupt
+            if self.is_asked:
+                end_at_once(number)
+            self._asked = number
+            on_asked()
+            if not self._is_patient:
+                raise KeyboardInterrupt
+            timer = threading.Timer(GRACE_S, self._hurry)
+            timer.daemon = True
+            timer.start()
+
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._asked, self._is_overdue = None, False
+
+    def ask(self, number: int) -> None:
+        """Note that this process was asked to end."""
+        self._asked = number
+
+    def _hurry(self) -> None:
+        if self._is_patient:
+            self._is_overdue = True
+            _thread.interrupt_main(signal.Signals(self.signal))
+
+
+def end_at_once(number: int) -> None:
+    """End this process with a signal's status, and nothing else."""
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)
+        sys.stderr.flush()
+    os._exit(128 + number)
+
+
+stopping = Stopping()
+"""This process's."""

@@ -1,0 +1,24 @@
+"""Says of what class the error of a run is."""
+
+import torch
+
+from ablation.results import Failure
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+)
+"""What PyTorch and its libraries say in a plain RuntimeError when there was none to be had."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def failure_of(error: BaseException) -> Failure:
+    return "out of memory" if is_out_of_memory(error) else "code"

@@ -23,6 +23,7 @@ EPOCHS = "metrics.jsonl"
 STARTED = "started.json"
 RESULT = "result.json"
 CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
+UNFINISHED = ".unfinished-"
 BLOCK = 4096
 
 
@@ -61,7 +62,7 @@ class State:
 
     def begun_studies(self) -> tuple[str, ...]:
         """Return the studies that have runs here which are not recorded to their end."""
-        return tuple(sorted(path.name for path in (self.folder / "begun").glob("*")))
+        return tuple(sorted({path.parent.name for path in (self.folder / "begun").glob("*/*")}))
 
     def keep(self, study: str, identity: str) -> None:
         """Move a recorded run to where every study finds it, unless it is there; nothing is kept of a failed one."""
@@ -69,7 +70,7 @@ class State:
         kept.parent.mkdir(exist_ok=True)
         if RunFolder(path=kept).result() is None:
             shutil.rmtree(kept, ignore_errors=True)
-        begun.clear_checkpoints()
+        begun.sweep()
         if begun.result() is not None and not kept.exists():
             begun.path.rename(kept)
         else:
@@ -107,6 +108,8 @@ class RunFolder:
         """Make the folder this process's and return the token that says so; what may be gone on with is left there."""
         shutil.rmtree(self.artifacts, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
+        for path in self.path.glob(f"{UNFINISHED}*"):
+            path.unlink()
         (self.path / RESULT).unlink(missing_ok=True)
         owner = uuid.uuid4().hex
         started = {"attempt": self.attempt(), "owner": owner, "provenance": provenance, "is_resumable": is_resumable}
@@ -157,6 +160,12 @@ class RunFolder:
 
     def clear_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what a run that has ended needs no more, and what a killed process left half written."""
+        self.clear_checkpoints()
+        for path in self.path.glob(f"{UNFINISHED}*"):
+            path.unlink(missing_ok=True)
 
     def append_epoch(self, metrics: Epoch) -> None:
         with (self.path / EPOCHS).open("a") as file:
@@ -242,7 +251,7 @@ def write_whole(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def writing_whole(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write to that takes its place at the end, whole; where writing fails nothing is left of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f"{UNFINISHED}{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             yield file

@@ -228,7 +228,13 @@ def upload_run(uploads: Uploads, planned: PlannedRun, folder: RunFolder, *, plan
 def recover_ended(
     uploads: Uploads, recorded: Sequence[RecordedRun], *, plan: Plan, state: State
 ) -> tuple[RecordedRun, ...]:
-    """Have the runs recorded that have ended in their folders and not in the tracker; return all as they will be."""
+    """Have the runs recorded that have ended in their folders and not in the tracker; return all as they will be.
+
+    The folder of a run that was recorded by an execution that got no further is put where it belongs.
+    """
+    for run in recorded:
+        if run.outcome is not None and state.begun(plan.name, run.planned.identity).ended() is not None:
+            state.keep(plan.name, run.planned.identity)
     return tuple(_recovered(uploads, run, plan=plan, state=state) if run.outcome is None else run for run in recorded)
 
 

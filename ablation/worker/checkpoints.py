@@ -6,6 +6,7 @@ It is read without running anything: tensors and plain types are all that it may
 
 import hashlib
 import io
+import os
 import pickle
 import time
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from ablation.state import RunFolder, writing_whole
 from ablation.stopping import Preempted, stopping
 from ablation.training import Snapshot
 
-EVERY_S = 5.0
+EVERY_S = float(os.environ.get("ABLATION_CHECKPOINT_SECONDS", "5"))
+"""Seconds from one checkpoint to the next, at least."""
 MOST_SHARE = 0.05
 """Of the time of training that is spent on keeping checkpoints."""
 KEPT = 2
@@ -54,7 +56,7 @@ class JobCheckpoints:
 
     def __init__(self, runs: Sequence[Resumable], *, path: str, device: torch.device) -> None:
         self._runs = runs
-        self._made_by = {"path": path, "device": device.type, "torch": torch.__version__}
+        self._made_by = {"path": path, "device": device.type, "torch": str(torch.__version__)}
         self._last = time.monotonic()
         self._cost = 0.0
 

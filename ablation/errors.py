@@ -104,6 +104,17 @@ class TuningFailed(AblationError):
         )
 
 
+class SettingsForeign(AblationError):
+    """Tuned settings on record that the study could not have found: somebody else wrote them."""
+
+    def __init__(self, study: str, variant: str, paths: Sequence[str]) -> None:
+        super().__init__(
+            f"the tuned settings on record of variant {variant} of study {study!r} are not what its tuning could have "
+            f"found: {', '.join(map(repr, paths[:5]))} is not tuned, or has a value outside its space @ tune. Somebody "
+            "changed the study's plan.json in MLflow; tune it anew under another name (--name NEW)."
+        )
+
+
 class VariantsAlike(AblationError):
     """Two variants whose models came out the same: what is removed or replaced in one makes no difference."""
 

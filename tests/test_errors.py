@@ -28,6 +28,7 @@ RAISED = [
     errors.PrecisionUnavailable("tf32", "cpu", ["fp32", "bf16"]),
     errors.PathUnavailable("graph", "it\n waits"),
     errors.TuningFailed("quick", "depth=2"),
+    errors.SettingsForeign("quick", "depth=2", ["training.loss"]),
     errors.VariantsAlike("full", "norm=absent"),
     errors.VariantFails("depth=2", "no such file"),
     errors.NoModel("quick"),

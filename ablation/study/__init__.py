@@ -1,22 +1,32 @@
 """From a study file and the command line's overrides to a checked study: its settings, variants and runs."""
 
 import hashlib
+import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablation.code import NO_FOLDERS, CodeFolders
-from ablation.errors import AblationError, Problem, StudyFileError
+from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import flatten, replaced
 from ablation.results import PlannedRun, Variant
 from ablation.study.checking import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
 from ablation.study.design_checks import asked_factors
 from ablation.study.factor_checks import setting
-from ablation.study.file import MAX_BYTES, Location, location_of, path_of, read_document, read_value
+from ablation.study.file import MAX_BYTES, MAX_DEPTH, Location, location_of, path_of, read_document, read_value
 from ablation.study.identity import locked_hash, run_identity
-from ablation.study.spec import FIXED, MAX_NAME, Question, StudySpec, code_names, factor_fields
+from ablation.study.spec import (
+    FIXED,
+    MAX_NAME,
+    NAME_CHARACTERS,
+    Question,
+    StudySpec,
+    code_names,
+    factor_fields,
+)
 
 __all__ = [
     "Override",
@@ -74,7 +84,17 @@ class Study:
         return make_variant(self.spec, variant.name, variant.levels, is_baseline=variant.is_baseline, tuned=settings)
 
     def tuned(self, found: Mapping[str, Mapping[str, Any]]) -> "Study":
-        """Return the study with the settings found for each variant, by its name in the design."""
+        """Return the study with the settings found for each variant, by its name in the design.
+
+        Raises:
+            SettingsForeign: a setting is none that the study tunes, or has a value outside its space. They are read
+                from a tracker, and no name of code may reach a run from there.
+        """
+        spaces = self.spec.tune.spaces if self.spec.tune is not None else {}
+        for variant, settings in found.items():
+            wrong = [path for path, value in settings.items() if path not in spaces or not spaces[path].holds(value)]
+            if wrong:
+                raise SettingsForeign(self.name, variant, wrong)
         return replace(self, variants=variants_of(self.spec, tuned=found))
 
     def runs(self, *, data_digest: str) -> tuple[PlannedRun, ...]:
@@ -115,14 +135,22 @@ def load_study(
         StudyFileError: with every problem of the file and of the overrides.
         AblationError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise AblationError(f"cannot read the study file {path}: {error.strerror}") from None
-    study = parse_study(content, source=str(path), overrides=overrides, levels=levels, name=name)
+    study = parse_study(_content(path), source=str(path), overrides=overrides, levels=levels, name=name)
     folders = dict.fromkeys((path.resolve().parent, Path.cwd()))
     return replace(study, code=CodeFolders(folders=tuple(folders)))
+
+
+def _content(path: Path) -> bytes:
+    """Return what a study file holds, up to a byte more than it may; a pipe or a device might never end."""
+    try:
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+            raise AblationError(f"cannot read the study file {path}: it is a pipe or a device; save it as a file")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except ValueError:
+        raise AblationError(f"cannot read the study file {path}: a path has no NUL") from None
+    except OSError as error:
+        raise AblationError(f"cannot read the study file {path}: {error.strerror}") from None
 
 
 def parse_study(
@@ -177,7 +205,11 @@ def _changed(
     values: Mapping[str, Any], overrides: Sequence[Override], levels: Mapping[str, Sequence[Any]]
 ) -> Mapping[str, Any]:
     for override in overrides:
-        values = _replaced(values, location_of(override.path), override)
+        location = location_of(override.path)
+        if len(location) > MAX_DEPTH:
+            problem = Problem(message=f"is more than {MAX_DEPTH} levels deep", path=path_of((override.path,)))
+            raise StudyFileError("--set", [problem])
+        values = _replaced(values, location, override)
     for path, chosen in levels.items():
         values = _with_levels(values, path, chosen)
     return values
@@ -231,15 +263,19 @@ def _may_rename(override: Override) -> bool:
 
 
 def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]]) -> str:
-    """Return the study's name with each setting of the fixed part that the first valid original has otherwise."""
+    """Return the study's name with each setting of the fixed part that the first valid original has otherwise.
+
+    What no name may have (`/` leads to another folder) becomes `-`, and a digest keeps apart what is alike then.
+    """
     before = next(filter(None, map(_checked, originals)), spec)
     if before.fixed() == spec.fixed():
         return spec.name
     then, now = (dict(flatten(each.model_dump(mode="json", include=set(FIXED)))) for each in (before, spec))
     changed = sorted(path for path, _ in flatten(spec.fixed()) if now[path] != then.get(path))
     name = "+".join([spec.name, *(f"{path}={level_text(now[path])}" for path in changed)])
+    safe = re.sub(f"[^{NAME_CHARACTERS}]", "-", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{digest}"
+    return name if safe == name and len(name) <= MAX_NAME else f"{safe[: MAX_NAME - 9]}-{digest}"
 
 
 def _checked(values: Mapping[str, Any]) -> StudySpec | None:

@@ -70,10 +70,11 @@ def question_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             )
             if not is_known and not is_gap:
                 yield (*here, key), f"{shown(factor)} is not a factor of this study{did_you_mean(factor, factors)}"
-        listed = values.get("variants")
-        if question.get("variant") is not None and question["variant"] not in (listed or {}):
-            near = did_you_mean(str(question["variant"]), listed or {})
-            yield (*here, "variant"), f"{shown(question['variant'])} is not a listed variant of this study{near}"
+        variant, variants = question.get("variant"), values.get("variants")
+        listed = variants if isinstance(variants, Mapping) else {}
+        if isinstance(variant, str) and variant not in listed:
+            near = did_you_mean(variant, listed)
+            yield (*here, "variant"), f"{shown(variant)} is not a listed variant of this study{near}"
         yield from _assignment_problems((*here, "at"), question.get("at", {}), factors)
         yield from _at_problems((*here, "at"), question.get("at"), asked)
         subject = (

@@ -1,7 +1,8 @@
 """The checked form of a study file: every key beside its sections, with type, range and default."""
 
+import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -26,7 +27,10 @@ from ablation.study.sections import (
 )
 from ablation.study.tuning import Tuning
 
+T = TypeVar("T")
+
 MAX_NAME = 200
+NAME_CHARACTERS = r"A-Za-z0-9._+=,@\[\]-"
 MAX_LEVELS = 100
 MAX_VARIANTS = 1000
 OTHERS = "others"
@@ -39,9 +43,23 @@ def _two_factors(factors: tuple[str, str]) -> tuple[str, str]:
     return factors
 
 
+def _printable(level: T) -> T:
+    """Refuse what no database and no name of a run takes; levels stand in names."""
+    if not all(str(part).isprintable() for part in (level if isinstance(level, tuple) else (level,))):
+        raise ValueError(f"a level stands in names, so it has no control characters; {value_text(level)} has")
+    return level
+
+
+def _without_control_characters(text: str) -> str:
+    found = next((char for char in text if unicodedata.category(char) == "Cc" and char not in "\n\t"), None)
+    if found is not None:
+        raise ValueError(f"has the control character U+{ord(found):04X}, which no database takes")
+    return text
+
+
 Name = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,@\[\]-]*$", max_length=MAX_NAME),
+    Field(pattern=f"^[A-Za-z0-9][{NAME_CHARACTERS}]*$", max_length=MAX_NAME),
     f"text of at most {MAX_NAME} letters, digits and ._+=,@[]-, a letter or digit first",
 ]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=MAX_NAME), "the name of a metric"]
@@ -53,7 +71,8 @@ FactorPair = Annotated[
 ]
 Level = Annotated[
     bool | int | float | str | tuple[bool | int | float | str, ...],
-    "a number, a word, true, false or a list of numbers or words",
+    AfterValidator(_printable),
+    "a number, a printable word, true, false or a list of numbers or printable words",
 ]
 Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"]
 Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
@@ -158,7 +177,7 @@ class StudySpec(Section):
     """A study file, checked."""
 
     name: Name = Field(examples=["name: my-study"])
-    description: str = Field(default="", max_length=5000)
+    description: Annotated[str, Field(max_length=5000), AfterValidator(_without_control_characters)] = ""
     data: Data | None = Field(default=None, examples=["data: {name: digits}"])
     model: Model | None = Field(default=None, examples=["model: {name: cnn, depth: 3}"])
     training: TrainingChoice = Training()

@@ -69,7 +69,7 @@ def _record_path(key: str, cache: Path) -> Path:
 
 def _read_record(record: Path, cache: Path) -> tuple[Path, str]:
     values = json.loads(record.read_text(encoding="utf-8"))
-    return cache / str(values["folder"]), str(values["digest"])
+    return cache / Path(str(values["folder"])).name, str(values["digest"])
 
 
 def _find(record: Path, cache: Path) -> Dataset | None:

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Literal, Self, cast
@@ -18,14 +18,24 @@ from ablation.errors import DataInvalid, DataUnavailable
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (*GZIP_SUFFIXES, ".tar")
 CHUNK_BYTES = 1 << 20
+LONGEST_NAME_BYTES = 1 << 20
+NAME_TYPES = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Kinds of members that say something of the next one; tarfile reads them whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One file or folder: its path below the root, with slashes, its size in bytes and its time in nanoseconds.
 
-    `other` is a link in an archive, a broken link, a device. `read` is to be called before the next item is asked for;
-    it raises ValueError where this file cannot be read, DataInvalid where its archive is damaged.
+    `other` is a link in an archive, a link that is broken or leads out of the folder, a device. `read` is to be called
+    before the next item is asked for; it raises ValueError where this file cannot be read, DataInvalid where its
+    archive is damaged.
     """
 
     name: str
@@ -89,9 +99,12 @@ class _Header(tarfile.TarInfo):
         if len(buf) == tarfile.BLOCKSIZE and not any(buf):
             return super().frombuf(buf, encoding, errors)
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+        if header.type in NAME_TYPES and header.size > LONGEST_NAME_BYTES:
+            raise tarfile.ReadError(f"a name of {header.size} bytes")
+        return header
 
 
 @contextmanager
@@ -133,22 +146,30 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) 
 
 def _items_in_folder(root: Path) -> Iterator[Item]:
     """Yield what is in root/train and root/test, and in those of each folder of the root, two levels down."""
+    root = root.resolve()
     with _reading(root):
         for entry in _entries(root):
             if entry.name in ("train", "test"):
-                yield from _items_below(Path(entry.path), entry.name, levels=2)
+                yield from _items_of_split(Path(entry.path), entry.name, root)
             elif entry.is_dir():
                 for split in ("train", "test"):
                     if Path(entry.path, split).is_dir():
-                        yield from _items_below(Path(entry.path, split), f"{entry.name}/{split}", levels=2)
+                        yield from _items_of_split(Path(entry.path, split), f"{entry.name}/{split}", root)
 
 
-def _items_below(folder: Path, name: str, *, levels: int) -> Iterator[Item]:
+def _items_of_split(folder: Path, name: str, root: Path) -> Iterator[Item]:
+    if folder.resolve().is_relative_to(root):
+        yield from _items_below(folder, name, root, levels=2)
+    else:
+        yield replace(_item_at(folder, name), kind="other")
+
+
+def _items_below(folder: Path, name: str, root: Path, *, levels: int) -> Iterator[Item]:
     for entry in _entries(folder):
-        item = _item(entry, f"{name}/{entry.name}")
+        item = _item(entry, f"{name}/{entry.name}", root)
         yield item
         if item.kind == "folder" and levels > 1:
-            yield from _items_below(Path(entry.path), item.name, levels=levels - 1)
+            yield from _items_below(Path(entry.path), item.name, root, levels=levels - 1)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -157,8 +178,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _item(entry: os.DirEntry[str], name: str) -> Item:
-    return _item_at(entry, name)
+def _item(entry: os.DirEntry[str], name: str, root: Path) -> Item:
+    item = _item_at(entry, name)
+    leads_out = entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root)
+    return replace(item, kind="other") if leads_out else item
 
 
 def _item_at(entry: os.DirEntry[str] | Path, name: str) -> Item:

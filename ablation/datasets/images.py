@@ -138,7 +138,7 @@ def _place(item: Item) -> _Place | None:
 
 def _place_in_split(item: Item, top: str, parts: list[str]) -> _Place | None:
     if item.kind == "other":
-        raise ValueError("is a link or a special file, which is not read")
+        raise ValueError("is a link or a special file, which is not read; links are followed inside a folder only")
     if item.kind == "folder":
         if len(parts) > 2:
             raise ValueError("is a folder inside a class; images are read from train/<class>/ and test/<class>/ only")
@@ -245,6 +245,7 @@ def _bombs_are_errors() -> Iterator[None]:
     from PIL import Image
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PIL's of odd metadata; what matters is raised
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 

@@ -402,6 +402,29 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
     click.echo(sync_json(found) if as_json else sync_text(found))
 
 
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; elsewhere needs --basic-auth.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=5000, show_default=True, help="Port to listen on.")
+@click.option("--basic-auth", "has_basic_auth", is_flag=True, help="Ask for a name and password, as MLflow can.")
+@click.option("--allowed-hosts", metavar="NAMES", help="Names it may be reached by, with commas: mlflow.example.org.")
+@_tracking_option
+def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tracking_uri: str | None) -> None:
+    """Show what is recorded in MLflow's own UI, to this machine alone."""
+    from ablation.cli.serving import Place, check_place, check_store, serve, study_links, without_password
+
+    tracker = _tracker(tracking_uri)
+    uri = str(getattr(tracker, "tracking_uri", ""))
+    if uri.startswith(("http://", "https://")):
+        address = without_password(uri)
+        click.echo("\n".join([f"MLflow is served already: {address}", *study_links(tracker, address)]))
+        return
+    place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)
+    check_place(place)
+    check_store(uri)
+    links = "\n".join([f"MLflow is at {place.url}; Ctrl-C ends it.", *study_links(tracker, place.url)])
+    sys.exit(serve(uri, place, when_ready=lambda: click.echo(links)))
+
+
 def _run_study(
     checked: Study,
     *,

@@ -125,7 +125,7 @@ class TestLinks:
 
 class TestBombs:
     def test_a_member_of_an_archive_that_unpacks_to_much_takes_no_memory(self, tmp_path: Path, cache: Path) -> None:
-        archive = write_archive(tmp_path / "a.tgz", {**pictures(), "train/cat/9.png": bytes(80 << 20)})
+        archive = write_archive(tmp_path / "a.tgz", {**pictures(), "train/cat/9.png": bytes(65 << 20)})
 
         with pytest.raises(DataInvalid, match=r"train/cat/9\.png has more than 64 MiB"):
             measured(lambda: prepare(of_images(archive), cache=cache))
@@ -194,7 +194,7 @@ def measured(work: Callable[[], object]) -> None:
 
 
 class TestCache:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.data())
     def test_whatever_is_done_to_a_prepared_file_it_is_not_taken_for_intact(
         self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -278,7 +278,7 @@ def offline(*_: object, **__: object) -> None:
     raise OSError("offline")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_a_function_of_the_users_returns_is_arrays_or_a_sentence(data: st.DataObject) -> None:
     scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3)

@@ -38,7 +38,7 @@ OWN_CODE: dict[str, Any] = {
     "seeds": 2,
 }
 BASES = (EVERYTHING, OWN_CODE)
-WIDE_RANGE = settings(max_examples=80, deadline=None)
+WIDE_RANGE = settings(max_examples=50, deadline=None)
 
 
 def said_of(path: Path) -> list[str]:
@@ -65,7 +65,7 @@ def test_a_number_without_a_dot_is_a_number_and_a_byte_order_mark_nothing() -> N
     assert parse_study(VALID.encode(), source="f").variants == load_study(CORPUS / "byte-order-mark.yaml").variants
 
 
-@pytest.mark.parametrize("levels", [3_000, 100_000])
+@pytest.mark.parametrize("levels", [100_000])
 @pytest.mark.parametrize("unit", ["[", "{a: ", "[\n", "- - - - - - - - - - \n"])
 def test_depth_takes_neither_the_stack_nor_memory(unit: str, levels: int) -> None:
     content = (unit * levels)[: 1024 * 1024].encode()

@@ -20,9 +20,13 @@ from bench import Bench
 from click.testing import CliRunner
 from conftest import PROJECT, TINY
 from factories import make_plan, make_runs, plan_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.version import Version
+from test_hostile_studies import STRUCTURES
 from test_report_html import HOSTILE as MARKUP
 from test_report_html import check_harmless, read
+from test_study_file import positions, put
 
 from ablation.analysis import analyse
 from ablation.cli import main
@@ -282,6 +286,8 @@ class TestNamesFromTheServer:
             (lambda plan: plan["variants"][1].update(is_baseline=True), "has not one baseline"),
             (lambda plan: plan["runs"][0].update(variant="other"), "runs of a variant that it lacks"),
             (lambda plan: plan["locked"].pop("metric"), "its locked part lacks metric"),
+            (lambda plan: plan["locked"].update(metric=3), "is not that of a study file"),
+            (lambda plan: plan["study"].update(data=True), "is not that of a study file"),
         ],
     )
     def test_a_plan_with_a_part_missing_is_none(self, change: Callable[[Any], object], said: str) -> None:
@@ -290,6 +296,21 @@ class TestNamesFromTheServer:
 
         with pytest.raises(ValueError, match=said):
             plan_from_json(json.dumps(document))
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_a_plan_with_any_values_anywhere_is_a_plan_or_a_value_error(self, data: st.DataObject) -> None:
+        document = json.loads(plan_to_json(make_plan(factors={"model.depth": (2, 3)}, seeds=1)))
+        for _ in range(data.draw(st.integers(1, 3))):
+            path = data.draw(st.sampled_from(positions(document)))
+            put(document, path or ("study",), data.draw(STRUCTURES | st.just(...)))
+
+        try:
+            plan = plan_from_json(json.dumps(document))
+        except ValueError:
+            return
+        assert plan.baseline in plan.variants
+        assert plan.metrics
 
     def test_a_recorded_study_whose_name_leads_elsewhere_is_a_sentence(
         self, tmp_path: Path, command: Callable[..., Any], store_uri: str

@@ -1,5 +1,6 @@
 """Checks the values of a study file and gives the checked spec and its variants, or every problem at once."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -11,7 +12,7 @@ from ablation.results import Variant
 from ablation.study.design_checks import design_problems, made_variants, question_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factor_checks import factor_problems, setting, tuning_problems
-from ablation.study.file import Location, path_of, shown
+from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
 from ablation.study.spec import NOT_BUILT_YET, StudySpec, factor_fields, is_own_training, known_metrics
 
@@ -167,7 +168,11 @@ def _at(values: Any, location: Location) -> Any:
 
 
 def _near_or_all(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(name, known) or f"; allowed: {', '.join(sorted(known))}"
+    hint = did_you_mean(name, known)
+    odd = next((char for char in name if not char.isascii()), None)
+    if hint and odd is not None:  # it may look as one of the known keys does
+        return f"{hint} Its {value_text(odd)} is U+{ord(odd):04X}, {unicodedata.name(odd, 'without a name').lower()}"
+    return hint or f"; allowed: {', '.join(sorted(known))}"
 
 
 def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:

@@ -49,4 +49,10 @@ def _problem(plan: Plan) -> str | None:
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
     missing = [key for key in _LOCKED if key not in plan.locked]
-    return f"its locked part lacks {', '.join(missing)}" if missing else None
+    if missing:
+        return f"its locked part lacks {', '.join(missing)}"
+    try:
+        hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
+    except (AttributeError, KeyError, TypeError):
+        return "its study or its locked part is not that of a study file"
+    return None

@@ -185,10 +185,12 @@ sys.exit(7)
 
 
 @contextmanager
-def guarded(*, is_stubborn: bool = False, seconds: int = 100) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+def guarded(
+    *, script: str = guard.__file__, is_stubborn: bool = False, seconds: int = 100
+) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """Run a process with a child of its own under the guard; give the guard and the child's number."""
     text = FAMILY.format(is_stubborn=is_stubborn, seconds=seconds)
-    command = [sys.executable, "-I", guard.__file__, sys.executable, "-c", text]
+    command = [sys.executable, "-I", script, sys.executable, "-c", text]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         yield process, int(process.stdout.readline())
@@ -223,9 +225,11 @@ def test_nothing_is_left_of_a_command_that_ends_and_its_status_is_kept() -> None
         assert is_gone(child)
 
 
-@pytest.mark.slow
-def test_a_command_that_will_not_end_is_killed() -> None:
-    with guarded(is_stubborn=True) as (process, child):
+def test_a_command_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    text = Path(guard.__file__).read_text()
+    (tmp_path / "guard.py").write_text(text.replace(f"PATIENCE_S = {guard.PATIENCE_S}", "PATIENCE_S = 0.1"))
+
+    with guarded(script=str(tmp_path / "guard.py"), is_stubborn=True) as (process, child):
         assert process.stdin is not None
         process.stdin.close()
 

@@ -4,15 +4,30 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from ablation.databases import is_postgresql
 from ablation.errors import StudyLocked
 
 SQLITE = "sqlite:///"
+NOBODY_KNOWN = "another process"
+
+
+class Coordination(Protocol):
+    """Being the one coordinator of a study."""
+
+    def check(self) -> None:
+        """Make sure that this process still is, as far as the lock can be lost while the process lives.
+
+        Raises:
+            StudyLocked: it no longer is; another process is, and who.
+            StorageUnavailable: the database that holds the lock does not answer; the call may be made again.
+        """
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -32,13 +47,33 @@ def first_use(url: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def coordinating(study: str, folder: Path) -> Iterator[None]:
-    """Be the one coordinator of a study; `folder` holds its lock.
+def coordinating(study: str, *, storage_url: str, folder: Path) -> AbstractContextManager[Coordination]:
+    """Be the one coordinator of a study among all that use its storage.
+
+    The lock is where the storage is: a file beside a sqlite database, an advisory lock on PostgreSQL. For another
+    database it is a file in `folder`, which keeps out the processes of that state folder and no others.
 
     Raises:
         StudyLocked: another process is, and who.
+        StorageUnavailable: the database that holds the lock does not answer.
     """
+    if is_postgresql(storage_url):
+        from ablation.advisory_locks import coordinating_on_postgresql
+
+        return coordinating_on_postgresql(study, storage_url)
+    database = sqlite_path(storage_url)
+    return _coordinating_by_file(study, database.parent / "locks" if database is not None else folder)
+
+
+class _FileHeld:
+    """A lock on a file: its process has it as long as it lives."""
+
+    def check(self) -> None:
+        return
+
+
+@contextmanager
+def _coordinating_by_file(study: str, folder: Path) -> Iterator[Coordination]:
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / f"{study}.holder"
     lock = FileLock(folder / f"{study}.lock", blocking=False)
@@ -49,15 +84,28 @@ def coordinating(study: str, folder: Path) -> Iterator[None]:
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
-        yield
+        yield _FileHeld()
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
 
 
 def _holder_text(holder: Path) -> str:
+    """Return who holds a lock; what a killed process has left says nothing of who holds it now."""
     try:
         found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        text = f"process {found['pid']} on {found['host']} since {found['since']}"
+        is_left = found["host"] == socket.gethostname() and not _is_alive(int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return NOBODY_KNOWN
+    return NOBODY_KNOWN if is_left else text
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

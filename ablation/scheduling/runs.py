@@ -5,20 +5,25 @@ with hundreds of them that takes longer than all else that is done for a run. Wh
 
 One coordinator per study does this, so nothing is claimed twice. The tracker remembers; Optuna schedules: where the
 two disagree about a run the tracker is right, and a schedule can be made again from it at any time.
+
+Whatever fails in the database may be called again. A call that failed may have been committed all the same, its answer
+lost: so a record here follows what was committed, and after a failure the queue is read before it is used.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ablation.results import Direction, Outcome, Plan, PlannedRun, RecordedRun
-from ablation.scheduling.storage import explained, open_storage
+from ablation.scheduling.storage import explained, open_storage, trials_in
 from ablation.study.design import declared_levels
 
 IDENTITY = "identity"
@@ -30,7 +35,11 @@ AHEAD = 4
 
 
 class Schedule:
-    """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread."""
+    """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread.
+
+    Each method raises StorageUnavailable where the database fails, and can then be called again with the same
+    arguments: no run is claimed or told twice and none is lost, whatever had been done before.
+    """
 
     def __init__(
         self,
@@ -50,49 +59,64 @@ class Schedule:
         self._distributions = _distributions(plan)
         self._due = deque(due)
         self._waiting = _waiting(study)
+        self._asked: deque[Trial] = deque()
         self._trials: dict[str, Trial] = {}
+        self._claimed: deque[PlannedRun] = deque()
         self._alike = alike
-        self._held: PlannedRun | None = None
+        self._is_queue_known = True
 
     def next_run(self) -> PlannedRun | None:
         """Claim the next run, or return None where all are claimed."""
         with explained(self._url):
-            return self._next_run()
+            return self._claimed.popleft() if self._claimed else self._claim()
 
     def next_group(self, limit: int) -> tuple[PlannedRun, ...]:
         """Claim the next run and those that follow it and are alike, at most `limit`; nothing where all are claimed."""
-        group: list[PlannedRun] = []
-        while len(group) < limit:
-            run = self._held or self.next_run()
-            self._held = None
-            if run is None:
-                break
-            if group and self._alike(run) != self._alike(group[0]):
-                self._held = run
-                break
-            group.append(run)
-        return tuple(group)
+        with explained(self._url):
+            while len(self._claimed) < limit and self._are_alike() and (run := self._claim()) is not None:
+                self._claimed.append(run)
+        group = tuple(itertools.islice(itertools.takewhile(self._is_like_first, self._claimed), limit))
+        for _ in group:
+            self._claimed.popleft()
+        return group
 
     def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None) -> None:
-        """Record how a claimed run ended, its metric as the value."""
-        trial = self._trials.pop(run.identity)
+        """Record how a claimed run ended, its metric as the value; a trial that has ended before is left as it is."""
+        trial = self._trials[run.identity]
         with explained(self._url):
             if outcome is Outcome.DONE and value is not None:
-                self._study.tell(trial, value)
+                self._study.tell(trial, value, skip_if_finished=True)
             else:
-                trial.set_user_attr(OUTCOME, outcome.value)
-                self._study.tell(trial, state=TrialState.FAIL)
+                with suppress(UpdateFinishedTrialError):
+                    trial.set_user_attr(OUTCOME, outcome.value)
+                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        del self._trials[run.identity], self._planned[run.identity]
 
     def release(self, run: PlannedRun) -> None:
         """Give a claimed run back, for this execution or a later one to claim."""
         with explained(self._url):
-            self._study.tell(self._trials.pop(run.identity), state=TrialState.FAIL)
+            self._study.tell(self._trials[run.identity], state=TrialState.FAIL, skip_if_finished=True)
+        del self._trials[run.identity]
         self._due.append(run)
 
-    def _next_run(self) -> PlannedRun | None:
+    def _are_alike(self) -> bool:
+        return all(map(self._is_like_first, self._claimed))
+
+    def _is_like_first(self, run: PlannedRun) -> bool:
+        return self._alike(run) == self._alike(self._claimed[0])
+
+    def _claim(self) -> PlannedRun | None:
+        if not self._is_queue_known:
+            self._read_queue()
+        self._is_queue_known = False
+        run = self._next_planned()
+        self._is_queue_known = True
+        return run
+
+    def _next_planned(self) -> PlannedRun | None:
         self._fill_up()
-        while self._waiting:
-            trial = self._study.ask(self._distributions)
+        while self._asked or self._waiting:
+            trial = self._asked.popleft() if self._asked else self._study.ask(self._distributions)
             identity = str(trial.user_attrs.get(IDENTITY))
             if identity in self._waiting:
                 self._waiting.remove(identity)
@@ -100,7 +124,7 @@ class Schedule:
                 self._waiting = _waiting(self._study)
             if identity in self._finished:
                 _tell_finished(self._study, trial.number, self._plan, self._finished[identity])
-            elif identity not in self._planned:
+            elif identity not in self._planned or identity in self._trials:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
                 self._trials[identity] = trial
@@ -110,9 +134,17 @@ class Schedule:
 
     def _fill_up(self) -> None:
         while self._due and len(self._waiting) < AHEAD:
-            run = self._due.popleft()
-            self._study.enqueue_trial(_parameters(self._plan, run), user_attrs={IDENTITY: run.identity})
-            self._waiting.add(run.identity)
+            self._study.add_trial(_waiting_trial(self._plan, self._due[0], self._distributions))
+            self._waiting.add(self._due.popleft().identity)
+
+    def _read_queue(self) -> None:
+        """Read what was enqueued and asked for; a trial that was asked for in vain is taken up."""
+        claimed = {trial.number for trial in self._trials.values()}
+        running = [trial for trial in trials_in(self._study, TrialState.RUNNING) if trial.number not in claimed]
+        self._asked = deque(Trial(self._study, trial._trial_id) for trial in running)
+        self._waiting = _waiting(self._study)
+        queued = self._waiting | {str(trial.user_attrs.get(IDENTITY)) for trial in running}
+        self._due = deque(run for run in self._due if run.identity not in queued)
 
 
 def open_schedule(
@@ -204,8 +236,7 @@ def _choice(level: Any) -> Any:
 
 def _waiting(study: optuna.Study) -> set[str]:
     """Return the identities of what waits in Optuna's queue, `None` for what somebody else has put there."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return {str(trial.user_attrs.get(IDENTITY)) for trial in trials}
+    return {str(trial.user_attrs.get(IDENTITY)) for trial in trials_in(study, TrialState.WAITING)}
 
 
 def _latest_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
@@ -220,6 +251,16 @@ def _tell_finished(study: optuna.Study, number: int, plan: Plan, recorded: Recor
         study.tell(number, state=TrialState.FAIL)
     else:
         study.tell(number, value)
+
+
+def _waiting_trial(plan: Plan, run: PlannedRun, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    """Return a run as a trial with its parameters: asked for, nothing more of it is left to be written."""
+    return create_trial(
+        state=TrialState.WAITING,
+        params=_parameters(plan, run),
+        distributions=distributions,
+        user_attrs={IDENTITY: run.identity},
+    )
 
 
 def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:

@@ -3,17 +3,23 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ExceptionContext, event
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from ablation.databases import connection_settings, failure, is_postgresql, with_driver, without_password
 from ablation.errors import StorageUnavailable
 from ablation.locks import first_use, sqlite_path
+
+LOCKED_S = 60
+"""How long a sqlite file that another process writes to is waited for."""
 
 LOCAL = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 """File systems that one machine has for itself."""
@@ -37,14 +43,40 @@ def default_storage(state_folder: Path) -> str:
 
 
 def open_storage(url: str) -> RDBStorage:
+    """Open a storage, whose tables are made at its first use; also where several processes are the first.
+
+    What fails in it later raises StorageUnavailable at once, where Optuna would do some things again: what was
+    committed before the answer was lost it would do twice.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _first_use(url):
+        storage = RDBStorage(with_driver(url), engine_kwargs=_engine_settings(url))
+    event.listen(storage.engine, "handle_error", lambda context: _unavailable(url, context))
+    return storage
+
+
+def _first_use(url: str) -> AbstractContextManager[None]:
+    if is_postgresql(url):
+        from ablation.advisory_locks import first_use_of_postgresql
+
+        return first_use_of_postgresql(url)
+    return first_use(url)
+
+
+def _engine_settings(url: str) -> dict[str, Any]:
     path = sqlite_path(url)
-    with first_use(url):
-        if path is None:
-            return RDBStorage(url)
-        is_local = is_on_local_disk(path.resolve().parent)
-        arguments = {"timeout": 60, **({"factory": LoggedConnection} if is_local else {})}
-        return RDBStorage(url, engine_kwargs={"connect_args": arguments})
+    if path is None:
+        return connection_settings(url)
+    is_local = is_on_local_disk(path.resolve().parent)
+    return {"connect_args": {"timeout": LOCKED_S, **({"factory": LoggedConnection} if is_local else {})}}
+
+
+def _unavailable(url: str, context: ExceptionContext) -> StorageUnavailable | None:
+    """Return what is to be raised instead of a database's error; nothing for those that Optuna expects."""
+    if context.is_pre_ping or isinstance(context.sqlalchemy_exception, IntegrityError):
+        return None
+    error = context.sqlalchemy_exception
+    return StorageUnavailable(without_password(url), failure(error)) if error is not None else None
 
 
 def is_on_local_disk(folder: Path) -> bool:
@@ -62,10 +94,14 @@ def is_on_local_disk(folder: Path) -> bool:
     return bool(kinds) and kinds[0] in LOCAL
 
 
+def trials_in(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(state,))
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Say in the user's terms that the storage failed; drivers raise what they like, and a missing one ImportError."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
-        raise StorageUnavailable(url, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise StorageUnavailable(without_password(url), failure(error)) from error

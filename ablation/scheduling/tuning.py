@@ -9,16 +9,17 @@ import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ablation.results import Direction, TunedVariant, TuningTrial
-from ablation.scheduling.storage import explained, open_storage
+from ablation.scheduling.storage import explained, open_storage, trials_in
 from ablation.streams import Purpose, stream_seed
 from ablation.study.tuning import SearchSpace, Tuning
 
@@ -40,7 +41,11 @@ class Suggestion:
 
 
 class TuningSchedule:
-    """The tuning of one variant; made by `open_tuning`, used by one thread."""
+    """The tuning of one variant; made by `open_tuning`, used by one thread.
+
+    Each method raises StorageUnavailable where the database fails, and can then be called again with the same
+    arguments, whatever had been done before.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class TuningSchedule:
         self._tuning = tuning
         self._study_seed = study_seed
         self._trial: Trial | None = None
+        self._reported = 0
         self.variant = variant
 
     def next_trial(self) -> Suggestion | None:
@@ -68,26 +74,22 @@ class TuningSchedule:
             if number >= self._tuning.trials:
                 return None
             self._study.sampler = self._sampler(number)
-            if number == 0 and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                self._study.enqueue_trial(dict(self._start))
-            self._trial = self._study.ask()
-            settings = {
-                path: _suggested(self._trial, path, space) for path, space in sorted(self._tuning.spaces.items())
-            }
+            trial = self._asked() or self._ask(is_first=number == 0)
+            settings = {path: _suggested(trial, path, space) for path, space in sorted(self._tuning.spaces.items())}
+            self._trial, self._reported = trial, 0
             return Suggestion(number=number, settings=settings, stops_below=self._stops_below(ended))
 
     def tell(self, trial: TuningTrial) -> None:
         """Record how the trial that was asked for last ended."""
-        asked, self._trial = self._trial, None
+        asked = self._trial
         assert asked is not None
-        with explained(self._url):
-            asked.set_user_attr(RECORD, _to_json(trial))
-            for epoch, value in enumerate(trial.curve, start=1):
+        with explained(self._url), suppress(UpdateFinishedTrialError):  # which it is where only the answer was lost
+            for epoch, value in enumerate(trial.curve[self._reported :], start=self._reported + 1):
                 asked.report(value, step=epoch)
-            if trial.value is not None:
-                self._study.tell(asked, trial.value)
-            else:
-                self._study.tell(asked, state=TrialState.PRUNED if trial.outcome == "pruned" else TrialState.FAIL)
+                self._reported = epoch
+            asked.set_user_attr(RECORD, _to_json(trial))
+            _tell(self._study, asked.number, trial)
+        self._trial = None
 
     def result(self) -> TunedVariant | None:
         """Return the whole tuning, the first of the best trials chosen; None where no trial has a value."""
@@ -98,6 +100,21 @@ class TuningSchedule:
             return None
         best = max(valued, key=lambda trial: (self._sign * float(trial.value or 0.0), -trial.number))
         return TunedVariant(variant=self.variant, trials=trials, chosen=best.number, settings=best.settings)
+
+    def _ask(self, *, is_first: bool) -> Trial:
+        if is_first and not trials_in(self._study, TrialState.WAITING):
+            self._study.enqueue_trial(dict(self._start))
+        return self._study.ask()
+
+    def _asked(self) -> Trial | None:
+        """Take up a trial that was asked for in vain; one with some settings is given up, to draw them all again."""
+        taken = None
+        for trial in trials_in(self._study, TrialState.RUNNING):
+            if trial.params:
+                _end(self._study, trial)
+            else:
+                taken = Trial(self._study, trial._trial_id)
+        return taken
 
     @property
     def _sign(self) -> int:
@@ -158,12 +175,27 @@ def open_tuning(
             study = optuna.create_study(storage=storage, study_name=study_name, direction=direction)
         except DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=study_name)
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)  # its coordinator is gone
+            for trial in trials_in(study, TrialState.RUNNING):
+                _end(study, trial)
     return TuningSchedule(url, study, variant=variant, tuning=tuning, start=start, study_seed=study_seed)
 
 
-def _is_recorded(trial: optuna.trial.FrozenTrial) -> bool:
+def _end(study: optuna.Study, trial: FrozenTrial) -> None:
+    """End a trial that nobody trains any more: as it was to be told, where it had come so far."""
+    if RECORD in trial.user_attrs:
+        _tell(study, trial.number, _from_json(trial.user_attrs[RECORD]))
+    else:
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _tell(study: optuna.Study, number: int, trial: TuningTrial) -> None:
+    if trial.value is not None:
+        study.tell(number, trial.value)
+    else:
+        study.tell(number, state=TrialState.PRUNED if trial.outcome == "pruned" else TrialState.FAIL)
+
+
+def _is_recorded(trial: FrozenTrial) -> bool:
     return RECORD in trial.user_attrs and trial.state is not TrialState.RUNNING
 
 

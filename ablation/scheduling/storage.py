@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ def open_storage(url: str) -> RDBStorage:
     with _first_use(url):
         storage = RDBStorage(with_driver(url), engine_kwargs=_engine_settings(url))
     event.listen(storage.engine, "handle_error", lambda context: _unavailable(url, context))
+    weakref.finalize(storage, storage.engine.dispose)
     return storage
 
 

@@ -413,9 +413,9 @@ def _stop_for_a_second(postgresql: Postgresql, schedule: Schedule, run: PlannedR
     if run != PLAN.runs[0]:
         return
     postgresql.stop()
+    threading.Timer(1.0, postgresql.start).start()
     with pytest.raises(StorageUnavailable, match="refused"):
         end(schedule, run)
-    threading.Timer(1.0, postgresql.start).start()
 
 
 def _open_first(url: str, name: str, barrier: Barrier) -> None:

@@ -17,6 +17,7 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, StorageUnavailable
 from ablation.executors import Executor, WorkerLost
+from ablation.locks import Coordination
 from ablation.provenance import provenance
 from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
@@ -73,6 +74,7 @@ class Execution:
     record: StudyRecord
     tracker: Tracker
     uploads: Uploads
+    lock: Coordination
     executor: Executor
     state: State
     dataset: Dataset | None
@@ -139,17 +141,19 @@ class Execution:
         left = len(self.record.plan.runs_to_train()) - sum(self.ended.values())
         shared = math.ceil(left / len(self.executor.slots))
         limit = min(self._most_fused, max(1, shared))
-        return (yield from self._stored(lambda: schedule.next_group(limit)))
+        return (yield from self.stored(lambda: schedule.next_group(limit)))
 
-    def _stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
+    def stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
         """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
 
         Raises:
             StorageUnavailable: it failed for all that time.
+            StudyLocked: another process has taken the study over meanwhile.
         """
         begun, delay = time.monotonic(), FIRST_DELAY_S
         while True:
             try:
+                self.lock.check()
                 return operation()
             except StorageUnavailable as error:
                 if time.monotonic() - begun > STORAGE_PATIENCE_S:
@@ -222,7 +226,7 @@ class Execution:
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
-            yield from self._stored(lambda: schedule.release(planned))
+            yield from self.stored(lambda: schedule.release(planned))
             if not isinstance(error, WorkerLost | Preempted):
                 raise error
             how = "was asked to end" if isinstance(error, Preempted) or error.is_preemption else f"died: {error}"
@@ -232,7 +236,7 @@ class Execution:
         self.ended[result.outcome] += 1
         metric = self.record.plan.locked["metric"]["name"]
         value = result.metrics.get(metric)
-        yield from self._stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
+        yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
         yield self._progress(latest=(planned, result), note=self._why_slower(result))
 
     def _is_given_up(self, planned: PlannedRun) -> bool:

@@ -92,7 +92,7 @@ def run_study(
     for variant in tried:
         shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
         try_variant(variant, shape, dataset=dataset, code=study.code)
-    with coordinating(study.name, storage_url=storage_url, folder=state.locks):
+    with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
         known = tuning_on_record(study, tracker=tracker)
         facts = dataset.facts if dataset is not None else NO_DATA
         plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
@@ -104,6 +104,7 @@ def run_study(
             record=record,
             tracker=tracker,
             uploads=uploads,
+            lock=lock,
             executor=executor,
             state=state,
             dataset=dataset,
@@ -183,11 +184,10 @@ def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -
     Raises:
         StudyUnknown, StudyLocked, TrackingUnavailable, RunsNotRecorded.
     """
-    from ablation.locks import coordinating, sqlite_path
+    from ablation.locks import coordinating
     from ablation.uploads import Uploads, recover_ended
 
-    database = sqlite_path(storage_url)
-    with coordinating(name, database.parent / "locks" if database is not None else state.locks):
+    with coordinating(name, storage_url=storage_url, folder=state.locks):
         record = find_study(name, tracker=tracker)
         tracker.reconcile(record)
         recorded = tracker.recorded_runs(record, with_details=False)

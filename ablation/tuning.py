@@ -67,9 +67,9 @@ class VariantTuning:
         while waiting or self.running:
             while free and waiting:
                 schedule, variant = waiting.popleft()
-                suggestion = schedule.next_trial()
+                suggestion = yield from self.execution.stored(schedule.next_trial)
                 if suggestion is None:
-                    found[variant.name] = self._result(schedule)
+                    found[variant.name] = yield from self.execution.stored(partial(self._result, schedule))
                     continue
                 slot = free.popleft()
                 self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
@@ -80,6 +80,7 @@ class VariantTuning:
                 trial = self.running.pop(future)
                 if self._settle(future, trial):
                     continue
+                yield from self._tell(trial)
                 free.append(trial.slot)
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
@@ -171,9 +172,13 @@ class VariantTuning:
         if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
             self._submit(trial)
             return True
-        ids = [self.execution.uploads.run_id(replicate) for replicate in trial.replicates]
-        trial.schedule.tell(_ended(trial, job, run_ids=tuple(found for found in ids if found is not None)))
         return False
+
+    def _tell(self, trial: _Trial) -> Generator[Progress, None, None]:
+        assert trial.job is not None
+        ids = [self.execution.uploads.run_id(replicate) for replicate in trial.replicates]
+        ended = _ended(trial, trial.job, run_ids=tuple(found for found in ids if found is not None))
+        yield from self.execution.stored(lambda: trial.schedule.tell(ended))
 
     def _result(self, schedule: TuningSchedule) -> TunedVariant:
         found = schedule.result()

@@ -156,11 +156,9 @@ def command_environment(folder: Path, data_cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, database: str | None = None) -> Iterator[str]:
+def mlflow_server(folder: Path, *, database: str | None = None, port: int | None = None) -> Iterator[str]:
     """A real MLflow server on loopback, with a database and an artifact folder of its own; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server"),
@@ -180,6 +178,13 @@ def mlflow_server(folder: Path, *, database: str | None = None) -> Iterator[str]
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,271 @@
+"""Real processes, killed, interrupted and cut off: every run is finished once, to the numbers it would have had."""
+
+import http.client
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from bench import Bench
+from conftest import command_environment, mlflow_server
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from ablation.results import Outcome
+from ablation.study import Study, load_study, parse_override
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 40
+LONG = ("--seeds", "1", "--set", f"training.epochs={EPOCHS}", "--name", "long")
+FILE_LIMIT = 3_000
+"""Bytes: less than a checkpoint, or all epochs of a run."""
+KEPT = ("test_accuracy", "test_loss", "final_train_loss", "learning_curve_area")
+
+
+class Place:
+    """A folder with a study file, where the real command is run."""
+
+    def __init__(self, folder: Path, data_cache: Path) -> None:
+        self.folder = folder
+        self.environment = {**command_environment(folder, data_cache), "ABLATION_CHECKPOINT_SECONDS": "0"}
+        self.begun = folder / "state" / "begun" / "long"
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ablation", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+
+    def study(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        return self.start("study", "tiny.yaml", *LONG, "--workers", "2", *arguments, **more)
+
+    def wait_for_epochs(self, count: int = 3) -> None:
+        def is_there() -> bool:
+            return any(len(path.read_text().splitlines()) >= count for path in self.begun.glob("*/metrics.jsonl"))
+
+        eventually(is_there)
+
+    def runs(self) -> list[Run]:
+        client = MlflowClient(self.environment["MLFLOW_TRACKING_URI"])
+        experiment = client.get_experiment_by_name("long")
+        return client.search_runs([experiment.experiment_id], "tags.`ablation.kind` = 'run'")
+
+    def check(self, undisturbed: Mapping[str, Mapping[str, float]]) -> None:
+        """See that every run is finished once, each epoch once, to the undisturbed numbers, and nothing is left."""
+        runs = self.runs()
+        client = MlflowClient(self.environment["MLFLOW_TRACKING_URI"])
+        found = {run.info.run_name: {name: run.data.metrics[name] for name in KEPT} for run in runs}
+        steps = [[entry.step for entry in client.get_metric_history(run.info.run_id, "train_loss")] for run in runs]
+
+        assert ["FINISHED"] * 4 == [run.info.status for run in runs]
+        assert undisturbed == found
+        assert [list(range(1, EPOCHS + 1))] * 4 == steps
+        assert [] == list((self.folder / "state" / "begun").glob("*/*"))
+        assert [] == list((self.folder / "state" / "runs").glob("*/checkpoints"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, data_cache: Path) -> Place:
+    return Place(tmp_path, data_cache)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Mapping[str, Mapping[str, float]]:
+    """The numbers that the runs come to where nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command_environment(folder, data_cache)
+    overrides = [parse_override(text) for text in ("seeds=1", f"training.epochs={EPOCHS}")]
+    study: Study = load_study(folder / "tiny.yaml", overrides=overrides, name="long")
+    (folder / "bench").mkdir()
+    bench = Bench(folder / "bench", data_cache)
+    assert {Outcome.DONE: 4} == bench.run(study).ended
+    return bench.metrics(study)
+
+
+def test_a_killed_coordinator_is_put_right_by_the_same_command_though_the_database_is_locked(
+    place: Place, undisturbed: Mapping[str, Mapping[str, float]]
+) -> None:
+    first = place.study()
+    place.wait_for_epochs()
+    second = place.study()
+    _, refused = second.communicate(timeout=60)
+    assert 2 == second.returncode
+    assert f"is being run by process {first.pid} on " in refused
+    assert "`ablation status long`" in refused
+    workers = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate()
+    eventually(lambda: not any(_is_training(worker) for worker in workers))
+
+    begun = sum(path.stat().st_size for path in place.begun.glob("*/metrics.jsonl"))
+    again = place.study()
+    eventually(lambda: begun < sum(path.stat().st_size for path in place.begun.glob("*/metrics.jsonl")))
+    with locked(place.folder / "mlflow.db"):
+        time.sleep(8)  # MLflow itself gives up after five
+    output, errors = again.communicate(timeout=200)
+
+    assert 0 == again.returncode, errors
+    assert "4 done" in output
+    place.check(undisturbed)
+
+
+def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cost_nothing(
+    place: Place, undisturbed: Mapping[str, Mapping[str, float]]
+) -> None:
+    first = place.study()
+    place.wait_for_epochs()
+    workers = psutil.Process(first.pid).children(recursive=True)
+    for worker in workers:
+        worker.suspend()  # so that none comes to the end of its epoch, and one signal alone ends nothing
+    first.send_signal(signal.SIGINT)
+    assert first.stderr is not None
+    while "once more ends at once" not in first.stderr.readline():
+        pass
+    first.send_signal(signal.SIGINT)
+    assert 128 + signal.SIGINT == first.wait(timeout=30)
+    for worker in workers:
+        worker.resume()
+    assert "Traceback" not in first.communicate()[1]
+    eventually(lambda: not any(_is_training(worker) for worker in workers))
+
+    full = place.study(preexec_fn=_limit_files)
+    _, errors = full.communicate(timeout=200)
+    assert 2 == full.returncode, errors
+    assert "Traceback" not in errors
+    assert "File too large" in errors
+
+    again = place.study()
+    _, errors = again.communicate(timeout=200)
+    assert 0 == again.returncode, errors
+    place.check(undisturbed)
+
+
+def test_a_study_outlives_its_server_and_is_recorded_afterwards(
+    place: Place, undisturbed: Mapping[str, Mapping[str, float]]
+) -> None:
+    with mlflow_server(place.folder) as address:
+        place.environment["MLFLOW_TRACKING_URI"] = address
+        study = place.study()
+        place.wait_for_epochs(1)
+    output, errors = study.communicate(timeout=200)
+
+    assert 2 == study.returncode, output + errors
+    assert "Training goes on" in errors
+    assert "Traceback" not in errors
+    assert "`ablation sync long` records what is left" in errors
+    assert 4 == len(list(place.begun.glob("*/result.json")))
+    with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):
+        status = place.start("status", "long")
+        assert "4 ended here and are not recorded yet" in status.communicate(timeout=60)[0]
+        sync = place.start("sync")
+        assert "long: 4 runs recorded, 0 to do" in sync.communicate(timeout=200)[0]
+        place.check(undisturbed)
+        report = place.start("summarize", "long")
+        assert "All 4 planned runs are done" in report.communicate(timeout=60)[0]
+
+
+def test_an_answer_that_is_lost_makes_no_second_run(
+    place: Place, undisturbed: Mapping[str, Mapping[str, float]]
+) -> None:
+    with mlflow_server(place.folder) as server, losing_answers(server, to="/runs/create", count=3) as (address, lost):
+        place.environment["MLFLOW_TRACKING_URI"] = address
+        for _ in range(3):  # the study run's own is the first to be lost
+            study = place.study()
+            _, errors = study.communicate(timeout=200)
+            if study.returncode == 0:
+                break
+
+        assert 0 == study.returncode, errors
+        assert 3 == len(lost)
+        place.check(undisturbed)
+        client = MlflowClient(server)
+        experiment = client.get_experiment_by_name("long")
+        assert 5 == len(client.search_runs([experiment.experiment_id]))
+
+
+@contextmanager
+def losing_answers(server: str, *, to: str, count: int) -> Iterator[tuple[str, list[str]]]:
+    """Pass requests on to a server, and drop every second answer to some of them, so many in all."""
+    host = server.removeprefix("http://")
+    seen: list[str] = []
+    lost: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            connection = http.client.HTTPConnection(host)
+            kept = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            connection.request(self.command, self.path, body, kept)
+            answer = connection.getresponse()
+            content = answer.read()
+            seen.extend([self.path] if to in self.path else [])
+            if to in self.path and len(seen) % 2 and len(lost) < count:
+                lost.append(self.path)
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on  # noqa: N815 - the base class's names
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}", lost
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline, "not within two minutes"
+        time.sleep(0.05)
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    connection = sqlite3.connect(database, isolation_level=None, timeout=60)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+def _limit_files() -> None:
+    """Let no file grow beyond what a run's checkpoint needs; the stores, which are larger, can be read all the same."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))
+
+
+def _is_training(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

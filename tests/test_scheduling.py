@@ -116,6 +116,19 @@ def test_a_told_trial_has_the_metric_as_value(url: str) -> None:
     assert (TrialState.COMPLETE, 0.9) == (trials(url)[0].state, trials(url)[0].value)
 
 
+def test_a_run_that_was_given_back_and_has_a_result_all_the_same_gets_one_trial_with_it(url: str) -> None:
+    plan = make_plan(seeds=1)
+    schedule = open_schedule(url, plan, nothing(plan))
+    run = schedule.next_run()
+    assert run is not None
+    schedule.release(run)
+
+    for _ in range(2):
+        open_schedule(url, plan, finished(plan, [run]))
+
+    assert 1 == sum(trial.state is TrialState.COMPLETE for trial in trials(url))
+
+
 @pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.FAILED])
 def test_a_run_without_a_value_is_a_failed_trial_that_says_why(url: str, outcome: Outcome) -> None:
     plan = make_plan(seeds=1)

@@ -189,7 +189,8 @@ def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedR
                 study.tell(trial.number, state=TrialState.FAIL)
                 due.append(run)
         elif run.identity in finished:
-            if trial is None:
+            is_given_back = trial is not None and trial.state is TrialState.FAIL  # though it has ended
+            if trial is None or (is_given_back and _value(plan, finished[run.identity]) is not None):
                 study.add_trial(_finished_trial(plan, finished[run.identity]))
         elif trial is None or trial.state is not TrialState.WAITING:
             due.append(run)

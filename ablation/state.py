@@ -108,7 +108,7 @@ class RunFolder:
         """Make the folder this process's and return the token that says so; what may be gone on with is left there."""
         shutil.rmtree(self.artifacts, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
-        for path in self.path.glob(f"{UNFINISHED}*"):
+        for path in (*self.path.glob(f"{UNFINISHED}*"), *self.checkpoints.glob(f"{UNFINISHED}*")):
             path.unlink()
         (self.path / RESULT).unlink(missing_ok=True)
         owner = uuid.uuid4().hex

@@ -232,15 +232,18 @@ def recover_ended(
 
     The folder of a run that was recorded by an execution that got no further is put where it belongs.
     """
-    for run in recorded:
-        if run.outcome is not None and state.begun(plan.name, run.planned.identity).ended() is not None:
-            state.keep(plan.name, run.planned.identity)
-    return tuple(_recovered(uploads, run, plan=plan, state=state) if run.outcome is None else run for run in recorded)
+    return tuple(_recovered(uploads, run, plan=plan, state=state) for run in recorded)
 
 
 def _recovered(uploads: Uploads, recorded: RecordedRun, *, plan: Plan, state: State) -> RecordedRun:
     planned = recorded.planned
-    folder = state.finished(plan.name, planned.identity) or state.begun(plan.name, planned.identity)
+    begun = state.begun(plan.name, planned.identity)
+    is_tried_again = not recorded.has_result and begun.result() is not None
+    if recorded.outcome is not None and not is_tried_again:
+        if begun.ended() is not None:
+            state.keep(plan.name, planned.identity)
+        return recorded
+    folder = state.finished(plan.name, planned.identity) or begun
     ended = folder.ended()
     if ended is None:
         return recorded

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablation.databases import without_password
 from ablation.errors import RunsNotRecorded, StudyUnknown
 from ablation.lookup import nearest_names
-from ablation.planning import NO_DATA, lock_plan, plan_of, tuning_on_record
+from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
 from ablation.results import Outcome, RecordedRun, TunedVariant
 from ablation.state import State
 from ablation.study import Study
@@ -96,6 +97,7 @@ def run_study(
         known = tuning_on_record(study, tracker=tracker)
         facts = dataset.facts if dataset is not None else NO_DATA
         plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
+        check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
         record = tracker.open_study(plan)
         tracker.reconcile(record)
         _keep_code(study, state.report(study.name) / "code")
@@ -254,7 +256,7 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
     record = tracker.find_study(name)
     if record is None:
         known = tracker.study_names()
-        where = str(getattr(tracker, "tracking_uri", "this process"))
+        where = without_password(str(getattr(tracker, "tracking_uri", "this process")))
         raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known) or list(known[:5]))
     return record
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablation.errors import StudyChanged, StudyNarrowed, VariantsAlike
+from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences
 from ablation.results import DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
 from ablation.study import Study, locked_hash
@@ -14,6 +16,12 @@ from ablation.study import Study, locked_hash
 if TYPE_CHECKING:
     from ablation.tracking import Tracker
 
+BYTES = 4
+"""Of a number."""
+LITTLE = 2**20
+"""Bytes of what a run leaves beside its model and its logits, at most."""
+CHECKPOINTS = 9
+"""Copies of a model's parameters: two checkpoints and one being written, with two numbers of Adam's for each."""
 NO_DATA = DataFacts(
     name="none",
     digest="none",
@@ -157,3 +165,22 @@ def _beside_parts(variant: Variant) -> dict[str, Any]:
     model = configuration.get("model") or {}
     configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
     return {**configuration, "levels": variant.levels.get("settings")}
+
+
+def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
+    """See that there is room for what the runs of a plan leave, and for the checkpoints of so many at once.
+
+    Raises:
+        DiskFull: there is not, and how much is needed.
+    """
+    images = plan.data.test_images * len(plan.data.shape.classes)
+    parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)
+    kept = sum(
+        LITTLE + BYTES * (plan.summaries[run.variant].parameters + images)
+        for run in plan.runs_to_train()
+        if not (folder / "runs" / run.identity).exists()
+    )
+    needed = kept + at_once * CHECKPOINTS * BYTES * parameters
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(folder, f"the study needs about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")

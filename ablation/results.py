@@ -295,6 +295,7 @@ class RunResult:
     metrics: Mapping[str, float]
     epochs: int
     diverged_epoch: int | None = None
+    diverged_step: int | None = None
     error: str | None = None
     failure: Failure | None = None
     path: str = ""

@@ -1,5 +1,6 @@
 """The story of a study, with a tracker in memory and runs trained in this process in a fraction of a second each."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest import TINY
 
 from ablation.errors import (
     DataInvalid,
+    DiskFull,
     ModelInvalid,
     NoResults,
     StudyChanged,
@@ -302,6 +304,18 @@ def test_a_study_without_results_has_nothing_to_report(bench: Bench, tiny: Study
 
     with pytest.raises(NoResults):
         summarize_study("tiny", tracker=bench.tracker)
+
+
+def test_a_study_that_the_disk_has_no_room_for_is_refused_before_anything_is_created(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(bench.state.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+
+    with pytest.raises(DiskFull, match=r"needs about \d+\.\d GiB, and 0\.0 GiB are free"):
+        bench.run(tiny)
+
+    assert () == bench.tracker.study_names()
 
 
 def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Study) -> None:

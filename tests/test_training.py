@@ -591,6 +591,7 @@ def test_loss_that_is_not_finite_ends_the_run_as_diverged_in_its_epoch(value: fl
 
     assert [1, 2] == [metrics.epoch for metrics in curve]
     assert (Outcome.DIVERGED, 2, None) == (result.outcome, result.diverged_epoch, result.measured_epoch)
+    assert 8 == result.diverged_step
     assert {"training_seconds"} == result.metrics.keys()
     assert (None, {}, {}) == (result.test_logits, result.confusion, result.state)
 

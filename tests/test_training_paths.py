@@ -240,9 +240,12 @@ def test_a_member_that_diverges_leaves_the_others_be(backend: Backend) -> None:
         member(seed, lambda seed=seed: Explodes(explodes=seed == 1), optimizer="sgd", epochs=3) for seed in SEEDS
     ]
     _, expected = alone(members[2])
+    _, diverged = alone(members[1])
 
     curves, results = fused(members, backend)
 
+    assert diverged.diverged_step is not None
+    assert diverged.diverged_step == results[1].diverged_step
     assert [Outcome.DONE, Outcome.DIVERGED, Outcome.DONE] == [result.outcome for result in results]
     assert results[1].diverged_epoch == 2  # of 6 steps an epoch
     assert [[metrics is None for metrics in curve] for curve in curves][2] == [False, True, False]

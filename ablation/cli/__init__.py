@@ -361,11 +361,14 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
-    if name:
-        records = [find_study(name, tracker=tracker)]
-    else:
-        found_records = (tracker.find_study(each) for each in tracker.study_names())
-        records = [record for record in found_records if record is not None]
+    records = []
+    for each in [name] if name else tracker.study_names():
+        try:
+            records.append(find_study(each, tracker=tracker))
+        except AblationError as error:
+            if name:
+                raise
+            click.echo(f"{each}: {error}", err=True)
     state = _state(state_dir)
     found = [
         StudyStanding(
@@ -410,7 +413,8 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 @_tracking_option
 def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tracking_uri: str | None) -> None:
     """Show what is recorded in MLflow's own UI, to this machine alone."""
-    from ablation.cli.serving import Place, check_place, check_store, serve, study_links, without_password
+    from ablation.cli.serving import Place, check_place, check_store, serve, study_links
+    from ablation.databases import without_password
 
     tracker = _tracker(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))

@@ -14,6 +14,7 @@ from rich.text import Text
 from ablation.execution import Progress
 from ablation.pipeline import StudyOutcome
 from ablation.report import answers_text
+from ablation.report.markup import plain
 from ablation.report.numbers import duration_text
 from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.study import Study
@@ -36,7 +37,7 @@ def follow(steps: Steps, *, study: Study, slots: int, quiet: bool) -> StudyOutco
 
         def show(progress: Progress) -> None:
             if progress.latest is not None or progress.note is not None:
-                live.console.print(Text(_event_text(progress, clock)))
+                live.console.print(Text(plain(_event_text(progress, clock))))
             live.update(_view(progress, clock))
 
         return _drain(steps, show)
@@ -102,7 +103,7 @@ def _drain(steps: Steps, show: Callable[[Progress], None]) -> StudyOutcome:
 
 def _print_plainly(progress: Progress, clock: _Clock) -> None:
     if progress.latest is not None or progress.note is not None:
-        print(_event_text(progress, clock), file=sys.stderr, flush=True)  # noqa: T201 - plain lines are the view here
+        print(plain(_event_text(progress, clock)), file=sys.stderr, flush=True)  # noqa: T201 - plain lines are the view here
     else:
         clock.seconds_left(progress)
 
@@ -133,9 +134,9 @@ def _view(progress: Progress, clock: _Clock) -> Group:
     table = Table.grid(padding=(0, 2))
     for run, metrics in progress.running[:MOST_SHOWN]:
         if metrics is None:
-            table.add_row(run.name, "starting")
+            table.add_row(Text(plain(run.name)), "starting")
         else:
-            table.add_row(run.name, f"epoch {metrics.epoch}/{clock.epochs}", *_epoch_texts(metrics))
+            table.add_row(Text(plain(run.name)), f"epoch {metrics.epoch}/{clock.epochs}", *_epoch_texts(metrics))
     if len(progress.running) > MOST_SHOWN:
         table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
     bar = Table.grid(padding=(0, 2))

@@ -3,7 +3,6 @@
 import importlib.util
 import ipaddress
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -79,17 +78,9 @@ def check_store(tracking_uri: str) -> None:
         )
 
 
-def without_password(tracking_uri: str) -> str:
-    """Return an address fit for a screen."""
-    return re.sub(r"(?<=://)[^/@]*@", "", tracking_uri)
-
-
 def study_links(tracker: Tracker, base: str) -> Iterator[str]:
     """Yield a line for each study: its name, and where its runs are shown."""
-    try:
-        names = tracker.study_names()
-    except ImportError as error:  # a database's driver
-        raise AblationError(f"MLflow's store needs another package: {error} @ --tracking-uri") from error
+    names = tracker.study_names()
     for name in names[:MOST_LISTED]:
         record = tracker.find_study(name)
         link = dict(tracker.links(record)).get("runs", "") if record is not None else ""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ablation.preview import Preview
+from ablation.report.markup import plain
 from ablation.results import Component, Failure, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
@@ -46,11 +48,11 @@ def preview_text(preview: Preview) -> str:
     table = Table(*columns, box=None, pad_edge=False)
     for index, variant in enumerate(preview.variants):
         table.add_row(
-            f"{variant.name}{' (baseline)' if index == 0 else ''}",
+            _cell(f"{variant.name}{' (baseline)' if index == 0 else ''}"),
             f"{variant.size.parameters:,}" if variant.size.layers else "",
             f"{variant.size.flops:,}" if variant.size.layers else "",
             "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
-            *([_changes_text(variant.changes)] if is_changed else []),
+            *([_cell(_changes_text(variant.changes))] if is_changed else []),
         )
     seeds = preview.study.spec.seeds
     lines = [
@@ -95,13 +97,13 @@ def components_text(components: Sequence[Component]) -> str:
     )
     for one in components:
         table.add_row(
-            one.name,
-            one.type,
+            _cell(one.name),
+            _cell(one.type),
             f"{one.parameters:,}",
             f"{one.flops:,}",
             _shape_text(one.input_shape),
             _shape_text(one.output_shape),
-            "yes" if one.is_removable else f"no: {one.reason}",
+            _cell("yes" if one.is_removable else f"no: {one.reason}"),
         )
     return _rendered(table)
 
@@ -113,7 +115,7 @@ def components_json(components: Sequence[Component]) -> str:
 def status_text(standings: Sequence[StudyStanding]) -> str:
     if not standings:
         return "No study is recorded here."
-    return "\n".join(line for standing in standings for line in _status_lines(standing))
+    return "\n".join(plain(line) for standing in standings for line in _status_lines(standing))
 
 
 def status_json(standings: Sequence[StudyStanding]) -> str:
@@ -181,7 +183,7 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
 
 
 def _last_line(error: str | None) -> str:
-    return (error or "failed").strip().splitlines()[-1]
+    return plain((error or "failed").strip().splitlines()[-1])
 
 
 def _changes_text(changes: ModelChanges) -> str:
@@ -232,6 +234,11 @@ def _total_seconds(preview: Preview) -> float | None:
     if len(known) < len(seconds):
         return None
     return sum(known) * preview.study.spec.seeds + sum(known) / len(known) * preview.tuning_runs
+
+
+def _cell(text: str) -> Text:
+    """Return a text as it is: nothing in it is markup, nor moves a terminal's cursor."""
+    return Text(plain(text))
 
 
 def _rendered(table: Table) -> str:

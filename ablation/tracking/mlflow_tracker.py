@@ -29,8 +29,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from ablation.databases import failure, without_password
 from ablation.errors import AblationError, TrackingUnavailable
-from ablation.locks import first_use, sqlite_path
+from ablation.locks import SQLITE, first_use, sqlite_path
 from ablation.results import (
     DataFacts,
     Epoch,
@@ -223,6 +224,7 @@ class MlflowTracker:
             OUTCOME: result.outcome.value,
             "ablation.failure": result.failure,
             "ablation.diverged_epoch": result.diverged_epoch,
+            "ablation.diverged_step": result.diverged_step,
             "ablation.error": result.error and result.error[-MAX_TAG:],
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
@@ -271,8 +273,14 @@ class MlflowTracker:
             found = self._addresses(record)
         is_served = self.tracking_uri.startswith("http")
         base = self.tracking_uri.rstrip("/") if is_served else "http://127.0.0.1:5000"
-        start = () if is_served else (("start MLflow's UI", f"mlflow ui --backend-store-uri {self.tracking_uri}"),)
+        start = () if is_served else (("start MLflow's UI", self._ui_command()),)
         return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
+
+    def _ui_command(self) -> str:
+        is_default = self.tracking_uri == f"{SQLITE}{Path('mlflow.db').resolve()}"
+        return "python -m ablation ui" + (
+            "" if is_default else f" --tracking-uri {without_password(self.tracking_uri)}"
+        )
 
     def answers(self) -> bool:
         try:
@@ -304,11 +312,12 @@ class MlflowTracker:
             assert self._client is not None  # made outside, as its first request has a limit of its own
             with self._patience():
                 yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
             self._tries.clear()  # what failed may have been done
             if isinstance(error, AblationError):
                 raise
-            raise TrackingUnavailable(self.tracking_uri, str(error).strip().split("\n")[0]) from error
+            reason = failure(error) if isinstance(error, ImportError) else str(error).strip().split("\n")[0]
+            raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
 
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
         """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""
@@ -357,7 +366,7 @@ class MlflowTracker:
             plan = plan_from_json(text)
         except (ValueError, RecursionError) as error:
             reason = f"{PLAN_FILE} of run {run.info.run_id} cannot be read ({error})"
-            raise TrackingUnavailable(self.tracking_uri, reason) from error
+            raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
         return StudyRecord(
             study_run_id=run.info.run_id,
             experiment_id=run.info.experiment_id,
@@ -622,4 +631,4 @@ def _check_reachable(tracking_uri: str) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # it is there; MLflow has settings of its own for certificates
             return
-        raise TrackingUnavailable(tracking_uri, f"no answer ({reason})") from None
+        raise TrackingUnavailable(without_password(tracking_uri), f"no answer ({reason})") from None

@@ -24,7 +24,8 @@ class TrainingResult:
 
     Confusion matrices are int64 counts [true class, predicted class]; `test_logits` float32 (N, classes) and
     `test_correct` bool (N,) are in the order of the test images; `state` holds the plain tensors of the measured
-    model, on the CPU. A diverged run has only times.
+    model, on the CPU. A diverged run has only times, and the step whose loss was the first not to be finite, counted
+    from 1, where it was a step's.
     """
 
     outcome: Outcome
@@ -35,6 +36,7 @@ class TrainingResult:
     state: Mapping[str, Tensor]
     measured_epoch: int | None = None
     diverged_epoch: int | None = None
+    diverged_step: int | None = None
 
 
 EpochsTogether = Generator[tuple[EpochMetrics | None, ...], None, tuple[TrainingResult, ...]]
@@ -147,6 +149,7 @@ class _Run:
     def __init__(self, member: Member, steps: Steps, index: int) -> None:
         self.data = member.data
         self.is_diverged = False
+        self._diverged_step: int | None = None
         self.best = _BestEpoch(steps, index) if member.settings.epoch_choice == "best-validation" else None
         self._steps, self._index = steps, index
         self._curve: list[EpochMetrics] = []
@@ -173,6 +176,7 @@ class _Run:
         )
         self._curve.append(metrics)
         self.is_diverged = _is_diverged(metrics)
+        self._diverged_step = means.diverged_step
         if self.best is not None and not self.is_diverged:
             self.best.consider(metrics)
         return metrics
@@ -235,6 +239,7 @@ class _Run:
             test_correct=None,
             state={},
             diverged_epoch=self._curve[-1].epoch,
+            diverged_step=self._diverged_step,
         )
 
     @property

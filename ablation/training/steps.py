@@ -1,5 +1,6 @@
 """The interface of what trains and evaluates models epoch by epoch, and the plain form of it: one model, eagerly."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,11 +33,15 @@ Split = Literal["sample", "heldout", "test", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningMeans:
-    """One run's epoch in training mode: means over its batches, and the learning rate of the last step."""
+    """One run's epoch in training mode: means over its batches, and the learning rate of the last step.
+
+    `diverged_step` is the first step of the training, counted from 1, whose loss was not finite, where one was.
+    """
 
     loss: float
     accuracy: float
     learning_rate: float
+    diverged_step: int | None = None
 
 
 class Steps(Protocol):
@@ -95,15 +100,18 @@ class EagerSteps:
             epoch=epoch,
         )
         self._model.train()
+        losses: list[Tensor] = []
         for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
             rate = learning_rate_at(
                 step, steps * settings.epochs, schedule=settings.schedule, peak=settings.learning_rate
             )
             loss, logits = self._step(images, labels, rate)
+            losses.append(loss)
             loss_sum += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
         loss_mean, accuracy = (loss_sum / count).item(), correct.item() / count  # the epoch's one synchronization
-        return [RunningMeans(loss=loss_mean, accuracy=accuracy, learning_rate=rate)]
+        diverged = None if math.isfinite(loss_mean) else first_step_not_finite(torch.stack(losses), epoch)
+        return [RunningMeans(loss=loss_mean, accuracy=accuracy, learning_rate=rate, diverged_step=diverged)]
 
     def evaluate(self, split: Split) -> list[Evaluation]:
         images, labels, indices = split_of(self._data, split)
@@ -155,6 +163,12 @@ def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor |
             return data.images, data.labels, data.validation
         case _:
             return data.test_images, data.test_labels, None
+
+
+def first_step_not_finite(losses: Tensor, epoch: int) -> int | None:
+    """Return the first step of an epoch, counted from the training's first as 1, whose loss is not finite."""
+    bad = (~losses.isfinite()).nonzero()
+    return (epoch - 1) * len(losses) + int(bad[0]) + 1 if len(bad) else None
 
 
 def checked_loss(loss: Tensor) -> Tensor:

@@ -59,6 +59,17 @@ def set_up(device: torch.device, *, threads: int, precision: Precision = "fp32")
         _clear_peak_memory()
 
 
+def is_usable(device: torch.device) -> bool:
+    """Whether a device still computes for this process: after an assertion in a kernel it never does again."""
+    if device.type != "cuda":
+        return True
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
+
+
 def check_precision(precision: str, device: torch.device) -> None:
     """See that a device computes in a precision.
 

@@ -1,6 +1,7 @@
 """Trains runs, one or several together, start to end; all that is measured goes to their folders and nowhere else."""
 
 import contextlib
+import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from ablation.study.spec import code_names
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
-from ablation.worker.devices import peak_memory_mib, set_up
+from ablation.worker.devices import is_usable, peak_memory_mib, set_up
 from ablation.worker.failures import failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
@@ -60,11 +61,15 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
     for job in jobs:
         check_code(job)
     if fusing is None:
-        return tuple(_run_job(RunRecord(job)) for job in jobs)
-    records = [RunRecord(job) for job in jobs]
-    trained = train_together(records, torch.device(jobs[0].device), fusing)
-    pairs = zip(records, trained, strict=True)
-    return tuple(record.finish(_result(record, found)) for record, found in pairs)
+        results = tuple(_run_job(RunRecord(job)) for job in jobs)
+    else:
+        records = [RunRecord(job) for job in jobs]
+        trained = train_together(records, torch.device(jobs[0].device), fusing)
+        pairs = zip(records, trained, strict=True)
+        results = tuple(record.finish(_result(record, found)) for record, found in pairs)
+    if not is_usable(torch.device(jobs[0].device)):
+        stopping.ask(signal.SIGTERM)  # this process takes no other job
+    return results
 
 
 def _run_job(record: "RunRecord") -> RunResult:
@@ -212,6 +217,7 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
         },
         epochs=len(record.epochs),
         diverged_epoch=ended.diverged_epoch,
+        diverged_step=ended.diverged_step,
         path=path,
         path_note=note,
     )

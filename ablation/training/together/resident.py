@@ -6,6 +6,7 @@ learning rates come from a table. What is drawn for the next epoch is drawn whil
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -23,7 +24,7 @@ from ablation.training.optimizers import optimizer_over
 from ablation.training.schedules import learning_rate_at
 from ablation.training.settings import Loss, Member, TrainingSettings
 from ablation.training.snapshots import StepsSnapshot, copied, optimizer_state, put_back, put_back_optimizer
-from ablation.training.steps import RunningMeans, Split, split_of
+from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.watching import watching
@@ -89,7 +90,7 @@ class ResidentSteps:
         self._seed(epoch)
         with self._on_stream():
             self._tables.copy_from(self._on_device(self._drawn))
-            for tensor in (self._cursor, self._loss_sums, self._correct):
+            for tensor in (self._cursor, self._loss_sums, self._correct, self._step_in_epoch):
                 tensor.zero_()
             for start, stop in self._bounds:
                 self._take_step(stop - start)
@@ -98,8 +99,10 @@ class ResidentSteps:
             losses = (self._loss_sums / self._count).tolist()  # the epoch's one synchronization
             accuracies = [correct / self._count for correct in self._correct.tolist()]
         return [
-            RunningMeans(loss=loss, accuracy=accuracy, learning_rate=rate)
-            for loss, accuracy, rate in zip(losses, accuracies, self._rates_at(epoch), strict=True)
+            RunningMeans(loss=loss, accuracy=accuracy, learning_rate=rate, diverged_step=step)
+            for loss, accuracy, rate, step in zip(
+                losses, accuracies, self._rates_at(epoch), self._diverged_steps(losses, epoch), strict=True
+            )
         ]
 
     def evaluate(self, split: Split) -> list[Evaluation]:
@@ -147,6 +150,7 @@ class ResidentSteps:
                     self._wait()
                     begun = time.perf_counter()
                 self._step_number.zero_()
+                self._step_in_epoch.zero_()
                 self._cursor.zero_()
                 self._take_step(size)
             self._wait()
@@ -205,6 +209,8 @@ class ResidentSteps:
         self._step_number = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
         self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
+        self._epoch_losses = torch.zeros(len(self._bounds), len(self._members), device=self._device)
+        self._step_in_epoch = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._steps: dict[int, Replayed[None]] = {}
         self._unwatched = WATCHED_STEPS
 
@@ -237,10 +243,12 @@ class ResidentSteps:
             rate.copy_(row.index_select(0, self._step_number).squeeze(0))
         losses, logits = self._models.backward(inputs, labels, self._loss)
         self._optimizer.step()
+        self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
         self._loss_sums += losses * size
         self._correct += (logits.argmax(2) == labels).sum(1)
         self._cursor += size
         self._step_number += 1
+        self._step_in_epoch += 1
 
     def _evaluated(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses (S,), accuracies (S,) and logits (S, N, classes)."""
@@ -300,6 +308,12 @@ class ResidentSteps:
             self._host_rates[number][last]
             for number, group in enumerate(self._groups)
             for _ in range(group.start, group.stop)
+        ]
+
+    def _diverged_steps(self, losses: Sequence[float], epoch: int) -> list[int | None]:
+        return [
+            None if math.isfinite(loss) else first_step_not_finite(self._epoch_losses[:, member], epoch)
+            for member, loss in enumerate(losses)
         ]
 
     def _seed(self, epoch: int) -> None:

@@ -376,7 +376,7 @@ def test_a_study_is_recorded_by_an_mlflow_server_on_postgresql(
         tracker = open_mlflow(address)
         record = tracker.open_study(PLAN)
         for run in PLAN.runs:
-            run_id = tracker.start_run(record, run, {"device": "cpu"})
+            run_id = tracker.start_run(record, run, {"device": "cpu"}, attempt="first")
             tracker.log_epochs(run_id, epochs, heldout_split="test")
             tracker.log_epochs(run_id, epochs, heldout_split="test")
             tracker.finish_run(run_id, result_of(run), None)

@@ -4,24 +4,25 @@
 
 It needs the project's requirements, no data, and is run from the repository's root. The pipeline is the real one, as
 `ablation study` calls it, with an MLflow store, an Optuna storage and a state folder that are new, all sqlite files in
-one temporary folder. Only the training is none: a worker process writes a run's folder and records it through the
-tracker, as a worker does, with made-up numbers. So workers are faster than the coordinator, and use the same disk and
-store.
+one temporary folder. Only the training is none: a worker process writes a run's folder, as a worker does, with made-up
+numbers. So workers are faster than the coordinator, and use the same disk. No run lasts long enough for a checkpoint:
+its epochs are uploaded together at its end, and not every few seconds.
 
 The coordinator's time is cut at the calls named in PHASES, each without those inside it: wall time, in which it also
-waits for the disk, locks and cores, and CPU time of its thread. `waiting` is for workers, and is no cost.
+waits for the disk, locks, cores and Python's own lock, and CPU time of its thread. `waiting` is for workers, and is no
+cost.
+
+Beside it the coordinator's uploading thread records the runs; its time is cut at the calls named in UPLOADING. It may
+fall behind runs that take no time: `last uploads` is how long the coordinator waits for it after the last run, before
+the report. Neither is in the coordinator's own sum.
 """
 
 import argparse
 import contextlib
-import functools
 import io
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,7 @@ from typing import Any
 import ablation.execution
 import ablation.pipeline
 import ablation.scheduling
+import ablation.uploads
 from ablation.cli.progress import follow
 from ablation.datasets import open_dataset
 from ablation.execution import Execution
@@ -40,68 +42,49 @@ from ablation.state import State
 from ablation.study import Study, parse_study
 from ablation.tracking import open_mlflow
 from ablation.tracking.mlflow_tracker import MlflowTracker
+from ablation.uploads import Uploads
 from ablation.worker import Job
 from ablation.worker.artifacts import write_curves
+from ablation.worker.run import RunRecord
 from benchmarks.machine import environment, write_record
+from benchmarks.stopwatch import Calls, Stopwatch
 
 EPOCHS = 20
-PHASES: Mapping[str, tuple[tuple[Any, str], ...]] = {
+PHASES: Calls = {
     "plan": (
         (ablation.pipeline, "_prepare"),
         (ablation.pipeline, "lock_plan"),
         (MlflowTracker, "open_study"),
-        (Execution, "recover_finished"),
+        (MlflowTracker, "reconcile"),
+        (MlflowTracker, "recorded_runs"),
+        (ablation.uploads, "recover_ended"),
     ),
     "open schedule": ((ablation.scheduling, "open_schedule"),),
     "claim": ((Schedule, "next_group"),),
-    "start run": ((MlflowTracker, "start_run"),),
     "submit": ((Execution, "_submit"),),
     "settle": ((Execution, "_settle"),),
     "tell": ((Schedule, "tell"),),
     "progress": ((Execution, "_progress"),),
     "waiting": ((ablation.execution, "wait"),),
+    "last uploads": ((Uploads, "wait"),),
     "report": ((ablation.pipeline, "_conclude"),),
 }
 ONCE = ("plan", "open schedule", "report")
+APART = (*ONCE, "waiting", "last uploads")
+IDLE = "idle"
+UPLOADING: Calls = {
+    IDLE: ((Uploads, "_work"),),
+    "look": ((Uploads, "_try_to_bring"),),
+    "start run": ((MlflowTracker, "start_run"),),
+    "describe": ((MlflowTracker, "describe_run"),),
+    "epochs": ((MlflowTracker, "log_epochs"),),
+    "finish run": ((MlflowTracker, "finish_run"),),
+    "keep folder": ((State, "keep"),),
+}
 POLLS = 60 / ablation.execution.POLL_S
 """Looks at what is running in a run of 60 seconds."""
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a phase took, summed over its calls."""
-
-    calls: int = 0
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Sums the time of one thread by phase; a phase inside another interrupts it."""
-
-    spent: dict[str, Spent] = field(default_factory=dict)
-    inside: list[str] = field(default_factory=list)
-    since: tuple[float, float] = (0.0, 0.0)
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        self._lap()
-        self.inside.append(name)
-        self.spent.setdefault(name, Spent()).calls += 1
-        try:
-            yield
-        finally:
-            self._lap()
-            self.inside.pop()
-
-    def _lap(self) -> None:
-        now = (time.perf_counter(), time.thread_time())
-        if self.inside:
-            spent = self.spent[self.inside[-1]]
-            spent.wall_s += now[0] - self.since[0]
-            spent.cpu_s += now[1] - self.since[1]
-        self.since = now
+LOOKS = 60 / ablation.uploads.EVERY_S
+"""Looks of the uploading thread into a run's folder in the same time."""
 
 
 class IdleExecutor(ProcessExecutor):
@@ -153,11 +136,12 @@ def make_study(*, runs: int, variants: int) -> Study:
 def timed_study(options: argparse.Namespace) -> dict[str, Any]:
     """Run the study in new stores and return what each phase took."""
     study = make_study(runs=options.runs, variants=options.variants)
-    watch = Stopwatch()
+    watch, uploading = Stopwatch(whole=ONCE), Stopwatch()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=options.folder))).resolve()
         stack.enter_context(contextlib.chdir(folder))
-        stack.enter_context(phases_timed(watch))
+        stack.enter_context(watch.cutting(PHASES))
+        stack.enter_context(uploading.cutting(UPLOADING))
         executor = stack.enter_context(IdleExecutor(slots=("cpu",) * options.workers))
         lines = stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         with watch.phase("other"):
@@ -171,26 +155,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
             outcome = follow(steps, study=study, slots=options.workers, quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
-    return summary(watch, runs=options.runs)
-
-
-@contextlib.contextmanager
-def phases_timed(watch: Stopwatch) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for phase, calls in PHASES.items():
-            for owner, name in calls:
-                stack.callback(setattr, owner, name, getattr(owner, name))
-                setattr(owner, name, timed(watch, phase, getattr(owner, name)))
-        yield
-
-
-def timed(watch: Stopwatch, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with watch.phase(phase):
-            return function(*args, **kwargs)
-
-    return call
+    return summary(watch, uploading, runs=options.runs)
 
 
 def record_made_up_runs(jobs: Sequence[Job]) -> tuple[RunResult, ...]:
@@ -200,7 +165,6 @@ def record_made_up_runs(jobs: Sequence[Job]) -> tuple[RunResult, ...]:
 def record_made_up_run(job: Job) -> RunResult:
     """Do what a worker does with a run, but for the training; numbers that two seeds share would be remarked on."""
     accuracy = 0.7 + int(job.planned.identity[-8:], 16) / 2**36
-    curves = [made_up_epoch(epoch, accuracy) for epoch in range(1, EPOCHS + 1)]
     metrics = {**dict.fromkeys(METRICS, accuracy), "peak_memory_mib": 800.0, "total_seconds": 1.0}
     result = RunResult(identity=job.planned.identity, outcome=Outcome.DONE, metrics=metrics, epochs=EPOCHS)
     assert job.data_folder is not None
@@ -210,17 +174,13 @@ def record_made_up_run(job: Job) -> RunResult:
     evaluation = RunEvaluation(
         confusion={"train": diagonal, "test": diagonal}, test_correct="1" * dataset.facts.test_images
     )
-    job.folder.begin(job.provenance)
-    for epoch in curves:
-        job.folder.append_epoch(epoch)
-    write_curves(job.folder, curves, heldout_split=job.heldout_split)
+    record = RunRecord(job)
+    record.begin_anew()
+    for epoch in range(1, EPOCHS + 1):
+        record.take(made_up_epoch(epoch, accuracy))
+    write_curves(job.folder, record.epochs, heldout_split=job.heldout_split)
     job.folder.write_json(EVALUATION_FILE, evaluation.to_json())
-    job.folder.finish(result)
-    assert job.description is not None
-    job.tracker.describe_run(job.run_id, job.description)
-    job.tracker.log_epochs(job.run_id, curves, heldout_split=job.heldout_split)
-    job.tracker.finish_run(job.run_id, result, job.folder.artifacts)
-    return result
+    return record.finish(result)
 
 
 def made_up_epoch(epoch: int, accuracy: float) -> EpochMetrics:
@@ -240,37 +200,57 @@ def made_up_epoch(epoch: int, accuracy: float) -> EpochMetrics:
     )
 
 
-def summary(watch: Stopwatch, *, runs: int) -> dict[str, Any]:
+def summary(watch: Stopwatch, uploading: Stopwatch, *, runs: int) -> dict[str, Any]:
     """Return the milliseconds per run of each phase, and what they come to."""
-    phases = {
-        name: {"calls": spent.calls, "wall_ms": 1e3 * spent.wall_s / runs, "cpu_ms": 1e3 * spent.cpu_s / runs}
-        for name, spent in watch.spent.items()
-    }
-    per_run = [phases[name] for name in phases if name not in (*ONCE, "waiting")]
-    poll = watch.spent["progress"]
-    coordinator = {unit: sum(phase[unit] for phase in per_run) for unit in ("wall_ms", "cpu_ms")}
-    poll_ms = 1e3 * poll.wall_s / poll.calls
+    phases, uploads = per_run(watch, runs=runs), per_run(uploading, runs=runs)
+    coordinator = total(phases, without=APART)
+    poll, look = watch.spent["progress"], uploading.spent["look"]
+    poll_ms, look_ms = 1e3 * poll.wall_s / poll.calls, 1e3 * look.cpu_s / look.calls
     once_ms = sum(phases[name]["wall_ms"] for name in ONCE)
+    uploader = {"wall_ms": total(uploads, without=(IDLE,))["wall_ms"], "cpu_ms": total(uploads)["cpu_ms"]}
     return {
         "runs": runs,
         "phases": phases,
         "coordinator": coordinator,
         "poll_ms": poll_ms,
         "share_of_60_s": (once_ms + coordinator["wall_ms"] + POLLS * poll_ms) / 60_000,
+        "uploads": uploads,
+        "uploader": uploader,
+        "look_cpu_ms": look_ms,
+        "last_uploads_s": watch.spent["last uploads"].wall_s,
+        "uploader_cpu_share_of_60_s": (uploader["cpu_ms"] + LOOKS * look_ms) / 60_000,
     }
+
+
+def per_run(watch: Stopwatch, *, runs: int) -> dict[str, dict[str, float]]:
+    return {
+        name: {"calls": spent.calls, "wall_ms": 1e3 * spent.wall_s / runs, "cpu_ms": 1e3 * spent.cpu_s / runs}
+        for name, spent in watch.spent.items()
+    }
+
+
+def total(phases: Mapping[str, Mapping[str, float]], *, without: Sequence[str] = ()) -> dict[str, float]:
+    counted = [phases[name] for name in phases if name not in without]
+    return {unit: sum(phase[unit] for phase in counted) for unit in ("wall_ms", "cpu_ms")}
 
 
 def print_result(result: Mapping[str, Any]) -> None:
     print(f"\n{result['runs']} runs; milliseconds per run\n{'':<16}{'calls':>8}{'wall':>9}{'CPU':>9}")
-    names = [name for name in PHASES if name not in (*ONCE, "waiting")]
-    for name in (*names, "other"):
+    for name in (*(name for name in PHASES if name not in APART), "other"):
         print_row(name, result["phases"][name])
     print_row("coordinator", result["coordinator"])
     print()
-    for name in (*ONCE, "waiting"):
+    for name in APART:
         print_row(name, result["phases"][name])
+    print()
+    for name in UPLOADING:
+        print_row(name, result["uploads"][name])
+    print_row("uploader", result["uploader"])
     print(f"\na look at what is running: {result['poll_ms']:.2f} ms")
-    print(f"share of a run of 60 s, beginning and report included: {result['share_of_60_s']:.2%}", flush=True)
+    print(f"a look into a run's folder: {result['look_cpu_ms']:.2f} ms of CPU")
+    print(f"share of a run of 60 s, beginning and report included: {result['share_of_60_s']:.2%}")
+    print(f"CPU of the uploading thread, share of the same: {result['uploader_cpu_share_of_60_s']:.2%}")
+    print(f"waited for the last uploads: {result['last_uploads_s']:.1f} s", flush=True)
 
 
 def print_row(name: str, phase: Mapping[str, Any]) -> None:
@@ -278,4 +258,4 @@ def print_row(name: str, phase: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,9 +3,9 @@
     python -m benchmarks.summarize --output benchmarks/results
 
 It needs the project's requirements, no data, and is run from the repository's root. Nothing is trained: the runs are
-recorded through the tracker, as a worker records them, with made-up numbers; each has its metrics, its curves over the
-epochs as metrics and as `curves.csv`, and an `evaluation.json` of 10 classes and 10,000 test images. That takes up to a
-second a run; `--store` names a folder that keeps the store and is taken as it is the next time.
+recorded through the tracker, as an execution records them, with made-up numbers; each has its metrics, its curves over
+the epochs as metrics and as `curves.csv`, and an `evaluation.json` of 10 classes and 10,000 test images. That takes up
+to a second a run; `--store` names a folder that keeps the store and is taken as it is the next time.
 
 `--server` reads the same store through `mlflow server` with one worker, which also hands out the artifacts. Beside the
 command, whose time includes the imports, the parts of its work are timed in a process of their own: read, analyse,
@@ -139,7 +139,7 @@ def fill(folder: Path, plan: Plan, *, epochs: int) -> float | None:
         for done, planned in enumerate(plan.runs, start=1):
             curves, result, evaluation = made_up_run(planned, epochs=epochs)
             write_artifacts(Path(artifacts), curves, evaluation)
-            run_id = tracker.start_run(record, planned, where_from)
+            run_id = tracker.start_run(record, planned, where_from, attempt="made up")
             tracker.describe_run(run_id, RunDescription.of(planned, plan))
             tracker.log_epochs(run_id, curves, heldout_split=plan.heldout_split)
             tracker.finish_run(run_id, result, Path(artifacts))

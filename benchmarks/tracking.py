@@ -1,16 +1,18 @@
-"""Times what tracking costs a run: the share of the training thread's time, and the seconds at the run's end.
+"""Times what recording costs a run: shares of the training thread's time, of a core beside it, and seconds at the end.
 
     python -m benchmarks.tracking --output benchmarks/results
 
 It needs the project's requirements, no data, and is run from the repository's root. A run is trained by
-`ablation.worker.run_job`, as a study's worker trains it, with a fresh MLflow store in an SQLite file; its images are
-made up. Of each run are told:
+`ablation.worker.run_jobs`, as a study's worker trains it, with checkpoints as often as by default; its images are made
+up. Beside it, in the same process, a thread brings the run's folder to a fresh MLflow store in an SQLite file, as the
+coordinator of a study does in its own process. Of each run are told:
 
 - the share of its epochs' time, from the begin of the first to that of what follows the last, that its thread spends
-  outside training and evaluation: writing the epoch to the run's folder and handing it to the uploading thread;
-- the CPU time of the uploading thread as a share of the same: what training can lose at most to the lock that
-  Python's threads share, where there is a core for each;
-- the seconds from the end of training and evaluation to the end of the job: writing artifacts, and recording them.
+  outside training and evaluation: on files, which is the epoch's line in the run's folder, and on checkpoints, from
+  the copy of the model and the optimizer to the file on the disk; and the seconds of one checkpoint;
+- the CPU time of the uploading thread as a share of the same: of one core, for each run that is trained at a time;
+- the seconds from the end of training and evaluation to the end of the job, in which its artifacts and its result are
+  written, and from there until all of it is recorded, for which a worker does not wait.
 """
 
 import argparse
@@ -25,13 +27,13 @@ from tempfile import TemporaryDirectory
 from ablation.datasets import Dataset, prepare
 from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
-from ablation.results import Epoch, Outcome, RunResult
+from ablation.results import Outcome, Plan, PlannedRun
 from ablation.state import State
 from ablation.study import Study, parse_study
-from ablation.tracking import RunDescription
-from ablation.tracking.mlflow_tracker import MlflowTracker
-from ablation.training import EpochsTogether
-from ablation.worker import Job, ladder, run_job
+from ablation.tracking import StudyRecord, Tracker, open_mlflow
+from ablation.training import Checkpoints, EpochsTogether, Snapshot
+from ablation.uploads import Uploads, upload_run
+from ablation.worker import Job, ladder, run_jobs
 from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import spread
@@ -39,17 +41,24 @@ from benchmarks.turns import spread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Moments of one run, in seconds of one clock, and the CPU seconds of recording its epochs."""
+    """Moments of one run, in seconds of one clock, and the CPU seconds of uploading."""
 
     resumed: list[float] = field(default_factory=list)
     """When training went on; the last is for what is measured at the end."""
     yielded: list[float] = field(default_factory=list)
     """When it gave something up: an epoch, and last the result."""
-    recorded: list[float] = field(default_factory=list)
-    finishing: list[float] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    """When a checkpoint was begun, and when it was on the disk."""
+    uploads: list[tuple[float, float]] = field(default_factory=list)
+    """When the uploading thread had done something, and the CPU seconds of it."""
 
     def watched(self, train: Callable[..., EpochsTogether]) -> Callable[..., EpochsTogether]:
-        return lambda *args, **kwargs: self._steps(train(*args, **kwargs))
+        def steps(*args: object, checkpoints: Checkpoints, **kwargs: object) -> EpochsTogether:
+            watched = WatchedCheckpoints(checkpoints, self)
+            return self._steps(train(*args, checkpoints=watched, **kwargs))
+
+        return steps
 
     def _steps(self, steps: EpochsTogether) -> EpochsTogether:
         while True:
@@ -63,21 +72,38 @@ class Watch:
             yield metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchedTracker(MlflowTracker):
-    """An MLflow store whose calls are timed."""
+class WatchedCheckpoints:
+    """Checkpoints of which each is timed, from when it is due to when it is kept."""
 
-    watch: Watch
+    def __init__(self, checkpoints: Checkpoints, watch: Watch) -> None:
+        self._checkpoints, self._watch = checkpoints, watch
 
-    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
+    def load(self) -> Sequence[Snapshot] | None:
+        return self._checkpoints.load()
+
+    def is_due(self) -> bool:
+        now = time.perf_counter()
+        is_due = self._checkpoints.is_due()
+        if is_due:
+            self._watch.due.append(now)
+        return is_due
+
+    def save(self, snapshots: Sequence[Snapshot]) -> None:
+        self._checkpoints.save(snapshots)
+        self._watch.kept.append(time.perf_counter())
+
+
+class WatchedUploads(Uploads):
+    """Uploads whose thread's CPU time is noted."""
+
+    def __init__(self, tracker: Tracker, record: StudyRecord, watch: Watch) -> None:
+        super().__init__(tracker, record)
+        self._watch = watch
+
+    def _try_to_bring(self, upload: object) -> None:
         begun = time.thread_time()
-        super().log_epochs(run_id, epochs, heldout_split=heldout_split)
-        self.watch.recorded.append(time.thread_time() - begun)
-
-    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        self.watch.finishing.append(time.perf_counter())
-        super().finish_run(run_id, result, artifacts)
-        self.watch.finishing.append(time.perf_counter())
+        super()._try_to_bring(upload)  # type: ignore[arg-type]
+        self._watch.uploads.append((time.perf_counter(), time.thread_time() - begun))
 
 
 def main() -> None:
@@ -88,7 +114,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder).resolve()
         write_arrays(path / "arrays", train=options.train_images, test=options.test_images)
-        study = make_study(path / "arrays", epochs=options.epochs, seeds=options.runs)
+        study = make_study(path / "arrays", options)
         dataset = prepare(study.variants[0].settings["data"], cache=path / "data", code=study.code)
         for seed in range(options.runs):
             runs.append(timed_run(study, dataset, path / f"run-{seed}", seed=seed))
@@ -104,20 +130,21 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train-images", type=int, default=2_000, help="2,000 take about 2 s an epoch")
     parser.add_argument("--test-images", type=int, default=500)
+    parser.add_argument("--model", default="cnn", help="name of a model: cnn, torchvision:resnet18")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", type=int, default=3, help="runs that are timed, one after the other")
     parser.add_argument("--output", type=Path, help="folder that gets a dated JSON file")
     return parser.parse_args()
 
 
-def make_study(arrays: Path, *, epochs: int, seeds: int) -> Study:
+def make_study(arrays: Path, options: argparse.Namespace) -> Study:
     document = {
         "name": "tracking",
         "data": {"name": "benchmarks.arrays:load", "root": str(arrays), "validation": "none"},
-        "model": {"name": "cnn"},
-        "training": {"epochs": epochs},
-        "factors": {"model.depth": [3, 4]},
-        "seeds": max(seeds, 2),
+        "model": {"name": options.model},
+        "training": {"epochs": options.epochs},
+        "factors": {"training.learning_rate": [0.001, 0.002]},
+        "seeds": max(options.runs, 2),
     }
     return parse_study(json.dumps(document).encode(), source="the benchmark's study")
 
@@ -125,30 +152,36 @@ def make_study(arrays: Path, *, epochs: int, seeds: int) -> Study:
 def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dict[str, float]:
     """Train the baseline with a seed in a fresh store and state, and return shares and seconds."""
     folder.mkdir()
-    watch = Watch()
-    tracker = WatchedTracker(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", watch=watch)
+    watch, state = Watch(), State(folder=folder / "state")
+    tracker = open_mlflow(f"sqlite:///{folder / 'mlflow.db'}")
     plan = plan_of(study, data=dataset.facts)
-    record = tracker.open_study(plan)
+    uploads = WatchedUploads(tracker, tracker.open_study(plan), watch)
     planned = next(one for one in plan.runs if one.variant == study.variants[0].name and one.seed == seed)
-    where_from = provenance("cpu")
-    job = Job(
+    job = make_job(planned, plan, study, dataset, state)
+    upload_run(uploads, planned, job.folder, plan=plan, state=state)
+    with training_watched(watch):
+        (result,) = run_jobs([job])
+    ended = time.perf_counter()
+    uploads.end(planned)
+    if result.outcome is not Outcome.DONE or not uploads.wait():
+        raise SystemExit(f"the run ended as {result.outcome}:\n{result.error or uploads.problem}")
+    recorded = time.perf_counter()
+    uploads.close()
+    parameters = plan.summaries[planned.variant].parameters
+    return {"parameters": parameters, **shares(watch, ended=ended, recorded=recorded)}
+
+
+def make_job(planned: PlannedRun, plan: Plan, study: Study, dataset: Dataset, state: State) -> Job:
+    return Job(
         planned=planned,
-        run_id=tracker.start_run(record, planned, where_from),
         settings=plan.variant(planned.variant).settings,
         heldout_split=plan.heldout_split,
         data_folder=dataset.folder,
-        folder=State(folder=folder / "state").begun(study.name, planned.identity),
-        tracker=tracker,
+        folder=state.begun(study.name, planned.identity),
         device="cpu",
-        provenance=where_from,
+        provenance=provenance("cpu"),
         code=study.code,
-        description=RunDescription.of(planned, plan),
     )
-    with training_watched(watch):
-        result = run_job(job)
-    if result.outcome is not Outcome.DONE:
-        raise SystemExit(f"the run ended as {result.outcome}:\n{result.error}")
-    return shares(watch, ended=time.perf_counter())
 
 
 @contextmanager
@@ -162,32 +195,45 @@ def training_watched(watch: Watch) -> Iterator[None]:
         ladder.train_eager = train
 
 
-def shares(watch: Watch, *, ended: float) -> dict[str, float]:
+def shares(watch: Watch, *, ended: float, recorded: float) -> dict[str, float]:
     *yielded, trained = watch.yielded
-    begin_of_finish, end_of_finish = watch.finishing
-    seconds = watch.resumed[-1] - watch.resumed[0]
-    outside = [later - earlier for earlier, later in zip(yielded, watch.resumed[1:], strict=True)]
+    begun, until = watch.resumed[0], max([watch.resumed[-1], *watch.kept])
+    seconds = until - begun
+    files = [later - earlier for earlier, later in zip(yielded, watch.resumed[1:], strict=True)]
+    checkpoints = [kept - due for due, kept in zip(watch.due, watch.kept, strict=True)]
+    uploaded = [cpu for moment, cpu in watch.uploads if begun <= moment <= until]
     return {
         "epoch_s": seconds / len(yielded),
-        "tracking_share": sum(outside) / seconds,
-        "longest_ms": 1000 * max(outside),
-        "uploader_cpu_share": sum(watch.recorded) / seconds,
-        "artifacts_s": begin_of_finish - trained,
-        "finish_s": end_of_finish - begin_of_finish,
+        "recording_share": (sum(files) + sum(checkpoints)) / seconds,
+        "files_share": sum(files) / seconds,
+        "longest_ms": 1000 * max(files),
+        "checkpoints": len(checkpoints),
+        "checkpoint_share": sum(checkpoints) / seconds,
+        "checkpoint_s": sum(checkpoints) / max(len(checkpoints), 1),
+        "longest_checkpoint_s": max(checkpoints, default=0.0),
+        "uploader_cpu_share": sum(uploaded) / seconds,
+        "uploader_cpu_s": sum(cpu for _, cpu in watch.uploads),
         "end_s": ended - trained,
+        "recorded_s": recorded - ended,
     }
 
 
 def print_result(found: Mapping[str, Mapping[str, float]]) -> None:
     print(f"\n{'':<42}{'median':>9}{'lowest':>9}{'highest':>9}")
     for name, label, factor in (
+        ("parameters", "parameters, millions", 1e-6),
         ("epoch_s", "an epoch, s", 1),
-        ("tracking_share", "of it in tracking, %", 100),
+        ("recording_share", "of it in files and checkpoints, %", 100),
+        ("files_share", "in files, %", 100),
         ("longest_ms", "in the slowest epoch, ms", 1),
+        ("checkpoint_share", "in checkpoints, %", 100),
+        ("checkpoints", "checkpoints", 1),
+        ("checkpoint_s", "a checkpoint, s", 1),
+        ("longest_checkpoint_s", "the slowest, s", 1),
         ("uploader_cpu_share", "CPU of the uploading thread, %", 100),
-        ("artifacts_s", "end: artifacts, last epoch uploaded, s", 1),
-        ("finish_s", "end: recorded, s", 1),
-        ("end_s", "end: together, s", 1),
+        ("uploader_cpu_s", "the same, to the end, s", 1),
+        ("end_s", "end: artifacts and result written, s", 1),
+        ("recorded_s", "until all is recorded, s", 1),
     ):
         values = [factor * found[name][key] for key in ("median", "lowest", "highest")]
         print(f"{label:<42}" + "".join(f"{value:>9.3f}" for value in values))

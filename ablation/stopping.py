@@ -1,6 +1,7 @@
 """Ends work in good order when a signal asks for it: after the epoch, or a grace at most; asked twice, at once."""
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_S = 5.0
+GRACE_S = 4.0
 """Seconds that an epoch under way has to come to its end."""
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -82,9 +83,11 @@ class Stopping:
 
 
 def end_at_once(number: int) -> None:
-    """End this process with a signal's status, and nothing else."""
-    if sys.stderr.isatty():
-        sys.stderr.write(SHOW_CURSOR)
+    """End this process with a signal's status; what it wrote is shown, and nothing else is done."""
+    with contextlib.suppress(OSError, RuntimeError):  # the reader is gone, or a signal came while something was written
+        if sys.stderr.isatty():
+            sys.stderr.write(SHOW_CURSOR)
+        sys.stdout.flush()
         sys.stderr.flush()
     os._exit(128 + number)
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,41 +171,6 @@ def test_eight_processes_may_use_fresh_stores_for_the_first_time_at_once(environ
     assert [0] * 8 == [process.returncode for process in processes], "\n".join(outputs)
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     assert 8 == sum(experiment.name.startswith("first-") for experiment in client.search_experiments())
-
-
-def test_a_killed_worker_costs_a_try_and_no_result(environment: dict[str, str], tmp_path: Path) -> None:
-    folder = Path(environment["ABLATION_STATE_DIR"]).parent
-    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--workers", "2", "--seeds", "1"]
-    process = subprocess.Popen(
-        [*command, "--set", "training.epochs=60", "--name", "long"],
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "state" / "begun").glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    _kill_a_worker(process.pid)
-    output, errors = process.communicate(timeout=240)
-
-    assert 0 == process.returncode, errors
-    assert "its worker died: its process ended by SIGKILL" in errors
-    assert "long: 4 done, 0 diverged, 0 failed of 4 runs" in output
-    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
-    runs = client.search_runs([client.get_experiment_by_name("long").experiment_id], "tags.`ablation.kind` = 'run'")
-    assert ["FINISHED"] * 4 == [run.info.status for run in runs]
-    steps = [[entry.step for entry in client.get_metric_history(run.info.run_id, "train_loss")] for run in runs]
-    assert [list(range(1, 61))] * 4 == steps
-
-
-def _kill_a_worker(parent: int) -> None:
-    """Kill the newest child of a process that is a training worker, not multiprocessing's resource tracker."""
-    import psutil
-
-    workers = [child for child in psutil.Process(parent).children() if "spawn_main" in " ".join(child.cmdline())]
-    workers[-1].kill()
 
 
 def _inflated(state: str) -> dict[str, Any]:

@@ -536,14 +536,14 @@ def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
 @contextlib.contextmanager
 def _interruptible(command: str) -> Iterator[None]:
     """Turn a signal that asks to end into an exception, say how to go on, and end with the signal's status."""
-    from ablation.stopping import stopping
+    from ablation.stopping import end_at_once, stopping
 
     with stopping.listening(on_asked=_say_ending):
         try:
             yield
         except KeyboardInterrupt:
             click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
-            sys.exit(128 + stopping.signal)
+            end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 
 def _say_ending() -> None:

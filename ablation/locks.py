@@ -95,13 +95,13 @@ def _holder_text(holder: Path) -> str:
     try:
         found = json.loads(holder.read_text())
         text = f"process {found['pid']} on {found['host']} since {found['since']}"
-        is_left = found["host"] == socket.gethostname() and not _is_alive(int(found["pid"]))
+        is_left = found["host"] == socket.gethostname() and not is_alive(int(found["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return NOBODY_KNOWN
     return NOBODY_KNOWN if is_left else text
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -79,6 +79,7 @@ def run_study(
             the next execution.
     """
     from ablation.execution import Execution, Progress
+    from ablation.holding import check_not_held, this_process
     from ablation.locks import coordinating
     from ablation.scheduling import open_schedule
     from ablation.uploads import Uploads, recover_ended
@@ -94,6 +95,8 @@ def run_study(
         shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
         try_variant(variant, shape, dataset=dataset, code=study.code)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
+        holder = this_process(state.folder)
+        check_not_held(study.name, holder, tracker=tracker)
         known = tuning_on_record(study, tracker=tracker)
         facts = dataset.facts if dataset is not None else NO_DATA
         plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
@@ -101,7 +104,8 @@ def run_study(
         record = tracker.open_study(plan)
         tracker.reconcile(record)
         _keep_code(study, state.report(study.name) / "code")
-        uploads = Uploads(tracker, record)
+        tracker.hold(record, holder)
+        uploads = Uploads(tracker, record, holder=holder)
         execution = Execution(
             record=record,
             tracker=tracker,

@@ -18,10 +18,12 @@ from typing import Literal
 from ablation.errors import AblationError
 from ablation.results import Plan, PlannedRun, RecordedRun
 from ablation.state import RunFolder, State
-from ablation.tracking import RunDescription, StudyRecord, StudyStatus, Tracker
+from ablation.tracking import Holder, RunDescription, StudyRecord, StudyStatus, Tracker
 
 EVERY_S = 1.0
 """Seconds between two looks at what the runs under way have measured."""
+HELD_EVERY_S = 30.0
+"""Seconds between two times that the tracker is told who runs the study."""
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 PATIENCE_S = 5.0
@@ -56,9 +58,11 @@ class Uploads:
     It may be used by one thread. `problem` says what stands in the way, None where nothing does.
     """
 
-    def __init__(self, tracker: Tracker, record: StudyRecord) -> None:
+    def __init__(self, tracker: Tracker, record: StudyRecord, *, holder: Holder | None = None) -> None:
         self._tracker = tracker
         self._record = record
+        self._holder = holder
+        self._held = float("-inf")
         self._uploads: dict[str, _Upload] = {}
         self._run_ids: dict[str, str] = {}
         self._last_words: StudyStatus | None = None
@@ -156,6 +160,8 @@ class Uploads:
             with self._changed:
                 is_last, self._has_news = self._is_closing, False
                 uploads = list(self._uploads.values())
+            if self._holder is not None and time.monotonic() - self._held > HELD_EVERY_S:
+                self._hold(self._holder)
             for upload in uploads:
                 if upload.due <= time.monotonic():
                     self._try_to_bring(upload)
@@ -167,6 +173,12 @@ class Uploads:
         if self._last_words is not None:
             with contextlib.suppress(AblationError):  # the next execution says how the study stands
                 self._tracker.close_study(self._record, self._last_words)
+
+    def _hold(self, holder: Holder) -> None:
+        """Say that this process still runs the study."""
+        with contextlib.suppress(AblationError):  # it is said again
+            self._tracker.hold(self._record, replace(holder, seen_ms=time.time_ns() // 1_000_000))
+            self._held = time.monotonic()
 
     def _try_to_bring(self, upload: _Upload) -> None:
         try:

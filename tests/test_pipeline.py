@@ -1,6 +1,9 @@
 """The story of a study, with a tracker in memory and runs trained in this process in a fraction of a second each."""
 
+import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +31,7 @@ from ablation.results import Outcome, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
 from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
-from ablation.tracking import MemoryTracker
+from ablation.tracking import Holder, MemoryTracker
 from ablation.worker import beginning
 
 Run = Callable[..., StudyOutcome]
@@ -325,6 +328,35 @@ def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Stu
         pytest.raises(StudyLocked, match=r"process \d+ on .+ since"),
     ):
         bench.run(tiny)
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "seen_s_ago", "is_refused"),
+    [
+        (socket.gethostname(), os.getppid(), 10, True),
+        (socket.gethostname(), 2**22 + 1, 10, False),
+        ("another", 1, 10, True),
+        ("another", 1, 1000, False),
+    ],
+    ids=["alive here", "dead here", "seen elsewhere", "silent elsewhere"],
+)
+def test_another_state_folder_that_runs_the_study_in_the_same_store_keeps_others_out(
+    bench: Bench, tiny: Study, host: str, pid: int, seen_s_ago: int, is_refused: bool
+) -> None:
+    steps = bench.steps(tiny)
+    next(steps)
+    record = bench.tracker.find_study("tiny")
+    assert record is not None
+    seen_ms = int(1000 * (time.time() - seen_s_ago))
+    steps.close()
+    bench.tracker.open_study(record.plan)
+    bench.tracker.hold(record, Holder(host=host, pid=pid, since="today", place="elsewhere", seen_ms=seen_ms))
+
+    if is_refused:
+        with pytest.raises(StudyLocked, match=f"process {pid} on {host} since today, with another state folder"):
+            bench.run(tiny)
+    else:
+        assert {Outcome.DONE: 8} == bench.run(tiny).ended
 
 
 def test_a_model_that_cannot_be_built_is_refused_before_anything_is_created(bench: Bench) -> None:

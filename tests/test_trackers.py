@@ -18,7 +18,7 @@ from factories import make_plan
 
 from ablation.errors import TrackingUnavailable
 from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
-from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
+from ablation.tracking import Holder, MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.reading import children_of
 from ablation.tracking.saved_view import saved_views
@@ -134,6 +134,33 @@ def test_starting_a_run_again_removes_the_unfinished_try(tracker: Tracker, recor
     assert second == found.run_id
     assert first != second
     assert () == found.curves.get("train_loss", ())
+
+
+def test_a_study_says_who_runs_it_while_it_is_under_way(tracker: Tracker, record: StudyRecord) -> None:
+    holder = Holder(host="here", pid=7, since="today", place="there", seen_ms=1)
+    assert tracker.holder(record) is None
+
+    tracker.hold(record, holder)
+
+    assert holder == tracker.holder(record)
+    tracker.close_study(record, "FINISHED")
+    assert tracker.holder(record) is None
+
+
+def test_runs_that_a_killed_execution_left_are_put_right(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    client = mlflow_tracker._client
+    first, second, *_ = record.plan.runs
+    kept = mlflow_tracker.start_run(record, first, PROVENANCE, attempt="first")
+    mlflow_tracker.finish_run(kept, _result(first.identity), None)
+    double = client.create_run(record.experiment_id, tags=client.get_run(kept).data.tags)
+    client.delete_tag(double.info.run_id, "ablation.outcome")
+    left = mlflow_tracker.start_run(record, second, PROVENANCE, attempt="first")
+
+    mlflow_tracker.reconcile(record)
+
+    status = {run.info.run_id: run.info.status for run in children_of(client, record)}
+    assert {kept: "FINISHED", left: "KILLED"} == status
 
 
 def test_the_same_attempt_again_goes_on_with_its_run(tracker: Tracker, record: StudyRecord) -> None:

@@ -21,6 +21,20 @@ class StudyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who runs a study, and when it last said so; `place` tells state folders apart, on one host or on several."""
+
+    host: str
+    pid: int
+    since: str
+    place: str
+    seen_ms: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}, with another state folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunDescription:
     """What a run is trained with; `size` is that of its model, by name, where it was measured."""
 
@@ -64,6 +78,14 @@ class Tracker(Protocol):
 
     def open_study(self, plan: Plan) -> StudyRecord:
         """Make or take the study run of the plan's study, keep the plan in it, and mark it RUNNING."""
+        ...
+
+    def holder(self, record: StudyRecord) -> Holder | None:
+        """Return who said last that it runs the study, None where the study is not under way."""
+        ...
+
+    def hold(self, record: StudyRecord, holder: Holder) -> None:
+        """Say who runs the study."""
         ...
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:

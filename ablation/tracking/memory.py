@@ -25,7 +25,7 @@ from ablation.tracking.checking import (
     library_versions,
     missing_curves,
 )
-from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.interface import Holder, RunDescription, StudyRecord, StudyStatus
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class MemoryTracker:
     def __init__(self) -> None:
         self._studies: dict[str, StudyRecord] = {}
         self._runs: dict[str, _Run] = {}
+        self._holders: dict[str, Holder] = {}
         self._begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
@@ -64,6 +65,13 @@ class MemoryTracker:
         record = StudyRecord(study_run_id=f"study-{plan.name}", experiment_id=plan.name, plan=plan, status="RUNNING")
         self._studies[plan.name] = record
         return record
+
+    def holder(self, record: StudyRecord) -> Holder | None:
+        is_under_way = self._studies[record.plan.name].status == "RUNNING"
+        return self._holders.get(record.plan.name) if is_under_way else None
+
+    def hold(self, record: StudyRecord, holder: Holder) -> None:
+        self._holders[record.plan.name] = holder
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         by_identity = {

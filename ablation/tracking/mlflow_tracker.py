@@ -4,21 +4,16 @@ Runs are always named by their IDs, never through MLflow's active run: a worker 
 into the study run.
 """
 
-import getpass
+import dataclasses
 import json
 import logging
 import math
 import os
-import ssl
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -45,21 +40,20 @@ from ablation.results import (
 )
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking.addresses import artifact_address, image_address, run_address, runs_address
-from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.attempts import IDENTITY, KIND, OUTCOME, Attempts, source_tags
+from ablation.tracking.interface import Holder, RunDescription, StudyRecord, StudyStatus
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     PAGE,
-    SOURCE_NAME,
-    TUNING,
     TUNING_TRIAL,
     Artifacts,
-    children_of,
     quoted,
     read_left_out,
     read_runs,
     search_runs,
 )
 from ablation.tracking.saved_view import saved_views, view_key
+from ablation.tracking.waiting import check_reachable, patience
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
@@ -72,12 +66,10 @@ MAX_TAG = 5_000
 MAX_PARAM = 6_000
 MAX_KEY = 250
 MAX_PLAN = 256 * 2**20
-CONNECT_TIMEOUT_S = 5.0
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
-KIND, IDENTITY, ATTEMPT, OUTCOME = "ablation.kind", "ablation.identity", "ablation.attempt", "ablation.outcome"
-"""Tags: what a run stands for, of which training it is the record, and how that ended."""
+HOLDER = "ablation.holder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +134,7 @@ class MlflowTracker:
             elif self.launch_run_id and run.info.run_id != self.launch_run_id:
                 self._link_launch_run(plan, run)
             run_id = run.info.run_id
-            self._tries.clear()
+            self._attempts.forget()
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
             self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
             self._client.update_run(run_id, status="RUNNING")
@@ -150,6 +142,19 @@ class MlflowTracker:
             record = StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
             self._describe_experiment(record)
             return record
+
+    def holder(self, record: StudyRecord) -> Holder | None:
+        with self._explained():
+            run = self._client.get_run(record.study_run_id)
+        try:
+            found = Holder(**json.loads(run.data.tags[HOLDER]))
+        except (KeyError, ValueError, TypeError):
+            return None
+        return found if run.info.status == "RUNNING" else None
+
+    def hold(self, record: StudyRecord, holder: Holder) -> None:
+        with self._explained():
+            self._tag(record.study_run_id, {HOLDER: json.dumps(dataclasses.asdict(holder))})
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
@@ -161,16 +166,7 @@ class MlflowTracker:
 
     def reconcile(self, record: StudyRecord) -> None:
         with self._explained():
-            self._tries.clear()
-            runs = children_of(self._client, record)
-            if parent := self._find_tuning_parent(record):
-                runs += self._children(record, parent)
-            ended = {_key(run): run for run in reversed(runs) if OUTCOME in run.data.tags}
-            for run in runs:
-                if _is_double(run, ended.get(_key(run))):
-                    self._client.delete_run(run.info.run_id)
-                elif run.info.status == "RUNNING":
-                    self._client.set_terminated(run.info.run_id, "KILLED")
+            self._attempts.reconcile(record)
 
     def start_run(
         self, record: StudyRecord, planned: PlannedRun, provenance: Mapping[str, str], *, attempt: str
@@ -183,7 +179,9 @@ class MlflowTracker:
             "ablation.locked_hash": record.plan.locked_hash,
         }
         with self._explained():
-            return self._start(record, record.study_run_id, planned, {**about, **_tags_of(provenance)}, attempt)
+            return self._attempts.start(
+                record, record.study_run_id, planned, {**about, **_tags_of(provenance)}, attempt
+            )
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         known = {"seed": description.seed, **_parameters(description.configuration)}
@@ -202,8 +200,8 @@ class MlflowTracker:
     ) -> str:
         about = {KIND: TUNING_TRIAL, "ablation.variant": str(settings["variant"])}
         with self._explained():
-            parent = self._tuning_parent(record)
-            run_id = self._start(record, parent, planned, {**about, **_tags_of(provenance)}, attempt)
+            parent = self._attempts.tuning_parent(record)
+            run_id = self._attempts.start(record, parent, planned, {**about, **_tags_of(provenance)}, attempt)
             self._client.log_batch(run_id, params=_params(settings))
             return run_id
 
@@ -284,14 +282,14 @@ class MlflowTracker:
 
     def answers(self) -> bool:
         try:
-            _check_reachable(self.tracking_uri)
+            check_reachable(self.tracking_uri)
         except TrackingUnavailable:
             return False
         return True
 
     @cached_property
     def _client(self) -> MlflowClient:
-        _check_reachable(self.tracking_uri)
+        check_reachable(self.tracking_uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json prints nothing but JSON
@@ -301,9 +299,8 @@ class MlflowTracker:
         return client
 
     @cached_property
-    def _tries(self) -> dict[str, dict[str, dict[str, str]]]:
-        """By parent run and key, the attempts that the store has and their run IDs, as they were read last."""
-        return {}
+    def _attempts(self) -> Attempts:
+        return Attempts(self._client)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -313,7 +310,7 @@ class MlflowTracker:
             with self._patience():
                 yield
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            self._tries.clear()  # what failed may have been done
+            self._attempts.forget()
             if isinstance(error, AblationError):
                 raise
             reason = failure(error) if isinstance(error, ImportError) else str(error).strip().split("\n")[0]
@@ -322,8 +319,8 @@ class MlflowTracker:
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
         """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""
         if self.is_impatient:
-            return _patience.of(timeout_s=FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S, retries=1)
-        return _patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0)
+            return patience.of(timeout_s=FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S, retries=1)
+        return patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0)
 
     def _store_exists(self) -> bool:
         """Whether there is anything to read: MLflow's client would create a missing database file."""
@@ -376,7 +373,7 @@ class MlflowTracker:
 
     def _create_study_run(self, plan: Plan) -> Run:
         experiment_id = self._experiment_for(plan)
-        return self._client.create_run(experiment_id, run_name=plan.name, tags={**_source_tags(), **_study_tags(plan)})
+        return self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **_study_tags(plan)})
 
     def _experiment_for(self, plan: Plan) -> str:
         if self.experiment_id is not None:
@@ -461,61 +458,6 @@ class MlflowTracker:
             **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
         }
 
-    def _start(
-        self, record: StudyRecord, parent: str, planned: PlannedRun, about: Mapping[str, str], attempt: str
-    ) -> str:
-        """Return the run of this attempt, taken up or made; an answer that was lost leads to no second one."""
-        key = about.get(IDENTITY, planned.name)
-        attempts = self._attempts(record, parent).setdefault(key, {})
-        for earlier in [other for other in attempts if other != attempt]:
-            self._client.delete_run(attempts.pop(earlier))
-        if attempt in attempts:
-            self._tag(attempts[attempt], dict(about))
-            self._client.update_run(attempts[attempt], status="RUNNING")
-            return attempts[attempt]
-        tags = {
-            "mlflow.parentRunId": parent,
-            **_source_tags(),
-            **about,
-            "ablation.study": record.plan.name,
-            ATTEMPT: attempt,
-        }
-        run = self._client.create_run(record.experiment_id, run_name=planned.name, tags=tags)
-        attempts[attempt] = str(run.info.run_id)
-        return attempts[attempt]
-
-    def _attempts(self, record: StudyRecord, parent: str) -> dict[str, dict[str, str]]:
-        """Return the runs under a parent by key and attempt: looked up once, as that costs as much as making a run."""
-        if parent not in self._tries:
-            found: dict[str, dict[str, str]] = {}
-            for run in self._children(record, parent):
-                attempt = run.data.tags.get(ATTEMPT, run.info.run_id)
-                found.setdefault(_key(run), {})[attempt] = run.info.run_id
-            self._tries[parent] = found
-        return self._tries[parent]
-
-    def _children(self, record: StudyRecord, parent: str) -> list[Run]:
-        query = f"tags.`mlflow.parentRunId` = {quoted(parent)}"
-        return list(search_runs(self._client, [record.experiment_id], query))
-
-    def _find_tuning_parent(self, record: StudyRecord) -> str | None:
-        found = children_of(self._client, record, f"tags.`ablation.kind` = '{TUNING}'")
-        return str(found[0].info.run_id) if found else None
-
-    def _tuning_parent(self, record: StudyRecord) -> str:
-        """Return the run under which a study's tuning is kept, a child of the study run; it is made where absent."""
-        if found := self._find_tuning_parent(record):
-            return found
-        tags = {
-            "mlflow.parentRunId": record.study_run_id,
-            **_source_tags(),
-            KIND: TUNING,
-            "ablation.study": record.plan.name,
-        }
-        run = self._client.create_run(record.experiment_id, run_name=f"{record.plan.name}: tuning", tags=tags)
-        self._client.set_terminated(run.info.run_id, "FINISHED")
-        return str(run.info.run_id)
-
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -547,15 +489,6 @@ def _params(values: Mapping[str, Any]) -> list[Param]:
     return [Param(key[:MAX_KEY], text[:MAX_PARAM]) for key, text in texts.items()]
 
 
-def _source_tags() -> dict[str, str]:
-    """Return what MLflow's own client would say of who started a run, and how."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": SOURCE_NAME, "mlflow.source.type": "LOCAL"}
-
-
 def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:
     return {name if name.startswith("mlflow.") else f"ablation.{name}": value for name, value in provenance.items()}
 
@@ -569,66 +502,3 @@ def _dataset_input(data: DataFacts) -> DatasetInput:
         profile=json.dumps({"train_images": data.train_images, "test_images": data.test_images}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training and test")])
-
-
-class _Patience:
-    """Lets each request of MLflow's client wait so long, and be tried so often; the user's own settings stand.
-
-    MLflow has no other way than the environment, which is the whole process's: it is put back by the last thread.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._added: list[str] = []
-
-    @contextmanager
-    def of(self, *, timeout_s: int, retries: int) -> Iterator[None]:
-        limits = {
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
-            "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
-        }
-        with self._lock:
-            self._users += 1
-            self._added += [name for name in limits if name not in os.environ]
-            os.environ.update({name: limits[name] for name in self._added})
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                while not self._users and self._added:
-                    os.environ.pop(self._added.pop(), None)
-
-
-_patience = _Patience()
-
-
-def _is_double(run: Run, ended: Run | None) -> bool:
-    """Whether a run is another record of one that has ended: an unfinished one, or one made as an answer was lost."""
-    if ended is None or ended.info.run_id == run.info.run_id:
-        return False
-    attempt = run.data.tags.get(ATTEMPT)
-    return OUTCOME not in run.data.tags or (attempt is not None and attempt == ended.data.tags.get(ATTEMPT))
-
-
-def _key(run: Run) -> str:
-    """Return what a run is the record of: an identity, or a replicate of a tuning trial by its name."""
-    return str(run.data.tags.get(IDENTITY, run.info.run_name))
-
-
-def _check_reachable(tracking_uri: str) -> None:
-    """Fail soon where there is no server: MLflow itself would try for minutes."""
-    if not tracking_uri.startswith("http"):
-        return
-    try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=CONNECT_TIMEOUT_S):  # noqa: S310 - http(s) only, checked above
-            return
-    except urllib.error.HTTPError:
-        return
-    except (OSError, ValueError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLError):  # it is there; MLflow has settings of its own for certificates
-            return
-        raise TrackingUnavailable(without_password(tracking_uri), f"no answer ({reason})") from None

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import math
+import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -27,13 +28,14 @@ from ablation.study.spec import code_names
 from ablation.tracking import StudyRecord, Tracker
 from ablation.training.paths import NUMBERS
 from ablation.uploads import Uploads, upload_run
-from ablation.worker import Fusing, Job, run_jobs
+from ablation.worker import DeviceLost, Fusing, Job, run_jobs
 
 T = TypeVar("T")
 POLL_S = 0.5
 MAX_TRIES = 3
 """Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
 LAST_UPLOADS_S = 3.0
+LAST_RELEASE_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 STORAGE_PATIENCE_S = 3600.0
 MOST_FUSED = 32
@@ -124,14 +126,24 @@ class Execution:
     def interrupt(self, *, killed: bool) -> None:
         """End what is under way in good order; what is not recorded in time is recorded by the next execution."""
         self.executor.stop()
+        given_back = []
         for future, group in self.running.items():
             is_done = future.done() and not future.cancelled() and future.exception() is None
             for under in group:
                 (self.uploads.end if is_done else self.uploads.leave)(under.planned)
-                if self.schedule is not None and not is_done:
-                    with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
-                        self.schedule.release(under.planned)
+                given_back += [] if is_done else [under.planned]
+        releasing = threading.Thread(target=self._release, args=[given_back], daemon=True)
+        releasing.start()  # its database may take a minute to say no
         self.uploads.close(last_words="KILLED" if killed else "FAILED", limit_s=LAST_UPLOADS_S)
+        releasing.join(timeout=LAST_RELEASE_S)
+
+    def _release(self, runs: Sequence[PlannedRun]) -> None:
+        """Give runs back to the schedule; those that are not are by the next execution."""
+        if self.schedule is None:
+            return
+        with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
+            for planned in runs:
+                self.schedule.release(planned)
 
     def _under_way(self) -> Iterator[_UnderWay]:
         return itertools.chain.from_iterable(self.running.values())
@@ -174,11 +186,11 @@ class Execution:
 
     def alike(self, planned: PlannedRun) -> str:
         """Return what runs must have in common to be fused: all but numbers of the optimizer, and how far they are."""
-        if self._most_fused == 1:
-            return planned.identity
+        if self._most_fused == 1 or self.deaths[planned.identity].count:
+            return planned.identity  # alone, after a death that it may have been the cause of
         settings = self.record.plan.variant(planned.variant).settings
         training = {key: value for key, value in settings["training"].items() if key not in NUMBERS}
-        kept = self._folder(planned).lasting_epochs()
+        kept = [(epoch, path) for epoch, path, _ in self._folder(planned).kept_checkpoints()[:1]]
         return json.dumps({**settings, "training": training, "kept": kept}, sort_keys=True)
 
     def _submit(self, group: Sequence[PlannedRun], slot: str) -> None:
@@ -221,15 +233,15 @@ class Execution:
             result = future.result()[position]
         elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
             result = finished  # it died after its work was done
-        elif isinstance(error, WorkerLost) and not error.is_preemption and self._is_given_up(planned):
+        elif _is_death(error) and self._is_given_up(planned):
             result = _lost(planned, error)
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
             yield from self.stored(lambda: schedule.release(planned))
-            if not isinstance(error, WorkerLost | Preempted):
+            if not isinstance(error, WorkerLost | DeviceLost | Preempted):
                 raise error
-            how = "was asked to end" if isinstance(error, Preempted) or error.is_preemption else f"died: {error}"
+            how = f"died: {error}" if _is_death(error) else "was asked to end"
             yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
             return
         self.uploads.end(planned)
@@ -278,7 +290,12 @@ class Execution:
         return self.state.begun(self.record.plan.name, planned.identity)
 
 
-def _lost(planned: PlannedRun, error: WorkerLost) -> RunResult:
+def _is_death(error: BaseException | None) -> bool:
+    """Whether a worker was lost, and not asked to end."""
+    return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
+
+
+def _lost(planned: PlannedRun, error: BaseException | None) -> RunResult:
     return RunResult(
         identity=planned.identity,
         outcome=Outcome.FAILED,

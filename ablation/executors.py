@@ -18,7 +18,10 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
-from ablation.stopping import GRACE_S, Preempted, stopping
+from ablation.stopping import GRACE_S, Preempted, leave_to_this_process, stopping
+
+LOOK_S = 1.0
+"""Seconds between two looks whether a worker lives."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -155,7 +158,7 @@ class _Worker:
             WorkerLost: the process died with it.
         """
         try:
-            return self._submitted(job).result()
+            return self._result(self._submitted(job))
         except BrokenExecutor:
             process = self._process
             self.close()
@@ -165,12 +168,25 @@ class _Worker:
             raise
 
     def end(self, number: int) -> None:
-        """Send the process a signal, and any that would be started after it."""
+        """Send the process a signal, and any that would be started after it; what it has started is killed with it."""
         self._ended_by = number
         process = self._process
         if process is not None and process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
+                (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+
+    def _result(self, future: "Future[T]") -> T:
+        """Return a job's result; see too that the process lives, as what it has forked keeps its pipes open."""
+        process = self._process
+        while True:
+            try:
+                return future.result(timeout=LOOK_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if process is not None and process.exitcode is not None and process.pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         pool, self._pool, self._process = self._pool, None, None
@@ -219,6 +235,8 @@ def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _asked_to_end)
+    leave_to_this_process(_asked_to_end)
+    os.setpgid(0, 0)  # what a job starts is in this group, and is killed with it
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 
@@ -268,4 +286,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)

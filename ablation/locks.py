@@ -50,19 +50,34 @@ def first_use(url: str) -> Iterator[None]:
 def coordinating(study: str, *, storage_url: str, folder: Path) -> AbstractContextManager[Coordination]:
     """Be the one coordinator of a study among all that use its storage.
 
-    The lock is where the storage is: a file beside a sqlite database, an advisory lock on PostgreSQL. For another
-    database it is a file in `folder`, which keeps out the processes of that state folder and no others.
+    A lock is where the storage is: a file beside a sqlite database, an advisory lock on PostgreSQL. Another is a file
+    in `folder`, which keeps out what uses the same state folder with another storage; for other databases it is all.
 
     Raises:
         StudyLocked: another process is, and who.
         StorageUnavailable: the database that holds the lock does not answer.
     """
-    if is_postgresql(storage_url):
-        from ablation.advisory_locks import coordinating_on_postgresql
-
-        return coordinating_on_postgresql(study, storage_url)
     database = sqlite_path(storage_url)
-    return _coordinating_by_file(study, database.parent / "locks" if database is not None else folder)
+    if is_postgresql(storage_url):
+        return _coordinating_everywhere(study, storage_url, folder)
+    beside = database.parent / "locks" if database is not None else folder
+    if beside.resolve() == folder.resolve():
+        return _coordinating_by_file(study, folder)
+    return _coordinating_by_files(study, folder, beside)
+
+
+@contextmanager
+def _coordinating_everywhere(study: str, storage_url: str, folder: Path) -> Iterator[Coordination]:
+    from ablation.advisory_locks import coordinating_on_postgresql
+
+    with _coordinating_by_file(study, folder), coordinating_on_postgresql(study, storage_url) as held:
+        yield held
+
+
+@contextmanager
+def _coordinating_by_files(study: str, folder: Path, beside: Path) -> Iterator[Coordination]:
+    with _coordinating_by_file(study, folder), _coordinating_by_file(study, beside) as held:
+        yield held
 
 
 class _FileHeld:

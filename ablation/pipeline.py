@@ -122,7 +122,7 @@ def run_study(
             if study.spec.tune is not None:
                 record = yield from _tune(study, execution, known, storage_url=storage_url)
             recorded = tracker.recorded_runs(record, with_details=False)
-            ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
+            ended = recover_ended(uploads, recorded, plan=record.plan, state=state, retry_failed=retry_failed)
             yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
             settled = tuple(run for run in ended if run.has_result or not retry_failed)
             schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)

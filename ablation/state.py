@@ -22,7 +22,8 @@ from ablation.results import Epoch, EpochMetrics, Outcome, ReportedEpoch, RunRes
 EPOCHS = "metrics.jsonl"
 STARTED = "started.json"
 RESULT = "result.json"
-CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
+ABOUT = "about.json"
+CHECKPOINT = re.compile(r"epoch-(\d+)-(eager|graph|fused)\.pt")
 UNFINISHED = ".unfinished-"
 BLOCK = 4096
 
@@ -82,6 +83,11 @@ class State:
         """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""
         return RunFolder(path=self.folder / "tuning" / study / identity)
 
+    def unrecorded_tuning(self, study: str) -> "tuple[RunFolder, ...]":
+        """Return the folders of a study's tuning that have ended and are not recorded."""
+        found = [RunFolder(path=path) for path in sorted((self.folder / "tuning" / study).glob("*"))]
+        return tuple(folder for folder in found if folder.ended() is not None and folder.about())
+
     def forget_tuning(self, study: str) -> None:
         """Remove what a study's tuning left, once its settings are frozen in the plan."""
         shutil.rmtree(self.folder / "tuning" / study, ignore_errors=True)
@@ -110,11 +116,25 @@ class RunFolder:
         self.artifacts.mkdir(parents=True)
         for path in (*self.path.glob(f"{UNFINISHED}*"), *self.checkpoints.glob(f"{UNFINISHED}*")):
             path.unlink()
+        attempt = None if (self.path / RESULT).exists() else self.attempt()
         (self.path / RESULT).unlink(missing_ok=True)
         owner = uuid.uuid4().hex
-        started = {"attempt": self.attempt(), "owner": owner, "provenance": provenance, "is_resumable": is_resumable}
+        started = {"attempt": attempt, "owner": owner, "provenance": provenance, "is_resumable": is_resumable}
         write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
         return owner
+
+    def note_about(self, about: Mapping[str, Any]) -> None:
+        """Note what the run is, where nothing else tells that; nothing once it is recorded."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / ABOUT, json.dumps(about, indent=1) + "\n")
+
+    def about(self) -> dict[str, Any]:
+        """Return what was noted of the run."""
+        try:
+            found = json.loads((self.path / ABOUT).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def is_owned_by(self, owner: str) -> bool:
         """Whether no other process has taken the folder over since."""
@@ -146,17 +166,21 @@ class RunFolder:
     def lasting_epochs(self) -> int:
         """Return how many epochs no interruption can undo: all where the run has ended, or is never gone on with."""
         if self._started().get("is_resumable") and not (self.path / RESULT).exists():
-            return max((epoch for epoch, _ in self.kept_checkpoints()), default=0)
+            return max((epoch for epoch, _, _ in self.kept_checkpoints()), default=0)
         latest = self.latest_epoch()
         return latest.epoch if latest is not None else 0
 
-    def checkpoint(self, epoch: int) -> Path:
-        return self.checkpoints / f"epoch-{epoch:06d}.pt"
+    def checkpoint(self, epoch: int, trained_by: str) -> Path:
+        return self.checkpoints / f"epoch-{epoch:06d}-{trained_by}.pt"
 
-    def kept_checkpoints(self) -> list[tuple[int, Path]]:
-        """Return the epochs after which a checkpoint was kept, and its file, the latest first."""
-        found = [(CHECKPOINT.fullmatch(path.name), path) for path in self.checkpoints.glob("epoch-*")]
-        return sorted(((int(match[1]), path) for match, path in found if match is not None), reverse=True)
+    def kept_checkpoints(self) -> list[tuple[int, str, Path]]:
+        """Return the epochs after which a checkpoint was kept, the path that trained it, and its file, latest first."""
+        found = [(CHECKPOINT.fullmatch(file.name), file) for file in self.checkpoints.glob("epoch-*")]
+        return sorted(((int(match[1]), match[2], file) for match, file in found if match is not None), reverse=True)
+
+    def trained_by(self) -> str | None:
+        """Return the path that trained what may be gone on with, None where there is nothing."""
+        return next((trained_by for _, trained_by, _ in self.kept_checkpoints()), None)
 
     def clear_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)

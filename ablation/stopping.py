@@ -6,13 +6,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 GRACE_S = 4.0
 """Seconds that an epoch under way has to come to its end."""
+TOGETHER_S = 1.0
+"""Seconds within which several signals are one: a terminal that closes sends two."""
 SHOW_CURSOR = "\x1b[?25h"
+
+
+Handler = Callable[[int, FrameType | None], object]
+_HANDLERS: list[Handler] = []
+"""This process's own, which those that it forks do not get."""
 
 
 class Preempted(Exception):
@@ -24,6 +32,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self._asked: int | None = None
+        self._asked_at = 0.0
         self._is_patient = False
         self._is_overdue = False
 
@@ -53,8 +62,10 @@ class Stopping:
             if self._is_overdue:
                 raise KeyboardInterrupt
             if self.is_asked:
-                end_at_once(number)
-            self._asked = number
+                if time.monotonic() - self._asked_at > TOGETHER_S:
+                    end_at_once(number)
+                return
+            self._asked, self._asked_at = number, time.monotonic()
             on_asked()
             if not self._is_patient:
                 raise KeyboardInterrupt
@@ -62,6 +73,7 @@ class Stopping:
             timer.daemon = True
             timer.start()
 
+        _HANDLERS.append(handle)
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in heard}
@@ -70,6 +82,7 @@ class Stopping:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            _HANDLERS.remove(handle)
             self._asked, self._is_overdue = None, False
 
     def ask(self, number: int) -> None:
@@ -92,5 +105,17 @@ def end_at_once(number: int) -> None:
     os._exit(128 + number)
 
 
+def leave_to_this_process(handler: Handler) -> None:
+    """Keep a signal's handler from processes that this one forks, which get the default instead."""
+    _HANDLERS.append(handler)
+
+
+def _in_forked_process() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in _HANDLERS:
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_in_forked_process)
 stopping = Stopping()
 """This process's."""

@@ -20,10 +20,14 @@ from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
-from ablation.stopping import Preempted
+from ablation.state import RunFolder
+from ablation.stopping import Preempted, stopping
 from ablation.study import Study
 from ablation.study.tuning import FIRST_TUNING_SEED
 from ablation.worker import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
+
+RUN_ID_S = 2.0
+"""Seconds that a trial's end waits for the tracker's names of its runs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class VariantTuning:
         """
         tuning = self.study.spec.tune
         assert tuning is not None
+        self._recover()
         waiting = deque((self._open(variant), variant) for variant in targets)
         found: dict[str, TunedVariant] = {}
         free = deque(self.execution.executor.slots)
@@ -76,6 +81,8 @@ class VariantTuning:
             if not self.running:
                 continue
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if stopping.is_asked:
+                raise KeyboardInterrupt
             for future in done:
                 trial = self.running.pop(future)
                 if self._settle(future, trial):
@@ -118,12 +125,7 @@ class VariantTuning:
         planned = PlannedRun(identity=identity, variant=name, seed=seed)
         folder = self.execution.state.tuning(self.study.name, identity)
         about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
-        self.execution.uploads.begin(
-            planned,
-            folder,
-            heldout_split="validation",
-            start=partial(self._start, planned, {**about, **trial.suggestion.settings}),
-        )
+        self._upload(planned, folder, {**about, **trial.suggestion.settings})
         trial.replicates.append(planned)
         trial.job = TuningJob(
             planned=planned,
@@ -139,7 +141,29 @@ class VariantTuning:
             stops_below=trial.suggestion.stops_below,
             is_minimized=objective_of(self.study.spec.metric.name)[1] == "minimize",
         )
-        self.running[self.execution.executor.submit(run_tuning_job, trial.job)] = trial
+        placeholder: Future[RunResult] = Future()
+        self.running[placeholder] = trial
+        future = self.execution.executor.submit(run_tuning_job, trial.job)
+        self.running[future] = self.running.pop(placeholder)
+
+    def _upload(self, planned: PlannedRun, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        folder.note_about({"identity": planned.identity, "name": planned.variant, "settings": dict(settings)})
+        self.execution.uploads.begin(
+            planned,
+            folder,
+            heldout_split="validation",
+            start=partial(self._start, planned, settings),
+            on_recorded=partial(folder.note_about, {}),
+        )
+
+    def _recover(self) -> None:
+        """Have replicates recorded that ended in an execution which could not."""
+        for folder in self.execution.state.unrecorded_tuning(self.study.name):
+            about = folder.about()
+            seed = int(about["settings"]["seed"])
+            planned = PlannedRun(identity=about["identity"], variant=about["name"], seed=seed)
+            self._upload(planned, folder, about["settings"])
+            self.execution.uploads.end(planned)
 
     def _start(
         self, planned: PlannedRun, settings: Mapping[str, Any], attempt: str, where_from: Mapping[str, str]
@@ -176,7 +200,7 @@ class VariantTuning:
 
     def _tell(self, trial: _Trial) -> Generator[Progress, None, None]:
         assert trial.job is not None
-        ids = [self.execution.uploads.run_id(replicate) for replicate in trial.replicates]
+        ids = [self.execution.uploads.run_id(replicate, wait_s=RUN_ID_S) for replicate in trial.replicates]
         ended = _ended(trial, trial.job, run_ids=tuple(found for found in ids if found is not None))
         yield from self.execution.stored(lambda: trial.schedule.tell(ended))
 

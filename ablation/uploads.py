@@ -104,9 +104,10 @@ class Uploads:
         """Record that the run is not under way now; it goes on when it is begun again."""
         self._set_fate(planned, "left")
 
-    def run_id(self, planned: PlannedRun) -> str | None:
-        """Return what the tracker calls a run, None where it has not been told yet."""
+    def run_id(self, planned: PlannedRun, *, wait_s: float = 0.0) -> str | None:
+        """Return what the tracker calls a run, None where it has not been told within so long."""
         with self._changed:
+            self._changed.wait_for(lambda: planned.name in self._run_ids or self._has_problem(), timeout=wait_s)
             return self._run_ids.get(planned.name)
 
     @property
@@ -128,7 +129,9 @@ class Uploads:
                 if self._accomplished != accomplished:
                     accomplished, since = self._accomplished, time.monotonic()
                 is_stuck = time.monotonic() - since > PATIENCE_S
-                if is_stuck and (any(each.problem for each in self._uploads.values()) or not self._tracker.answers()):
+                if is_stuck and (self._has_problem() or not self._tracker.answers()):
+                    return False
+                if not self._thread.is_alive():
                     return False
                 self._changed.wait(timeout=0.2)
         return True
@@ -144,6 +147,9 @@ class Uploads:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout=limit_s)
+
+    def _has_problem(self) -> bool:
+        return any(upload.problem for upload in self._uploads.values())
 
     def _starting(self, planned: PlannedRun) -> Start:
         return lambda attempt, provenance: self._tracker.start_run(self._record, planned, provenance, attempt=attempt)
@@ -163,7 +169,7 @@ class Uploads:
             if self._holder is not None and time.monotonic() - self._held > HELD_EVERY_S:
                 self._hold(self._holder)
             for upload in uploads:
-                if upload.due <= time.monotonic():
+                if upload.due <= time.monotonic() and self._is_current(upload):
                     self._try_to_bring(upload)
             if is_last:
                 break
@@ -171,12 +177,16 @@ class Uploads:
                 if not (self._is_closing or self._has_news):
                     self._changed.wait(timeout=EVERY_S)
         if self._last_words is not None:
-            with contextlib.suppress(AblationError):  # the next execution says how the study stands
+            with contextlib.suppress(Exception):  # the next execution says how the study stands
                 self._tracker.close_study(self._record, self._last_words)
+
+    def _is_current(self, upload: _Upload) -> bool:
+        with self._changed:
+            return self._uploads.get(upload.planned.name) is upload
 
     def _hold(self, holder: Holder) -> None:
         """Say that this process still runs the study."""
-        with contextlib.suppress(AblationError):  # it is said again
+        with contextlib.suppress(Exception):  # it is said again
             self._tracker.hold(self._record, replace(holder, seen_ms=time.time_ns() // 1_000_000))
             self._held = time.monotonic()
 
@@ -205,10 +215,10 @@ class Uploads:
         attempt = attempt or "never begun"
         if upload.run_id is None or upload.attempt != attempt:
             upload.run_id = upload.start(attempt, folder.provenance())
-            self._accomplished += 1
             upload.attempt, upload.epochs = attempt, 0
             with self._changed:
                 self._run_ids[upload.planned.name] = upload.run_id
+                self._changed.notify_all()
             if upload.description is not None:
                 self._tracker.describe_run(upload.run_id, upload.description)
         lasting = folder.lasting_epochs()
@@ -222,7 +232,8 @@ class Uploads:
             ended = folder.ended()
             assert ended is not None
             self._tracker.finish_run(upload.run_id, ended, folder.artifacts if folder.artifacts.exists() else None)
-            upload.on_recorded()
+            if self._is_current(upload):  # else it is trained again
+                upload.on_recorded()
         return fate != "under way"
 
 
@@ -238,12 +249,18 @@ def upload_run(uploads: Uploads, planned: PlannedRun, folder: RunFolder, *, plan
 
 
 def recover_ended(
-    uploads: Uploads, recorded: Sequence[RecordedRun], *, plan: Plan, state: State
+    uploads: Uploads, recorded: Sequence[RecordedRun], *, plan: Plan, state: State, retry_failed: bool = False
 ) -> tuple[RecordedRun, ...]:
     """Have the runs recorded that have ended in their folders and not in the tracker; return all as they will be.
 
-    The folder of a run that was recorded by an execution that got no further is put where it belongs.
+    The folder of a run that was recorded by an execution that got no further is put where it belongs. A failed run that
+    is to be trained again is not recorded as failed before.
     """
+    if retry_failed:
+        for run in recorded:
+            ended = state.begun(plan.name, run.planned.identity).ended()
+            if ended is not None and not ended.outcome.is_result:
+                state.keep(plan.name, run.planned.identity)
     return tuple(_recovered(uploads, run, plan=plan, state=state) for run in recorded)
 
 

@@ -150,6 +150,7 @@ def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cos
     assert first.stderr is not None
     while "once more ends at once" not in first.stderr.readline():
         pass
+    time.sleep(1.2)  # within a second they are one
     first.send_signal(signal.SIGINT)
     assert 128 + signal.SIGINT == first.wait(timeout=30)
     for worker in workers:

@@ -176,7 +176,7 @@ class Replicate:
 @pytest.fixture
 def together(tmp_path: Path) -> Callable[..., list[Trained]]:
     def train(runs: list[Replicate], *, must_gain: bool = False) -> list[Trained]:
-        return train_together(runs, CPU, Fusing(cache=tmp_path / "backends.json", must_gain=must_gain))
+        return list(train_together(runs, CPU, Fusing(cache=tmp_path / "backends.json", must_gain=must_gain)))
 
     return train
 

@@ -57,7 +57,7 @@ def record_of(folder: RunFolder, identity: str = "a") -> RunRecord:
 def test_a_checkpoint_is_read_as_it_was_written(folder: RunFolder) -> None:
     write_checkpoint(folder, 3, CONTENT)
 
-    found = read_checkpoint(folder.checkpoint(3))
+    found = read_checkpoint(folder.checkpoint(3, "eager"))
 
     assert found is not None
     assert torch.equal(CONTENT["snapshot"]["weights"], found["snapshot"]["weights"])  # type: ignore[index]
@@ -67,7 +67,7 @@ def test_the_last_two_are_kept(folder: RunFolder) -> None:
     for epoch in range(1, 6):
         write_checkpoint(folder, epoch, CONTENT)
 
-    assert [5, 4] == [epoch for epoch, _ in folder.kept_checkpoints()]
+    assert [5, 4] == [epoch for epoch, _, _ in folder.kept_checkpoints()]
     assert 2 == len(list(folder.checkpoints.iterdir()))
 
 
@@ -78,26 +78,26 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_read(
 ) -> None:
     folder = RunFolder(path=tmp_path_factory.mktemp("run"))
     write_checkpoint(folder, 1, CONTENT)
-    data = bytearray(folder.checkpoint(1).read_bytes())
+    data = bytearray(folder.checkpoint(1, "eager").read_bytes())
     data[int(position * len(data))] ^= 1 << bit
-    folder.checkpoint(1).write_bytes(data)
+    folder.checkpoint(1, "eager").write_bytes(data)
 
-    assert read_checkpoint(folder.checkpoint(1)) is None
+    assert read_checkpoint(folder.checkpoint(1, "eager")) is None
 
 
 @pytest.mark.parametrize("kept", [0, 1, 31, 32, 33, -1])
 def test_a_checkpoint_that_was_cut_off_is_not_read(folder: RunFolder, kept: int) -> None:
     write_checkpoint(folder, 1, CONTENT)
-    data = folder.checkpoint(1).read_bytes()
-    folder.checkpoint(1).write_bytes(data[:kept])
+    data = folder.checkpoint(1, "eager").read_bytes()
+    folder.checkpoint(1, "eager").write_bytes(data[:kept])
 
-    assert read_checkpoint(folder.checkpoint(1)) is None
+    assert read_checkpoint(folder.checkpoint(1, "eager")) is None
 
 
 def test_reading_a_checkpoint_runs_no_code(folder: RunFolder, tmp_path: Path) -> None:
     write_checkpoint(folder, 1, {"snapshot": Malice(str(tmp_path / "ran"))})
 
-    assert read_checkpoint(folder.checkpoint(1)) is None
+    assert read_checkpoint(folder.checkpoint(1, "eager")) is None
     assert not (tmp_path / "ran").exists()
 
 
@@ -126,7 +126,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(folder: RunFold
         kept = folder.kept_checkpoints()
 
         assert kept
-        assert all(read_checkpoint(path) is not None for _, path in kept)
+        assert all(read_checkpoint(path) is not None for _, _, path in kept)
 
     folder.clear_checkpoints()
     assert not folder.checkpoints.exists()
@@ -143,7 +143,7 @@ def test_without_room_the_checkpoints_before_stay(folder: RunFolder, monkeypatch
     with pytest.raises(DiskFull, match="No space left on device"), record.writing():
         write_checkpoint(folder, 2, CONTENT)
 
-    assert [folder.checkpoint(1)] == list(folder.checkpoints.iterdir())
+    assert [folder.checkpoint(1, "eager")] == list(folder.checkpoints.iterdir())
 
 
 @pytest.mark.usefixtures("_after_each_epoch")
@@ -189,7 +189,7 @@ class TestGoingOn:
     ) -> None:
         self.left_after(train, 3)
         attempt = folder.attempt()
-        folder.checkpoint(3).write_bytes(b"lost")
+        folder.checkpoint(3, "eager").write_bytes(b"lost")
 
         _, curve, again = train()
 
@@ -201,7 +201,7 @@ class TestGoingOn:
 
     def test_without_a_whole_checkpoint_it_begins_anew(self, train: Callable[..., Any], folder: RunFolder) -> None:
         self.left_after(train, 3)
-        for _, path in folder.kept_checkpoints():
+        for _, _, path in folder.kept_checkpoints():
             path.write_bytes(b"")
 
         _, curve, _ = train()

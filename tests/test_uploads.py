@@ -135,7 +135,7 @@ def test_an_epoch_that_an_interruption_would_undo_is_not_recorded_yet(place: Cal
     for epoch in (1, 2, 3):
         here.measure(epoch)
     here.folder.checkpoints.mkdir()
-    here.folder.checkpoint(2).touch()
+    here.folder.checkpoint(2, "eager").touch()
 
     eventually(lambda: [(1, 0.1), (2, 0.2)] == curve(here, "accuracy"))
     here.uploads.close()
@@ -147,7 +147,7 @@ def test_a_run_left_and_gone_on_with_is_one_record(place: Callable[..., Place]) 
     here.begin(is_resumable=True)
     here.measure(1)
     here.folder.checkpoints.mkdir()
-    here.folder.checkpoint(1).touch()
+    here.folder.checkpoint(1, "eager").touch()
     eventually(lambda: here.uploads.run_id(here.planned) is not None)
     before = here.uploads.run_id(here.planned)
     here.uploads.leave(here.planned)

@@ -397,12 +397,19 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 
     state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
     command = shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])
+    found, is_refused = [], False
     with _interruptible(command):
-        found = [
-            sync_study(each, tracker=tracker, storage_url=storage or default_storage(state.folder), state=state)
-            for each in ([name] if name else state.begun_studies())
-        ]
-    click.echo(sync_json(found) if as_json else sync_text(found))
+        for each in [name] if name else state.begun_studies():
+            try:
+                url = storage or default_storage(state.folder)
+                found.append(sync_study(each, tracker=tracker, storage_url=url, state=state))
+            except AblationError as error:
+                is_refused = True
+                click.echo(f"Error: {error}", err=True)
+    if found or as_json or not is_refused:
+        click.echo(sync_json(found) if as_json else sync_text(found))
+    if is_refused:
+        sys.exit(USER_ERROR)
 
 
 @main.command()
@@ -542,12 +549,14 @@ def _interruptible(command: str) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
+            with contextlib.suppress(OSError):
+                click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 
 def _say_ending() -> None:
-    os.write(2, b"\nEnding in good order, within 10 seconds; once more ends at once.\n")  # safe in a signal's handler
+    with contextlib.suppress(OSError):  # whoever read it is gone
+        os.write(2, b"\nEnding in good order, within 10 seconds; once more ends at once.\n")  # safe in a handler
 
 
 def _writing(path: Path, write: Callable[[], object]) -> None:

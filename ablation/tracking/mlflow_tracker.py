@@ -310,7 +310,8 @@ class MlflowTracker:
             with self._patience():
                 yield
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            self._attempts.forget()
+            if "_attempts" in self.__dict__:
+                self._attempts.forget()
             if isinstance(error, AblationError):
                 raise
             reason = failure(error) if isinstance(error, ImportError) else str(error).strip().split("\n")[0]

@@ -9,7 +9,7 @@ from ablation.training.loop import EpochsTogether, TrainingResult, train, train_
 from ablation.training.paths import Backend, train_fused, train_graph
 from ablation.training.precision import set_precision
 from ablation.training.settings import Loss, Member, Precision, TrainingSettings
-from ablation.training.snapshots import Checkpoints, Snapshot
+from ablation.training.snapshots import Checkpoints, Snapshot, SnapshotMismatch
 
 __all__ = [
     "Backend",
@@ -19,6 +19,7 @@ __all__ = [
     "Member",
     "Precision",
     "Snapshot",
+    "SnapshotMismatch",
     "TrainingData",
     "TrainingResult",
     "TrainingSettings",

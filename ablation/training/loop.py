@@ -14,7 +14,7 @@ from ablation.results import EpochMetrics, Outcome
 from ablation.training.batches import TrainingData
 from ablation.training.evaluation import Evaluation, brier_score, confusion_matrix
 from ablation.training.settings import Loss, Member, TrainingSettings
-from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, copied
+from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, SnapshotMismatch, copied
 from ablation.training.steps import EagerSteps, RunningMeans, Steps
 
 
@@ -113,12 +113,19 @@ def train_members(members: Sequence[Member], steps: Steps, checkpoints: Checkpoi
 
 
 def _go_on(runs: Sequence["_Run"], steps: Steps, checkpoints: Checkpoints | None) -> int:
-    """Go back to where the runs were left, and return after how many epochs that was."""
+    """Go back to where the runs were left, and return after how many epochs that was.
+
+    Raises:
+        SnapshotMismatch: they are not what they were when the snapshots were taken.
+    """
     kept = checkpoints.load() if checkpoints is not None else None
     if kept is None:
         return 0
     epoch = kept[0].epoch
-    steps.restore([snapshot.steps for snapshot in kept], epoch)
+    try:
+        steps.restore([snapshot.steps for snapshot in kept], epoch)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise SnapshotMismatch(str(error)) from error
     for run, snapshot in zip(runs, kept, strict=True):
         run.go_on(snapshot)
     return epoch
@@ -187,11 +194,13 @@ class _Run:
             curve=tuple(self._curve),
             steps=self._steps.snapshot(self._index),
             best=self.best.snapshot() if self.best is not None else None,
+            diverged_step=self._diverged_step,
         )
 
     def go_on(self, snapshot: Snapshot) -> None:
         self._curve = list(snapshot.curve)
         self.is_diverged = _is_diverged(self._curve[-1])
+        self._diverged_step = snapshot.diverged_step
         if self.best is not None and snapshot.best is not None:
             self.best.go_on(snapshot.best)
 

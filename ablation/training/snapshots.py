@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from ablation.results import EpochMetrics
 
 STEP = "step"
+PLAIN = (type(None), bool, int, float, str)
+"""What a checkpoint may hold beside tensors; what only looks like it, as an enumeration, may not be read again."""
 Tensors = dict[str, Tensor]
 OptimizerState = list[Tensors]
 """What the optimizer keeps of each parameter, in the order of the model's."""
@@ -49,6 +51,7 @@ class Snapshot:
     curve: tuple[EpochMetrics, ...]
     steps: StepsSnapshot
     best: BestSnapshot | None
+    diverged_step: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as numbers, texts, lists, mappings and tensors, and nothing else."""
@@ -57,6 +60,7 @@ class Snapshot:
             "curve": [dataclasses.asdict(metrics) for metrics in self.curve],
             "steps": _fields(self.steps),
             "best": _fields(self.best) if self.best is not None else None,
+            "diverged_step": self.diverged_step,
         }
 
     @classmethod
@@ -72,7 +76,12 @@ class Snapshot:
             curve=tuple(EpochMetrics(**metrics) for metrics in values["curve"]),
             steps=StepsSnapshot(**values["steps"]),
             best=BestSnapshot(**best) if best is not None else None,
+            diverged_step=values["diverged_step"],
         )
+
+
+class SnapshotMismatch(Exception):
+    """A snapshot of other tensors or modules than the model has before its first step."""
 
 
 class Checkpoints(Protocol):
@@ -156,11 +165,16 @@ def put_back_host_state(modules: Sequence[nn.Module], kept: Mapping[str, Any]) -
 
 def _attributes(root: nn.Module) -> dict[tuple[str, str], Any]:
     """Return the plain values and unregistered tensors that modules hold, by module and name."""
-    return {
-        (name, attribute): value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    held = [
+        (name, attribute, value.item() if isinstance(value, np.generic) else value)
         for name, module in root.named_modules()
         for attribute, value in vars(module).items()
-        if (value is None or isinstance(value, int | float | str | Tensor)) and attribute != "training"
+        if attribute != "training"
+    ]
+    return {
+        (name, attribute): value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+        for name, attribute, value in held
+        if type(value) in PLAIN or isinstance(value, Tensor)
     }
 
 

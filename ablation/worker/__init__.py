@@ -2,12 +2,14 @@
 
 from ablation.worker.devices import check_devices, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
+from ablation.worker.failures import DeviceLost
 from ablation.worker.ladder import Fusing
 from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
 from ablation.worker.tuning import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
 
 __all__ = [
+    "DeviceLost",
     "Fusing",
     "Job",
     "Objective",

@@ -56,20 +56,24 @@ class JobCheckpoints:
 
     def __init__(self, runs: Sequence[Resumable], *, path: str, device: torch.device) -> None:
         self._runs = runs
-        self._made_by = {"path": path, "device": device.type, "torch": str(torch.__version__)}
-        self._last = time.monotonic()
+        self._path = path
+        self._made_by = {"device": device.type, "torch": str(torch.__version__)}
+        self._begun = self._last = time.monotonic()
+        self.is_going_on = False
         self._cost = 0.0
 
     def load(self) -> list[Snapshot] | None:
         """Return the last snapshots after one common epoch; where there are none, the runs begin anew."""
-        kept = [dict(run.folder.kept_checkpoints()) for run in self._runs]
-        latest = [max(files, default=0) for files in kept]
+        all_kept = [run.folder.kept_checkpoints() for run in self._runs]
+        latest = [max((epoch for epoch, _, _ in files), default=0) for files in all_kept]
+        kept = [{epoch: file for epoch, path, file in files if path == self._path} for files in all_kept]
         for epoch in sorted(set.intersection(*map(set, kept)), reverse=True):
             found = [self._read(files[epoch], run) for files, run in zip(kept, self._runs, strict=True)]
             whole = [one for one in found if one is not None]
             if len(whole) == len(found):
                 for run, (snapshot, seconds), last in zip(self._runs, whole, latest, strict=True):
                     run.go_on(snapshot, seconds, is_latest=epoch == last)
+                self.is_going_on = True
                 return [snapshot for snapshot, _ in whole]
         for run in self._runs:
             run.begin_anew()
@@ -91,11 +95,11 @@ class JobCheckpoints:
             content = {
                 **self._made_by,
                 "identity": run.identity,
-                "seconds": run.seconds,
+                "seconds": run.seconds + (begun - self._begun) / len(self._runs),
                 "snapshot": snapshot.to_plain(),
             }
             with run.writing():
-                write_checkpoint(run.folder, snapshot.epoch, content)
+                write_checkpoint(run.folder, snapshot.epoch, content, trained_by=self._path)
         self._last = time.monotonic()
         self._cost = self._last - begun
         if stopping.is_asked:
@@ -113,14 +117,14 @@ class JobCheckpoints:
             return None
 
 
-def write_checkpoint(folder: RunFolder, epoch: int, content: dict[str, Any]) -> None:
+def write_checkpoint(folder: RunFolder, epoch: int, content: dict[str, Any], *, trained_by: str = "eager") -> None:
     """Write a checkpoint whole, then remove all but the last two."""
     folder.checkpoints.mkdir(exist_ok=True)
-    with writing_whole(folder.checkpoint(epoch)) as file:
+    with writing_whole(folder.checkpoint(epoch, trained_by)) as file:
         digesting = _Digesting(file)
         torch.save(content, cast("IO[bytes]", digesting))
         file.write(digesting.digest.digest())
-    for _, path in folder.kept_checkpoints()[KEPT:]:
+    for _, _, path in folder.kept_checkpoints()[KEPT:]:
         path.unlink(missing_ok=True)
 
 

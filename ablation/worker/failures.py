@@ -14,6 +14,13 @@ OUT_OF_MEMORY = (
 """What PyTorch and its libraries say in a plain RuntimeError when there was none to be had."""
 
 
+class DeviceLost(Exception):
+    """A device that computes nothing more for this process, after runs that were trained together on it."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(f"its device computes nothing more in that process: {error}")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

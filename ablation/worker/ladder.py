@@ -6,7 +6,7 @@ are trained together do, as one may have spoilt it for all.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from ablation.training import (
     Backend,
     Checkpoints,
     EpochsTogether,
+    SnapshotMismatch,
     TrainingResult,
     choose_backend,
     free_memory,
@@ -31,8 +32,8 @@ from ablation.training import (
 )
 from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, Resumable
-from ablation.worker.devices import peak_memory_mib
-from ablation.worker.failures import is_out_of_memory
+from ablation.worker.devices import is_usable, peak_memory_mib
+from ablation.worker.failures import DeviceLost, is_out_of_memory
 
 LONGEST_REASON = 300
 
@@ -104,7 +105,7 @@ def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
         (one,) = beginnings
         return train_eager(one.member, study_seed=one.study_seed, loss=one.loss, checkpoints=checkpoints)
 
-    if device.type == "cuda":
+    if device.type == "cuda" and run.folder.trained_by() != "eager":
         attempt = _attempt([run], device, "graph", graph)
         if attempt.is_begun or not isinstance(attempt.ended, Exception):
             return attempt.trained("graph", note)[0]
@@ -112,8 +113,17 @@ def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
     return _attempt([run], device, "eager", eager).trained("eager", note)[0]
 
 
-def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) -> list[Trained]:
-    """Train runs fused, as many at once as the device has room for; where that cannot be, each alone."""
+def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) -> Iterator[Trained]:
+    """Train runs fused, as many at once as the device has room for; where that cannot be, each alone.
+
+    Yields what became of each, in their order, as soon as it is known.
+
+    Raises:
+        DeviceLost: the device computes nothing more, and it is not known for which of them.
+    """
+    if runs[0].folder.trained_by() in ("eager", "graph"):  # what was begun on one path is finished on it
+        yield from (train_alone(run, device) for run in runs)
+        return
     backends: list[Backend] = []
 
     def fused(beginnings: list[Beginning], checkpoints: Checkpoints) -> EpochsTogether:
@@ -127,13 +137,18 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
 
     attempt = _attempt(runs, device, "fused", fused)
     ended, is_begun = attempt.ended, attempt.is_begun
+    if isinstance(ended, Exception) and len(runs) > 1 and not is_usable(device):
+        raise DeviceLost(_reason("fused", ended))
     if isinstance(ended, Exception) and is_out_of_memory(ended) and len(runs) > 1:
         half = (len(runs) + 1) // 2
-        return [part for those in (runs[:half], runs[half:]) for part in train_together(those, device, fusing)]
-    if isinstance(ended, Exception) and (not is_begun or len(runs) > 1):
-        return [train_alone(run, device, note=_reason("fused", ended)) for run in runs]
-    note = f"runs together: {len(runs)}, convolutions: {backends[-1]}"
-    return attempt.trained("fused", note, together=len(runs))
+        for those in (runs[:half], runs[half:]):
+            yield from train_together(those, device, fusing)
+    elif isinstance(ended, Exception) and (not is_begun or len(runs) > 1):
+        for run in runs:
+            yield train_alone(run, device, note=_reason("fused", ended))
+    else:
+        note = f"runs together: {len(runs)}, convolutions: {backends[-1]}"
+        yield from attempt.trained("fused", note, together=len(runs))
 
 
 def _attempt(
@@ -144,13 +159,19 @@ def _attempt(
 ) -> _Attempt:
     """Train runs by a path, from their beginning or from where it was left, to their end or an error."""
     started, is_begun = time.perf_counter(), False
+    checkpoints = JobCheckpoints(runs, path=name, device=device)
     ended: tuple[TrainingResult, ...] | Exception
     try:
-        checkpoints = JobCheckpoints(runs, path=name, device=device)
         epochs = path([run.begin() for run in runs], checkpoints)
         while True:
             try:
                 found = next(epochs)
+            except SnapshotMismatch:
+                checkpoints.is_going_on = False
+                for run in runs:
+                    run.begin_anew()
+                epochs = path([run.begin() for run in runs], checkpoints)
+                continue
             except StopIteration as end:
                 ended = end.value
                 break
@@ -165,7 +186,7 @@ def _attempt(
         ended = error
     attempt = _Attempt(
         ended=ended,
-        is_begun=is_begun,
+        is_begun=is_begun or checkpoints.is_going_on,
         seconds=time.perf_counter() - started,
         peak_memory_mib=peak_memory_mib(device),
     )

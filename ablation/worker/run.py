@@ -56,20 +56,20 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
     Raises:
         Preempted: this process was asked to end; what can be gone on with is kept.
         DiskFull: what was measured could not be written.
+        DeviceLost: the device computes nothing more in this process.
         CodeChanged: the user's code is not what the study was planned with.
     """
     for job in jobs:
         check_code(job)
-    if fusing is None:
-        results = tuple(_run_job(RunRecord(job)) for job in jobs)
-    else:
+    try:
+        if fusing is None:
+            return tuple(_run_job(RunRecord(job)) for job in jobs)
         records = [RunRecord(job) for job in jobs]
         trained = train_together(records, torch.device(jobs[0].device), fusing)
-        pairs = zip(records, trained, strict=True)
-        results = tuple(record.finish(_result(record, found)) for record, found in pairs)
-    if not is_usable(torch.device(jobs[0].device)):
-        stopping.ask(signal.SIGTERM)  # this process takes no other job
-    return results
+        return tuple(record.finish(_result(record, found)) for record, found in zip(records, trained, strict=True))
+    finally:
+        if not is_usable(torch.device(jobs[0].device)):
+            stopping.ask(signal.SIGTERM)  # this process takes no other job
 
 
 def _run_job(record: "RunRecord") -> RunResult:

@@ -13,6 +13,7 @@ import pytest
 from conftest import PROJECT
 
 from ablation.executors import Executor, ProcessExecutor, WorkerLost, available_cores, make_executor
+from ablation.stopping import Preempted, stopping
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -59,6 +60,25 @@ def test_a_killed_worker_takes_only_its_own_job_with_it(processes: ProcessExecut
 
     assert isinstance(killed.exception(timeout=60), WorkerLost)
     assert [number**2 for number in range(6)] == [future.result(timeout=60) for future in futures]
+
+
+def test_a_worker_that_dies_is_noticed_though_its_job_has_forked(tmp_path: Path) -> None:
+    with ProcessExecutor(slots=("cpu",)) as executor:
+        error = executor.submit(_fork_and_die, tmp_path / "child").exception(timeout=60)
+
+        assert isinstance(error, WorkerLost)
+        assert "SIGKILL" in str(error)
+    deadline = time.monotonic() + 20
+    while _is_alive(int((tmp_path / "child").read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_alive(int((tmp_path / "child").read_text()))
+
+
+def test_a_worker_asked_to_end_lets_its_job_come_to_an_end(processes: ProcessExecutor) -> None:
+    error = processes.submit(_ask_this_process_to_end).exception(timeout=60)
+
+    assert isinstance(error, Preempted)
+    assert 81 == processes.submit(_slow_square, 9).result(timeout=60)
 
 
 def test_a_worker_killed_while_idle_costs_at_most_the_next_job(processes: ProcessExecutor) -> None:
@@ -165,6 +185,22 @@ def _slow_pid() -> int:
 
 def _kill_this_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fork_and_die(path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    path.write_text(str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ask_this_process_to_end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not stopping.is_asked:
+        time.sleep(0.01)
+    raise Preempted
 
 
 def _write_then_sleep(path: Path) -> None:

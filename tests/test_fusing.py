@@ -223,6 +223,19 @@ def test_an_error_of_one_run_spares_those_that_are_trained_with_it(together: Cal
     assert [1, 2] == [metrics.epoch for metrics in runs[0].epochs]
 
 
+def test_what_became_of_a_run_is_known_before_the_next_is_trained(tmp_path: Path) -> None:
+    runs = [Replicate(seed) for seed in range(2)]
+    for run in runs:
+        run.fails_in_epoch = 2
+    trained = train_together(runs, CPU, Fusing(cache=tmp_path / "backends.json", must_gain=False))
+
+    first = next(trained)
+
+    assert "eager" == first.path
+    assert [] == runs[1].epochs[2:]  # those of the fused attempt are thrown away when it is trained alone
+    assert "eager" == next(trained).path
+
+
 def test_memory_that_runs_out_on_the_way_halves_what_is_trained_together(
     together: Callable[..., list[Trained]],
 ) -> None:

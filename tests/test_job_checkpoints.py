@@ -13,16 +13,20 @@ import torch
 from bench import Bench
 from hypothesis import given, settings, strategies
 from test_checkpoints import eager, member, members, same
-from test_training import settings_of
-from test_training_paths import finished
+from test_training import make_data, settings_of
+from test_training_paths import STUDY_SEED, begun, finished
+from torch import nn
 
 from ablation.errors import DiskFull
-from ablation.results import Outcome, PlannedRun
+from ablation.results import DataShape, Outcome, PlannedRun
 from ablation.state import RunFolder
 from ablation.stopping import Preempted, stopping
 from ablation.study import Study
+from ablation.training import Member
 from ablation.worker import checkpoints as module
+from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, read_checkpoint, write_checkpoint
+from ablation.worker.ladder import train_alone
 from ablation.worker.run import Job, RunRecord
 
 CONTENT = {"identity": "a", "snapshot": {"weights": torch.arange(40.0), "epoch": 3}}
@@ -226,6 +230,60 @@ class TestGoingOn:
             suspended.take(metrics)
 
         assert () == folder.epochs()
+
+
+class Late(nn.Module):
+    """Makes a buffer in its first step, so that what is kept of it later does not fit it as it begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 12 * 8, 4)
+        self.register_buffer("seen", None)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen = torch.ones(()) if self.seen is None else self.seen + 1
+        logits: torch.Tensor = self.head(images.flatten(1))
+        return logits
+
+
+class LateRecord(RunRecord):
+    """The record of a run of such a model."""
+
+    def begin(self) -> Beginning:
+        one = Member(model=begun(0, Late), data=make_data(), settings=settings_of(epochs=3), seed=0)
+        shape = DataShape(channels=3, height=12, width=8, classes=tuple("abcd"))
+        return Beginning(member=one, study_seed=STUDY_SEED, loss=nn.functional.cross_entropy, shape=shape)
+
+
+@pytest.mark.usefixtures("_after_each_epoch")
+def test_a_training_that_cannot_be_gone_on_with_begins_anew(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = record_of(folder).job
+    with monkeypatch.context() as patched:
+        patched.setattr(stopping, "_asked", signal.SIGTERM)
+        with pytest.raises(Preempted):
+            train_alone(LateRecord(job), CPU)
+    assert [(1, "eager")] == [(epoch, path) for epoch, path, _ in folder.kept_checkpoints()]
+
+    trained = train_alone(LateRecord(job), CPU)
+
+    assert not isinstance(trained.ended, Exception)
+    assert [1, 2, 3] == [epoch.epoch for epoch in folder.epochs()]
+
+
+@pytest.mark.usefixtures("_after_each_epoch")
+def test_the_seconds_before_an_interruption_count(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(folder)
+    kept = JobCheckpoints([record], path="eager", device=CPU)
+    kept.load()
+    monkeypatch.setattr(kept, "_begun", time.monotonic() - 100)
+    epochs = eager(members(settings_of(epochs=2), 1), kept)
+    next(epochs)
+    next(epochs)
+
+    again = record_of(folder)
+    JobCheckpoints([again], path="eager", device=CPU).load()
+
+    assert 100 <= again.seconds < 130
 
 
 def test_a_study_interrupted_between_epochs_goes_on_from_its_checkpoints(

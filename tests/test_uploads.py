@@ -18,6 +18,7 @@ from ablation.state import RunFolder, State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, StudyRecord
 from ablation.uploads import Uploads, recover_ended, upload_run
+from ablation.worker import beginning
 
 
 class Faltering(MemoryTracker):
@@ -245,6 +246,42 @@ def test_nobody_waits_for_a_tracker_that_does_not_answer(silent: Silent, tmp_pat
     assert not here.uploads.wait()
     here.uploads.close(limit_s=0.1)
     assert 1 == here.uploads.waiting == here.state.unrecorded("quick")
+
+
+def test_nobody_waits_for_a_tracker_that_keeps_on_failing_at_the_same_call(tmp_path: Path) -> None:
+    class Unfinishing(MemoryTracker):
+        def finish_run(self, *_: Any) -> None:
+            raise TrackingUnavailable("s3://bucket", "no room")
+
+    here = Place(tmp_path, Unfinishing())
+    here.begin()
+    here.end()
+
+    assert not here.uploads.wait()
+    assert "no room" in str(here.uploads.problem)
+    here.uploads.close(limit_s=0.5)
+
+
+def test_a_failed_run_that_was_not_recorded_is_trained_again_where_that_is_asked(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = beginning.build_model
+    with monkeypatch.context() as patched:
+        patched.setattr(beginning, "build_model", _failing)
+        bench.tracker = Faltering(failing=range(1, 10**9))
+        with pytest.raises(RunsNotRecorded):
+            bench.run(tiny)
+    assert build is beginning.build_model
+    bench.tracker.failing, bench.retry_failed = range(0), True
+
+    assert {Outcome.DONE: 8} == bench.run(tiny).ended
+    record = bench.tracker.find_study("tiny")
+    assert record is not None
+    assert {None} == {run.error for run in bench.tracker.recorded_runs(record)}
+
+
+def _failing(*_: Any, **__: Any) -> None:
+    raise ValueError("no luck")
 
 
 def test_a_study_whose_tracker_fails_trains_on_and_ends_with_what_to_do(

@@ -97,7 +97,7 @@ class Schedule:
         with explained(self._url):
             self._study.tell(self._trials[run.identity], state=TrialState.FAIL, skip_if_finished=True)
         del self._trials[run.identity]
-        self._due.append(run)
+        self._due.appendleft(run)
 
     def _are_alike(self) -> bool:
         return all(map(self._is_like_first, self._claimed))

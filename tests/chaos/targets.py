@@ -1,0 +1,153 @@
+"""What trouble is made for: an MLflow server that can be killed, and the command that runs the study."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+Cause = Literal["by itself", "killed", "asked to end"]
+
+
+class Server:
+    """A real MLflow server on loopback, at the same port however often it is started."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = f"http://127.0.0.1:{self._port}"
+        self.database = folder / "server.db"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server"),
+                *("--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{self.database}"),
+                *("--artifacts-destination", str(self._folder / "server-artifacts")),
+            ],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        root = psutil.Process(process.pid)
+        for each in [root, *root.children(recursive=True)]:
+            send(each, signal.SIGKILL)
+        process.wait(timeout=30)
+
+    @property
+    def is_started(self) -> bool:
+        return self._process is not None
+
+    @property
+    def is_up(self) -> bool:
+        if self._process is None:
+            return False
+        assert self._process.poll() is None, f"the MLflow server ended with status {self._process.returncode}"
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=5):
+                return True
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a process of the command ended, with the status that a shell would say, and all that it printed."""
+
+    cause: Cause
+    status: int
+    seconds: float
+    output: str
+
+
+class Command:
+    """The command that runs the study, one process after the other; its workers are its children."""
+
+    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], folder: Path) -> None:
+        self._arguments = arguments
+        self._environment = environment
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    def start(self) -> None:
+        self._starts += 1
+        with self._file.open("wb") as output:
+            self._process = subprocess.Popen(
+                self._arguments, env=dict(self._environment), cwd=self._folder, stdout=output, stderr=output
+            )
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def send(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def ending(self, cause: Cause, seconds: float = 0.0) -> Ending:
+        """Return how the process ended; it must have."""
+        assert self._process is not None
+        status = self._process.wait(timeout=30)
+        return Ending(cause=cause, status=128 - status if status < 0 else status, seconds=seconds, output=self.output)
+
+    def workers(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        children = psutil.Process(self._process.pid).children()
+        return [child for child in children if "spawn_main" in _command_line(child)]
+
+    @property
+    def output(self) -> str:
+        """What the process has printed so far."""
+        return self._file.read_text(errors="replace") if self._starts else ""
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / f"output-{self._starts}.txt"
+
+
+def send(process: psutil.Process, number: int) -> bool:
+    """Send a process a signal; say whether it was still there."""
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Return the processes that were given this state folder, in their environment or by their command line."""
+    return [process for process in psutil.process_iter() if _belongs_to(process, state)]
+
+
+def _belongs_to(process: psutil.Process, state: Path) -> bool:
+    try:
+        is_given = process.environ().get("ABLATION_STATE_DIR") == str(state)
+        return process.status() != psutil.STATUS_ZOMBIE and (is_given or str(state) in " ".join(process.cmdline()))
+    except psutil.Error:
+        return False
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,47 @@
+"""Whatever happens to a study, every run of it is there once, whole, and as it would be had nothing happened."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos_study import RUNS, Size, Undisturbed, undisturbed
+from conftest import write_answers
+from harness import Chaos
+from targets import Server
+
+pytestmark = pytest.mark.slow
+
+SEED = int(os.environ.get("ABLATION_CHAOS_SEED", "1"))
+SIZE = Size(images=300, epochs=7)
+DURATION_S = 25.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that starts while what is compared with is trained."""
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def calm(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Undisturbed:
+    from ablation import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_report", write_answers)
+        return undisturbed(tmp_path_factory.mktemp("undisturbed"), data_cache, size=SIZE)
+
+
+def test_nothing_is_lost_or_doubled_whatever_is_killed_suspended_or_locked(
+    tmp_path: Path, data_cache: Path, server: Server, calm: Undisturbed
+) -> None:
+    chaos = Chaos(tmp_path, data_cache, server=server, seed=SEED, duration_s=DURATION_S, calm=calm)
+
+    problems = chaos.run()
+
+    print(chaos.story(with_outputs=bool(problems)))  # noqa: T201 - shown where the test fails
+    assert RUNS == len(calm.trainings)
+    assert [] == problems

@@ -26,7 +26,7 @@ from ablation.cli.serving import (
     server_command,
     server_environment,
     study_links,
-    without_password,
+    without_user,
 )
 from ablation.errors import AblationError
 from ablation.tracking import open_mlflow
@@ -130,7 +130,7 @@ def test_a_server_that_does_not_answer_is_a_sentence(run: Any) -> None:
 
 
 def test_a_password_is_not_shown() -> None:
-    assert "https://mlflow.example.org/a@b" == without_password("https://me:secret@mlflow.example.org/a@b")
+    assert "https://mlflow.example.org/a@b" == without_user("https://me:secret@mlflow.example.org/a@b")
 
 
 def test_studies_are_linked_to_where_they_are_served(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

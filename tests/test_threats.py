@@ -149,7 +149,7 @@ def record(tracker: Tracker, plan: Plan) -> StudyRecord:
     """Record every run of a plan as done."""
     study = tracker.open_study(plan)
     for run in make_runs(plan):
-        run_id = tracker.start_run(study, run.planned, {"device": "cpu"})
+        run_id = tracker.start_run(study, run.planned, {"device": "cpu"}, attempt="first")
         tracker.finish_run(
             run_id,
             RunResult(identity=run.planned.identity, outcome=Outcome.DONE, metrics=run.metrics, epochs=4),
@@ -410,7 +410,7 @@ def test_a_value_longer_than_mlflow_keeps_is_whole_in_the_runs_files_and_in_its_
     )
     run = PlannedRun(identity="0" * 32, variant="width=2", seed=0)
     folder = RunFolder(path=tmp_path / "run")
-    folder.begin({})
+    folder.take_over({}, is_resumable=True)
 
     write_configuration(folder, run, study.variants[0].settings)
 

@@ -361,14 +361,15 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
-    records = []
+    records, is_unread = [], False
     for each in [name] if name else tracker.study_names():
         try:
             records.append(find_study(each, tracker=tracker))
         except AblationError as error:
             if name:
                 raise
-            click.echo(f"{each}: {error}", err=True)
+            is_unread = True
+            click.echo(f"Error: {error}", err=True)
     state = _state(state_dir)
     found = [
         StudyStanding(
@@ -378,7 +379,10 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
         )
         for record in records
     ]
-    click.echo(status_json(found) if as_json else status_text(found))
+    if found or as_json or not is_unread:
+        click.echo(status_json(found) if as_json else status_text(found))
+    if is_unread:
+        sys.exit(USER_ERROR)
 
 
 @main.command()
@@ -420,13 +424,12 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 @_tracking_option
 def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tracking_uri: str | None) -> None:
     """Show what is recorded in MLflow's own UI, to this machine alone."""
-    from ablation.cli.serving import Place, check_place, check_store, serve, study_links
-    from ablation.databases import without_password
+    from ablation.cli.serving import Place, check_place, check_store, serve, study_links, without_user
 
     tracker = _tracker(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))
     if uri.startswith(("http://", "https://")):
-        address = without_password(uri)
+        address = without_user(uri)
         click.echo("\n".join([f"MLflow is served already: {address}", *study_links(tracker, address)]))
         return
     place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)

@@ -163,6 +163,18 @@ def test_runs_that_a_killed_execution_left_are_put_right(mlflow_tracker: Any) ->
     assert {kept: "FINISHED", left: "KILLED"} == status
 
 
+def test_an_artifact_stores_own_error_is_a_sentence(mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+
+    def failing(*_: object) -> None:
+        raise error("Access Denied")
+
+    monkeypatch.setattr(mlflow_tracker._client, "log_artifacts", failing)
+    with pytest.raises(TrackingUnavailable, match="Access Denied"):
+        mlflow_tracker.log_report(record, Path(), summary="")
+
+
 def test_the_same_attempt_again_goes_on_with_its_run(tracker: Tracker, record: StudyRecord) -> None:
     planned = record.plan.runs[0]
     first = tracker.start_run(record, planned, PROVENANCE, attempt="first")

@@ -114,10 +114,7 @@ class Tracker(Protocol):
         ...
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
-        """Record what a run is trained with; recording the same again changes nothing.
-
-        It is apart from `start_run` because a worker does it, beside the training.
-        """
+        """Record what a run is trained with; recording the same again changes nothing."""
         ...
 
     def start_tuning_run(

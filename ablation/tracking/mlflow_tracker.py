@@ -70,6 +70,7 @@ FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
 HOLDER = "ablation.holder"
+ARTIFACT_STORES = frozenset({"azure", "boto3", "botocore", "google", "paramiko"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,10 +310,10 @@ class MlflowTracker:
             assert self._client is not None  # made outside, as its first request has a limit of its own
             with self._patience():
                 yield
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        except Exception as error:
             if "_attempts" in self.__dict__:
                 self._attempts.forget()
-            if isinstance(error, AblationError):
+            if isinstance(error, AblationError) or not _is_of_a_store(error):
                 raise
             reason = failure(error) if isinstance(error, ImportError) else str(error).strip().split("\n")[0]
             raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
@@ -488,6 +489,12 @@ def _parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def _params(values: Mapping[str, Any]) -> list[Param]:
     texts = {key: json.dumps(value) if isinstance(value, Mapping) else str(value) for key, value in values.items()}
     return [Param(key[:MAX_KEY], text[:MAX_PARAM]) for key, text in texts.items()]
+
+
+def _is_of_a_store(error: Exception) -> bool:
+    """Whether MLflow, or what it keeps runs and files in, has failed; every kind of store has errors of its own."""
+    home = type(error).__module__.partition(".")[0]
+    return isinstance(error, MlflowException | SQLAlchemyError | ImportError | OSError) or home in ARTIFACT_STORES
 
 
 def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:

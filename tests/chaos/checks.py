@@ -17,7 +17,7 @@ from ablation.state import CHECKPOINT, RunFolder
 
 MEASURED_TIMES = ("seconds", "per_second", "peak_memory_mib")
 """Ends of the names of metrics that no two trainings share."""
-ENDING_S = 5.0
+ENDING_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

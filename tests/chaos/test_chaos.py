@@ -15,6 +15,8 @@ pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("ABLATION_CHAOS_SEED", "1"))
 SIZE = Size(images=300, epochs=7)
 DURATION_S = 25.0
+BUSY_ENDS_S = 60.0
+"""Beside other tests, on as many cores."""
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Undistur
 def test_nothing_is_lost_or_doubled_whatever_is_killed_suspended_or_locked(
     tmp_path: Path, data_cache: Path, server: Server, calm: Undisturbed
 ) -> None:
-    chaos = Chaos(tmp_path, data_cache, server=server, seed=SEED, duration_s=DURATION_S, calm=calm)
+    chaos = Chaos(
+        tmp_path, data_cache, server=server, seed=SEED, duration_s=DURATION_S, calm=calm, ends_within_s=BUSY_ENDS_S
+    )
 
     problems = chaos.run()
 

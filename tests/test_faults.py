@@ -29,9 +29,9 @@ from ablation.results import Outcome
 from ablation.study import Study, load_study, parse_override
 from ablation.tracking import open_mlflow
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EPOCHS = 100
+EPOCHS = 200
 LONG = ("--seeds", "1", "--set", f"training.epochs={EPOCHS}", "--name", "long")
 FILE_LIMIT = 100
 """Bytes: less than a checkpoint, or an epoch of a run."""
@@ -117,10 +117,8 @@ def test_killed_workers_and_coordinators_are_put_right_though_the_database_is_lo
     place.wait_for_epochs()
     workers = psutil.Process(first.pid).children(recursive=True)
     next(worker for worker in workers if "spawn_main" in " ".join(worker.cmdline())).kill()
-    assert first.stderr is not None
-    while "its worker died: its process ended by SIGKILL" not in (note := first.stderr.readline()):
-        pass
-    assert "it goes on after epoch " in note
+    note = line_with(first, "its worker died: its process ended by SIGKILL")
+    assert "it goes on after epoch " in note or "it begins anew" in note
     workers = psutil.Process(first.pid).children(recursive=True)
     first.kill()
     first.communicate()
@@ -147,9 +145,7 @@ def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cos
     for worker in workers:
         worker.suspend()  # so that none comes to the end of its epoch, and one signal alone ends nothing
     first.send_signal(signal.SIGINT)
-    assert first.stderr is not None
-    while "once more ends at once" not in first.stderr.readline():
-        pass
+    line_with(first, "once more ends at once")
     time.sleep(1.2)  # within a second they are one
     first.send_signal(signal.SIGINT)
     assert 128 + signal.SIGINT == first.wait(timeout=30)
@@ -187,12 +183,13 @@ def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     assert "Training goes on" in errors
     assert "Traceback" not in errors
     assert "`ablation sync long` records what is left" in errors
-    assert 4 == len(list(place.begun.glob("*/result.json")))
+    left = len(list(place.begun.glob("*/result.json")))
+    assert 1 <= left <= 4  # some may have been recorded while the server ended
     with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):
         status = place.start("status", "long")
-        assert "4 ended here and are not recorded yet" in status.communicate(timeout=60)[0]
+        assert f"{left} ended here and are not recorded yet" in status.communicate(timeout=60)[0]
         sync = place.start("sync")
-        assert "long: 4 runs recorded, 0 to do" in sync.communicate(timeout=200)[0]
+        assert f"long: {left} runs recorded, 0 to do" in sync.communicate(timeout=200)[0]
         place.check(undisturbed)
         report = place.start("summarize", "long")
         assert "All 4 planned runs are done" in report.communicate(timeout=60)[0]
@@ -267,6 +264,17 @@ def losing_answers(server: str, *, to: str, count: int) -> Iterator[tuple[str, l
         proxy.shutdown()
         thread.join()
         proxy.server_close()
+
+
+def line_with(process: subprocess.Popen[str], words: str) -> str:
+    """Return the line of a process's errors that has these words."""
+    assert process.stderr is not None
+    seen = []
+    while line := process.stderr.readline():
+        seen.append(line)
+        if words in line:
+            return line
+    raise AssertionError("".join(seen))
 
 
 def eventually(holds: Callable[[], bool]) -> None:

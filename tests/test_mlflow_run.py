@@ -152,14 +152,17 @@ def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, st
     assert sorted(run.info.run_name for run in found) == [run.info.run_name for run in found]
 
 
-def test_eight_processes_may_use_fresh_stores_for_the_first_time_at_once(environment: dict[str, str]) -> None:
-    folder = Path(environment["ABLATION_STATE_DIR"]).parent
-    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--executor", "inline", "--seeds", "1"]
+def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(environment: dict[str, str]) -> None:
+    code = (
+        "import sys\n"
+        "from ablation.tracking import open_mlflow\n"
+        "open_mlflow(sys.argv[1])._client.create_experiment(sys.argv[2])\n"
+    )
+    uri = environment["MLFLOW_TRACKING_URI"]
     processes = [
         subprocess.Popen(
-            [*command, "--epochs", "1", "--name", f"first-{index}"],
+            [sys.executable, "-c", code, uri, f"first-{index}"],
             env=environment,
-            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -169,7 +172,7 @@ def test_eight_processes_may_use_fresh_stores_for_the_first_time_at_once(environ
     outputs = [process.communicate(timeout=280)[0] for process in processes]
 
     assert [0] * 8 == [process.returncode for process in processes], "\n".join(outputs)
-    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    client = MlflowClient(uri)
     assert 8 == sum(experiment.name.startswith("first-") for experiment in client.search_experiments())
 
 

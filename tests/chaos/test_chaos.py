@@ -10,11 +10,11 @@ from conftest import write_answers
 from harness import Chaos
 from targets import Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("ABLATION_CHAOS_SEED", "1"))
 SIZE = Size(images=300, epochs=7)
-DURATION_S = 25.0
+DURATION_S = 20.0
 BUSY_ENDS_S = 60.0
 """Beside other tests, on as many cores."""
 

@@ -1,6 +1,5 @@
 """Ends work in good order when a signal asks for it: after the epoch, or a grace at most; asked twice, at once."""
 
-import _thread
 import contextlib
 import os
 import signal
@@ -92,7 +91,7 @@ class Stopping:
     def _hurry(self) -> None:
         if self._is_patient:
             self._is_overdue = True
-            _thread.interrupt_main(signal.Signals(self.signal))
+            signal.pthread_kill(threading.main_thread().ident or 0, self.signal)  # which wakes what waits, too
 
 
 def end_at_once(number: int) -> None:

@@ -2,11 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -259,23 +254,3 @@ def test_a_wrong_study_file_creates_nothing(run: Any, tmp_path: Path) -> None:
     run("study", "tiny.yaml", "--set", "model.depth=9")
 
     assert before == sorted(path.name for path in tmp_path.rglob("*"))
-
-
-@pytest.mark.slow
-def test_an_interrupted_study_ends_with_the_signals_status_and_goes_on(run: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--set", "training.epochs=40", "--name", "long"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / ".ablation" / "begun").glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-
-    assert 128 + signal.SIGTERM == process.returncode, errors
-    assert "Go on with the same command" in errors
-    assert "Traceback" not in errors
-    assert "killed" in run("status", "long").stdout
-
-    again = run("study", "tiny.yaml", "--set", "training.epochs=40", "--name", "long", "--executor", "inline")
-    assert "8 done, 0 diverged, 0 failed of 8 runs" in again.stdout

@@ -233,7 +233,7 @@ class Execution:
             result = future.result()[position]
         elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
             result = finished  # it died after its work was done
-        elif _is_death(error) and self._is_given_up(planned):
+        elif is_death(error) and self._is_given_up(planned):
             result = _lost(planned, error)
             self._folder(planned).finish(result)
         else:
@@ -241,7 +241,7 @@ class Execution:
             yield from self.stored(lambda: schedule.release(planned))
             if not isinstance(error, WorkerLost | DeviceLost | Preempted):
                 raise error
-            how = f"died: {error}" if _is_death(error) else "was asked to end"
+            how = f"died: {error}" if is_death(error) else "was asked to end"
             yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
             return
         self.uploads.end(planned)
@@ -290,7 +290,7 @@ class Execution:
         return self.state.begun(self.record.plan.name, planned.identity)
 
 
-def _is_death(error: BaseException | None) -> bool:
+def is_death(error: BaseException | None) -> bool:
     """Whether a worker was lost, and not asked to end."""
     return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
 

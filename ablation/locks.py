@@ -57,26 +57,21 @@ def coordinating(study: str, *, storage_url: str, folder: Path) -> AbstractConte
         StudyLocked: another process is, and who.
         StorageUnavailable: the database that holds the lock does not answer.
     """
-    database = sqlite_path(storage_url)
+    here = _coordinating_by_file(study, folder)
     if is_postgresql(storage_url):
-        return _coordinating_everywhere(study, storage_url, folder)
+        from ablation.advisory_locks import coordinating_on_postgresql
+
+        return _both(here, coordinating_on_postgresql(study, storage_url))
+    database = sqlite_path(storage_url)
     beside = database.parent / "locks" if database is not None else folder
-    if beside.resolve() == folder.resolve():
-        return _coordinating_by_file(study, folder)
-    return _coordinating_by_files(study, folder, beside)
+    return here if beside.resolve() == folder.resolve() else _both(here, _coordinating_by_file(study, beside))
 
 
 @contextmanager
-def _coordinating_everywhere(study: str, storage_url: str, folder: Path) -> Iterator[Coordination]:
-    from ablation.advisory_locks import coordinating_on_postgresql
-
-    with _coordinating_by_file(study, folder), coordinating_on_postgresql(study, storage_url) as held:
-        yield held
-
-
-@contextmanager
-def _coordinating_by_files(study: str, folder: Path, beside: Path) -> Iterator[Coordination]:
-    with _coordinating_by_file(study, folder), _coordinating_by_file(study, beside) as held:
+def _both(
+    first: AbstractContextManager[Coordination], second: AbstractContextManager[Coordination]
+) -> Iterator[Coordination]:
+    with first, second as held:
         yield held
 
 

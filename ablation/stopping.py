@@ -55,7 +55,7 @@ class Stopping:
 
     @contextmanager
     def listening(self, *, on_asked: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP, in the main thread; end at once at the second."""
+        """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP, in the main thread; end at once at a later second."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if self._is_overdue:
@@ -72,7 +72,7 @@ class Stopping:
             timer.daemon = True
             timer.start()
 
-        _HANDLERS.append(handle)
+        leave_to_this_process(handle)
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in heard}

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress
+from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress, is_death
 from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
@@ -178,7 +178,7 @@ class VariantTuning:
         assert job is not None
         if error is not None and not isinstance(error, WorkerLost | Preempted):
             raise error
-        trial.deaths += isinstance(error, WorkerLost) and not error.is_preemption
+        trial.deaths += is_death(error)
         if error is not None and job.folder.ended() is None and trial.deaths < MAX_TRIES:
             self.execution.uploads.leave(trial.replicates.pop())
             self._submit(trial)

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,6 +178,14 @@ def mlflow_server(folder: Path, *, database: str | None = None, port: int | None
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline, "not within two minutes"
+        time.sleep(0.02)
 
 
 def free_port() -> int:

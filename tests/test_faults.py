@@ -20,7 +20,7 @@ import psutil
 import pytest
 from bench import Bench
 from click.testing import CliRunner
-from conftest import command_environment, mlflow_server
+from conftest import command_environment, eventually, mlflow_server
 from factories import make_plan
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -279,13 +279,6 @@ def line_with(process: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return line
     raise AssertionError("".join(seen))
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline, "not within two minutes"
-        time.sleep(0.05)
 
 
 def _is_training(process: psutil.Process) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from bench import Bench
+from conftest import eventually
 from factories import make_plan
 
 from ablation import uploads as module
@@ -297,13 +298,6 @@ def test_a_study_whose_tracker_fails_trains_on_and_ends_with_what_to_do(
     bench.tracker.failing = range(0)
     assert {Outcome.DONE: 8} == bench.run(tiny).ended
     assert [] == bench.trained
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, "not within 10 seconds"
-        time.sleep(0.01)
 
 
 def curve(here: Place, name: str) -> list[tuple[int, float]]:

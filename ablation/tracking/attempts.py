@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from ablation.results import PlannedRun
 from ablation.tracking.interface import StudyRecord
-from ablation.tracking.reading import SOURCE_NAME, TUNING, TUNING_TRIAL, children_of, quoted, search_runs
+from ablation.tracking.reading import SOURCE_NAME, TUNING, TUNING_TRIAL, children_of
 
 KIND, IDENTITY, ATTEMPT, OUTCOME = "ablation.kind", "ablation.identity", "ablation.attempt", "ablation.outcome"
 """Tags: what a run stands for, of which training it is the record, and how that ended."""
@@ -31,7 +31,7 @@ class Attempts:
         self.forget()
         runs = children_of(self._client, record)
         if parent := self._find_tuning_parent(record):
-            runs += self._children(record, parent)
+            runs += children_of(self._client, record, parent=parent)
         ended = {_key(run): run for run in reversed(runs) if OUTCOME in run.data.tags}
         for run in runs:
             if run.data.tags.get(KIND) in ("run", TUNING_TRIAL) and _is_double(run, ended.get(_key(run))):
@@ -83,15 +83,11 @@ class Attempts:
     def _attempts(self, record: StudyRecord, parent: str) -> dict[str, dict[str, str]]:
         if parent not in self._known:
             found: dict[str, dict[str, str]] = {}
-            for run in self._children(record, parent):
+            for run in children_of(self._client, record, parent=parent):
                 attempt = run.data.tags.get(ATTEMPT, run.info.run_id)
                 found.setdefault(_key(run), {})[attempt] = run.info.run_id
             self._known[parent] = found
         return self._known[parent]
-
-    def _children(self, record: StudyRecord, parent: str) -> list[Run]:
-        query = f"tags.`mlflow.parentRunId` = {quoted(parent)}"
-        return list(search_runs(self._client, [record.experiment_id], query))
 
 
 def _is_double(run: Run, ended: Run | None) -> bool:

@@ -67,8 +67,9 @@ def search_runs(client: MlflowClient, experiment_ids: list[str], query: str) -> 
             return
 
 
-def children_of(client: MlflowClient, record: StudyRecord, query: str = "") -> list[Run]:
-    whole = f"tags.`mlflow.parentRunId` = '{record.study_run_id}'" + (f" and {query}" if query else "")
+def children_of(client: MlflowClient, record: StudyRecord, query: str = "", *, parent: str | None = None) -> list[Run]:
+    """Return the runs under a run of a study, by default the study run."""
+    whole = f"tags.`mlflow.parentRunId` = {quoted(parent or record.study_run_id)}" + (f" and {query}" if query else "")
     return list(search_runs(client, [record.experiment_id], whole))
 
 

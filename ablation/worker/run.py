@@ -247,10 +247,8 @@ def _own_result(record: RunRecord) -> RunResult:
         dataset, study_seed = open_dataset(job.data_folder), int(job.settings["study_seed"])
         split = make_split(dataset, job.settings["data"], study_seed=study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    with (
-        record.writing(),
-        threadpool_limits(threads),
-    ):  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+    limits = threadpool_limits(threads)  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+    with record.writing(), limits:
         outcome, metrics = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
         )

@@ -252,3 +252,13 @@ def _coordinate_until_told(url: str, folder: Path, told: Connection) -> None:
     with coordinating("quick", storage_url=url, folder=folder / "locks"):
         told.send("coordinating")
         told.recv()
+
+
+def test_one_state_folder_runs_a_study_once_whatever_its_storages(tmp_path: Path) -> None:
+    first, second = (f"sqlite:///{tmp_path / name / 'optuna.db'}" for name in ("first", "second"))
+    with (
+        coordinating("quick", storage_url=first, folder=tmp_path / "locks"),
+        pytest.raises(StudyLocked, match=f"process {os.getpid()} on "),
+        coordinating("quick", storage_url=second, folder=tmp_path / "locks"),
+    ):
+        pass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,12 @@ factors:
   model.normalization: [none, batch]
 seeds: 2
 """
+
+
+def pytest_configure() -> None:
+    """Have what the tests start hear SIGINT: a shell's background jobs ignore it, and all that they start does too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -62,11 +62,18 @@ class _UnderWay:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Deaths:
+class Deaths:
     """How often workers died with a run since it last got on, and after which epoch it was kept then."""
 
     count: int = 0
     epoch: int = 0
+
+    def one_more(self, folder: RunFolder) -> bool:
+        """Count a death; say whether there were too many without getting on."""
+        kept = folder.lasting_epochs()
+        self.count = self.count + 1 if kept <= self.epoch else 1
+        self.epoch = max(kept, self.epoch)
+        return self.count >= MAX_TRIES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +92,7 @@ class Execution:
     fuse: int | None = None
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
-    deaths: defaultdict[str, _Deaths] = field(default_factory=lambda: defaultdict(_Deaths))
+    deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
     schedule: Schedule | None = None
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
@@ -233,8 +240,8 @@ class Execution:
             result = future.result()[position]
         elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
             result = finished  # it died after its work was done
-        elif is_death(error) and self._is_given_up(planned):
-            result = _lost(planned, error)
+        elif is_death(error) and self.deaths[planned.identity].one_more(self._folder(planned)):
+            result = lost(planned, error)
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
@@ -250,13 +257,6 @@ class Execution:
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
         yield self._progress(latest=(planned, result), note=self._why_slower(result))
-
-    def _is_given_up(self, planned: PlannedRun) -> bool:
-        """Count the death of a run's worker; say whether there were too many without getting on."""
-        deaths, kept = self.deaths[planned.identity], self._folder(planned).lasting_epochs()
-        deaths.count = deaths.count + 1 if kept <= deaths.epoch else 1
-        deaths.epoch = max(kept, deaths.epoch)
-        return deaths.count >= MAX_TRIES
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
@@ -295,7 +295,8 @@ def is_death(error: BaseException | None) -> bool:
     return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
 
 
-def _lost(planned: PlannedRun, error: BaseException | None) -> RunResult:
+def lost(planned: PlannedRun, error: BaseException | None) -> RunResult:
+    """Return the result of a run with which too many workers died."""
     return RunResult(
         identity=planned.identity,
         outcome=Outcome.FAILED,

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.execution import MAX_TRIES, POLL_S, Execution, Progress, is_death
+from ablation.execution import POLL_S, Deaths, Execution, Progress, is_death, lost
 from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
@@ -39,7 +39,7 @@ class _Trial:
     variant: Variant
     slot: str
     job: TuningJob | None = None
-    deaths: int = 0
+    deaths: Deaths = field(default_factory=Deaths)
     results: list[RunResult] = field(default_factory=list)
     curves: list[tuple[float, ...]] = field(default_factory=list)
     replicates: list[PlannedRun] = field(default_factory=list)
@@ -178,19 +178,21 @@ class VariantTuning:
         assert job is not None
         if error is not None and not isinstance(error, WorkerLost | Preempted):
             raise error
-        trial.deaths += is_death(error)
-        if error is not None and job.folder.ended() is None and trial.deaths < MAX_TRIES:
+        if error is None:
+            result = future.result()
+        elif (finished := job.folder.ended()) is not None:
+            result = finished  # it died after its work was done
+        elif is_death(error) and trial.deaths.one_more(job.folder):
+            result = lost(job.planned, error)
+            job.folder.finish(result)
+        else:
             self.execution.uploads.leave(trial.replicates.pop())
             self._submit(trial)
             return True
-        if error is None:
-            result = future.result()
-        elif (result := job.folder.ended() or _lost(job, str(error))).failure == "lost worker":
-            job.folder.finish(result)
         self.execution.uploads.end(job.planned)
         trial.results.append(result)
         trial.curves.append(objective_curve(job.folder.epochs(), job.objective))
-        trial.deaths = 0
+        trial.deaths = Deaths()
         self.ended[result.outcome] += 1
         tuning = self.study.spec.tune
         if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
@@ -246,17 +248,6 @@ def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> Tuning
 
 def _was_pruned(result: RunResult) -> bool:
     return bool(result.metrics.get("pruned"))
-
-
-def _lost(job: TuningJob, error: str) -> RunResult:
-    return RunResult(
-        identity=job.planned.identity,
-        outcome=Outcome.FAILED,
-        metrics={},
-        epochs=0,
-        error=f"its worker died {MAX_TRIES} times; the last time, {error}",
-        failure="lost worker",
-    )
 
 
 def _told(trial: _Trial) -> str:

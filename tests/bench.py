@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from ablation.execution import Progress
-from ablation.executors import InlineExecutor
+from ablation.executors import Executor, InlineExecutor
 from ablation.pipeline import StudyOutcome, run_study
 from ablation.results import Outcome, PlannedRun
 from ablation.scheduling import default_storage
@@ -25,12 +25,13 @@ class Bench:
         self.notes: list[str] = []
         self.fuse: int | None = None
         self.retry_failed = False
+        self.executor: Executor = InlineExecutor(device="cpu")
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
         return run_study(
             study,
             tracker=self.tracker,
-            executor=InlineExecutor(device="cpu"),
+            executor=self.executor,
             storage_url=default_storage(self.state.folder),
             state=self.state,
             fuse=self.fuse,

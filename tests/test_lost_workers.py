@@ -1,0 +1,136 @@
+"""Workers that die with a run: it goes on, and counts as failed where three die without getting on."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import pytest
+from bench import Bench
+from conftest import TINY
+
+from ablation.executors import InlineExecutor, WorkerLost
+from ablation.results import Outcome
+from ablation.stopping import Preempted
+from ablation.study import Study, parse_override, parse_study
+from ablation.worker.checkpoints import JobCheckpoints
+
+P = ParamSpec("P")
+T = TypeVar("T")
+KILLED, ASKED_TO_END = -signal.SIGKILL, -signal.SIGTERM
+EPOCHS = 6
+UNLUCKY = "depth=2,normalization=batch"
+
+
+class DeadlyExecutor(InlineExecutor):
+    """Loses workers: of one variant's runs, each so many times, before they begin; of others at Preempted."""
+
+    def __init__(self, *, unlucky: str = "", times: int = 1000, exit_code: int = KILLED) -> None:
+        super().__init__(device="cpu")
+        self._unlucky, self._times, self._exit_code = unlucky, times, exit_code
+        self.jobs: Counter[str] = Counter()
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        first: Any = args[0]
+        planned = (first[0] if isinstance(first, list) else first).planned
+        self.jobs[planned.name] += 1
+        lost: Future[T] = Future()
+        lost.set_exception(WorkerLost(self._exit_code))
+        if planned.variant == self._unlucky and self.jobs[planned.name] <= self._times:
+            return lost
+        future = super().submit(function, *args, **kwargs)
+        return lost if isinstance(future.exception(), Preempted) else future
+
+
+def die_at_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each epoch kept, and the worker die with it."""
+    save = JobCheckpoints.save
+
+    def save_and_die(self: JobCheckpoints, *arguments: Any) -> None:
+        save(self, *arguments)
+        raise Preempted
+
+    monkeypatch.setattr(JobCheckpoints, "is_due", lambda _self: True)
+    monkeypatch.setattr(JobCheckpoints, "save", save_and_die)
+
+
+def tiny_study(*changes: str) -> Study:
+    chosen = ["seeds=1", f"training.epochs={EPOCHS}", *changes]
+    return parse_study(TINY, source="tiny.yaml", overrides=[parse_override(text) for text in chosen])
+
+
+def tuned_study() -> Study:
+    return tiny_study(
+        "data.validation=0.2",
+        "factors={model.normalization: [none, batch]}",
+        "tune={training.learning_rate: {log: [1e-4, 1e-1]}, trials: 2}",
+    )
+
+
+def test_a_run_has_failed_at_the_third_death_and_the_others_are_trained(bench: Bench) -> None:
+    study = tiny_study()
+    bench.executor = executor = DeadlyExecutor(unlucky=UNLUCKY)
+
+    outcome = bench.run(study)
+
+    assert {Outcome.DONE: 3, Outcome.FAILED: 1} == outcome.ended
+    assert 3 == executor.jobs[f"{UNLUCKY}/seed-0"]
+    (failed,) = [run for run in bench.tracker.recorded_runs(outcome.record) if run.outcome is Outcome.FAILED]
+    assert (UNLUCKY, "lost worker") == (failed.planned.variant, failed.failure)
+    assert "its worker died 3 times without getting on; the last time, its process ended by SIGKILL" in str(
+        failed.error
+    )
+    assert 2 == sum(f"{UNLUCKY}/seed-0: its worker died" in note for note in bench.notes)
+
+    bench.executor = InlineExecutor(device="cpu")
+    bench.retry_failed = True
+    assert {Outcome.DONE: 4} == bench.run(study).ended
+
+
+def test_deaths_after_each_of_which_it_gets_on_are_no_failure(
+    bench: Bench, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study()
+    undisturbed = Bench(tmp_path / "other", data_cache)
+    undisturbed.run(study)
+    die_at_checkpoints(monkeypatch)
+    bench.executor = executor = DeadlyExecutor()
+
+    outcome = bench.run(study)
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert {EPOCHS + 1} == set(executor.jobs.values())
+    assert undisturbed.metrics(study) == bench.metrics(study)
+
+
+def test_being_asked_to_end_is_no_death(bench: Bench) -> None:
+    bench.executor = DeadlyExecutor(unlucky=UNLUCKY, times=5, exit_code=ASKED_TO_END)
+
+    assert {Outcome.DONE: 4} == bench.run(tiny_study()).ended
+
+
+def test_a_trial_of_tuning_has_failed_at_the_third_death(bench: Bench) -> None:
+    bench.executor = executor = DeadlyExecutor(unlucky="tuning/normalization=batch/trial-0")
+
+    outcome = bench.run(tuned_study())
+
+    tuned = {one.variant: [trial.outcome for trial in one.trials] for one in outcome.record.plan.tuning}
+    assert {"normalization=none": ["done", "done"], "normalization=batch": ["failed", "done"]} == tuned
+    assert 3 == max(executor.jobs.values())
+    assert {Outcome.DONE: 2} == outcome.ended
+
+
+def test_a_trial_that_gets_on_after_each_death_is_tuned_as_if_nothing_had_happened(
+    bench: Bench, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = Bench(tmp_path / "other", data_cache).run(tuned_study()).record.plan.tuning
+    die_at_checkpoints(monkeypatch)
+    bench.executor = DeadlyExecutor()
+
+    found = bench.run(tuned_study()).record.plan.tuning
+
+    assert [[(trial.outcome, trial.curve) for trial in one.trials] for one in undisturbed] == [
+        [(trial.outcome, trial.curve) for trial in one.trials] for one in found
+    ]

@@ -1,12 +1,15 @@
 """`ablation ui`: MLflow's own server, to this machine alone, and nothing of it left when it is ended."""
 
+import base64
 import http.client
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +35,14 @@ from ablation.errors import AblationError
 from ablation.tracking import open_mlflow
 
 OPEN = Place(host="0.0.0.0", port=5000, has_basic_auth=True, allowed_hosts="mlflow.example.org")
+EXPERIMENT = "/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
 @pytest.fixture
 def run(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `ablation ui` where it is refused."""
+    """Run `ablation ui` where it is refused, on a machine that lacks MLflow's authentication."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flask_wtf" else find(name))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     monkeypatch.delenv("MLFLOW_FLASK_SERVER_SECRET_KEY", raising=False)
     return lambda *arguments: CliRunner().invoke(main, ["ui", *arguments])
@@ -237,22 +243,30 @@ def test_a_command_that_will_not_end_is_killed(tmp_path: Path) -> None:
         assert is_gone(child)
 
 
-@pytest.mark.slow
-def test_the_ui_is_served_to_this_machine_and_ends_with_ctrl_c(store_uri: str, port: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_TRACKING_URI": store_uri}
-    command = [sys.executable, "-m", "ablation", "ui", "--port", str(port)]
-
+@contextmanager
+def ui(port: int, *arguments: str, folder: Path, **variables: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run the command until it has said where MLflow is; give it and what it said."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), **variables}
+    command = [sys.executable, "-m", "ablation", "ui", "--port", str(port), *arguments]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_the_ui_is_served_to_this_machine_and_ends_with_ctrl_c(store_uri: str, port: int, tmp_path: Path) -> None:
+    with ui(port, folder=tmp_path, MLFLOW_TRACKING_URI=store_uri) as (process, said):
         family = psutil.Process(process.pid).children(recursive=True)
         listening = {
             place.laddr.ip for each in family for place in each.net_connections() if place.status == psutil.CONN_LISTEN
         }
         health = answer(port, "/health")
-        foreign = answer(port, "/api/2.0/mlflow/experiments/get?experiment_id=0", host="evil.example.org")
+        foreign = answer(port, EXPERIMENT, host="evil.example.org")
         process.send_signal(signal.SIGINT)
         status = process.wait(timeout=60)
 
@@ -264,10 +278,25 @@ def test_the_ui_is_served_to_this_machine_and_ends_with_ctrl_c(store_uri: str, p
         answer(port, "/health")
 
 
-def answer(port: int, path: str, *, host: str = "localhost") -> int:
+@pytest.mark.slow
+def test_set_up_as_it_says_the_ui_lets_in_who_has_the_password(store_uri: str, port: int, tmp_path: Path) -> None:
+    secrets = {"MLFLOW_FLASK_SERVER_SECRET_KEY": uuid.uuid4().hex, "MLFLOW_AUTH_ADMIN_PASSWORD": uuid.uuid4().hex}
+
+    with ui(port, "--basic-auth", folder=tmp_path, MLFLOW_TRACKING_URI=store_uri, **secrets) as (_, said):
+        assert "MLflow is at" in said
+        passwords = [None, "password1234", secrets["MLFLOW_AUTH_ADMIN_PASSWORD"]]
+        answers = [answer(port, EXPERIMENT, password=password) for password in passwords]
+
+    assert [401, 401, 200] == answers
+
+
+def answer(port: int, path: str, *, host: str = "localhost", password: str | None = None) -> int:
+    headers = {"Host": host}
+    if password is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(f'admin:{password}'.encode()).decode()}"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("GET", path, headers={"Host": host})
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status
     finally:
         connection.close()

@@ -183,4 +183,8 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     needed = kept + at_once * CHECKPOINTS * BYTES * parameters
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise DiskFull(folder, f"the study needs about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
+        raise DiskFull(folder, f"the study needs about {_size_text(needed)}, and {_size_text(free)} are free")
+
+
+def _size_text(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -315,7 +315,7 @@ def test_a_study_that_the_disk_has_no_room_for_is_refused_before_anything_is_cre
     usage = shutil.disk_usage(bench.state.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
 
-    with pytest.raises(DiskFull, match=r"needs about \d+\.\d GiB, and 0\.0 GiB are free"):
+    with pytest.raises(DiskFull, match=r"needs about \d+\.\d MiB, and 1\.0 MiB are free"):
         bench.run(tiny)
 
     assert () == bench.tracker.study_names()

@@ -16,7 +16,7 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ablation.databases import connection_settings, failure, is_postgresql, with_driver, without_password
-from ablation.errors import StorageUnavailable
+from ablation.errors import AblationError, DiskFull, StorageUnavailable
 from ablation.locks import first_use, sqlite_path
 
 LOCKED_S = 60
@@ -46,13 +46,13 @@ def default_storage(state_folder: Path) -> str:
 def open_storage(url: str) -> RDBStorage:
     """Open a storage, whose tables are made at its first use; also where several processes are the first.
 
-    What fails in it later raises StorageUnavailable at once, where Optuna would do some things again: what was
-    committed before the answer was lost it would do twice.
+    What fails in it later raises StorageUnavailable or DiskFull at once, where Optuna would do some things again: what
+    was committed before the answer was lost it would do twice.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _first_use(url):
         storage = RDBStorage(with_driver(url), engine_kwargs=_engine_settings(url))
-    event.listen(storage.engine, "handle_error", lambda context: _unavailable(url, context))
+    event.listen(storage.engine, "handle_error", lambda context: _raised_instead(url, context))
     weakref.finalize(storage, storage.engine.dispose)
     return storage
 
@@ -73,12 +73,20 @@ def _engine_settings(url: str) -> dict[str, Any]:
     return {"connect_args": {"timeout": LOCKED_S, **({"factory": LoggedConnection} if is_local else {})}}
 
 
-def _unavailable(url: str, context: ExceptionContext) -> StorageUnavailable | None:
+def _raised_instead(url: str, context: ExceptionContext) -> AblationError | None:
     """Return what is to be raised instead of a database's error; nothing for those that Optuna expects."""
     if context.is_pre_ping or isinstance(context.sqlalchemy_exception, IntegrityError):
         return None
     error = context.sqlalchemy_exception
-    return StorageUnavailable(without_password(url), failure(error)) if error is not None else None
+    return _in_our_terms(url, error) if error is not None else None
+
+
+def _in_our_terms(url: str, error: Exception) -> AblationError:
+    """Return DiskFull for a sqlite file that cannot grow, which no waiting mends, and StorageUnavailable otherwise."""
+    path, original = sqlite_path(url), getattr(error, "orig", None)
+    if path is not None and getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskFull(path.parent, str(original))
+    return StorageUnavailable(without_password(url), failure(error))
 
 
 def is_on_local_disk(folder: Path) -> bool:
@@ -106,4 +114,4 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
-        raise StorageUnavailable(without_password(url), failure(error)) from error
+        raise _in_our_terms(url, error) from error

@@ -45,5 +45,10 @@ def failure(error: BaseException) -> str:
     if isinstance(cause, ModuleNotFoundError):
         extra = '; for PostgreSQL: pip install "psycopg[binary]"' if "psycopg" in str(cause.name) else ""
         return f"its driver {cause.name!r} is not installed{extra}"
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    return f"{type(error).__name__}: {said_by(error) or 'no reason given'}"
+
+
+def said_by(error: BaseException) -> str:
+    """Return the line of an error that says why; SQLAlchemy puts one before it where it was writing by itself."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+    return lines[0] if lines else ""

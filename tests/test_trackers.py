@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import logging
 import os
 import pickle
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -173,6 +175,23 @@ def test_an_artifact_stores_own_error_is_a_sentence(mlflow_tracker: Any, monkeyp
     monkeypatch.setattr(mlflow_tracker._client, "log_artifacts", failing)
     with pytest.raises(TrackingUnavailable, match="Access Denied"):
         mlflow_tracker.log_report(record, Path(), summary="")
+
+
+def test_what_a_database_refuses_is_a_sentence_and_mlflow_shows_no_traceback(
+    mlflow_tracker: Any, store_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned = make_plan(seeds=1).runs[0]
+    run_id = mlflow_tracker.start_run(mlflow_tracker.open_study(make_plan(seeds=1)), planned, PROVENANCE, attempt="1")
+    with contextlib.closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as database:
+        database.execute("DROP TABLE metrics")
+    logger = logging.getLogger("mlflow.store.db.utils")  # MLflow's own handlers take what it says
+    logger.addHandler(caplog.handler)
+
+    with pytest.raises(TrackingUnavailable, match=r"\(sqlite3\.OperationalError\) no such table: metrics"):
+        mlflow_tracker.log_epochs(run_id, [_epoch(1)], heldout_split="test")
+
+    logger.removeHandler(caplog.handler)
+    assert [] == caplog.records
 
 
 def test_the_same_attempt_again_goes_on_with_its_run(tracker: Tracker, record: StudyRecord) -> None:

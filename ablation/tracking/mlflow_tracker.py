@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from ablation.databases import failure, without_password
+from ablation.databases import failure, said_by, without_password
 from ablation.errors import AblationError, TrackingUnavailable
 from ablation.locks import SQLITE, first_use, sqlite_path
 from ablation.results import (
@@ -292,6 +292,7 @@ class MlflowTracker:
     def _client(self) -> MlflowClient:
         check_reachable(self.tracking_uri)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each error that we tell
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json prints nothing but JSON
         with first_use(self.tracking_uri), self._patience(is_first=True):
@@ -315,7 +316,7 @@ class MlflowTracker:
                 self._attempts.forget()
             if isinstance(error, AblationError) or not _is_of_a_store(error):
                 raise
-            reason = failure(error) if isinstance(error, ImportError) else str(error).strip().split("\n")[0]
+            reason = failure(error) if isinstance(error, ImportError) else said_by(error)
             raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
 
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:

@@ -37,7 +37,11 @@ def check_not_held(name: str, mine: Holder, *, tracker: Tracker) -> None:
     """
     record = tracker.find_study(name)
     other = tracker.holder(record) if record is not None else None
-    if other is None or other.place == mine.place or time.time() - other.seen_ms / 1000 > SILENT_S:
-        return
-    if other.host != mine.host or is_alive(other.pid):
+    if other is not None and other.place != mine.place and not has_gone(other):
         raise StudyLocked(name, str(other))
+
+
+def has_gone(holder: Holder) -> bool:
+    """Whether who ran a study ended without saying so: it says nothing for minutes, or is no process of this host."""
+    is_silent = time.time() - holder.seen_ms / 1000 > SILENT_S
+    return is_silent or (holder.host == socket.gethostname() and not is_alive(holder.pid))

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from conftest import PROJECT, TINY
+from factories import make_plan
 
 from ablation.cli import main
 from ablation.study import load_study
+from ablation.tracking import Holder, open_mlflow
 
 
 @pytest.fixture
@@ -129,6 +135,38 @@ def test_status_tells_how_far_each_study_is(run: Any) -> None:
 
     assert "tiny: finished; 4 done, 0 diverged, 0 failed, 0 to do of 4 runs" in run("status").stdout
     assert [4] == [each["done"] for each in json.loads(run("status", "tiny", "--json").stdout)]
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "seen_s_ago", "status"),
+    [
+        ("here", "own", 0, "running"),
+        ("here", "ended", 0, "interrupted"),
+        ("here", "own", 1_000, "interrupted"),
+        ("elsewhere", "ended", 0, "running"),
+        ("elsewhere", "ended", 1_000, "interrupted"),
+    ],
+)
+def test_a_study_whose_command_is_gone_is_not_said_to_run(
+    run: Any, store_uri: str, host: str, pid: str, seen_s_ago: int, status: str
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    tracker = open_mlflow(store_uri)
+    holder = Holder(
+        host=socket.gethostname() if host == "here" else host,
+        pid=os.getpid() if pid == "own" else ended.pid,
+        since="2026-11-26T09:44:56+00:00",
+        place="a place",
+        seen_ms=round((time.time() - seen_s_ago) * 1000),
+    )
+    tracker.hold(tracker.open_study(make_plan(seeds=1)), holder)
+
+    said = run("status").stdout
+
+    assert f"quick: {status}; 0 done" in said
+    assert (status == "interrupted") == ("The same command goes on." in said)
+    assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
 
 
 def test_status_without_a_store_creates_none(run: Any, tmp_path: Path) -> None:

@@ -358,6 +358,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
 def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
     """Say how far a study is, what failed and why, or list the studies."""
     from ablation.cli.tables import StudyStanding, status_json, status_text
+    from ablation.holding import has_gone
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
@@ -376,6 +377,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
             record=record,
             runs=tracker.recorded_runs(record, with_details=False),
             unrecorded=state.unrecorded(record.plan.name),
+            gone=holder if (holder := tracker.holder(record)) is not None and has_gone(holder) else None,
         )
         for record in records
     ]

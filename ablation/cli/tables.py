@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.text import Text
 from ablation.preview import Preview
 from ablation.report.markup import plain
 from ablation.results import Component, Failure, Outcome, RecordedRun
-from ablation.tracking import StudyRecord
+from ablation.tracking import Holder, StudyRecord
 
 if TYPE_CHECKING:
     from ablation.models import ModelChanges
@@ -33,11 +34,12 @@ FAILURES: Mapping[Failure | None, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyStanding:
-    """How a study stands: its runs as they are recorded, and how many have ended here and are not."""
+    """How a study stands: its runs as recorded, how many have ended here and are not, and who is gone that ran it."""
 
     record: StudyRecord
     runs: Sequence[RecordedRun]
     unrecorded: int
+    gone: Holder | None = None
 
 
 def preview_text(preview: Preview) -> str:
@@ -146,7 +148,10 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
     is_tuning = record.plan.study.get("tune") and not record.plan.tuning
     tuning = "; its variants are not tuned yet" if is_tuning else ""
-    lines = [f"{record.plan.name}: {record.status.lower()}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
+    status = record.status.lower() if standing.gone is None else "interrupted"
+    lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
+    if standing.gone is not None:
+        lines.append(f"  {_gone_text(standing.gone)}. The same command goes on.")
     if standing.unrecorded:
         name = record.plan.name
         lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
@@ -156,6 +161,11 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     if failed:
         lines.append("  Failed runs are trained again by `ablation study FILE --retry-failed`.")
     return lines
+
+
+def _gone_text(holder: Holder) -> str:
+    seen = datetime.fromtimestamp(holder.seen_ms / 1000, UTC).isoformat(timespec="seconds")
+    return f"Process {holder.pid} on {holder.host} ran it, has not said that it ended, and was last seen at {seen}"
 
 
 def _has_diverged(run: RecordedRun) -> bool:
@@ -168,6 +178,7 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
     return {
         "study": record.plan.name,
         "status": record.status,
+        "is_interrupted": standing.gone is not None,
         "runs": len(runs),
         **{kind.value: ended[kind] for kind in Outcome},
         "to_do": ended[None],

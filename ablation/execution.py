@@ -241,7 +241,7 @@ class Execution:
         elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
             result = finished  # it died after its work was done
         elif is_death(error) and self.deaths[planned.identity].one_more(self._folder(planned)):
-            result = lost(planned, error)
+            result = result_of_lost_worker(planned, error)
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
@@ -295,7 +295,7 @@ def is_death(error: BaseException | None) -> bool:
     return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
 
 
-def lost(planned: PlannedRun, error: BaseException | None) -> RunResult:
+def result_of_lost_worker(planned: PlannedRun, error: BaseException | None) -> RunResult:
     """Return the result of a run with which too many workers died."""
     return RunResult(
         identity=planned.identity,

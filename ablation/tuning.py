@@ -15,7 +15,7 @@ from typing import Any
 
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.execution import POLL_S, Deaths, Execution, Progress, is_death, lost
+from ablation.execution import POLL_S, Deaths, Execution, Progress, is_death, result_of_lost_worker
 from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
@@ -183,7 +183,7 @@ class VariantTuning:
         elif (finished := job.folder.ended()) is not None:
             result = finished  # it died after its work was done
         elif is_death(error) and trial.deaths.one_more(job.folder):
-            result = lost(job.planned, error)
+            result = result_of_lost_worker(job.planned, error)
             job.folder.finish(result)
         else:
             self.execution.uploads.leave(trial.replicates.pop())

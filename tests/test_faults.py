@@ -19,11 +19,12 @@ import psutil
 import pytest
 from bench import Bench
 from click.testing import CliRunner
-from conftest import command_environment, eventually, mlflow_server
+from conftest import command_environment, eventually, mlflow_server, write_answers
 from factories import make_plan
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from ablation import report
 from ablation.cli import main
 from ablation.errors import TrackingUnavailable
 from ablation.results import Outcome
@@ -107,7 +108,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> M
     study: Study = load_study(folder / "tiny.yaml", overrides=overrides, name="long")
     (folder / "bench").mkdir()
     bench = Bench(folder / "bench", data_cache)
-    assert {Outcome.DONE: 4} == bench.run(study).ended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_report", write_answers)
+        assert {Outcome.DONE: 4} == bench.run(study).ended
     return bench.metrics(study)
 
 

@@ -44,10 +44,16 @@ seeds: 2
 """
 
 
-def pytest_configure() -> None:
-    """Have what the tests start hear SIGINT: a shell's background jobs ignore it, and all that they start does too."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture
+def hearing_signals() -> Iterator[None]:
+    """Hear SIGINT and SIGHUP, which a shell's background jobs and `nohup` ignore, as does then all that they start."""
+    default = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    ignored = [number for number in default if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, default[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from ablation.results import Outcome
 from ablation.study import Study, load_study, parse_override
 from ablation.tracking import open_mlflow
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("hearing_signals")]
 
 EPOCHS = 150
 LONG = ("--seeds", "1", "--set", f"training.epochs={EPOCHS}", "--name", "long")

@@ -259,6 +259,7 @@ def ui(port: int, *arguments: str, folder: Path, **variables: str) -> Iterator[t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hearing_signals")
 def test_the_ui_is_served_to_this_machine_and_ends_with_ctrl_c(store_uri: str, port: int, tmp_path: Path) -> None:
     with ui(port, folder=tmp_path, MLFLOW_TRACKING_URI=store_uri) as (process, said):
         family = psutil.Process(process.pid).children(recursive=True)

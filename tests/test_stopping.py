@@ -13,6 +13,8 @@ from ablation import stopping as module
 from ablation.executors import InlineExecutor
 from ablation.stopping import Preempted, Stopping, stopping
 
+pytestmark = pytest.mark.usefixtures("hearing_signals")
+
 
 @pytest.fixture
 def mine() -> Stopping:
@@ -37,6 +39,18 @@ def test_signals_that_come_together_are_one(mine: Stopping) -> None:
         signal.raise_signal(signal.SIGTERM)
 
         assert signal.SIGHUP == mine.signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_stays_so_as_under_nohup(mine: Stopping, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with mine.listening():
+            signal.raise_signal(number)
+
+            assert not mine.is_asked
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_runs_patiently_comes_to_its_end(mine: Stopping) -> None:

@@ -167,6 +167,7 @@ class Execution:
 
         Raises:
             StorageUnavailable: it failed for all that time.
+            DiskFull: its file cannot grow.
             StudyLocked: another process has taken the study over meanwhile.
         """
         begun, delay = time.monotonic(), FIRST_DELAY_S

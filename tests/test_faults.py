@@ -123,9 +123,7 @@ def test_a_study_started_twice_is_run_once_and_ends_in_good_order_when_asked(pla
     assert f"is being run by process {first.pid} on " in refused
     assert "`ablation status long`" in refused
     place.wait_for_epochs()
-    children = psutil.Process(first.pid).children(
-        recursive=True
-    )  # one tidies up after the workers, and ends after them
+    children = psutil.Process(first.pid).children(recursive=True)  # one tidies up after the others have ended
 
     first.send_signal(signal.SIGTERM)
     _, errors = first.communicate(timeout=60)

@@ -7,18 +7,16 @@ stored that could outlive its holder. A pooler between here and the server must 
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ablation.databases import CONNECTING, failure, with_driver, without_password
 from ablation.errors import StorageUnavailable, StudyLocked
+from ablation.holder import NOBODY_KNOWN, Holder, this_process
 
 MAX_NAME = 63  # bytes of an application name that PostgreSQL keeps
 PATIENCE_S = 1.0
@@ -51,7 +49,7 @@ class AdvisoryLock:
     def __init__(self, study: str, url: str) -> None:
         self._study = study
         self._url = url
-        self._name = holder_name()
+        self._name = this_process().as_application(MAX_NAME)
         self._key = lock_key(f"study/{study}")
         self._engine: Engine | None = None
         self._connection: Connection | None = None
@@ -130,19 +128,8 @@ def lock_key(name: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def holder_name(*, host: str | None = None) -> str:
-    """Return who this process is, cut to what PostgreSQL keeps: `ablation PID HOST SINCE`."""
-    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    start = f"ablation {os.getpid()} "
-    named = (host or socket.gethostname()).encode("ascii", "replace").decode().replace(" ", "-")
-    return f"{start}{named[: MAX_NAME - len(start) - len(since) - 1]} {since}"
-
-
-def _holder_text(name: str) -> str:
-    words = name.split()
-    if len(words) != len(("ablation", "pid", "host", "since")) or words[0] != "ablation":
-        return "another process"
-    return f"process {words[1]} on {words[2]} since {words[3]}"
+def _holder_text(application_name: str) -> str:
+    return str(Holder.of_application(application_name) or NOBODY_KNOWN)
 
 
 def _engine(url: str, name: str) -> Engine:

@@ -144,6 +144,43 @@ class StudyLocked(AblationError):
         )
 
 
+class StudyTakenOver(StudyLocked):
+    """Another process runs the study that this one ran: it was suspended for long, or cut off from MLflow."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        AblationError.__init__(
+            self,
+            f"study {name!r} was taken over by {holder} while this process said nothing: it was suspended, or could "
+            "not reach MLflow. This process has stopped and records nothing more. What it trained is in its state "
+            f"folder: `ablation sync {name}` records what is missing, once nobody runs the study.",
+        )
+
+
+class StudyRunGone(AblationError):
+    """The MLflow run that stands for a study was deleted."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"the study run {run_id} was deleted in MLflow. Run the same command again for a new one.")
+
+
+class LaunchUnknown(AblationError):
+    """A run or an experiment that the environment names and MLflow does not have."""
+
+    def __init__(self, variable: str, value: str, *, tracking_uri: str) -> None:
+        super().__init__(
+            f"{variable} is {value!r}, and MLflow at {tracking_uri} has nothing of that ID. `mlflow run` sets it; "
+            f"unset it ({variable}) where it is left from something else, or set the address of the store that has it."
+        )
+
+
+class RecordRefused(AblationError):
+    """MLflow does not take what is to be recorded of a run, however often it is asked."""
+
+    def __init__(self, run: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"MLflow refuses the record of {run}: {reason}")
+
+
 class NoResults(AblationError):
     """A study with no finished run, of which nothing can be reported."""
 

@@ -18,6 +18,7 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, StorageUnavailable
 from ablation.executors import Executor, WorkerLost
+from ablation.lease import Lease
 from ablation.locks import Coordination
 from ablation.provenance import provenance
 from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
@@ -80,7 +81,7 @@ class Deaths:
 class Execution:
     """One execution of a study: what is under way, and how what has ended ended."""
 
-    record: StudyRecord
+    lease: Lease
     tracker: Tracker
     uploads: Uploads
     lock: Coordination
@@ -96,6 +97,10 @@ class Execution:
     schedule: Schedule | None = None
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
+
+    @property
+    def record(self) -> StudyRecord:
+        return self.lease.record
 
     def train(self, schedule: Schedule, recorded: Sequence[RecordedRun]) -> Generator[Progress, None, None]:
         """Train what the schedule has left, as many at a time as the executor has slots.
@@ -119,6 +124,7 @@ class Execution:
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if stopping.is_asked:
                 raise KeyboardInterrupt
+            self.uploads.check()
             for future in done:
                 group_under_way = self.running[future]
                 for position, under in enumerate(group_under_way):
@@ -264,7 +270,9 @@ class Execution:
         return f"it goes on after epoch {kept[0][0]}" if kept else "it begins anew"
 
     def _upload_note(self) -> str | None:
-        """Say once that the tracker fails, and once that it works again."""
+        """Say once that the tracker fails, and once that it works again, and what became of the lease."""
+        if self.lease.notes:
+            return self.lease.notes.pop(0)
         before, self._problem = self._problem, self.uploads.problem
         if self._problem is not None and before is None:
             return f"{self._problem} Training goes on; what is measured is kept, and recorded when it can be"

@@ -1,11 +1,7 @@
 """Keeps processes out of each other's way: one first use of a store at a time, one coordinator per study."""
 
-import json
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +9,9 @@ from filelock import FileLock, Timeout
 
 from ablation.databases import is_postgresql
 from ablation.errors import StudyLocked
+from ablation.holder import NOBODY_KNOWN, Holder, this_process
 
 SQLITE = "sqlite:///"
-NOBODY_KNOWN = "another process"
 
 
 class Coordination(Protocol):
@@ -92,8 +88,7 @@ def _coordinating_by_file(study: str, folder: Path) -> Iterator[Coordination]:
     except Timeout:
         raise StudyLocked(study, _holder_text(holder)) from None
     try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+        holder.write_text(this_process().to_json())
         yield _FileHeld()
     finally:
         holder.unlink(missing_ok=True)
@@ -103,19 +98,7 @@ def _coordinating_by_file(study: str, folder: Path) -> Iterator[Coordination]:
 def _holder_text(holder: Path) -> str:
     """Return who holds a lock; what a killed process has left says nothing of who holds it now."""
     try:
-        found = json.loads(holder.read_text())
-        text = f"process {found['pid']} on {found['host']} since {found['since']}"
-        is_left = found["host"] == socket.gethostname() and not is_alive(int(found["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = Holder.from_json(holder.read_text())
+    except (OSError, ValueError):
         return NOBODY_KNOWN
-    return NOBODY_KNOWN if is_left else text
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return NOBODY_KNOWN if found is None or found.is_dead() else str(found)

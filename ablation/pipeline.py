@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ablation.datasets import Dataset
     from ablation.execution import Execution, Progress
     from ablation.executors import Executor
+    from ablation.lease import Lease
     from ablation.tracking import StudyRecord, Tracker
     from ablation.uploads import Uploads
 
@@ -74,15 +75,15 @@ def run_study(
             VariantsAlike: before anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
+        StudyTakenOver: another process has begun to run it, as this one was silent for minutes.
         TuningFailed: a variant has no settings to be compared with.
         DiskFull, TrackingUnavailable, StorageUnavailable, RunsNotRecorded: what was trained is kept, and recorded by
             the next execution.
     """
     from ablation.execution import Execution, Progress
-    from ablation.holding import check_not_held, this_process
+    from ablation.lease import WATCHED_S, Lease
     from ablation.locks import coordinating
-    from ablation.scheduling import open_schedule
-    from ablation.uploads import Uploads, recover_ended
+    from ablation.uploads import Uploads
     from ablation.worker import check_devices, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
@@ -94,47 +95,65 @@ def run_study(
     for variant in tried:
         shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
         try_variant(variant, shape, dataset=dataset, code=study.code)
+    for remark in tracker.remarks(study.name):
+        yield Progress(planned=planned, ended={}, running=(), note=remark)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
-        holder = this_process(state.folder)
-        check_not_held(study.name, holder, tracker=tracker)
-        known = tuning_on_record(study, tracker=tracker)
-        facts = dataset.facts if dataset is not None else NO_DATA
-        plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
-        check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
-        record = tracker.open_study(plan)
-        tracker.reconcile(record)
-        _keep_code(study, state.report(study.name) / "code")
-        tracker.hold(record, holder)
-        uploads = Uploads(tracker, record, holder=holder)
-        execution = Execution(
-            record=record,
-            tracker=tracker,
-            uploads=uploads,
-            lock=lock,
-            executor=executor,
-            state=state,
-            dataset=dataset,
-            code=study.code,
-            code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
-            fuse=fuse,
-        )
+        lease = Lease(study.name, tracker=tracker, state_folder=state.folder)
+        if (silent := lease.silent_holder()) is not None:
+            note = f"{silent} ran it and is silent; it is watched for {WATCHED_S:.0f} s, as it may run it still"
+            yield Progress(planned=planned, ended={}, running=(), note=note)
+        lease.take()
+        uploads = Uploads(tracker, lease)
         try:
-            if study.spec.tune is not None:
-                record = yield from _tune(study, execution, known, storage_url=storage_url)
-            recorded = tracker.recorded_runs(record, with_details=False)
-            ended = recover_ended(uploads, recorded, plan=record.plan, state=state, retry_failed=retry_failed)
-            yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
-            settled = tuple(run for run in ended if run.has_result or not retry_failed)
-            schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)
-            yield from execution.train(schedule, settled)
-            if not uploads.wait():
-                raise _not_recorded(study.name, uploads)
-            outcome = _conclude(record, tracker=tracker, state=state)
-        except BaseException as error:
-            execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
-            raise
-        uploads.close()
-        return outcome
+            known = tuning_on_record(study, tracker=tracker)
+            facts = dataset.facts if dataset is not None else NO_DATA
+            plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
+            check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
+            tracker.reconcile(lease.open(plan))
+            _keep_code(study, state.report(study.name) / "code")
+            execution = Execution(
+                lease=lease,
+                tracker=tracker,
+                uploads=uploads,
+                lock=lock,
+                executor=executor,
+                state=state,
+                dataset=dataset,
+                code=study.code,
+                code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
+                fuse=fuse,
+            )
+            return (yield from _execute(study, execution, known, storage_url=storage_url, retry_failed=retry_failed))
+        finally:
+            uploads.close()
+
+
+def _execute(
+    study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str, retry_failed: bool
+) -> Generator[Progress, None, StudyOutcome]:
+    """Tune, train what has no result yet, and report."""
+    from ablation.execution import Progress
+    from ablation.scheduling import open_schedule
+    from ablation.uploads import recover_ended
+
+    tracker, uploads, state = execution.tracker, execution.uploads, execution.state
+    planned = len(study.variants) * study.spec.seeds
+    try:
+        if study.spec.tune is not None:
+            yield from _tune(study, execution, known, storage_url=storage_url)
+        record = execution.record
+        recorded = tracker.recorded_runs(record, with_details=False)
+        ended = recover_ended(uploads, recorded, plan=record.plan, state=state, retry_failed=retry_failed)
+        yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
+        settled = tuple(run for run in ended if run.has_result or not retry_failed)
+        schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)
+        yield from execution.train(schedule, settled)
+        if not uploads.wait():
+            raise _not_recorded(study.name, uploads)
+        return _conclude(execution.lease, tracker=tracker, state=state)
+    except BaseException as error:
+        execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
+        raise
 
 
 def _not_recorded(name: str, uploads: Uploads) -> RunsNotRecorded:
@@ -155,14 +174,14 @@ def _found_text(recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], *
 
 def _tune(
     study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str
-) -> Generator[Progress, None, StudyRecord]:
-    """Tune the variants that have no settings yet, freeze what was found, and return the study's record with it."""
+) -> Generator[Progress, None, None]:
+    """Tune the variants that have no settings yet, and freeze what was found in the study's record."""
     from ablation.tuning import VariantTuning
 
     tuned = {variant.variant for variant in known}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if not targets:
-        return execution.record
+        return
     assert execution.dataset is not None
     tuning = VariantTuning(study=study, execution=execution, dataset=execution.dataset, storage_url=storage_url)
     try:
@@ -175,9 +194,8 @@ def _tune(
     plan = plan_of(_tuned(study, found), data=execution.dataset.facts, tuning=found)
     before = execution.record.plan
     plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
-    execution.record = execution.tracker.open_study(plan)
+    execution.lease.open(plan)
     execution.state.forget_tuning(study.name)
-    return execution.record
 
 
 def _tuned(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
@@ -188,27 +206,42 @@ def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -
     """Record what a study's executions have left in their folders, and report it where that makes it complete.
 
     Raises:
-        StudyUnknown, StudyLocked, TrackingUnavailable, RunsNotRecorded.
+        StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
     """
+    from ablation.lease import Lease
     from ablation.locks import coordinating
-    from ablation.uploads import Uploads, recover_ended
+    from ablation.uploads import Uploads
 
     with coordinating(name, storage_url=storage_url, folder=state.locks):
-        record = find_study(name, tracker=tracker)
-        tracker.reconcile(record)
-        recorded = tracker.recorded_runs(record, with_details=False)
-        uploads = Uploads(tracker, record)
-        ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
-        if not uploads.wait():
-            uploads.close(limit_s=0.0)
-            raise _not_recorded(name, uploads)
-        uploads.close()
-        count = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
-        is_complete = all(run.outcome is not None for run in ended)
-        if is_complete and (count or record.status != "FINISHED"):
-            _conclude(record, tracker=tracker, state=state)
-        elif record.status == "RUNNING":
-            tracker.close_study(record, "KILLED")
+        find_study(name, tracker=tracker)
+        lease = Lease(name, tracker=tracker, state_folder=state.folder)
+        lease.take()
+        uploads = Uploads(tracker, lease)
+        try:
+            return _synced(name, lease, uploads, tracker=tracker, state=state)
+        finally:
+            uploads.close()
+
+
+def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, state: State) -> SyncOutcome:
+    from ablation.uploads import recover_ended
+
+    record = find_study(name, tracker=tracker)
+    lease.take_up(record)
+    lease.check()
+    tracker.reconcile(record)
+    recorded = tracker.recorded_runs(record, with_details=False)
+    ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
+    if not uploads.wait():
+        uploads.close(limit_s=0.0)
+        raise _not_recorded(name, uploads)
+    count = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
+    is_complete = all(run.outcome is not None for run in ended)
+    if is_complete and (count or record.status != "FINISHED"):
+        _conclude(lease, tracker=tracker, state=state)
+    elif record.status == "RUNNING":
+        lease.check()
+        tracker.close_study(record, "KILLED")
     return SyncOutcome(record=record, recorded=count, to_do=sum(run.outcome is None for run in ended))
 
 
@@ -277,22 +310,24 @@ def _prepare(study: Study, state: State) -> Dataset | None:
     return dataset
 
 
-def _conclude(record: StudyRecord, *, tracker: Tracker, state: State) -> StudyOutcome:
+def _conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
     """Report what there is and mark the study finished, or failed where a planned run has no result."""
     from ablation.report import answers_text, write_report
 
-    tracker.reconcile(record)
-    runs = tracker.recorded_runs(record, with_details=False)
+    lease.check()
+    tracker.reconcile(lease.record)
+    runs = tracker.recorded_runs(lease.record, with_details=False)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
-    analysis, folder = None, None
+    analysis, folder, name = None, None, lease.record.plan.name
     if ended:
-        folder = state.report(record.plan.name)
-        _, analysis = summarize_study(record.plan.name, tracker=tracker)
+        folder = state.report(name)
+        _, analysis = summarize_study(name, tracker=tracker)
         write_report(analysis, folder)
-        tracker.log_report(record, folder, summary=answers_text(analysis))
-    is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(record.plan.runs)
-    tracker.close_study(record, "FINISHED" if is_complete else "FAILED")
-    return StudyOutcome(record=record, ended=ended, analysis=analysis, report=folder)
+        lease.check()
+        tracker.log_report(lease.record, folder, summary=answers_text(analysis))
+    is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(lease.record.plan.runs)
+    tracker.close_study(lease.record, "FINISHED" if is_complete else "FAILED")
+    return StudyOutcome(record=lease.record, ended=ended, analysis=analysis, report=folder)
 
 
 def _keep_code(study: Study, folder: Path) -> None:

@@ -266,8 +266,8 @@ class ReportedEpoch:
 Epoch = EpochMetrics | ReportedEpoch
 
 
-Failure = Literal["out of memory", "code", "lost worker"]
-"""Why a run failed: the device's memory or the machine's, an error of the code's, or its process was killed."""
+Failure = Literal["out of memory", "code", "lost worker", "record"]
+"""Why a run failed: for want of memory, by an error of the code's, as its process was killed, or its record refused."""
 
 
 class Outcome(StrEnum):
@@ -356,6 +356,7 @@ class RecordedRun:
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
     of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
     of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
+    `attempt` is that of the run's folder which it is the record of, empty where it is not known.
     """
 
     planned: PlannedRun
@@ -373,6 +374,7 @@ class RecordedRun:
     error: str | None = None
     failure: Failure | None = None
     diverged_epoch: int | None = None
+    attempt: str = ""
 
     @property
     def has_result(self) -> bool:

@@ -83,6 +83,7 @@ class VariantTuning:
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if stopping.is_asked:
                 raise KeyboardInterrupt
+            self.execution.uploads.check()
             for future in done:
                 trial = self.running.pop(future)
                 if self._settle(future, trial):

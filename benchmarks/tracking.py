@@ -25,12 +25,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ablation.datasets import Dataset, prepare
+from ablation.lease import Lease
 from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
 from ablation.results import Outcome, Plan, PlannedRun
 from ablation.state import State
 from ablation.study import Study, parse_study
-from ablation.tracking import StudyRecord, Tracker, open_mlflow
+from ablation.tracking import Tracker, open_mlflow
 from ablation.training import Checkpoints, EpochsTogether, Snapshot
 from ablation.uploads import Uploads, upload_run
 from ablation.worker import Job, ladder, run_jobs
@@ -96,9 +97,9 @@ class WatchedCheckpoints:
 class WatchedUploads(Uploads):
     """Uploads whose thread's CPU time is noted."""
 
-    def __init__(self, tracker: Tracker, record: StudyRecord, watch: Watch) -> None:
-        super().__init__(tracker, record)
+    def __init__(self, tracker: Tracker, lease: Lease, watch: Watch) -> None:
         self._watch = watch
+        super().__init__(tracker, lease)
 
     def _try_to_bring(self, upload: object) -> None:
         begun = time.thread_time()
@@ -155,7 +156,10 @@ def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dic
     watch, state = Watch(), State(folder=folder / "state")
     tracker = open_mlflow(f"sqlite:///{folder / 'mlflow.db'}")
     plan = plan_of(study, data=dataset.facts)
-    uploads = WatchedUploads(tracker, tracker.open_study(plan), watch)
+    state.folder.mkdir()
+    lease = Lease(plan.name, tracker=tracker, state_folder=state.folder)
+    lease.open(plan)
+    uploads = WatchedUploads(tracker, lease, watch)
     planned = next(one for one in plan.runs if one.variant == study.variants[0].name and one.seed == seed)
     job = make_job(planned, plan, study, dataset, state)
     upload_run(uploads, planned, job.folder, plan=plan, state=state)

@@ -16,8 +16,9 @@ from conftest import PROJECT, TINY
 from factories import make_plan
 
 from ablation.cli import main
+from ablation.holder import Holder
 from ablation.study import load_study
-from ablation.tracking import Holder, open_mlflow
+from ablation.tracking import open_mlflow
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
         place="a place",
         seen_ms=round((time.time() - seen_s_ago) * 1000),
     )
-    tracker.hold(tracker.open_study(make_plan(seeds=1)), holder)
+    tracker.hold(tracker.open_study(make_plan(seeds=1)).study_run_id, holder)
 
     said = run("status").stdout
 

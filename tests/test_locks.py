@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from postgresql import Postgresql
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from ablation.advisory_locks import MAX_NAME, AdvisoryLock, holder_name, lock_key
+from ablation.advisory_locks import MAX_NAME, AdvisoryLock, lock_key
 from ablation.databases import failure, is_postgresql, with_driver, without_password
 from ablation.errors import StorageUnavailable, StudyLocked
+from ablation.holder import Holder, this_process
 from ablation.locks import Coordination, coordinating
 from ablation.scheduling import default_storage
 
@@ -182,10 +184,15 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path:
 
 @pytest.mark.parametrize("host", ["here", "x" * 100, "ünïcode host"])
 def test_a_holders_name_fits_what_postgresql_keeps(host: str) -> None:
-    name = holder_name(host=host)
+    holder = replace(this_process(), host=host)
+
+    name = holder.as_application(MAX_NAME)
 
     assert len(name.encode()) <= MAX_NAME
     assert re.fullmatch(rf"ablation {os.getpid()} \S+ \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ", name)
+    found = Holder.of_application(name)
+    assert found is not None
+    assert (holder.pid, holder.since) == (found.pid, found.since)
 
 
 def test_a_study_has_the_same_lock_everywhere() -> None:

@@ -13,6 +13,7 @@ import pytest
 from bench import Bench
 from conftest import TINY
 
+from ablation import lease
 from ablation.errors import (
     DataInvalid,
     DiskFull,
@@ -23,6 +24,7 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
+from ablation.holder import Holder
 from ablation.locks import coordinating
 from ablation.pipeline import StudyOutcome, summarize_study
 from ablation.preview import preview_study
@@ -31,7 +33,7 @@ from ablation.results import Outcome, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
 from ablation.state import RunFolder, State
 from ablation.study import Study, parse_override, parse_study
-from ablation.tracking import Holder, MemoryTracker
+from ablation.tracking import MemoryTracker
 from ablation.worker import beginning
 
 Run = Callable[..., StudyOutcome]
@@ -341,7 +343,13 @@ def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Stu
     ids=["alive here", "dead here", "seen elsewhere", "silent elsewhere"],
 )
 def test_another_state_folder_that_runs_the_study_in_the_same_store_keeps_others_out(
-    bench: Bench, tiny: Study, host: str, pid: int, seen_s_ago: int, is_refused: bool
+    bench: Bench,
+    tiny: Study,
+    host: str,
+    pid: int,
+    seen_s_ago: int,
+    is_refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps = bench.steps(tiny)
     next(steps)
@@ -350,7 +358,11 @@ def test_another_state_folder_that_runs_the_study_in_the_same_store_keeps_others
     seen_ms = int(1000 * (time.time() - seen_s_ago))
     steps.close()
     bench.tracker.open_study(record.plan)
-    bench.tracker.hold(record, Holder(host=host, pid=pid, since="today", place="elsewhere", seen_ms=seen_ms))
+    monkeypatch.setattr(lease, "WATCHED_S", 0.1)
+    monkeypatch.setattr(lease, "LOOK_S", 0.05)
+    bench.tracker.hold(
+        record.study_run_id, Holder(host=host, pid=pid, since="today", place="elsewhere", seen_ms=seen_ms)
+    )
 
     if is_refused:
         with pytest.raises(StudyLocked, match=f"process {pid} on {host} since today, with another state folder"):

@@ -19,8 +19,9 @@ import pytest
 from factories import make_plan
 
 from ablation.errors import TrackingUnavailable
+from ablation.holder import Holder
 from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
-from ablation.tracking import Holder, MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
+from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.reading import children_of
 from ablation.tracking.saved_view import saved_views
@@ -33,6 +34,7 @@ PROVENANCE = {
     "python_version": "3.11.7",
     "version": "1.0",
 }
+LAUNCHED = {"mlflow.project.entryPoint": "study"}
 MATRIX = tuple(tuple(10 if true == guess else 1 for guess in range(4)) for true in range(4))
 EVALUATION = {"confusion": {"train": MATRIX, "test": MATRIX}, "test_correct": "1" * 360}
 
@@ -138,15 +140,18 @@ def test_starting_a_run_again_removes_the_unfinished_try(tracker: Tracker, recor
     assert () == found.curves.get("train_loss", ())
 
 
-def test_a_study_says_who_runs_it_while_it_is_under_way(tracker: Tracker, record: StudyRecord) -> None:
-    holder = Holder(host="here", pid=7, since="today", place="there", seen_ms=1)
-    assert tracker.holder(record) is None
+@pytest.mark.parametrize("nonce", ["one", ""], ids=["lease", "of a version before leases"])
+def test_a_study_says_who_runs_it(tracker: Tracker, record: StudyRecord, nonce: str) -> None:
+    holder = Holder(host="here", pid=7, since="today", place="there", nonce=nonce, seen_ms=1)
+    assert tracker.holder(record.study_run_id) is None
 
-    tracker.hold(record, holder)
+    tracker.hold(record.study_run_id, holder)
 
-    assert holder == tracker.holder(record)
+    assert holder == tracker.holder(record.study_run_id)
     tracker.close_study(record, "FINISHED")
-    assert tracker.holder(record) is None
+    assert (holder if nonce else None) == tracker.holder(record.study_run_id)
+    tracker.hold(record.study_run_id, None)
+    assert tracker.holder(record.study_run_id) is None
 
 
 def test_runs_that_a_killed_execution_left_are_put_right(mlflow_tracker: Any) -> None:
@@ -362,17 +367,19 @@ def test_of_two_records_the_finished_one_counts(mlflow_tracker: Any, tmp_path: P
     ]
 
 
-def test_of_two_finished_records_the_latest_counts(mlflow_tracker: Any, tmp_path: Path) -> None:
+def test_of_two_finished_records_the_first_counts_and_alone_stays(mlflow_tracker: Any, tmp_path: Path) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
     client = mlflow_tracker._client
     run = client.get_run(run_id)
-    later = client.create_run(
-        record.experiment_id, tags=dict(run.data.tags), start_time=run.info.start_time + 1
-    ).info.run_id
-    client.set_terminated(later)
+    tags = {**run.data.tags, "ablation.attempt": "second"}
+    later = client.create_run(record.experiment_id, tags=tags, start_time=run.info.start_time - 1).info.run_id
+    client.set_terminated(later, end_time=run.info.end_time + 1)
 
-    assert later == mlflow_tracker.recorded_runs(record)[0].run_id
-    assert [run_id] == [left.run_id for left in mlflow_tracker.left_out(record)]
+    assert run_id == mlflow_tracker.recorded_runs(record)[0].run_id
+    assert [later] == [left.run_id for left in mlflow_tracker.left_out(record)]
+    mlflow_tracker.reconcile(record)
+    assert () == mlflow_tracker.left_out(record)
+    assert run_id == mlflow_tracker.recorded_runs(record)[0].run_id
 
 
 def test_runs_that_name_the_study_or_stand_beside_it_are_left_out(mlflow_tracker: Any) -> None:
@@ -467,7 +474,7 @@ def test_a_folder_as_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_an_adopted_launch_run_becomes_the_study_run(mlflow_tracker: Any, store_uri: str) -> None:
     client = mlflow_tracker._client
-    launch = client.create_run("0").info.run_id
+    launch = client.create_run("0", tags=LAUNCHED).info.run_id
     tracker = open_mlflow(store_uri, launch_run_id=launch, experiment_id="0")
 
     record = tracker.open_study(make_plan(seeds=1))
@@ -480,7 +487,7 @@ def test_a_second_launch_run_links_to_the_study_run_and_gets_the_report(
     mlflow_tracker: Any, store_uri: str, tmp_path: Path
 ) -> None:
     client = mlflow_tracker._client
-    first, second = (client.create_run("0").info.run_id for _ in range(2))
+    first, second = (client.create_run("0", tags=LAUNCHED).info.run_id for _ in range(2))
     open_mlflow(store_uri, launch_run_id=first, experiment_id="0").open_study(make_plan(seeds=1))
     tracker = open_mlflow(store_uri, launch_run_id=second, experiment_id="0")
     record = tracker.open_study(make_plan(seeds=1))

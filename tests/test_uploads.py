@@ -14,6 +14,7 @@ from factories import make_plan
 
 from ablation import uploads as module
 from ablation.errors import RunsNotRecorded, TrackingUnavailable
+from ablation.lease import Lease
 from ablation.results import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
 from ablation.state import RunFolder, State
 from ablation.study import Study
@@ -59,11 +60,13 @@ class Place:
 
     def __init__(self, folder: Path, tracker: MemoryTracker) -> None:
         self.tracker = tracker
-        self.record: StudyRecord = tracker.open_study(make_plan(seeds=1))
+        folder.mkdir(exist_ok=True)
+        self.lease = Lease("quick", tracker=tracker, state_folder=folder)
+        self.record: StudyRecord = self.lease.open(make_plan(seeds=1))
         self.planned: PlannedRun = self.record.plan.runs[0]
         self.state = State(folder=folder)
         self.folder: RunFolder = self.state.begun("quick", self.planned.identity)
-        self.uploads = Uploads(tracker, self.record)
+        self.uploads = Uploads(tracker, self.lease)
 
     def begin(self, *, is_resumable: bool = False) -> None:
         self.folder.take_over({"host": "here"}, is_resumable=is_resumable)

@@ -358,7 +358,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
 def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
     """Say how far a study is, what failed and why, or list the studies."""
     from ablation.cli.tables import StudyStanding, status_json, status_text
-    from ablation.holding import has_gone
+    from ablation.lease import has_gone
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
@@ -377,9 +377,9 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
             record=record,
             runs=tracker.recorded_runs(record, with_details=False),
             unrecorded=state.unrecorded(record.plan.name),
-            gone=holder if (holder := tracker.holder(record)) is not None and has_gone(holder) else None,
+            gone=holder if holder is not None and record.status == "RUNNING" and has_gone(holder) else None,
         )
-        for record in records
+        for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
     ]
     if found or as_json or not is_unread:
         click.echo(status_json(found) if as_json else status_text(found))
@@ -532,13 +532,14 @@ def _state(folder: Path) -> State:
 def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
     """Return MLflow's tracker; a command that `mlflow run` launched works in the run and experiment it was given.
 
-    One that only reads does not wait long for a server: there is nothing to lose.
+    Code of the user's does not see that run: what records in MLflow by itself would write into it. A command that only
+    reads does not wait long for a server: there is nothing to lose.
     """
     from ablation.tracking import open_mlflow
 
     return open_mlflow(
         tracking_uri,
-        launch_run_id=os.environ.get("MLFLOW_RUN_ID") or None if is_launched else None,
+        launch_run_id=os.environ.pop("MLFLOW_RUN_ID", None) or None if is_launched else None,
         experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID") or None if is_launched else None,
         experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME") or None if is_launched else None,
         is_impatient=not is_launched,

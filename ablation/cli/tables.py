@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablation.holder import Holder
 from ablation.preview import Preview
 from ablation.report.markup import plain
 from ablation.results import Component, Failure, Outcome, RecordedRun
-from ablation.tracking import Holder, StudyRecord
+from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
     from ablation.models import ModelChanges
@@ -28,6 +29,7 @@ FAILURES: Mapping[Failure | None, str] = {
     "out of memory": "failed, out of memory",
     "code": "failed, an error of its code",
     "lost worker": "failed, its worker was lost",
+    "record": "failed, MLflow refuses its record",
     None: "failed",
 }
 

@@ -1,9 +1,9 @@
 """Remembers studies and runs: what a tracker does, whichever one it is."""
 
-from ablation.tracking.interface import Holder, RunDescription, StudyRecord, StudyStatus, Tracker
+from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.memory import MemoryTracker
 
-__all__ = ["Holder", "MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "open_mlflow"]
+__all__ = ["MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "open_mlflow"]
 
 
 def open_mlflow(

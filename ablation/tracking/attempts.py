@@ -1,17 +1,30 @@
 """Finds the MLflow runs of planned runs and makes those that are missing: one for each, whatever was lost."""
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from ablation.results import PlannedRun
 from ablation.tracking.interface import StudyRecord
-from ablation.tracking.reading import SOURCE_NAME, TUNING, TUNING_TRIAL, children_of
+from ablation.tracking.reading import (
+    ATTEMPT,
+    IDENTITY,
+    NAME,
+    OUTCOME,
+    SOURCE_NAME,
+    TUNING,
+    TUNING_TRIAL,
+    best_record,
+    children_of,
+    quoted,
+    search_runs,
+)
 
-KIND, IDENTITY, ATTEMPT, OUTCOME = "ablation.kind", "ablation.identity", "ablation.attempt", "ablation.outcome"
-"""Tags: what a run stands for, of which training it is the record, and how that ended."""
+KIND, STUDY, PARENT = "ablation.kind", "ablation.study", "mlflow.parentRunId"
+MAX_RUN_NAME = 250
+"""Characters of a run's name that every database of MLflow's takes."""
 
 
 class Attempts:
@@ -21,10 +34,12 @@ class Attempts:
         self._client = client
         self._known: dict[str, dict[str, dict[str, str]]] = {}
         """By parent run, key and attempt: the run's ID."""
+        self._deleted: dict[str, bool] = {}
 
     def forget(self) -> None:
         """Look again: something has failed, and may have been done."""
         self._known.clear()
+        self._deleted.clear()
 
     def reconcile(self, record: StudyRecord) -> None:
         """Mark runs that are RUNNING as KILLED, and remove second records of one run; nobody else runs the study."""
@@ -32,12 +47,29 @@ class Attempts:
         runs = children_of(self._client, record)
         if parent := self._find_tuning_parent(record):
             runs += children_of(self._client, record, parent=parent)
-        ended = {_key(run): run for run in reversed(runs) if OUTCOME in run.data.tags}
+        doubles = _doubles([run for run in runs if run.data.tags.get(KIND) in ("run", TUNING_TRIAL)])
         for run in runs:
-            if run.data.tags.get(KIND) in ("run", TUNING_TRIAL) and _is_double(run, ended.get(_key(run))):
+            if run.info.run_id in doubles:
                 self._client.delete_run(run.info.run_id)
             elif run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def take_over(self, experiment_id: str, study: str, study_run_id: str) -> None:
+        """Put the runs of a study whose study run was deleted while the study ran under the one that it has now.
+
+        A study run that was deleted when nothing was under way is a deletion: its runs stay as they are.
+        """
+        query = f"tags.`{STUDY}` = {quoted(study)} and tags.`{KIND}` != 'study'"
+        for run in list(search_runs(self._client, [experiment_id], query)):
+            parent = run.data.tags.get(PARENT)
+            if parent is not None and parent != study_run_id and self._was_deleted_under_way(parent):
+                log_batch(self._client, run.info.run_id, tags={PARENT: study_run_id})
+
+    def _was_deleted_under_way(self, run_id: str) -> bool:
+        if run_id not in self._deleted:
+            info = self._client.get_run(run_id).info
+            self._deleted[run_id] = info.lifecycle_stage == "deleted" and info.status == "RUNNING"
+        return self._deleted[run_id]
 
     def start(
         self, record: StudyRecord, parent: str, planned: PlannedRun, about: Mapping[str, str], attempt: str
@@ -47,18 +79,18 @@ class Attempts:
         for earlier in [other for other in attempts if other != attempt]:
             self._client.delete_run(attempts.pop(earlier))
         if attempt in attempts:
-            tags = [RunTag(key, value) for key, value in about.items()]
-            self._client.log_batch(attempts[attempt], tags=tags)
+            log_batch(self._client, attempts[attempt], tags=about)
             self._client.update_run(attempts[attempt], status="RUNNING")
             return attempts[attempt]
         tags_of_new = {
-            "mlflow.parentRunId": parent,
+            PARENT: parent,
             **source_tags(),
             **about,
-            "ablation.study": record.plan.name,
+            STUDY: record.plan.name,
             ATTEMPT: attempt,
+            **whole_name(planned.name),
         }
-        run = self._client.create_run(record.experiment_id, run_name=planned.name, tags=tags_of_new)
+        run = self._client.create_run(record.experiment_id, run_name=shortened(planned.name), tags=tags_of_new)
         attempts[attempt] = str(run.info.run_id)
         return attempts[attempt]
 
@@ -67,10 +99,10 @@ class Attempts:
         if found := self._find_tuning_parent(record):
             return found
         tags = {
-            "mlflow.parentRunId": record.study_run_id,
+            PARENT: record.study_run_id,
             **source_tags(),
             KIND: TUNING,
-            "ablation.study": record.plan.name,
+            STUDY: record.plan.name,
         }
         run = self._client.create_run(record.experiment_id, run_name=f"{record.plan.name}: tuning", tags=tags)
         self._client.set_terminated(run.info.run_id, "FINISHED")
@@ -90,17 +122,42 @@ class Attempts:
         return self._known[parent]
 
 
-def _is_double(run: Run, ended: Run | None) -> bool:
-    """Whether a run is another record of one that has ended: an unfinished one, or one made as an answer was lost."""
-    if ended is None or ended.info.run_id == run.info.run_id:
-        return False
-    attempt = run.data.tags.get(ATTEMPT)
-    return OUTCOME not in run.data.tags or (attempt is not None and attempt == ended.data.tags.get(ATTEMPT))
+def _doubles(runs: Sequence[Run]) -> set[str]:
+    """Return the IDs of runs that are other records of what has ended: unfinished ones, and all ended but the first."""
+    by_key: dict[str, list[Run]] = {}
+    for run in runs:
+        by_key.setdefault(_key(run), []).append(run)
+    groups = [group for group in by_key.values() if any(OUTCOME in run.data.tags for run in group)]
+    kept = {best_record(group).info.run_id for group in groups}
+    return {run.info.run_id for group in groups for run in group} - kept
 
 
 def _key(run: Run) -> str:
     """Return what a run is the record of: an identity, or a replicate of a tuning trial by its name."""
-    return str(run.data.tags.get(IDENTITY, run.info.run_name))
+    return str(run.data.tags.get(IDENTITY) or run.data.tags.get(NAME) or run.info.run_name)
+
+
+def shortened(name: str) -> str:
+    """Return a run's name as every store takes it."""
+    return name if len(name) <= MAX_RUN_NAME else f"{name[: MAX_RUN_NAME - 1]}…"
+
+
+def whole_name(name: str) -> dict[str, str]:
+    """Return the tag that keeps a run's name where that is cut; none where it is whole."""
+    return {NAME: name} if len(name) > MAX_RUN_NAME else {}
+
+
+def log_batch(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Sequence[Param] = (),
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Record what belongs to a run and fail where that fails, which MLFLOW_ENABLE_ASYNC_LOGGING would hide."""
+    made = [RunTag(key, value) for key, value in (tags or {}).items()]
+    client.log_batch(run_id, metrics=metrics, params=params, tags=made, synchronous=True)
 
 
 def source_tags() -> dict[str, str]:

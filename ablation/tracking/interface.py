@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+from ablation.holder import Holder
 from ablation.results import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -18,20 +19,6 @@ class StudyRecord:
     experiment_id: str
     plan: Plan
     status: StudyStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who runs a study, and when it last said so; `place` tells state folders apart, on one host or on several."""
-
-    host: str
-    pid: int
-    since: str
-    place: str
-    seen_ms: int
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}, with another state folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +48,13 @@ class Tracker(Protocol):
 
     It may be used by several threads, each about runs of its own. What it returned is not changed by later calls. Every
     method but the constructor and `answers` may raise TrackingUnavailable, and may have done its work all the same:
-    when it is called again then, with the same arguments, it changes nothing more.
+    when it is called again then, with the same arguments, it changes nothing more. Those that record a run raise
+    RecordRefused where it can never be recorded.
+
+    `settles_s` is how long after it was begun a write is seen by everybody, but for what was suspended meanwhile.
     """
+
+    settles_s: float
 
     def answers(self) -> bool:
         """Whether the store can be reached now, as far as that can be told within seconds."""
@@ -76,16 +68,39 @@ class Tracker(Protocol):
         """Return the names of all recorded studies, sorted; nothing is created."""
         ...
 
-    def open_study(self, plan: Plan) -> StudyRecord:
-        """Make or take the study run of the plan's study, keep the plan in it, and mark it RUNNING."""
+    def remarks(self, name: str) -> tuple[str, ...]:
+        """Return in sentences what a person should know before a study is recorded here."""
         ...
 
-    def holder(self, record: StudyRecord) -> Holder | None:
-        """Return who said last that it runs the study, None where the study is not under way."""
+    def study_run_id(self, name: str) -> str | None:
+        """Return the run that stands for the study of that name, with a plan or without one yet, or None."""
         ...
 
-    def hold(self, record: StudyRecord, holder: Holder) -> None:
-        """Say who runs the study."""
+    def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
+        """Make or take the study run of the plan's study, keep the plan in it, and mark it RUNNING.
+
+        A run that is made is held by `holder` from its first moment. The runs of a study run that was deleted while
+        the study ran are taken over.
+
+        Raises:
+            StudyLocked: a run is taken that somebody else holds.
+        """
+        ...
+
+    def holder(self, study_run_id: str) -> Holder | None:
+        """Return who wrote last that it runs the study, None where nobody does.
+
+        Raises:
+            StudyRunGone: the run was deleted.
+        """
+        ...
+
+    def hold(self, study_run_id: str, holder: Holder | None) -> None:
+        """Write who runs the study, or that nobody does."""
+        ...
+
+    def discard_study(self, record: StudyRecord) -> None:
+        """Delete a study run that was made in vain: somebody else has made one in the same moment."""
         ...
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
@@ -97,7 +112,7 @@ class Tracker(Protocol):
         ...
 
     def reconcile(self, record: StudyRecord) -> None:
-        """Put right what an execution that was killed left: no run stays RUNNING, none is there twice.
+        """Put right what other executions left: no run stays RUNNING, of two records of one run the first stays.
 
         The caller is the only one who runs the study.
         """
@@ -137,7 +152,10 @@ class Tracker(Protocol):
         ...
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        """Record how a run ended, its final metrics and the files of a folder."""
+        """Record how a run ended, its final metrics and the files of a folder.
+
+        When it returns, the metrics that a reader gets are those of the result: they are read back.
+        """
         ...
 
     def abandon_run(self, run_id: str) -> None:

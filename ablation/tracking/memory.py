@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablation.errors import StudyLocked, StudyRunGone
+from ablation.holder import Holder
 from ablation.results import (
     EVALUATION_FILE,
     Epoch,
@@ -25,7 +27,7 @@ from ablation.tracking.checking import (
     library_versions,
     missing_curves,
 )
-from ablation.tracking.interface import Holder, RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class _Run:
 class MemoryTracker:
     """Remembers as long as it lives; its runs are trained in this process."""
 
+    settles_s = 0.0
+
     def __init__(self) -> None:
         self._studies: dict[str, StudyRecord] = {}
         self._runs: dict[str, _Run] = {}
@@ -61,17 +65,37 @@ class MemoryTracker:
     def study_names(self) -> tuple[str, ...]:
         return tuple(sorted(self._studies))
 
-    def open_study(self, plan: Plan) -> StudyRecord:
-        record = StudyRecord(study_run_id=f"study-{plan.name}", experiment_id=plan.name, plan=plan, status="RUNNING")
+    def remarks(self, _name: str) -> tuple[str, ...]:
+        return ()
+
+    def study_run_id(self, name: str) -> str | None:
+        return self._studies[name].study_run_id if name in self._studies else None
+
+    def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
+        run_id = f"study-{plan.name}"
+        held_by = self._holders.get(run_id)
+        if plan.name not in self._studies and holder is not None:
+            self._holders[run_id] = holder
+        elif holder is not None and held_by is not None and held_by.nonce != holder.nonce:
+            raise StudyLocked(plan.name, str(held_by))
+        record = StudyRecord(study_run_id=run_id, experiment_id=plan.name, plan=plan, status="RUNNING")
         self._studies[plan.name] = record
         return record
 
-    def holder(self, record: StudyRecord) -> Holder | None:
-        is_under_way = self._studies[record.plan.name].status == "RUNNING"
-        return self._holders.get(record.plan.name) if is_under_way else None
+    def holder(self, study_run_id: str) -> Holder | None:
+        record = next((one for one in self._studies.values() if one.study_run_id == study_run_id), None)
+        if record is None:
+            raise StudyRunGone(study_run_id)
+        found = self._holders.get(study_run_id)
+        return found if found is not None and (found.nonce or record.status == "RUNNING") else None
 
-    def hold(self, record: StudyRecord, holder: Holder) -> None:
-        self._holders[record.plan.name] = holder
+    def hold(self, study_run_id: str, holder: Holder | None) -> None:
+        self._holders.pop(study_run_id, None)
+        if holder is not None:
+            self._holders[study_run_id] = holder
+
+    def discard_study(self, record: StudyRecord) -> None:
+        del self._studies[record.plan.name]
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         by_identity = {
@@ -186,4 +210,5 @@ class MemoryTracker:
             error=result.error,
             failure=result.failure,
             diverged_epoch=result.diverged_epoch,
+            attempt=run.attempt,
         )

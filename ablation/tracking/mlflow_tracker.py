@@ -4,7 +4,6 @@ Runs are always named by their IDs, never through MLflow's active run: a worker 
 into the study run.
 """
 
-import dataclasses
 import json
 import logging
 import math
@@ -18,14 +17,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from ablation.databases import failure, said_by, without_password
-from ablation.errors import AblationError, TrackingUnavailable
+from ablation.errors import (
+    AblationError,
+    LaunchUnknown,
+    RecordRefused,
+    StudyLocked,
+    StudyRunGone,
+    TrackingUnavailable,
+)
+from ablation.holder import Holder
 from ablation.locks import SQLITE, first_use, sqlite_path
 from ablation.results import (
     DataFacts,
@@ -40,10 +48,21 @@ from ablation.results import (
 )
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking.addresses import artifact_address, image_address, run_address, runs_address
-from ablation.tracking.attempts import IDENTITY, KIND, OUTCOME, Attempts, source_tags
-from ablation.tracking.interface import Holder, RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.attempts import (
+    KIND,
+    STUDY,
+    Attempts,
+    log_batch,
+    shortened,
+    source_tags,
+    whole_name,
+)
+from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.launches import launch_run, remark, why_foreign
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
+    IDENTITY,
+    OUTCOME,
     PAGE,
     TUNING_TRIAL,
     Artifacts,
@@ -69,8 +88,10 @@ MAX_PLAN = 256 * 2**20
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
-HOLDER = "ablation.holder"
+HOLDER, NOBODY = "ablation.holder", "nobody"
 ARTIFACT_STORES = frozenset({"azure", "boto3", "botocore", "google", "paramiko"})
+REFUSALS = frozenset(map(ErrorCode.Name, (BAD_REQUEST, INVALID_PARAMETER_VALUE)))
+"""What MLflow answers where it will answer so again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +104,8 @@ class MlflowTracker:
     first request and 30 at a later one, where MLflow tries for minutes. One for writing tries each request once, as
     MLflow's own second try makes a second run where only the answer was lost.
     """
+
+    settles_s = 1.0
 
     tracking_uri: str
     launch_run_id: str | None = None
@@ -127,13 +150,30 @@ class MlflowTracker:
             runs = search_runs(self._client, self._all_experiments(), "tags.`ablation.kind` = 'study'")
             return tuple(sorted({run.data.tags["ablation.study"] for run in runs if "ablation.study" in run.data.tags}))
 
-    def open_study(self, plan: Plan) -> StudyRecord:
+    def remarks(self, name: str) -> tuple[str, ...]:
+        if self.launch_run_id is None:
+            return ()
         with self._explained():
-            run = self._find_study_run(plan.name, self._chosen_experiments())
+            said = remark(launch_run(self._client, self.launch_run_id), name)
+        return (said,) if said is not None else ()
+
+    def study_run_id(self, name: str) -> str | None:
+        if not self._store_exists():
+            return None
+        with self._explained():
+            run = self._find_study_run(name, self._chosen_experiments())
+        return str(run.info.run_id) if run is not None else None
+
+    def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
+        with self._explained():
+            run, launch = self._find_study_run(plan.name, self._chosen_experiments()), self._launch_run(plan.name)
             if run is None:
-                run = self._adopt_launch_run(plan) if self.launch_run_id else self._create_study_run(plan)
-            elif self.launch_run_id and run.info.run_id != self.launch_run_id:
-                self._link_launch_run(plan, run)
+                run = self._make_study_run(plan, launch, holder)
+                self._attempts.take_over(run.info.experiment_id, plan.name, run.info.run_id)
+            elif holder is not None and (found := _holder_of(run)) is not None and found.nonce != holder.nonce:
+                raise StudyLocked(plan.name, str(found))
+            elif launch is not None and run.info.run_id != launch.info.run_id:
+                self._link_launch_run(plan, run, launch)
             run_id = run.info.run_id
             self._attempts.forget()
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
@@ -144,18 +184,25 @@ class MlflowTracker:
             self._describe_experiment(record)
             return record
 
-    def holder(self, record: StudyRecord) -> Holder | None:
+    def holder(self, study_run_id: str) -> Holder | None:
         with self._explained():
-            run = self._client.get_run(record.study_run_id)
-        try:
-            found = Holder(**json.loads(run.data.tags[HOLDER]))
-        except (KeyError, ValueError, TypeError):
-            return None
-        return found if run.info.status == "RUNNING" else None
+            try:
+                run = self._client.get_run(study_run_id)
+            except MlflowException as error:
+                if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise StudyRunGone(study_run_id) from None
+                raise
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise StudyRunGone(study_run_id)
+        return _holder_of(run)
 
-    def hold(self, record: StudyRecord, holder: Holder) -> None:
+    def hold(self, study_run_id: str, holder: Holder | None) -> None:
         with self._explained():
-            self._tag(record.study_run_id, {HOLDER: json.dumps(dataclasses.asdict(holder))})
+            self._tag(study_run_id, {HOLDER: holder.to_json() if holder is not None else NOBODY})
+
+    def discard_study(self, record: StudyRecord) -> None:
+        with self._explained():
+            self._client.delete_run(record.study_run_id)
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
@@ -179,15 +226,15 @@ class MlflowTracker:
             IDENTITY: planned.identity,
             "ablation.locked_hash": record.plan.locked_hash,
         }
-        with self._explained():
+        with self._explained(of=planned.name):
             return self._attempts.start(
                 record, record.study_run_id, planned, {**about, **_tags_of(provenance)}, attempt
             )
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         known = {"seed": description.seed, **_parameters(description.configuration)}
-        with self._explained():
-            self._client.log_batch(run_id, params=_params({**known, **description.levels, **description.size}))
+        with self._explained(of=run_id):
+            log_batch(self._client, run_id, params=_params({**known, **description.levels, **description.size}))
             self._client.log_inputs(run_id, [_dataset_input(description.data)])
 
     def start_tuning_run(
@@ -200,10 +247,10 @@ class MlflowTracker:
         attempt: str,
     ) -> str:
         about = {KIND: TUNING_TRIAL, "ablation.variant": str(settings["variant"])}
-        with self._explained():
+        with self._explained(of=planned.name):
             parent = self._attempts.tuning_parent(record)
             run_id = self._attempts.start(record, parent, planned, {**about, **_tags_of(provenance)}, attempt)
-            self._client.log_batch(run_id, params=_params(settings))
+            log_batch(self._client, run_id, params=_params(settings))
             return run_id
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
@@ -213,9 +260,9 @@ class MlflowTracker:
             for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items()
             if math.isfinite(value)
         ]
-        with self._explained():
+        with self._explained(of=run_id):
             for start in range(0, len(metrics), PAGE):
-                self._client.log_batch(run_id, metrics=metrics[start : start + PAGE])
+                log_batch(self._client, run_id, metrics=metrics[start : start + PAGE])
 
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
         ended = result.ended_ms or time.time_ns() // 1_000_000
@@ -228,16 +275,8 @@ class MlflowTracker:
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
         }
-        with self._explained():
-            known = self._client.get_run(run_id).data.metrics  # the last epoch's are there already
-            self._client.log_batch(
-                run_id,
-                metrics=[
-                    Metric(name, value, ended, result.epochs)
-                    for name, value in result.metrics.items()
-                    if known.get(name) != value
-                ],
-            )
+        with self._explained(of=run_id):
+            self._log_final_metrics(run_id, result, ended)
             if artifacts is not None:
                 self._client.log_artifacts(run_id, str(artifacts))
             if result.error is not None:
@@ -246,6 +285,35 @@ class MlflowTracker:
             status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
             self._client.set_terminated(run_id, status, end_time=ended)
 
+    def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int) -> None:
+        """Record a run's final metrics so that they are what a reader gets, and see that they are.
+
+        Of values of one name MLflow gives that of the largest step, then of the latest time, then the largest: so they
+        have a step after every epoch's, and after whatever else somebody recorded under their name.
+        """
+        missing = self._other_than(run_id, result.metrics)  # the last epoch's may be there already
+        self._log_at(run_id, missing, ended_ms, dict.fromkeys(missing, result.epochs + 1))
+        outdone = self._other_than(run_id, missing) if missing else {}
+        self._log_at(run_id, outdone, ended_ms, {name: self._last_step(run_id, name) + 1 for name in outdone})
+        wrong = self._other_than(run_id, outdone) if outdone else {}
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            known = self._client.get_run(run_id).data.metrics.get(name)
+            raise RecordRefused(run_id, f"it was told that {name} is {value!r}, and says that it is {known!r}")
+
+    def _log_at(self, run_id: str, metrics: Mapping[str, float], time_ms: int, steps: Mapping[str, int]) -> None:
+        if metrics:
+            made = [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()]
+            log_batch(self._client, run_id, metrics=made)
+
+    def _other_than(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of which MLflow has another value, or none."""
+        known = self._client.get_run(run_id).data.metrics
+        return {name: value for name, value in metrics.items() if known.get(name) != value}
+
+    def _last_step(self, run_id: str, name: str) -> int:
+        return max((entry.step for entry in self._client.get_metric_history(run_id, name)), default=0)
+
     def abandon_run(self, run_id: str) -> None:
         with self._explained():
             self._client.set_terminated(run_id, "KILLED")
@@ -253,7 +321,12 @@ class MlflowTracker:
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         reports = [name for name in REPORTS if (folder / name).exists()]
         with self._explained():
-            for run_id in dict.fromkeys([record.study_run_id, self.launch_run_id or record.study_run_id]):
+            launch = self._launch_run(record.plan.name)
+            targets = [
+                record.study_run_id,
+                *([launch.info.run_id] if launch is not None and _is_linked(launch) else []),
+            ]
+            for run_id in dict.fromkeys(targets):
                 self._client.log_artifacts(run_id, str(folder))
                 links = {
                     **{name: artifact_address(record.experiment_id, run_id, name) for name in reports},
@@ -305,8 +378,11 @@ class MlflowTracker:
         return Attempts(self._client)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted."""
+    def _explained(self, *, of: str | None = None) -> Iterator[None]:
+        """Say what failed in the user's terms; one operation may fail, no traceback of MLflow's is wanted.
+
+        `of` is the run that is recorded, which alone is at fault where what is told of it is refused.
+        """
         try:
             assert self._client is not None  # made outside, as its first request has a limit of its own
             with self._patience():
@@ -316,6 +392,8 @@ class MlflowTracker:
                 self._attempts.forget()
             if isinstance(error, AblationError) or not _is_of_a_store(error):
                 raise
+            if of is not None and _is_refusal(error):
+                raise RecordRefused(of, said_by(error)) from error
             reason = failure(error) if isinstance(error, ImportError) else said_by(error)
             raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
 
@@ -333,11 +411,21 @@ class MlflowTracker:
     def _chosen_experiments(self) -> list[str]:
         """Return the experiment that was chosen from outside, or all of them."""
         if self.experiment_id is not None:
+            self._check_experiment(self.experiment_id)
             return [self.experiment_id]
         if self.experiment_name is not None:
             experiment = self._client.get_experiment_by_name(self.experiment_name)
             return [experiment.experiment_id] if experiment is not None else []
         return self._all_experiments()
+
+    def _check_experiment(self, experiment_id: str) -> None:
+        try:
+            self._client.get_experiment(experiment_id)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                where = without_password(self.tracking_uri)
+                raise LaunchUnknown("MLFLOW_EXPERIMENT_ID", experiment_id, tracking_uri=where) from None
+            raise
 
     def _all_experiments(self) -> list[str]:
         found: list[str] = []
@@ -353,7 +441,7 @@ class MlflowTracker:
         """Return the study run of that name, the latest where several experiments have one."""
         query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = {quoted(name)}"
         runs = list(search_runs(self._client, experiment_ids, query))
-        return max(runs, key=lambda run: run.info.start_time or 0) if runs else None
+        return max(runs, key=lambda run: (run.info.start_time or 0, run.info.run_id)) if runs else None
 
     def _record(self, run: Run) -> StudyRecord | None:
         """Return the record of a study run, None where it has no plan: its execution ended before it wrote one."""
@@ -374,9 +462,15 @@ class MlflowTracker:
             status=cast("StudyStatus", run.info.status),
         )
 
-    def _create_study_run(self, plan: Plan) -> Run:
-        experiment_id = self._experiment_for(plan)
-        return self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **_study_tags(plan)})
+    def _make_study_run(self, plan: Plan, launch: Run | None, holder: Holder | None) -> Run:
+        """Make the study run, or make the run that `mlflow run` created it; held from its first moment."""
+        tags = {KIND: "study", STUDY: plan.name, **({HOLDER: holder.to_json()} if holder is not None else {})}
+        if launch is None or KIND in launch.data.tags:
+            experiment_id = self._experiment_for(plan)
+            return self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **tags})
+        self._tag(launch.info.run_id, tags)
+        self._client.update_run(launch.info.run_id, name=plan.name)
+        return self._client.get_run(launch.info.run_id)
 
     def _experiment_for(self, plan: Plan) -> str:
         if self.experiment_id is not None:
@@ -395,24 +489,15 @@ class MlflowTracker:
             raise AblationError(message)
         return str(experiment.experiment_id)
 
-    def _adopt_launch_run(self, plan: Plan) -> Run:
-        """Make the run that `mlflow run` created the study run."""
-        assert self.launch_run_id is not None
-        self._tag(self.launch_run_id, _study_tags(plan))
-        self._client.update_run(self.launch_run_id, name=plan.name)
-        return self._client.get_run(self.launch_run_id)
+    def _launch_run(self, study: str) -> Run | None:
+        """Return the run that `mlflow run` made for this command, where it has something to do with the study."""
+        launch = launch_run(self._client, self.launch_run_id) if self.launch_run_id is not None else None
+        return launch if launch is not None and why_foreign(launch, study) is None else None
 
-    def _link_launch_run(self, plan: Plan, study_run: Run) -> None:
-        assert self.launch_run_id is not None
-        self._tag(
-            self.launch_run_id,
-            {
-                "ablation.kind": "launch",
-                "ablation.study": plan.name,
-                "ablation.study_run": study_run.info.run_id,
-            },
-        )
-        self._client.update_run(self.launch_run_id, name=f"{plan.name} (again)")
+    def _link_launch_run(self, plan: Plan, study_run: Run, launch: Run) -> None:
+        tags = {KIND: "launch", STUDY: plan.name, "ablation.study_run": study_run.info.run_id}
+        self._tag(launch.info.run_id, tags)
+        self._client.update_run(launch.info.run_id, name=f"{plan.name} (again)")
 
     def _rename_grown(self, study_run: Run, plan: Plan) -> None:
         """Give runs the variant's present name: it changes when a factor is added to the study."""
@@ -421,8 +506,8 @@ class MlflowTracker:
         for run in search_runs(self._client, [study_run.info.experiment_id], query):
             now = planned.get(run.data.tags.get("ablation.identity", ""))
             if now is not None and run.data.tags.get("ablation.variant") != now.variant:
-                self._tag(run.info.run_id, {"ablation.variant": now.variant})
-                self._client.update_run(run.info.run_id, name=now.name)
+                self._tag(run.info.run_id, {"ablation.variant": now.variant, **whole_name(now.name)})
+                self._client.update_run(run.info.run_id, name=shortened(now.name))
 
     def _describe_experiment(self, record: StudyRecord) -> None:
         """Write the study's views, and what the experiment is about unless a person has written that."""
@@ -462,7 +547,7 @@ class MlflowTracker:
         }
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        log_batch(self._client, run_id, tags=tags)
 
 
 def _view_addresses(record: StudyRecord) -> dict[str, str]:
@@ -474,8 +559,14 @@ def _view_addresses(record: StudyRecord) -> dict[str, str]:
     }
 
 
-def _study_tags(plan: Plan) -> dict[str, str]:
-    return {"ablation.kind": "study", "ablation.study": plan.name}
+def _holder_of(run: Run) -> Holder | None:
+    """Return who holds the lease on a study run; a version before leases left one there when it had ended."""
+    found = Holder.from_json(run.data.tags.get(HOLDER, NOBODY))
+    return found if found is not None and (found.nonce or run.info.status == "RUNNING") else None
+
+
+def _is_linked(launch: Run) -> bool:
+    return KIND in launch.data.tags
 
 
 def _parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,6 +587,11 @@ def _is_of_a_store(error: Exception) -> bool:
     """Whether MLflow, or what it keeps runs and files in, has failed; every kind of store has errors of its own."""
     home = type(error).__module__.partition(".")[0]
     return isinstance(error, MlflowException | SQLAlchemyError | ImportError | OSError) or home in ARTIFACT_STORES
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store will refuse the same again: what it is told, not how it is, is at fault."""
+    return isinstance(error, DataError) or (isinstance(error, MlflowException) and error.error_code in REFUSALS)
 
 
 def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:

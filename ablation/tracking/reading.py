@@ -49,6 +49,10 @@ MAX_RUN_FILE = 32 * 2**20
 MAX_NAME = 200
 STRANGERS = 100
 SOURCE_NAME = "ablation study"
+IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
+"""Tags: which planned run a run is the record of, of which training at it, and how that ended."""
+NAME = "ablation.name"
+"""Tag: a run's name where MLflow has a part of it only."""
 TUNING, TUNING_TRIAL = "tuning", "tuning trial"
 """Kinds of runs that a study has apart from its compared ones."""
 
@@ -170,7 +174,7 @@ def outcome_of(run: Run | None) -> Outcome | None:
     """Return how a run ended; one whose record is not complete has not ended."""
     if run is None or run.info.status not in ("FINISHED", "FAILED"):
         return None
-    value = run.data.tags.get("ablation.outcome")
+    value = run.data.tags.get(OUTCOME)
     return Outcome(value) if value in set(Outcome) else None
 
 
@@ -178,15 +182,27 @@ def _failure(tag: str | None) -> Failure | None:
     return cast("Failure", tag) if tag in get_args(Failure) else None
 
 
-def _used_runs(runs: Iterable[Run]) -> dict[str, Run]:
-    """Return the run that counts for each identity: one with a result, else one that ended, then the latest."""
+def best_record(runs: Iterable[Run]) -> Run:
+    """Return the record that counts of several of one planned run: one with a result, else one that ended.
 
-    def rank(run: Run) -> tuple[bool, bool, int, str]:
+    Of those the first that ended: a later double alters nothing that was reported before.
+    """
+
+    def rank(run: Run) -> tuple[bool, bool, bool, float, str]:
         outcome = outcome_of(run)
         has_result = outcome is not None and outcome.is_result
-        return has_result, outcome is not None, run.info.start_time or 0, run.info.run_id
+        ended = -float(run.info.end_time or 0)
+        return has_result, outcome is not None, OUTCOME in run.data.tags, ended, run.info.run_id
 
-    return {run.data.tags.get("ablation.identity", ""): run for run in sorted(runs, key=rank)}
+    return max(runs, key=rank)
+
+
+def _used_runs(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return the run that counts for each identity."""
+    records: dict[str, list[Run]] = {}
+    for run in runs:
+        records.setdefault(run.data.tags.get(IDENTITY, ""), []).append(run)
+    return {identity: best_record(found) for identity, found in records.items()}
 
 
 def _reason(run: Run, record: StudyRecord, used: dict[str, str]) -> str:
@@ -195,7 +211,7 @@ def _reason(run: Run, record: StudyRecord, used: dict[str, str]) -> str:
         return "it names the study and hangs under no run"
     if parent != record.study_run_id:
         return f"it names the study and hangs under another run than the study's, {parent[:MAX_NAME]}"
-    identity = run.data.tags.get("ablation.identity")
+    identity = run.data.tags.get(IDENTITY)
     if identity is None:
         return "it has no identity: no run of a study"
     if identity not in used:
@@ -204,7 +220,7 @@ def _reason(run: Run, record: StudyRecord, used: dict[str, str]) -> str:
 
 
 def _name(run: Run) -> str:
-    name = str(run.info.run_name or "")
+    name = str(run.data.tags.get(NAME) or run.info.run_name or "")
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
@@ -239,6 +255,7 @@ def _recorded(
         problems=(*problems, *more),
         error=tags.get("ablation.error"),
         failure=_failure(tags.get("ablation.failure")),
+        attempt=tags.get(ATTEMPT, ""),
         diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
     )
 

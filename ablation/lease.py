@@ -1,0 +1,209 @@
+"""Keeps one writer per study in an MLflow store: who holds the study's lease writes, and whoever finds another's stops.
+
+Locks lie beside stores and state folders; a lease lies in MLflow, so it keeps apart those that share nothing else.
+MLflow has no compare-and-swap. A lease is taken by writing a nonce, waiting and reading it back, and it is read before
+each renewal and each batch of writes: of two that take it in the same moment the later has it, and so has one that
+takes over what was silent, suspended for example, for minutes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from ablation.errors import StudyLocked, StudyRunGone, StudyTakenOver
+from ablation.holder import NOBODY_KNOWN, Holder, this_process
+from ablation.results import Plan
+from ablation.tracking import StudyRecord, Tracker
+
+RENEWED_EVERY_S = 30.0
+SILENT_S = 180.0
+"""Seconds after which a holder that says nothing may have gone."""
+WATCHED_S = 1.5 * RENEWED_EVERY_S
+"""Seconds for which one that seems silent is watched, as clocks of other machines may be wrong."""
+LOOK_S = 5.0
+
+
+class Lease:
+    """This process's lease on a study; `take` comes first, `record` is there after `open`.
+
+    It may be used by several threads. `check` raises StudyTakenOver for good once another process has the lease.
+    """
+
+    def __init__(self, study: str, *, tracker: Tracker, state_folder: Path) -> None:
+        self._study = study
+        self._tracker = tracker
+        self._holder = this_process(state_folder=state_folder, nonce=uuid.uuid4().hex)
+        self._run_id: str | None = None
+        self._record: StudyRecord | None = None
+        self._taken_at = 0.0
+        self._is_read_back = False
+        self._lost: StudyTakenOver | None = None
+        self._one_at_a_time = threading.RLock()
+        self.notes: list[str] = []
+        """What there is to say about it, which whoever says it takes from here."""
+
+    @property
+    def record(self) -> StudyRecord:
+        """The record of the opened study; another one after the study run was deleted."""
+        assert self._record is not None
+        return self._record
+
+    @property
+    def lost(self) -> StudyTakenOver | None:
+        """That another process has the lease, once that was seen."""
+        return self._lost
+
+    def silent_holder(self) -> Holder | None:
+        """Return who holds the lease and seems silent, so that `take` will watch it for WATCHED_S; None mostly."""
+        run_id = self._tracker.study_run_id(self._study)
+        other = self._tracker.holder(run_id) if run_id is not None else None
+        return other if other is not None and not self._is_over(other) and not is_fresh(other) else None
+
+    def take(self) -> None:
+        """Take the lease, where the study has been recorded before; else `open` does, with the study's first record.
+
+        Raises:
+            StudyLocked: another process has it: it has said so within SILENT_S, and is not known to have ended.
+            TrackingUnavailable.
+        """
+        run_id = self._tracker.study_run_id(self._study)
+        if run_id is None:
+            return
+        other = self._tracker.holder(run_id)
+        if other is not None and not self._is_over(other):
+            if is_fresh(other):
+                raise StudyLocked(self._study, _told(other))
+            self._watch(run_id, other)
+        self._tracker.hold(run_id, self._now())
+        self._note_taken(run_id)
+
+    def open(self, plan: Plan) -> StudyRecord:
+        """Open the study's record under the lease.
+
+        Raises:
+            StudyLocked, StudyTakenOver, TrackingUnavailable.
+        """
+        with self._one_at_a_time:
+            if self._run_id is None:
+                self.take()  # it may have been made since
+            if self._run_id is not None:
+                self.check()
+            self._open(plan)
+            return self.record
+
+    def take_up(self, record: StudyRecord) -> None:
+        """Go on with a record that is there, as it is, under the lease that was taken."""
+        self._record = record
+
+    def check(self) -> None:
+        """See that this process still has the lease: before each batch of writes.
+
+        Raises:
+            StudyTakenOver: another process has it, or had it.
+            TrackingUnavailable: that cannot be told; nothing is to be written now.
+        """
+        with self._one_at_a_time:
+            if self._lost is not None:
+                raise self._lost
+            assert self._run_id is not None
+            if not self._is_read_back:
+                time.sleep(max(0.0, self._taken_at + self._tracker.settles_s - time.monotonic()))
+            try:
+                found = self._tracker.holder(self._run_id)
+            except StudyRunGone:
+                self._open_anew()
+                return
+            if found is None or found.nonce != self._holder.nonce:
+                self._lost = StudyTakenOver(self._study, f"{found or NOBODY_KNOWN}")
+                raise self._lost
+            self._is_read_back = True
+
+    def renew(self) -> None:
+        """Say that this process still runs the study, where it does; see `check`."""
+        with self._one_at_a_time:
+            if self._run_id is not None:
+                self.check()
+                self._tracker.hold(self._run_id, self._now())
+
+    def release(self) -> None:
+        """Leave the study to whoever comes next; nothing is changed where somebody has come already."""
+        with self._one_at_a_time:
+            if self._run_id is not None and self._lost is None:
+                self.check()
+                self._tracker.hold(self._run_id, None)
+                self._run_id = None
+
+    def _open(self, plan: Plan) -> None:
+        record = self._tracker.open_study(plan, holder=self._now())
+        is_made = record.study_run_id != self._run_id
+        self._record = record
+        if is_made:
+            self._note_taken(record.study_run_id)
+            self._check_only_one()
+
+    def _check_only_one(self) -> None:
+        """See that nobody has made a study run of the same name in the same moment; the latest counts then."""
+        time.sleep(self._tracker.settles_s)
+        found = self._tracker.study_run_id(self._study)
+        if found is not None and found != self._run_id:
+            self._tracker.discard_study(self.record)
+            self._run_id = None
+            raise StudyLocked(self._study, f"{self._tracker.holder(found) or NOBODY_KNOWN}")
+        self.check()
+
+    def _open_anew(self) -> None:
+        """Make a study run in place of one that was deleted, which takes over the runs of that."""
+        before, self._run_id = self._run_id, None
+        if self._record is None:
+            return
+        self._open(self._record.plan)
+        self.notes.append(
+            f"the study run {before} was deleted in MLflow; {self._run_id} takes its place, with all runs of the study"
+        )
+
+    def _note_taken(self, run_id: str) -> None:
+        self._run_id, self._taken_at, self._is_read_back = run_id, time.monotonic(), False
+
+    def _is_over(self, other: Holder) -> bool:
+        """Whether a holder has ended for sure: its process has, or the locks of its state folder are ours."""
+        return (bool(other.place) and other.place == self._holder.place) or other.is_dead()
+
+    def _watch(self, run_id: str, other: Holder) -> None:
+        """See that a holder which seems silent is: its clock may be wrong, or this one's.
+
+        Raises:
+            StudyLocked: it is not.
+        """
+        deadline = time.monotonic() + WATCHED_S
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+            now = self._tracker.holder(run_id)
+            if now is None:
+                return
+            if now != other:
+                raise StudyLocked(self._study, _told(now))
+
+    def _now(self) -> Holder:
+        return replace(self._holder, seen_ms=time.time_ns() // 1_000_000)
+
+
+def is_fresh(holder: Holder) -> bool:
+    """Whether a holder has said within SILENT_S that it runs the study, by the clocks of both machines."""
+    return abs(time.time() - holder.seen_ms / 1000) <= SILENT_S
+
+
+def has_gone(holder: Holder) -> bool:
+    """Whether who ran a study ended without saying so, as far as that can be told at once."""
+    return holder.is_dead() or not is_fresh(holder)
+
+
+def _told(holder: Holder) -> str:
+    ago = max(0, round(time.time() - holder.seen_ms / 1000))
+    return (
+        f"{holder}, with another state folder (it said so {ago} s ago; where it was killed, the study is free "
+        f"{SILENT_S:.0f} s after that)"
+    )

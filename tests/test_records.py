@@ -1,0 +1,449 @@
+"""What MLflow has of a run is what the run measured: whatever the clock, the names, the environment and others do."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench
+from conftest import eventually
+from factories import make_plan
+
+from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone
+from ablation.holder import this_process
+from ablation.lease import Lease
+from ablation.pipeline import summarize_study, sync_study
+from ablation.results import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
+from ablation.scheduling import default_storage
+from ablation.state import RunFolder, State
+from ablation.study import Study
+from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, open_mlflow
+from ablation.tracking import attempts as module
+from ablation.tracking.reading import children_of
+from ablation.uploads import Uploads, recover_ended, upload_run
+
+LAUNCHED = {"mlflow.project.entryPoint": "study"}
+MINUTE_MS = 60_000
+
+
+def own_plan(name: str = "own") -> Plan:
+    """A study whose training function measures `score`."""
+    plan = make_plan(name=name, seeds=1, metric={"name": "score", "direction": "maximize", "meaningful": 0.01})
+    return replace(plan, study={**plan.study, "training": {"name": "t.py:train"}, "metrics": {"odd": "maximize"}})
+
+
+def result_of(planned: PlannedRun, metrics: Mapping[str, float], *, epochs: int, ended_ms: int) -> RunResult:
+    return RunResult(identity=planned.identity, outcome=Outcome.DONE, metrics=metrics, epochs=epochs, ended_ms=ended_ms)
+
+
+@pytest.mark.parametrize("clock_ms", [0, 1, -MINUTE_MS], ids=["same millisecond", "later", "stepped back"])
+@pytest.mark.parametrize("final", [0.2, 0.9], ids=["below the last report", "above it"])
+def test_a_metric_that_is_reported_and_returned_is_what_was_returned(
+    mlflow_tracker: Any, final: float, clock_ms: int
+) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    now = 1_800_000_000_000
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    reported = [ReportedEpoch(epoch=epoch, metrics={"score": 0.5}, timestamp_ms=now) for epoch in (1, 2, 3)]
+    mlflow_tracker.log_epochs(run_id, reported, heldout_split="validation")
+
+    ended = result_of(planned, {"score": final, "odd": 1.0}, epochs=3, ended_ms=now + clock_ms)
+    for _ in range(2):
+        mlflow_tracker.finish_run(run_id, ended, None)
+
+    assert {"score": final, "odd": 1.0} == mlflow_tracker.recorded_runs(record)[0].metrics
+    assert 4 == len(mlflow_tracker._client.get_metric_history(run_id, "score"))
+
+
+def test_a_value_that_mlflow_does_not_give_back_is_not_recorded(
+    mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    monkeypatch.setattr(mlflow_tracker._client, "log_batch", lambda *_, **__: None)
+
+    with pytest.raises(RecordRefused, match=r"score is 0\.4, and says that it is None"):
+        mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
+    assert mlflow_tracker.recorded_runs(record)[0].outcome is None
+
+
+def test_asynchronous_logging_hides_no_refusal(mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    record = mlflow_tracker.open_study(own_plan())
+    run_id = mlflow_tracker.start_run(record, record.plan.runs[0], {}, attempt="first")
+    epoch = ReportedEpoch(epoch=1, metrics={"acc@1": 0.5}, timestamp_ms=1)
+
+    with pytest.raises(RecordRefused, match="acc@1"):
+        mlflow_tracker.log_epochs(run_id, [epoch], heldout_split="validation")
+
+
+def test_every_batch_is_recorded_synchronously(mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    log_batch = mlflow_tracker._client.log_batch
+    monkeypatch.setattr(
+        mlflow_tracker._client,
+        "log_batch",
+        lambda *arguments, synchronous=None, **more: (
+            asked.append(synchronous) or log_batch(*arguments, synchronous=synchronous, **more)
+        ),
+    )
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
+    mlflow_tracker.log_epochs(
+        run_id, [ReportedEpoch(epoch=1, metrics={"score": 0.5}, timestamp_ms=1)], heldout_split="validation"
+    )
+    mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
+
+    assert {True} == set(asked)
+
+
+def long_named(plan: Plan) -> Plan:
+    """Return a plan whose variants' names differ after more characters than MLflow keeps of a run's name."""
+    names = {variant.name: "x" * 600 + variant.name for variant in plan.variants}
+    return replace(
+        plan,
+        variants=tuple(replace(variant, name=names[variant.name]) for variant in plan.variants),
+        summaries={names[name]: summary for name, summary in plan.summaries.items()},
+        runs=tuple(replace(run, variant=names[run.variant]) for run in plan.runs),
+    )
+
+
+def test_a_name_longer_than_mlflow_takes_is_kept_whole_beside(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(long_named(own_plan()))
+    first, second = record.plan.runs[:2]
+
+    for planned in (first, second, first):
+        run_id = mlflow_tracker.start_run(record, planned, {}, attempt=planned.identity)
+        mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
+
+    runs = children_of(mlflow_tracker._client, record)
+    assert {first.name, second.name} == {run.data.tags["ablation.name"] for run in runs}
+    assert {250} == {len(run.info.run_name) for run in runs}
+    assert [Outcome.DONE] * 2 == [run.outcome for run in mlflow_tracker.recorded_runs(record)[:2]]
+
+
+def test_replicates_of_tuning_whose_names_are_cut_alike_are_told_apart(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    settings = {"variant": "v", "trial": 0, "seed": 0}
+    replicates = [PlannedRun(identity="0" * 32, variant="y" * 300 + end, seed=0) for end in ("a", "b")]
+
+    ids = [mlflow_tracker.start_tuning_run(record, one, settings, {}, attempt="same") for one in replicates]
+    again = [mlflow_tracker.start_tuning_run(record, one, settings, {}, attempt="same") for one in replicates]
+
+    assert 2 == len(set(ids))
+    assert ids == again
+
+
+@pytest.mark.slow
+def test_a_name_longer_than_postgresql_takes_is_recorded(postgresql_url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = open_mlflow(postgresql_url.replace("postgresql://", "postgresql+psycopg://"))
+    record = tracker.open_study(long_named(own_plan()))
+    planned = record.plan.runs[0]
+
+    run_id = tracker.start_run(record, planned, {}, attempt="first")
+    tracker.finish_run(run_id, result_of(planned, {"score": 0.1 + 0.2}, epochs=1, ended_ms=1), None)
+
+    assert {"score": 0.1 + 0.2} == tracker.recorded_runs(record)[0].metrics
+
+
+class Place:
+    """A study with two runs in their folders, both ended, and what brings them to a tracker."""
+
+    def __init__(self, folder: Path, tracker: Any, plan: Plan) -> None:
+        self.state, self.plan, self.tracker = State(folder=folder), plan, tracker
+        folder.mkdir(exist_ok=True)
+        self.lease = Lease(plan.name, tracker=tracker, state_folder=folder)
+        self.record: StudyRecord = self.lease.open(plan)
+        self.uploads = Uploads(tracker, self.lease)
+
+    def end(self, planned: PlannedRun, metrics: Mapping[str, float], **changes: Any) -> RunFolder:
+        folder = self.state.begun(self.plan.name, planned.identity)
+        folder.take_over({}, is_resumable=False)
+        folder.begin_anew()
+        upload_run(self.uploads, planned, folder, plan=self.plan, state=self.state)
+        folder.finish(replace(result_of(planned, metrics, epochs=1, ended_ms=1), **changes))
+        self.uploads.end(planned)
+        return folder
+
+
+class Refusing(MemoryTracker):
+    """A tracker that will never take what it is told of some runs."""
+
+    refuses: Any = staticmethod(lambda result: result.metrics.get("odd") == 13.0)
+
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+        if self.refuses(result):
+            raise RecordRefused(run_id, "thirteen is not a number")
+        super().finish_run(run_id, result, artifacts)
+
+
+def test_what_is_refused_for_good_is_that_runs_failure_and_spares_the_others(tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", Refusing(), own_plan())
+    odd, plain = here.plan.runs[:2]
+    kept = here.end(odd, {"score": 0.5, "odd": 13.0})
+    here.end(plain, {"score": 0.6, "odd": 1.0})
+
+    assert here.uploads.wait()
+
+    first, second = here.tracker.recorded_runs(here.record)[:2]
+    assert (Outcome.FAILED, "record") == (first.outcome, first.failure)
+    assert "thirteen is not a number" in str(first.error)
+    assert {"score": 0.6, "odd": 1.0} == second.metrics
+    assert kept.result() is not None
+    here.uploads.close()
+
+
+def test_what_was_refused_is_tried_again_by_the_next_execution(tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", Refusing(), own_plan())
+    odd = here.plan.runs[0]
+    here.end(odd, {"score": 0.5, "odd": 13.0})
+    assert here.uploads.wait()
+    here.tracker.refuses = lambda result: False
+
+    recover_ended(here.uploads, here.tracker.recorded_runs(here.record), plan=here.plan, state=here.state)
+
+    assert here.uploads.wait()
+    assert {"score": 0.5, "odd": 13.0} == here.tracker.recorded_runs(here.record)[0].metrics
+    assert here.state.finished("own", odd.identity) is not None
+    here.uploads.close()
+
+
+def test_a_run_of_which_nothing_can_be_recorded_blocks_nobody(tmp_path: Path) -> None:
+    class Closed(Refusing):
+        def start_run(self, record: StudyRecord, planned: PlannedRun, *rest: Any, **more: Any) -> str:
+            if planned == record.plan.runs[0]:
+                raise RecordRefused(planned.name, "no such name")
+            return super().start_run(record, planned, *rest, **more)
+
+    here = Place(tmp_path / "state", Closed(), own_plan())
+    for planned in here.plan.runs[:2]:
+        here.end(planned, {"score": 0.5, "odd": 1.0})
+
+    assert here.uploads.wait()
+
+    assert [None, Outcome.DONE] == [run.outcome for run in here.tracker.recorded_runs(here.record)[:2]]
+    here.uploads.close()
+
+
+def test_a_metric_that_mlflow_refuses_costs_its_run_alone(mlflow_tracker: Any, tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", mlflow_tracker, own_plan())
+    odd, plain = here.plan.runs[:2]
+    folder = here.end(odd, {"score": 0.5, "odd": 1.0})
+    folder.append_epoch(ReportedEpoch(epoch=1, metrics={"acc@1": 0.5}, timestamp_ms=1))
+    here.end(plain, {"score": 0.6, "odd": 1.0})
+
+    assert here.uploads.wait()
+
+    first, second = mlflow_tracker.recorded_runs(here.record)[:2]
+    assert (Outcome.FAILED, "record") == (first.outcome, first.failure)
+    assert Outcome.DONE is second.outcome
+    here.uploads.close()
+
+
+def test_a_run_deleted_while_it_is_under_way_is_recorded_anew(mlflow_tracker: Any, tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", mlflow_tracker, own_plan())
+    planned = here.plan.runs[0]
+    folder = here.state.begun("own", planned.identity)
+    folder.take_over({}, is_resumable=False)
+    folder.begin_anew()
+    upload_run(here.uploads, planned, folder, plan=here.plan, state=here.state)
+    eventually(lambda: here.uploads.run_id(planned) is not None)
+    mlflow_tracker._client.delete_run(here.uploads.run_id(planned))
+
+    folder.finish(result_of(planned, {"score": 0.5, "odd": 1.0}, epochs=1, ended_ms=1))
+    here.uploads.end(planned)
+
+    assert here.uploads.wait()
+    assert {"score": 0.5, "odd": 1.0} == mlflow_tracker.recorded_runs(here.record)[0].metrics
+    here.uploads.close()
+
+
+def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker: Any, tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", mlflow_tracker, own_plan())
+    planned = here.plan.runs[0]
+    here.end(planned, {"score": 0.2, "odd": 1.0})
+    assert here.uploads.wait()
+    (recorded,) = [run for run in mlflow_tracker.recorded_runs(here.record) if run.planned == planned]
+    mlflow_tracker._client.log_metric(recorded.run_id, "score", 0.5, step=2, timestamp=1)
+    assert 0.5 == mlflow_tracker.recorded_runs(here.record)[0].metrics["score"]
+
+    recover_ended(here.uploads, mlflow_tracker.recorded_runs(here.record), plan=here.plan, state=here.state)
+
+    assert here.uploads.wait()
+    assert 0.2 == mlflow_tracker.recorded_runs(here.record)[0].metrics["score"]
+    here.uploads.close()
+
+
+def test_a_study_of_an_earlier_version_is_held_by_nobody_once_it_has_ended(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    tag = '{"host": "here", "pid": 1, "since": "today", "place": "p", "seen_ms": 1}'
+    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.holder", tag)
+    assert mlflow_tracker.holder(record.study_run_id) is not None
+
+    mlflow_tracker.close_study(record, "FINISHED")
+
+    assert mlflow_tracker.holder(record.study_run_id) is None
+
+
+def test_a_study_run_that_somebody_else_holds_is_not_opened(mlflow_tracker: Any) -> None:
+    mine, theirs = (this_process(nonce=nonce) for nonce in ("mine", "theirs"))
+    mlflow_tracker.open_study(own_plan(), holder=theirs)
+
+    with pytest.raises(StudyLocked):
+        mlflow_tracker.open_study(own_plan(), holder=mine)
+    assert "theirs" == mlflow_tracker.holder(mlflow_tracker.study_run_id("own")).nonce
+
+
+def launched(client: Any, **tags: str) -> str:
+    run_id: str = client.create_run("0", tags={**LAUNCHED, **tags}).info.run_id
+    return run_id
+
+
+def leftover(client: Any) -> str:
+    run_id: str = client.create_run("0").info.run_id
+    client.log_metric(run_id, "loss", 1.0)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def ended_launch(client: Any) -> str:
+    run_id = launched(client)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def used_launch(client: Any) -> str:
+    run_id = launched(client)
+    client.log_metric(run_id, "loss", 1.0)
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (leftover, "`mlflow run` did not make it"),
+        (ended_launch, "it has ended"),
+        (used_launch, "something else has recorded metrics in it"),
+    ],
+)
+def test_only_a_run_that_mlflow_run_made_and_nobody_has_used_becomes_a_study_run(
+    mlflow_tracker: Any, store_uri: str, make: Any, reason: str, tmp_path: Path
+) -> None:
+    client = mlflow_tracker._client
+    run_id = make(client)
+    before = client.get_run(run_id)
+    tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
+
+    said = tracker.remarks("own")
+    record = tracker.open_study(own_plan())
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.md").write_text("# It helps\n")
+    tracker.log_report(record, tmp_path / "report", summary="It helps.")
+    tracker.close_study(record, "FINISHED")
+
+    assert run_id != record.study_run_id
+    assert f"MLFLOW_RUN_ID names run {run_id}, which stays as it is: {reason}" in said[0]
+    after = client.get_run(run_id)
+    assert (before.info, before.data.to_dictionary()) == (after.info, after.data.to_dictionary())
+    assert [] == client.list_artifacts(run_id)
+
+
+def test_the_second_study_of_one_launch_leaves_the_first_its_run(mlflow_tracker: Any, store_uri: str) -> None:
+    run_id = launched(mlflow_tracker._client)
+    tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
+    first = tracker.open_study(own_plan("first"))
+
+    second = tracker.open_study(own_plan("second"))
+
+    assert run_id == first.study_run_id != second.study_run_id
+    assert ("first", "second") == tracker.study_names()
+    assert () == tracker.remarks("first")
+    assert "study 'first' has it already" in tracker.remarks("second")[0]
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"])
+def test_an_id_that_does_not_exist_is_told_by_its_variable(store_uri: str, variable: str) -> None:
+    ids = {"launch_run_id": "f" * 32} if variable == "MLFLOW_RUN_ID" else {"experiment_id": "987"}
+    tracker = open_mlflow(store_uri, **ids)
+
+    with pytest.raises(LaunchUnknown, match=rf"^{variable} is '(f+|987)', and MLflow at sqlite.* unset it"):
+        tracker.open_study(own_plan())
+
+
+def test_the_runs_of_a_study_run_deleted_while_it_ran_are_taken_over(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
+    tuning = PlannedRun(identity="0" * 32, variant="tuning/v/trial-0", seed=0)
+    mlflow_tracker.start_tuning_run(record, tuning, {"variant": "v"}, {}, attempt="one")
+    mlflow_tracker._client.delete_run(record.study_run_id)
+    with pytest.raises(StudyRunGone):
+        mlflow_tracker.holder(record.study_run_id)
+
+    again = mlflow_tracker.open_study(own_plan())
+
+    assert record.study_run_id != again.study_run_id
+    assert run_id == mlflow_tracker.recorded_runs(again)[0].run_id
+    assert {"score": 0.4, "odd": 1.0} == mlflow_tracker.recorded_runs(again)[0].metrics
+    assert run_id == mlflow_tracker.start_run(again, planned, {}, attempt="first")
+    kinds = sorted(run.data.tags["ablation.kind"] for run in children_of(mlflow_tracker._client, again))
+    assert ["run", "tuning"] == kinds
+
+
+def test_the_runs_of_a_study_run_deleted_when_it_had_ended_stay_as_they_are(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
+    mlflow_tracker.close_study(record, "FINISHED")
+    mlflow_tracker._client.delete_run(record.study_run_id)
+
+    again = mlflow_tracker.open_study(own_plan())
+
+    assert [None] * 4 == [run.outcome for run in mlflow_tracker.recorded_runs(again)]
+
+
+def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any, bench: Bench, tiny: Study) -> None:
+    bench.tracker = mlflow_tracker
+    steps = bench.steps(tiny)
+    while next(steps).latest is None:
+        pass
+    record = mlflow_tracker.find_study("tiny")
+    mlflow_tracker._client.delete_run(record.study_run_id)
+
+    for _ in steps:
+        pass
+
+    now = mlflow_tracker.find_study("tiny")
+    assert record.study_run_id != now.study_run_id
+    assert "FINISHED" == now.status
+    assert 8 == len(children_of(mlflow_tracker._client, now))
+    assert {Outcome.DONE} == {run.outcome for run in mlflow_tracker.recorded_runs(now)}
+    _, analysis = summarize_study("tiny", tracker=mlflow_tracker)
+    assert analysis is not None
+
+
+def test_two_coordinators_that_ran_side_by_side_leave_each_run_once(mlflow_tracker: Any, tmp_path: Path) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned, client = record.plan.runs[0], mlflow_tracker._client
+    first = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    tags = {**client.get_run(first).data.tags, module.ATTEMPT: "second"}
+    second = client.create_run(record.experiment_id, tags=tags).info.run_id
+    for run_id, ended_ms in ((second, 2_000_000_000_000), (first, 2_000_000_000_001)):
+        result = result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=ended_ms)
+        mlflow_tracker.finish_run(run_id, result, None)
+    mlflow_tracker.close_study(record, "KILLED")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    state = State(folder=folder)
+
+    sync_study("own", tracker=mlflow_tracker, storage_url=default_storage(folder), state=state)
+
+    assert [second] == [run.info.run_id for run in children_of(client, record)]

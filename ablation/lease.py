@@ -90,8 +90,6 @@ class Lease:
         with self._one_at_a_time:
             if self._run_id is None:
                 self.take()  # it may have been made since
-            if self._run_id is not None:
-                self.check()
             self._open(plan)
             return self.record
 
@@ -138,28 +136,26 @@ class Lease:
                 self._run_id = None
 
     def _open(self, plan: Plan) -> None:
-        record = self._tracker.open_study(plan, holder=self._now())
-        is_made = record.study_run_id != self._run_id
-        self._record = record
-        if is_made:
-            self._note_taken(record.study_run_id)
-            self._check_only_one()
+        if self._run_id is None:
+            self._make(plan)
+        self.check()
+        self._record = self._tracker.open_study(plan, holder=self._now())
 
-    def _check_only_one(self) -> None:
-        """See that nobody has made a study run of the same name in the same moment; the latest counts then."""
+    def _make(self, plan: Plan) -> None:
+        """Make the study run, and see that nobody has made another in the same moment; the latest counts then."""
+        made = self._tracker.make_study_run(plan, holder=self._now())
         time.sleep(self._tracker.settles_s)
         found = self._tracker.study_run_id(self._study)
-        if found is not None and found != self._run_id:
-            self._tracker.discard_study(self.record)
-            self._run_id = None
+        if found is not None and found != made:
+            self._tracker.discard_study_run(made)
             raise StudyLocked(self._study, f"{self._tracker.holder(found) or NOBODY_KNOWN}")
-        self.check()
+        self._note_taken(made)
 
     def _open_anew(self) -> None:
         """Make a study run in place of one that was deleted, which takes over the runs of that."""
         before, self._run_id = self._run_id, None
         if self._record is None:
-            return
+            raise StudyRunGone(str(before))
         self._open(self._record.plan)
         self.notes.append(
             f"the study run {before} was deleted in MLflow; {self._run_id} takes its place, with all runs of the study"

@@ -102,9 +102,9 @@ def run_study(
         if (silent := lease.silent_holder()) is not None:
             note = f"{silent} ran it and is silent; it is watched for {WATCHED_S:.0f} s, as it may run it still"
             yield Progress(planned=planned, ended={}, running=(), note=note)
-        lease.take()
         uploads = Uploads(tracker, lease)
         try:
+            lease.take()
             known = tuning_on_record(study, tracker=tracker)
             facts = dataset.facts if dataset is not None else NO_DATA
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
@@ -147,6 +147,8 @@ def _execute(
         yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
         settled = tuple(run for run in ended if run.has_result or not retry_failed)
         schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)
+        if schedule.note is not None:
+            yield Progress(planned=planned, ended={}, running=(), note=schedule.note)
         yield from execution.train(schedule, settled)
         if not uploads.wait():
             raise _not_recorded(study.name, uploads)
@@ -215,9 +217,9 @@ def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -
     with coordinating(name, storage_url=storage_url, folder=state.locks):
         find_study(name, tracker=tracker)
         lease = Lease(name, tracker=tracker, state_folder=state.folder)
-        lease.take()
         uploads = Uploads(tracker, lease)
         try:
+            lease.take()
             return _synced(name, lease, uploads, tracker=tracker, state=state)
         finally:
             uploads.close()

@@ -1,8 +1,10 @@
 """What MLflow has of a run is what the run measured: whatever the clock, the names, the environment and others do."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from bench import Bench
 from conftest import eventually
 from factories import make_plan
 
-from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone
+from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
 from ablation.holder import this_process
 from ablation.lease import Lease
 from ablation.pipeline import summarize_study, sync_study
@@ -447,3 +449,30 @@ def test_two_coordinators_that_ran_side_by_side_leave_each_run_once(mlflow_track
     sync_study("own", tracker=mlflow_tracker, storage_url=default_storage(folder), state=state)
 
     assert [second] == [run.info.run_id for run in children_of(client, record)]
+
+
+def test_of_coordinators_that_make_a_study_in_the_same_moment_one_has_it(
+    mlflow_tracker: Any, store_uri: str, tmp_path: Path
+) -> None:
+    leases = []
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        leases.append(Lease("own", tracker=open_mlflow(store_uri), state_folder=tmp_path / name))
+    assert () == mlflow_tracker.study_names()
+    together = Barrier(len(leases))
+
+    def open_one(lease: Lease) -> bool:
+        together.wait()
+        try:
+            lease.open(own_plan())
+            lease.check()
+        except (StudyLocked, StudyTakenOver):
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(leases)) as pool:
+        has_it = list(pool.map(open_one, leases))
+
+    assert 1 == sum(has_it)
+    (experiment,) = {mlflow_tracker.find_study("own").experiment_id}
+    assert 1 == len(mlflow_tracker._client.search_runs([experiment], "tags.`ablation.kind` = 'study'"))

@@ -316,3 +316,25 @@ def _claim_two_tell_one_and_die(url: str) -> None:
     assert first is not None
     tell_done(schedule, first)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["another value", "no result"])
+def test_where_optuna_contradicts_the_tracker_the_tracker_counts_and_it_is_said(url: str, is_recorded: bool) -> None:
+    plan = make_plan(seeds=2)
+    schedule = open_schedule(url, plan, nothing(plan))
+    first, second = schedule.next_run(), schedule.next_run()
+    assert first is not None
+    assert second is not None
+    recorded = finished(plan, [first, second] if is_recorded else [second])
+    values = {run.planned.identity: run.metrics.get("test_accuracy") for run in recorded}
+    tell_done(schedule, first, 0.123)
+    tell_done(schedule, second, values[second.identity] or 0.0)
+
+    again = open_schedule(url, plan, recorded)
+
+    assert again.note is not None
+    assert f"Optuna has 0.123 of {first.name}, and MLflow" in again.note
+    done = {trial.user_attrs["identity"]: trial.value for trial in trials(url) if trial.state is TrialState.COMPLETE}
+    assert {run.planned.identity: values[run.planned.identity] for run in recorded if run.outcome} == done
+    assert len(plan.runs) - len(done) == len(claim_all(again))
+    assert open_schedule(url, plan, recorded).note is None

@@ -50,7 +50,10 @@ class Schedule:
         *,
         due: Iterable[PlannedRun],
         alike: Callable[[PlannedRun], Hashable],
+        note: str | None = None,
     ) -> None:
+        self.note = note
+        """That Optuna contradicted the tracker, in words, where it did."""
         self._url = url
         self._study = study
         self._plan = plan
@@ -156,16 +159,23 @@ def open_schedule(
 ) -> Schedule:
     """Open a plan's schedule in Optuna's storage, brought in line with what the tracker has.
 
-    `alike` gives what runs have in common that one job may train; these follow one another.
+    Where Optuna calls a run done with another value than the tracker, or one that the tracker does not have, its study
+    is made anew: what has ended cannot be changed there. `alike` gives what runs have in common that one job may train;
+    these follow one another.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.
     """
     finished = {run.planned.identity: run for run in recorded if run.outcome is not None}
     with explained(url):
-        study = _open_study(open_storage(url), plan)
+        storage = open_storage(url)
+        study = _open_study(storage, plan)
+        note = _contradiction(study, plan, finished)
+        if note is not None:
+            optuna.delete_study(study_name=plan.name, storage=storage)
+            study = _open_study(storage, plan)
         due = _together(_reconcile(study, plan, finished), alike)
-        return Schedule(url, study, plan, finished, due=due, alike=alike)
+        return Schedule(url, study, plan, finished, due=due, alike=alike, note=note)
 
 
 def _together(runs: Sequence[PlannedRun], alike: Callable[[PlannedRun], Hashable]) -> list[PlannedRun]:
@@ -174,6 +184,25 @@ def _together(runs: Sequence[PlannedRun], alike: Callable[[PlannedRun], Hashable
     for run in runs:
         groups.setdefault(alike(run), []).append(run)
     return [run for group in groups.values() for run in group]
+
+
+def _contradiction(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> str | None:
+    """Say of how many runs Optuna has another value than the tracker, and of the first which; None mostly."""
+    names = {run.identity: run.name for run in plan.runs_to_train()}
+    told = {
+        name: (trial.value, _value(plan, finished[identity]) if identity in finished else None)
+        for trial in trials_in(study, TrialState.COMPLETE)
+        if (name := names.get(identity := str(trial.user_attrs.get(IDENTITY)))) is not None
+    }
+    wrong = {name: pair for name, pair in told.items() if pair[0] != pair[1]}
+    if not wrong:
+        return None
+    first, (its, recorded) = next(iter(wrong.items()))
+    others = f", and of {len(wrong) - 1} others" if len(wrong) > 1 else ""
+    return (
+        f"Optuna has {its!r} of {first}{others}, and MLflow {'no result' if recorded is None else repr(recorded)}: "
+        "MLflow counts, and Optuna's study was made anew from it"
+    )
 
 
 def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedRun]) -> list[PlannedRun]:

@@ -76,14 +76,18 @@ class Tracker(Protocol):
         """Return the run that stands for the study of that name, with a plan or without one yet, or None."""
         ...
 
-    def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
-        """Make or take the study run of the plan's study, keep the plan in it, and mark it RUNNING.
+    def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
+        """Make the study run of a study that has none, held from its first moment, and return its ID.
 
-        A run that is made is held by `holder` from its first moment. The runs of a study run that was deleted while
-        the study ran are taken over.
+        The runs of a study run that was deleted while the study ran are taken over.
+        """
+        ...
+
+    def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
+        """Take or make the study run of the plan's study, keep the plan in it, and mark it RUNNING.
 
         Raises:
-            StudyLocked: a run is taken that somebody else holds.
+            StudyLocked: another holder than this one has it.
         """
         ...
 
@@ -99,7 +103,7 @@ class Tracker(Protocol):
         """Write who runs the study, or that nobody does."""
         ...
 
-    def discard_study(self, record: StudyRecord) -> None:
+    def discard_study_run(self, study_run_id: str) -> None:
         """Delete a study run that was made in vain: somebody else has made one in the same moment."""
         ...
 

@@ -52,7 +52,7 @@ class MemoryTracker:
         self._studies: dict[str, StudyRecord] = {}
         self._runs: dict[str, _Run] = {}
         self._holders: dict[str, Holder] = {}
-        self._begun = 0
+        self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
 
@@ -71,12 +71,19 @@ class MemoryTracker:
     def study_run_id(self, name: str) -> str | None:
         return self._studies[name].study_run_id if name in self._studies else None
 
+    def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
+        self._studies_begun += 1
+        run_id = f"study-{self._studies_begun}"
+        self._studies[plan.name] = StudyRecord(
+            study_run_id=run_id, experiment_id=plan.name, plan=plan, status="RUNNING"
+        )
+        self.hold(run_id, holder)
+        return run_id
+
     def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
-        run_id = f"study-{plan.name}"
-        held_by = self._holders.get(run_id)
-        if plan.name not in self._studies and holder is not None:
-            self._holders[run_id] = holder
-        elif holder is not None and held_by is not None and held_by.nonce != holder.nonce:
+        run_id = self.study_run_id(plan.name) or self.make_study_run(plan, holder=holder)
+        held_by = self.holder(run_id)
+        if holder is not None and held_by is not None and held_by.nonce != holder.nonce:
             raise StudyLocked(plan.name, str(held_by))
         record = StudyRecord(study_run_id=run_id, experiment_id=plan.name, plan=plan, status="RUNNING")
         self._studies[plan.name] = record
@@ -94,8 +101,8 @@ class MemoryTracker:
         if holder is not None:
             self._holders[study_run_id] = holder
 
-    def discard_study(self, record: StudyRecord) -> None:
-        del self._studies[record.plan.name]
+    def discard_study_run(self, study_run_id: str) -> None:
+        """There is no other: a study made again replaces the one before."""
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         by_identity = {

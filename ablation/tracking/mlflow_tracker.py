@@ -164,12 +164,15 @@ class MlflowTracker:
             run = self._find_study_run(name, self._chosen_experiments())
         return str(run.info.run_id) if run is not None else None
 
+    def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
+        with self._explained():
+            return str(self._make_study_run(plan, self._launch_run(plan.name), holder).info.run_id)
+
     def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
         with self._explained():
             run, launch = self._find_study_run(plan.name, self._chosen_experiments()), self._launch_run(plan.name)
             if run is None:
                 run = self._make_study_run(plan, launch, holder)
-                self._attempts.take_over(run.info.experiment_id, plan.name, run.info.run_id)
             elif holder is not None and (found := _holder_of(run)) is not None and found.nonce != holder.nonce:
                 raise StudyLocked(plan.name, str(found))
             elif launch is not None and run.info.run_id != launch.info.run_id:
@@ -200,9 +203,9 @@ class MlflowTracker:
         with self._explained():
             self._tag(study_run_id, {HOLDER: holder.to_json() if holder is not None else NOBODY})
 
-    def discard_study(self, record: StudyRecord) -> None:
+    def discard_study_run(self, study_run_id: str) -> None:
         with self._explained():
-            self._client.delete_run(record.study_run_id)
+            self._client.delete_run(study_run_id)
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
@@ -467,10 +470,13 @@ class MlflowTracker:
         tags = {KIND: "study", STUDY: plan.name, **({HOLDER: holder.to_json()} if holder is not None else {})}
         if launch is None or KIND in launch.data.tags:
             experiment_id = self._experiment_for(plan)
-            return self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **tags})
-        self._tag(launch.info.run_id, tags)
-        self._client.update_run(launch.info.run_id, name=plan.name)
-        return self._client.get_run(launch.info.run_id)
+            run = self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **tags})
+        else:
+            self._tag(launch.info.run_id, tags)
+            self._client.update_run(launch.info.run_id, name=plan.name)
+            run = self._client.get_run(launch.info.run_id)
+        self._attempts.take_over(run.info.experiment_id, plan.name, run.info.run_id)
+        return run
 
     def _experiment_for(self, plan: Plan) -> str:
         if self.experiment_id is not None:

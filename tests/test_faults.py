@@ -1,6 +1,7 @@
 """Real processes, killed, interrupted and cut off: every run is finished once, to the numbers it would have had."""
 
 import http.client
+import os
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +29,7 @@ from mlflow.tracking import MlflowClient
 from ablation import report
 from ablation.cli import main
 from ablation.errors import TrackingUnavailable
+from ablation.holder import this_process
 from ablation.results import Outcome
 from ablation.study import Study, load_study, parse_override
 from ablation.tracking import open_mlflow
@@ -135,6 +138,51 @@ def test_a_study_started_twice_is_run_once_and_ends_in_good_order_when_asked(pla
     status = place.command("status", "long")
     assert "long: killed; " in status
     assert {"KILLED", "FINISHED"} >= {run.info.status for run in place.runs()}
+
+
+def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops(
+    place: Place, data_cache: Path
+) -> None:
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a PID namespace of its own needs root and unshare")
+    container = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m", "ablation")
+    there = place.folder / "there"
+    there.mkdir()
+    (there / "data").symlink_to(data_cache)
+    first = place.study()
+    place.wait_for_epochs()
+
+    for command in (("study", "tiny.yaml", *LONG), ("sync", "long")):
+        refused = subprocess.run(
+            [*container, *command, "--state-dir", str(there)],
+            env=place.environment,
+            cwd=place.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert 2 == refused.returncode, refused.stderr
+        assert f"is being run by process {first.pid} on " in refused.stderr
+        assert "with another state folder" in refused.stderr
+    assert "long: running; " in place.command("status", "long")
+
+    client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
+    record = open_mlflow(place.environment["MLFLOW_TRACKING_URI"]).find_study("long")
+    assert record is not None
+    theirs = replace(
+        this_process(nonce="theirs"), host="elsewhere", pid=7, boot="another", seen_ms=time.time_ns() // 10**6
+    )
+    first.send_signal(signal.SIGSTOP)
+    client.set_tag(record.study_run_id, "ablation.holder", theirs.to_json())
+    before = {run.info.run_id: run.info.status for run in place.runs()}
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=120)
+
+    assert 2 == first.returncode, errors
+    assert "was taken over by process 7 on elsewhere" in errors
+    assert "Traceback" not in errors
+    assert before == {run.info.run_id: run.info.status for run in place.runs()}
+    study_run = client.get_run(record.study_run_id)
+    assert ("RUNNING", theirs.to_json()) == (study_run.info.status, study_run.data.tags["ablation.holder"])
 
 
 def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cost_nothing(

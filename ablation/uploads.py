@@ -27,7 +27,7 @@ FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 PATIENCE_S = 5.0
 """Seconds that anybody waits for a tracker that does not answer."""
-ENOUGH_REFUSALS = 2
+ENOUGH_REFUSALS = 3
 """Times that a record is refused before it counts as refused for good: the run may have been deleted meanwhile."""
 
 NEVER_BEGUN = "never begun"

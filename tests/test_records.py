@@ -248,6 +248,16 @@ def test_a_metric_that_mlflow_refuses_costs_its_run_alone(mlflow_tracker: Any, t
     here.uploads.close()
 
 
+def test_a_text_that_no_database_takes_costs_its_run_alone(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    run_id = mlflow_tracker.start_run(record, record.plan.runs[0], {}, attempt="first")
+    failed = replace(result_of(record.plan.runs[0], {}, epochs=0, ended_ms=1), outcome=Outcome.FAILED)
+    object.__setattr__(failed, "path_note", "a lone surrogate: \ud800")
+
+    with pytest.raises(RecordRefused, match="surrogates not allowed"):
+        mlflow_tracker.finish_run(run_id, failed, None)
+
+
 def test_a_run_deleted_while_it_is_under_way_is_recorded_anew(mlflow_tracker: Any, tmp_path: Path) -> None:
     here = Place(tmp_path / "state", mlflow_tracker, own_plan())
     planned = here.plan.runs[0]

@@ -393,10 +393,12 @@ class MlflowTracker:
         except Exception as error:
             if "_attempts" in self.__dict__:
                 self._attempts.forget()
-            if isinstance(error, AblationError) or not _is_of_a_store(error):
+            if isinstance(error, AblationError):
                 raise
             if of is not None and _is_refusal(error):
-                raise RecordRefused(of, said_by(error)) from error
+                raise RecordRefused(of, failure(error)) from error
+            if not _is_of_a_store(error):
+                raise
             reason = failure(error) if isinstance(error, ImportError) else said_by(error)
             raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
 
@@ -597,7 +599,11 @@ def _is_of_a_store(error: Exception) -> bool:
 
 def _is_refusal(error: Exception) -> bool:
     """Whether a store will refuse the same again: what it is told, not how it is, is at fault."""
-    return isinstance(error, DataError) or (isinstance(error, MlflowException) and error.error_code in REFUSALS)
+    if isinstance(error, MlflowException):
+        cause = error.__cause__  # MLflow answers BAD_REQUEST where a database's connection was lost, too
+        return _is_refusal(cause) if isinstance(cause, Exception) else error.error_code in REFUSALS
+    is_of_the_values = isinstance(error, ValueError | TypeError | LookupError) and not isinstance(error, OSError)
+    return is_of_the_values or isinstance(error, DataError)
 
 
 def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:

@@ -37,11 +37,18 @@ def replaced(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any
     return copy
 
 
+def is_same(first: Any, second: Any) -> bool:
+    """Whether two plain values are equal, and both or neither a truth value: Python calls 1 and true equal."""
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(is_same, first, second))
+    return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return {dotted path: (before, now)} for the leaves that differ; an absent leaf is None."""
     old, new = dict(flatten(before)), dict(flatten(now))
     return {
         path: (old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
+        if not is_same(old.get(path), new.get(path))
     }

@@ -12,6 +12,7 @@ from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences
 from ablation.results import DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
 from ablation.study import Study, locked_hash
+from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
     from ablation.tracking import Tracker
@@ -93,9 +94,10 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
 
 def _settled_runs(plan: Plan) -> list[PlannedRun]:
     """Return the planned runs whose settings were final: not those of a variant that was still to be tuned."""
-    tuned = {variant.variant for variant in plan.tuning}
+    endings = ("", f",{SETTINGS}={TUNED}", f",{SETTINGS}={FROM_FILE}")
+    settled = {f"{variant.variant}{ending}" for variant in plan.tuning for ending in endings}
     is_tuning = bool(plan.study.get("tune"))
-    return [run for run in plan.runs if not is_tuning or run.variant.partition(",settings=")[0] in tuned]
+    return [run for run in plan.runs if not is_tuning or run.variant in settled]
 
 
 def _asked(study: Study) -> dict[str, Any]:
@@ -132,8 +134,8 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
         )
         if old != new
     ]
-    known = [variant.configuration for variant in before.variants]
-    added = [variant.name for variant in now.variants if variant.configuration not in known]
+    known = {repr(variant.configuration) for variant in before.variants}  # Python calls 1 and true equal
+    added = [variant.name for variant in now.variants if repr(variant.configuration) not in known]
     return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
 
 

@@ -1,10 +1,30 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
+
+_METRIC_NAME = re.compile(r"[/\w.\- :]{1,250}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def is_recordable_name(name: str) -> bool:
+    """Whether every tracker takes a metric or a parameter of that name.
+
+    That is MLflow's rule, no looser: letters of any script, digits and ` _-./:`, at most 250 characters; as a path it
+    leads to itself, and not up or to the root.
+    """
+    leads_to_itself = all(part not in ("", ".", "..") for part in name.split("/"))
+    return bool(_METRIC_NAME.fullmatch(name)) and leads_to_itself and not name.startswith("..")
+
+
+def recordable_text(text: str) -> str:
+    """Return a text as every tracker takes it: NUL and halves of surrogate pairs as backslash escapes."""
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).replace("\0", "\\x00")
+
 
 Direction = Literal["maximize", "minimize"]
 EVALUATION_FILE = "evaluation.json"

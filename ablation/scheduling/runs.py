@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ablation.results import Direction, Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage, trials_in
-from ablation.study.design import declared_levels
+from ablation.study.design import declared_levels, level_text
 
 IDENTITY = "identity"
 OUTCOME = "outcome"
@@ -261,7 +261,7 @@ def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:
 
 
 def _choice(level: Any) -> Any:
-    return "-".join(map(str, level)) if isinstance(level, list | tuple) else level
+    return level_text(level) if isinstance(level, list | tuple) else level
 
 
 def _waiting(study: optuna.Study) -> set[str]:

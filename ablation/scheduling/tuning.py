@@ -24,6 +24,8 @@ from ablation.streams import Purpose, stream_seed
 from ablation.study.tuning import SearchSpace, Tuning
 
 RECORD = "trial"
+MAX_STUDY_NAME = 512
+"""Characters of a study's name in Optuna's databases."""
 STARTUP_TRIALS = 5
 """Trials before TPE has enough to go by, and before a trial may be pruned (Optuna's default for its median pruner)."""
 
@@ -168,7 +170,7 @@ def open_tuning(
         StorageUnavailable: the storage cannot be opened.
     """
     digest = hashlib.sha256(f"{basis}/{tuning.model_dump_json()}".encode()).hexdigest()[:12]
-    study_name = f"{name}/tuning/{variant}/{digest}"
+    study_name = _study_name(f"{name}/tuning/{variant}", digest)
     with explained(url):
         storage = open_storage(url)
         try:
@@ -178,6 +180,12 @@ def open_tuning(
             for trial in trials_in(study, TrialState.RUNNING):
                 _end(study, trial)
     return TuningSchedule(url, study, variant=variant, tuning=tuning, start=start, study_seed=study_seed)
+
+
+def _study_name(readable: str, digest: str) -> str:
+    """Return a name that Optuna's column holds; the digest alone tells it from all others."""
+    most = MAX_STUDY_NAME - len(digest) - 1
+    return f"{readable if len(readable) <= most else f'{readable[: most - 1]}…'}/{digest}"
 
 
 def _end(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
-from ablation.lookup import flatten, replaced
+from ablation.lookup import flatten, is_same, replaced
 from ablation.results import PlannedRun, Variant
 from ablation.study.checking import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
@@ -242,7 +242,9 @@ def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) ->
     is_factor = len(levels) != 1
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
-        keeps_baseline = known is None or not levels or setting(values, path, known) in levels
+        keeps_baseline = (
+            known is None or not levels or any(is_same(setting(values, path, known), level) for level in levels)
+        )
         changed = values if keeps_baseline else replaced(values, path, levels[0])
         return {**changed, "factors": {**factors, path: list(levels)}}
     fixed = {**replaced(values, path, levels[0]), "factors": factors}

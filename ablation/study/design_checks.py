@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ablation.lookup import did_you_mean
+from ablation.lookup import did_you_mean, is_same
 from ablation.results import Variant
 from ablation.study.design import (
     beside_others,
@@ -16,11 +16,13 @@ from ablation.study.design import (
     variants_of,
     with_settings,
 )
-from ablation.study.file import Location, shown
+from ablation.study.file import MAX_SHOWN, Location, shown
 from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 Found = tuple[Location, str]
+MAX_VARIANT_NAME = 4_000
+"""Characters of a variant's name: trackers keep it as a tag, of 5,000 at most."""
 
 
 def asked_factors(question: Any) -> list[Any]:
@@ -99,7 +101,8 @@ def made_variants(spec: StudySpec) -> tuple[tuple[Variant, ...], dict[Location, 
     variants = variants_of(spec)
     if len(variants) > MAX_VARIANTS:
         return (), {("factors",): f"make {len(variants)} variants; a study has at most {MAX_VARIANTS}"}
-    found = dict(_forbid_problems(spec)) | _listed_problems(spec) | _twin_problems(variants)
+    named = dict(_name_problems(spec, variants))
+    found = named or dict(_forbid_problems(spec)) | _listed_problems(spec) | _twin_problems(variants)
     return variants, found or dict(_unanswerable(spec, variants))
 
 
@@ -129,7 +132,7 @@ def _assignment_problems(here: Location, assignment: Any, factors: Mapping[str, 
     for name, level in assignment.items() if isinstance(assignment, Mapping) else ():
         if name not in factors:
             yield (*here, name), f"{shown(name)} is not a factor of this study{did_you_mean(str(name), factors)}"
-        elif level not in factors[name]:
+        elif not any(is_same(level, known) for known in factors[name]):
             yield (*here, name), f"{shown(level)} is none of its levels: {', '.join(map(shown, factors[name]))}"
 
 
@@ -158,6 +161,22 @@ def _listed_problems(spec: StudySpec) -> dict[Location, str]:
             found["variants", name] = f"is the same as {twin}: no factor differs"
         seen.append((name, levels))
     return found
+
+
+def _name_problems(spec: StudySpec, variants: Sequence[Variant]) -> Iterator[Found]:
+    """Name a variant whose name is another's too, and one whose name no tracker keeps whole."""
+    here: Location = ("variants",) if spec.design == "listed" else ("factors",)
+    way_out = "choose shorter or other levels, or name the variants yourself (design: listed)"
+    first: dict[str, Variant] = {}
+    for variant in variants:
+        twin = first.setdefault(variant.name, variant)
+        if twin is not variant:
+            both = " and ".join(shown({name: each.levels[name] for name in each.levels}) for each in (twin, variant))
+            yield here, f"two variants are both called {variant.name[:MAX_SHOWN]}: {both}; {way_out}"
+        if len(variant.name) > MAX_VARIANT_NAME:
+            name = f"{variant.name[:MAX_SHOWN]}…"
+            limit = f"at most {MAX_VARIANT_NAME} are kept"
+            yield here, f"the name of variant {name} has {len(variant.name)} characters; {limit}: {way_out}"
 
 
 def _twin_problems(variants: Sequence[Variant]) -> dict[Location, str]:

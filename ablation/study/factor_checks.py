@@ -8,10 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ablation.lookup import nearest_names
+from ablation.lookup import is_same, nearest_names
+from ablation.results import is_recordable_name
+from ablation.study.design import level_text
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
-from ablation.study.sections import OpenSection, Section, own_keys, section_of
+from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
 from ablation.study.spec import MAX_LEVELS, OTHERS, factor_fields, is_own_training
 from ablation.study.tuning import SETTINGS, SearchSpace, Tuning
 
@@ -63,8 +65,12 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _component_problems(here: Location, values: Mapping[str, Any]) -> Iterator[Found]:
     name = str(here[-1])
-    if not name.replace("-", "_").isidentifier() or name in (OTHERS, SETTINGS):
-        yield here, f"a part's name has letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken"
+    is_name = name.replace("-", "_").isidentifier() and len(name) <= MAX_KEY and is_recordable_name(name)
+    if not is_name or name in (OTHERS, SETTINGS):
+        yield (
+            here,
+            f"a part's name has at most {MAX_KEY} letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken",
+        )
     if values.get("model") is None:
         yield here, "there is no model section whose modules could be removed or replaced"
 
@@ -90,12 +96,30 @@ def _level_problems(here: Location, levels: tuple[Any, ...], field: FieldInfo, *
         yield here, f"has {len(levels)} levels; at most {MAX_LEVELS} are allowed"
     for index in wrong:
         yield (*here, index), f"must be {expected(field.rebuild_annotation())}, not {shown(levels[index])}"
-    for index, level in enumerate(levels[:MAX_LEVELS]):
-        if level in levels[:index]:
-            yield (*here, index), f"level {shown(level)} stands twice"
-    if not wrong and _fits(field, baseline) and baseline not in levels:
+    for index, twin in _twins(levels[:MAX_LEVELS]).items():
+        yield (*here, index), _twin_text(levels[twin], levels[index])
+    if not wrong and _fits(field, baseline) and not any(is_same(baseline, level) for level in levels):
         choice = f"add it, or set {here[1]} to one of them"
         yield here, f"the baseline's level {shown(baseline)} is missing from the factor's levels; {choice}"
+
+
+def _twins(levels: tuple[Any, ...]) -> dict[int, int]:
+    """Return, for each level that cannot be told from one before it by its name or its value, which that is."""
+    found: dict[int, int] = {}
+    for index, level in enumerate(levels):
+        for before, other in enumerate(levels[:index]):
+            if level == other or level_text(level) == level_text(other):
+                found.setdefault(index, before)
+    return found
+
+
+def _twin_text(first: Any, second: Any) -> str:
+    if shown(first) == shown(second):
+        return f"level {shown(second)} stands twice"
+    both = f"{shown(first)} and {shown(second)}"
+    if level_text(first) == level_text(second):
+        return f"two levels are both called `{level_text(second)}`: {both}; runs are told apart by it, so change one"
+    return f"two levels are equal as numbers: {both}; runs could not be told apart, so change one"
 
 
 def _space_problems(here: Location, space: Any, field: FieldInfo) -> Iterator[Found]:
@@ -103,7 +127,10 @@ def _space_problems(here: Location, space: Any, field: FieldInfo) -> Iterator[Fo
         ends = SearchSpace.model_validate(space).ends
     except ValidationError:
         return  # said in its own place
-    for end in ends:
+    for index, end in enumerate(ends):
+        twin = next((before for before in ends[:index] if before == end), None)
+        if twin is not None:
+            yield here, f"choices {shown(twin)} and {shown(end)} are equal; leave one out"
         if not _fits(field, end) and not _fits(field, int(end) if isinstance(end, float) and end.is_integer() else end):
             yield here, f"a value must be {expected(field.rebuild_annotation())}, not {shown(end)}"
 

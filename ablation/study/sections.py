@@ -13,8 +13,11 @@ from pydantic.fields import FieldInfo
 
 from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
+from ablation.results import is_recordable_name, recordable_text
 
 MAX_PATTERNS = 1000
+MAX_KEY = 200
+"""Characters of the name of an argument or of a part: trackers keep parameters under names of at most 250."""
 OWN = "your own code"
 TORCHVISION = "torchvision"
 CODE_FORM = "'package.module:attribute' or 'path/to/file.py:attribute'"
@@ -24,6 +27,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _is_recordable(value: Any) -> bool:
+    """Whether all texts of a plain value can be kept in a database."""
+    if isinstance(value, Mapping):
+        return all(_is_recordable(part) for item in value.items() for part in item)
+    if isinstance(value, list | tuple):
+        return all(map(_is_recordable, value))
+    return not isinstance(value, str) or recordable_text(value) == value
+
+
 class OpenSection(Section):
     """A section whose other keys are arguments of the code that it names."""
 
@@ -31,9 +43,17 @@ class OpenSection(Section):
 
     @model_validator(mode="after")
     def _has_argument_names(self) -> "OpenSection":
-        wrong = [key for key in self.model_extra or {} if not key.isidentifier()]
+        extra = self.model_extra or {}
+        wrong = [key for key in extra if not (key.isidentifier() and is_recordable_name(key))]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} cannot be the name of an argument: letters, digits and _ only")
+            raise ValueError(f"{wrong[0]!a} cannot be the name of an argument: letters, digits and _ only")
+        long = next((key for key in extra if len(key) > MAX_KEY), None)
+        if long is not None:
+            message = f"{long[:40]!a}… has {len(long)} characters; the name of an argument has at most {MAX_KEY}"
+            raise ValueError(message)
+        odd = next((key for key, value in extra.items() if not _is_recordable(value)), None)
+        if odd is not None:
+            raise ValueError(f"{odd} has a text with NUL or half of a surrogate pair, which no database takes")
         return self
 
 

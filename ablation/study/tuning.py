@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ablation.lookup import is_same
 from ablation.study.sections import Section
 
 MAX_TRIALS = 1000
@@ -47,9 +48,9 @@ class SearchSpace(Section):
     def holds(self, value: Any) -> bool:
         """Say whether a value is one that could be found here."""
         if self.choices is not None:
-            return value in self.choices
+            return any(is_same(value, choice) for choice in self.choices)
         low, high = self.log or self.linear or self.integers or (0, 0)
-        return isinstance(value, int | float) and low <= value <= high
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 _METRIC_NAME = re.compile(r"[/\w.\- :]{1,250}")
+LONGEST_SHOWN = 60
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -19,6 +21,13 @@ def is_recordable_name(name: str) -> bool:
     """
     leads_to_itself = all(part not in ("", ".", "..") for part in name.split("/"))
     return bool(_METRIC_NAME.fullmatch(name)) and leads_to_itself and not name.startswith("..")
+
+
+def unrecordable_name_text(name: object) -> str:
+    """Say that a metric of that name is not recorded."""
+    text = ascii(name)
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return f"metric {shown} is left out: a name has 1 to 250 letters, digits and ` _-./:`, and is no path elsewhere"
 
 
 def recordable_text(text: str) -> str:
@@ -286,8 +295,9 @@ class ReportedEpoch:
 Epoch = EpochMetrics | ReportedEpoch
 
 
-Failure = Literal["out of memory", "code", "lost worker", "record"]
-"""Why a run failed: for want of memory, by an error of the code's, as its process was killed, or its record refused."""
+Failure = Literal["out of memory", "code", "metrics", "lost worker", "record"]
+"""Why a run failed: the device's memory or the machine's, an error of the code's, what the training function returned,
+its process was killed, or MLflow refuses its record."""
 
 
 class Outcome(StrEnum):
@@ -308,6 +318,12 @@ class RunResult:
 
     `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
     says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
+    `left_out` says in sentences what the training function gave and no tracker takes.
+
+    Whatever there is one of can be recorded: texts that no database takes are kept as escapes.
+
+    Raises:
+        ValueError: a field has another type, a metric no finite value or a name that no tracker takes.
     """
 
     identity: str
@@ -321,6 +337,60 @@ class RunResult:
     path: str = ""
     path_note: str = ""
     ended_ms: int = 0
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [name for name, is_right in self._checked() if not is_right]
+        if wrong:
+            raise ValueError(f"no result of a run, for its {', '.join(wrong)}")
+        for name in ("error", "path", "path_note"):
+            text = getattr(self, name)
+            object.__setattr__(self, name, text if text is None else recordable_text(text))
+        object.__setattr__(self, "left_out", tuple(map(recordable_text, self.left_out)))
+
+    def _checked(self) -> Iterator[tuple[str, bool]]:
+        yield "identity", isinstance(self.identity, str)
+        yield "outcome", isinstance(self.outcome, Outcome)
+        yield "metrics", isinstance(self.metrics, Mapping) and all(map(_is_metric, self.metrics.items()))
+        yield "epochs", is_count(self.epochs)
+        yield "diverged_epoch", self.diverged_epoch is None or is_count(self.diverged_epoch)
+        yield "diverged_step", self.diverged_step is None or is_count(self.diverged_step)
+        yield "error", self.error is None or isinstance(self.error, str)
+        yield "failure", self.failure is None or self.failure in get_args(Failure)
+        yield "path", isinstance(self.path, str)
+        yield "path_note", isinstance(self.path_note, str)
+        yield "ended_ms", is_count(self.ended_ms)
+        yield "left_out", isinstance(self.left_out, tuple) and all(isinstance(one, str) for one in self.left_out)
+
+    @classmethod
+    def from_plain(cls, values: Any) -> Self:
+        """Read what `dataclasses.asdict` gave, of earlier versions too: their metrics may have names to leave out.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            kept = {name: value for name, value in values["metrics"].items() if is_recordable_name(name)}
+            odd = [unrecordable_name_text(name) for name in values["metrics"] if name not in kept]
+            left_out = (*values.get("left_out", ()), *odd)
+            return cls(**{**values, "outcome": Outcome(values["outcome"]), "metrics": kept, "left_out": left_out})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no result of a run: {error!r}") from None
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number that every database keeps exactly: from 0 to 2⁵³."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**53
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number; trackers keep an infinite one as the largest there is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
+
+
+def _is_metric(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and is_recordable_name(name) and is_number(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

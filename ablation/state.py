@@ -11,19 +11,32 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ablation.results import Epoch, EpochMetrics, Outcome, ReportedEpoch, RunResult
+from ablation.results import (
+    Epoch,
+    EpochMetrics,
+    ReportedEpoch,
+    RunResult,
+    is_count,
+    is_number,
+    is_recordable_name,
+    recordable_text,
+)
 
 EPOCHS = "metrics.jsonl"
 STARTED = "started.json"
 RESULT = "result.json"
 ABOUT = "about.json"
 CHECKPOINT = re.compile(r"epoch-(\d+)-(eager|graph|fused)\.pt")
+ATTEMPT = re.compile(r"[\w-]{1,64}")
+_NOT_IN_FILE_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\#?]|%(?=[0-9A-Fa-f]{2})")
+_HALF_COPIED = re.compile(r"\.unfinished-copy-\d+")
 UNFINISHED = ".unfinished-"
 BLOCK = 4096
 
@@ -83,10 +96,11 @@ class State:
         """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""
         return RunFolder(path=self.folder / "tuning" / study / identity)
 
-    def unrecorded_tuning(self, study: str) -> "tuple[RunFolder, ...]":
-        """Return the folders of a study's tuning that have ended and are not recorded."""
+    def unrecorded_tuning(self, study: str) -> "tuple[tuple[RunFolder, About], ...]":
+        """Return the folders of a study's tuning that have ended and are not recorded, and what they are of."""
         found = [RunFolder(path=path) for path in sorted((self.folder / "tuning" / study).glob("*"))]
-        return tuple(folder for folder in found if folder.ended() is not None and folder.about())
+        ended = [(folder, folder.about()) for folder in found if folder.ended() is not None]
+        return tuple((folder, about) for folder, about in ended if about is not None)
 
     def forget_tuning(self, study: str) -> None:
         """Remove what a study's tuning left, once its settings are frozen in the plan."""
@@ -94,6 +108,26 @@ class State:
 
     def report(self, study: str) -> Path:
         return self.folder / "reports" / study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a folder of tuning is of: the run's name, and its settings, with its variant, trial and seed."""
+
+    identity: str
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings["seed"])
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all of it is what it should be: it may have been read from a file."""
+        settings = self.settings if isinstance(self.settings, Mapping) else {}
+        is_named = isinstance(self.identity, str) and isinstance(self.name, str)
+        return is_named and isinstance(settings.get("variant"), str) and is_count(settings.get("seed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,18 +157,19 @@ class RunFolder:
         write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
         return owner
 
-    def note_about(self, about: Mapping[str, Any]) -> None:
+    def note_about(self, about: About | None) -> None:
         """Note what the run is, where nothing else tells that; nothing once it is recorded."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / ABOUT, json.dumps(about, indent=1) + "\n")
+        noted = dataclasses.asdict(about) if about is not None else {}
+        write_whole(self.path / ABOUT, json.dumps(noted, indent=1) + "\n")
 
-    def about(self) -> dict[str, Any]:
-        """Return what was noted of the run."""
+    def about(self) -> About | None:
+        """Return what was noted of the run; None where that is nothing, damaged, or of another run."""
         try:
-            found = json.loads((self.path / ABOUT).read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            found = About(**_read_mapping(self.path / ABOUT))
+        except TypeError:
+            return None
+        return found if found.is_valid and found.identity == self.path.name else None
 
     def is_owned_by(self, owner: str) -> bool:
         """Whether no other process has taken the folder over since."""
@@ -156,12 +191,15 @@ class RunFolder:
     def attempt(self) -> str | None:
         """Return what identifies the training that the folder is of, across interruptions; None before it begins."""
         found = self._started().get("attempt")
-        return str(found) if found else None
+        return found if isinstance(found, str) and ATTEMPT.fullmatch(found) else None
 
     def provenance(self) -> dict[str, str]:
         """Return where the run came from, nothing where that was lost."""
         found = self._started().get("provenance")
-        return found if isinstance(found, dict) else {}
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {
+            name: recordable_text(text) for name, text in pairs if isinstance(text, str) and is_recordable_name(name)
+        }
 
     def lasting_epochs(self) -> int:
         """Return how many epochs no interruption can undo: all where the run has ended, or is never gone on with."""
@@ -196,21 +234,26 @@ class RunFolder:
             file.write(_line(metrics))
 
     def epochs(self) -> tuple[Epoch, ...]:
-        """Return the epochs so far; a last line that is still being written is left out."""
+        """Return the epochs so far; a last line that is still being written is left out, and so are damaged lines."""
         try:
-            lines = (self.path / EPOCHS).read_text().split("\n")[:-1]
-        except FileNotFoundError:
+            lines = (self.path / EPOCHS).read_bytes().split(b"\n")[:-1]
+        except OSError:
             return ()
-        return tuple(_epoch(json.loads(line)) for line in lines)
+        found: list[Epoch] = []
+        for epoch in map(_epoch, lines):
+            if epoch is not None and (not found or epoch.epoch > found[-1].epoch):
+                found.append(epoch)
+        return tuple(found)
 
     def latest_epoch(self) -> Epoch | None:
-        """Return the last of `epochs`, without reading those before it, or None."""
+        """Return the last of `epochs`, without reading those before it where its line is whole, or None."""
         try:
             with (self.path / EPOCHS).open("rb") as file:
                 line = _last_line(file)
-        except FileNotFoundError:
+        except OSError:
             return None
-        return _epoch(json.loads(line)) if line is not None else None
+        latest = _epoch(line) if line is not None else None
+        return latest if latest is not None or line is None else next(reversed(self.epochs()), None)
 
     def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> None:
         (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
@@ -222,12 +265,12 @@ class RunFolder:
         self.clear_checkpoints()
 
     def ended(self) -> RunResult | None:
-        """Return how the run ended, None where it has not, or its file is damaged."""
+        """Return how the run ended, None where it has not, or its file is damaged, or of another run."""
         try:
-            values = json.loads((self.path / RESULT).read_text())
-            return RunResult(**{**values, "outcome": Outcome(values["outcome"])})
-        except (OSError, ValueError, TypeError, KeyError):
+            result = RunResult.from_plain(_read_mapping(self.path / RESULT))
+        except ValueError:
             return None
+        return result if result.identity == self.path.name else None
 
     def result(self) -> RunResult | None:
         """Return the result of a run that has one: done or diverged."""
@@ -239,19 +282,112 @@ class RunFolder:
         write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
 
     def _started(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.path / STARTED).read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _read_mapping(self.path / STARTED)
+
+
+def keep_recordable_files(folder: Path) -> tuple[str, ...]:
+    """Make what lies in a folder such that every artifact store takes it, and say in sentences what was done.
+
+    Links to files become copies of them, and names that a store refuses or takes for another become ones that it keeps.
+    Links to folders and to nothing, pipes, sockets, devices and what cannot be read are removed. Doing it again changes
+    nothing.
+
+    Raises:
+        OSError: there is no room for a copy.
+    """
+    return tuple(_made_recordable(folder, folder))
+
+
+def _made_recordable(folder: Path, top: Path) -> Iterator[str]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if _HALF_COPIED.fullmatch(path.name):
+            path.unlink()
+            continue
+        shown, reason = ascii(str(path.relative_to(top))), _why_unrecordable(path)
+        if reason is not None:
+            _remove(path)
+            yield f"file {shown} is left out: it is {reason}"
+            continue
+        if path.is_symlink():
+            _copy_in_place(path)
+        name = _recordable_file_name(path.name)
+        if name != path.name:
+            path = path.rename(_free(path.with_name(name)))
+            yield f"file {shown} is kept as {path.name!r}: artifact stores refuse its name, or take it for another"
+        yield from _made_recordable(path, top)
+
+
+def _why_unrecordable(path: Path) -> str | None:
+    """Say what stands in the way of uploading what lies at a path, None where nothing does."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return "a link that leads nowhere" if path.is_symlink() else "not there any more"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return "a pipe, a socket or a device"
+    if path.is_symlink() and stat.S_ISDIR(mode):
+        return "a link to a folder"
+    needed = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
+    return None if os.access(path, needed) else "not readable"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.chmod(stat.S_IRWXU)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _copy_in_place(link: Path) -> None:
+    beside = link.with_name(f"{UNFINISHED}copy-{os.getpid()}")
+    shutil.copyfile(link, beside)
+    beside.replace(link)
+
+
+def _recordable_file_name(name: str) -> str:
+    """Return a name without what stores refuse, or a server takes for a part of an address."""
+    return _NOT_IN_FILE_NAMES.sub("_", os.fsencode(name).decode("utf-8", errors="replace"))
+
+
+def _free(path: Path) -> Path:
+    while os.path.lexists(path):
+        path = path.with_name(f"{path.name}_")
+    return path
 
 
 def _line(metrics: Epoch) -> str:
     return json.dumps(dataclasses.asdict(metrics)) + "\n"
 
 
-def _epoch(values: Mapping[str, Any]) -> Epoch:
-    return ReportedEpoch(**values) if "metrics" in values else EpochMetrics(**values)
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a file of JSON holds; nothing where it cannot be read, or holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _epoch(line: bytes) -> Epoch | None:
+    """Return the epoch that a line is of, without metrics that no tracker takes; None where it is damaged."""
+    try:
+        values = json.loads(line)
+        epoch = ReportedEpoch(**values) if "metrics" in values else EpochMetrics(**values)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (is_count(epoch.epoch) and epoch.epoch and is_count(epoch.timestamp_ms)):
+        return None
+    if isinstance(epoch, EpochMetrics):
+        measured = [value for name, value in values.items() if name not in ("epoch", "timestamp_ms")]
+        return epoch if all(isinstance(value, float) or is_number(value) for value in measured) else None
+    return _recordable(epoch) if isinstance(epoch.metrics, Mapping) else None
+
+
+def _recordable(epoch: ReportedEpoch) -> ReportedEpoch:
+    named = epoch.metrics.items()
+    kept = {name: value for name, value in named if is_recordable_name(name) and is_number(value)}
+    return dataclasses.replace(epoch, metrics=kept)
 
 
 def _last_line(file: BinaryIO) -> bytes | None:

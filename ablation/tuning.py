@@ -20,11 +20,11 @@ from ablation.executors import WorkerLost
 from ablation.provenance import provenance
 from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
-from ablation.state import RunFolder
+from ablation.state import About, RunFolder
 from ablation.stopping import Preempted, stopping
 from ablation.study import Study
 from ablation.study.tuning import FIRST_TUNING_SEED
-from ablation.worker import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
+from ablation.worker import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
 
 RUN_ID_S = 2.0
 """Seconds that a trial's end waits for the tracker's names of its runs."""
@@ -148,22 +148,20 @@ class VariantTuning:
         self.running[future] = self.running.pop(placeholder)
 
     def _upload(self, planned: PlannedRun, folder: RunFolder, settings: Mapping[str, Any]) -> None:
-        folder.note_about({"identity": planned.identity, "name": planned.variant, "settings": dict(settings)})
+        folder.note_about(About(identity=planned.identity, name=planned.variant, settings=dict(settings)))
         self.execution.uploads.begin(
             planned,
             folder,
             heldout_split="validation",
             start=partial(self._start, planned, settings),
-            on_recorded=partial(folder.note_about, {}),
+            on_recorded=partial(folder.note_about, None),
         )
 
     def _recover(self) -> None:
         """Have replicates recorded that ended in an execution which could not."""
-        for folder in self.execution.state.unrecorded_tuning(self.study.name):
-            about = folder.about()
-            seed = int(about["settings"]["seed"])
-            planned = PlannedRun(identity=about["identity"], variant=about["name"], seed=seed)
-            self._upload(planned, folder, about["settings"])
+        for folder, about in self.execution.state.unrecorded_tuning(self.study.name):
+            planned = PlannedRun(identity=about.identity, variant=about.name, seed=about.seed)
+            self._upload(planned, folder, about.settings)
             self.execution.uploads.end(planned)
 
     def _start(
@@ -181,7 +179,7 @@ class VariantTuning:
             raise error
         if error is None:
             result = future.result()
-        elif (finished := job.folder.ended()) is not None:
+        elif (finished := job.folder.ended()) is not None and is_whole(job.folder, finished):
             result = finished  # it died after its work was done
         elif is_death(error) and trial.deaths.one_more(job.folder):
             result = result_of_lost_worker(job.planned, error)

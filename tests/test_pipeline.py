@@ -391,7 +391,7 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
 def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path / "run")
     folder.take_over({"host": "here"}, is_resumable=True)
-    result = RunResult(identity="a", outcome=Outcome.DONE, metrics={"test_accuracy": 0.5}, epochs=1)
+    result = RunResult(identity="run", outcome=Outcome.DONE, metrics={"test_accuracy": 0.5}, epochs=1)
 
     assert folder.result() is None
     folder.finish(replace(result, outcome=Outcome.FAILED))

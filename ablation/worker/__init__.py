@@ -6,7 +6,7 @@ from ablation.worker.failures import DeviceLost
 from ablation.worker.ladder import Fusing
 from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
-from ablation.worker.tuning import Objective, TuningJob, objective_curve, objective_value, run_tuning_job
+from ablation.worker.tuning import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
 
 __all__ = [
     "DeviceLost",
@@ -16,6 +16,7 @@ __all__ = [
     "TuningJob",
     "check_devices",
     "estimate_seconds",
+    "is_whole",
     "needs_trying",
     "objective_curve",
     "objective_value",

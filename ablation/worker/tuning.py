@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from ablation.results import Epoch, EpochMetrics, Outcome, RunResult
+from ablation.state import RunFolder
 from ablation.worker.ladder import train_alone
 from ablation.worker.run import Job, RunRecord, check_code
 
@@ -38,7 +39,7 @@ def run_tuning_job(job: TuningJob) -> RunResult:
     """
     check_code(job)
     result = job.folder.result()
-    if result is not None:
+    if result is not None and is_whole(job.folder, result):
         return result
     replicate = _Replicate(job)
     return replicate.finish(_trained(replicate))
@@ -48,6 +49,11 @@ def objective_curve(epochs: Sequence[Epoch], objective: Objective) -> tuple[floa
     """Return what tuning looks at, by epoch: the loss or the accuracy on validation."""
     measured = [epoch for epoch in epochs if isinstance(epoch, EpochMetrics)]
     return tuple(epoch.heldout_loss if objective == "loss" else epoch.heldout_accuracy for epoch in measured)
+
+
+def is_whole(folder: RunFolder, result: RunResult) -> bool:
+    """Whether the curve that tuning looks at can be read to its end, where the result rests on one."""
+    return not result.outcome.is_result or len(folder.epochs()) == result.epochs
 
 
 def objective_value(curve: Sequence[float], epoch_choice: str, *, is_minimized: bool) -> float:

@@ -209,6 +209,18 @@ class RunsNotRecorded(AblationError):
         )
 
 
+class MetricsMissing(AblationError):
+    """A first run that ended without the metrics which the study compares on, as all others would."""
+
+    def __init__(self, study: str, run: str, error: str) -> None:
+        last = error.strip().splitlines()[-1] if error.strip() else "no metrics"
+        super().__init__(
+            f"run {run} of study {study!r} ended without what is compared, and no run of it has a result: {last}. The "
+            "other runs were not begun, as they would end so too. Correct the training function, or the names @ metric "
+            "or metrics, and run the same command again."
+        )
+
+
 class DiskFull(AblationError):
     """No room, or no leave, to write what a study measures."""
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import Dataset
-from ablation.errors import AblationError, StorageUnavailable
+from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
 from ablation.executors import Executor, WorkerLost
 from ablation.lease import Lease
 from ablation.locks import Coordination
@@ -263,7 +263,9 @@ class Execution:
         metric = self.record.plan.locked["metric"]["name"]
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
-        yield self._progress(latest=(planned, result), note=self._why_slower(result))
+        yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)
+        if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
+            raise MetricsMissing(self.record.plan.name, planned.name, result.error or "")
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
@@ -278,12 +280,14 @@ class Execution:
             return f"{self._problem} Training goes on; what is measured is kept, and recorded when it can be"
         return "MLflow answers again" if before is not None and self._problem is None else None
 
-    def _why_slower(self, result: RunResult) -> str | None:
-        """Return why a run was trained by no faster path, the first time that this is the reason."""
-        if not result.path_note.startswith("not ") or result.path_note in self._said:
-            return None
-        self._said.add(result.path_note)
-        return f"trained by the {result.path} path, {result.path_note}"
+    def _news(self, planned: PlannedRun, result: RunResult) -> Iterator[str]:
+        """Yield why a run was trained by no faster path, and what of it is not recorded; each once in an execution."""
+        slower = {result.path_note: f"trained by the {result.path} path, {result.path_note}"}
+        known = slower if result.path_note.startswith("not ") else {}
+        for key, sentence in {**known, **{said: f"{planned.name}: {said}" for said in result.left_out}}.items():
+            if key not in self._said:
+                self._said.add(key)
+                yield sentence
 
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
         running = [(under.planned, self._folder(under.planned).latest_epoch()) for under in self._under_way()]

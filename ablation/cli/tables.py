@@ -28,6 +28,7 @@ MOST_NAMED = 4
 FAILURES: Mapping[Failure | None, str] = {
     "out of memory": "failed, out of memory",
     "code": "failed, an error of its code",
+    "metrics": "failed, without the metrics compared",
     "lost worker": "failed, its worker was lost",
     "record": "failed, MLflow refuses its record",
     None: "failed",

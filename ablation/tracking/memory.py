@@ -213,7 +213,7 @@ class MemoryTracker:
             host=run.provenance.get("host", ""),
             commit=run.provenance.get("git_commit", ""),
             versions=library_versions(run.provenance),
-            problems=(*problems, *more),
+            problems=(*problems, *more, *filter(None, ["; ".join(result.left_out)])),
             error=result.error,
             failure=result.failure,
             diverged_epoch=result.diverged_epoch,

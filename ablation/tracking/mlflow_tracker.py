@@ -277,6 +277,7 @@ class MlflowTracker:
             "ablation.error": result.error and result.error[-MAX_TAG:],
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
+            "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }
         with self._explained(of=run_id):
             self._log_final_metrics(run_id, result, ended)

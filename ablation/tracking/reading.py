@@ -252,7 +252,7 @@ def _recorded(
         host=tags.get("ablation.host", ""),
         commit=tags.get("ablation.git_commit", ""),
         versions=library_versions({name.removeprefix("ablation."): value for name, value in tags.items()}),
-        problems=(*problems, *more),
+        problems=(*problems, *more, *filter(None, [tags.get("ablation.left_out")])),
         error=tags.get("ablation.error"),
         failure=_failure(tags.get("ablation.failure")),
         attempt=tags.get(ATTEMPT, ""),

@@ -19,9 +19,12 @@ def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Mappin
 
 
 def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
-    """Write a row per epoch; a column that an epoch has no value in stays empty there."""
-    rows = [{"epoch": epoch.epoch, **epoch_metrics(epoch, heldout_split=heldout_split)} for epoch in epochs]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Write a row per epoch; a column that an epoch has no value in stays empty there.
+
+    A metric that a training function calls `epoch` too has none: its curve is in the tracker's history.
+    """
+    rows = [{**epoch_metrics(epoch, heldout_split=heldout_split), "epoch": epoch.epoch} for epoch in epochs]
+    names = list(dict.fromkeys(("epoch", *(name for row in rows for name in row))))
     if rows:
         (folder.artifacts / "curves.csv").write_text(
             _csv(names, [[row.get(name, "") for name in names] for row in rows])

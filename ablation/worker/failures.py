@@ -21,6 +21,10 @@ class DeviceLost(Exception):
         super().__init__(f"its device computes nothing more in that process: {error}")
 
 
+class MetricsUnfit(ValueError):
+    """What a training function returned are no metrics, or lack one that the study compares on."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -28,4 +32,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def failure_of(error: BaseException) -> Failure:
+    if isinstance(error, MetricsUnfit):
+        return "metrics"
     return "out of memory" if is_out_of_memory(error) else "code"

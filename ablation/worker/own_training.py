@@ -12,12 +12,15 @@ from typing import Any
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split
 from ablation.errors import CodeInvalid
-from ablation.results import Outcome, ReportedEpoch
+from ablation.results import Outcome, ReportedEpoch, is_number, is_recordable_name, unrecordable_name_text
 from ablation.streams import Purpose, stream_seed
 from ablation.worker.beginning import seed_generators
+from ablation.worker.failures import MetricsUnfit
 
 PATH = "training.name"
 MAX_BATCHES = "max_batches"
+MEASURED_ANYWAY = ("training_seconds", "peak_memory_mib", "total_seconds")
+"""Metrics that a run has whatever its training function returns; what it returns itself under such a name counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +41,18 @@ class SplitData:
 class Report:
     """Takes the metrics of one epoch per call, by name: `report(validation_accuracy=0.9)`.
 
-    `folder` is the run's own: what the function leaves there is kept with the run in MLflow.
+    `folder` is the run's own: what the function leaves there is kept with the run in MLflow. `left_out` says of which
+    entries nothing is recorded.
     """
 
     folder: Path
     on_epoch: Callable[[ReportedEpoch], None]
     epochs: list[ReportedEpoch] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def __call__(self, metrics: Mapping[str, float] | None = None, /, **more: float) -> None:
-        values = checked_metrics({**(metrics or {}), **more}, what="reported")
+        values, left_out = checked_metrics({**(metrics or {}), **more}, what="reported")
+        self.left_out += [said for said in left_out if said not in self.left_out]
         epoch = ReportedEpoch(
             epoch=len(self.epochs) + 1,
             metrics={name: value for name, value in values.items() if math.isfinite(value)},
@@ -54,6 +60,15 @@ class Report:
         )
         self.epochs.append(epoch)
         self.on_epoch(epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnResult:
+    """How a training function ended: its metrics, all of them finite, and of which entries nothing is recorded."""
+
+    outcome: Outcome
+    metrics: Mapping[str, float]
+    left_out: tuple[str, ...]
 
 
 def load_training(name: str, code: CodeFolders) -> Callable[..., Any]:
@@ -84,16 +99,16 @@ def train_own(
     data: SplitData | None,
     expected: Sequence[str] = (),
     max_batches: int | None = None,
-) -> tuple[Outcome, dict[str, float]]:
+) -> OwnResult:
     """Call a training function and return how it ended, with what it measured and the seconds it took.
 
     It is given the sections data, model and training as plain values, and a number below 2³² for its random streams
     that is the same in every variant of the seed index; Python's, NumPy's and PyTorch's own generators are seeded with
-    it too. A metric that is NaN or infinite makes the run a diverged one. `expected` are the metrics that the study
-    compares on.
+    it too. `expected` are the metrics that the study compares on: one that is NaN or infinite makes the run a diverged
+    one. Of the others, what cannot be recorded is left out. Seconds that it returns itself stand in the place of ours.
 
     Raises:
-        TypeError, ValueError: what it returned are no metrics, or lack an expected one.
+        MetricsUnfit: what it returned are no metrics, or lack an expected one.
     """
     number = stream_seed(int(settings["study_seed"]), Purpose.INITIALIZATION, seed) % 2**32
     seed_generators(number)
@@ -101,36 +116,55 @@ def train_own(
     sections = {name: section for name, section in settings.items() if name != "study_seed" and section is not None}
     begun = time.perf_counter()
     returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
-    seconds = time.perf_counter() - begun
-    metrics = {"training_seconds": seconds, **checked_metrics(returned, what="returned")}
-    missing = [name for name in expected if name not in metrics]
+    seconds = {"training_seconds": time.perf_counter() - begun}
+    metrics, left_out = checked_metrics(returned, what="returned")
+    missing = [name for name in expected if name not in (*metrics, *MEASURED_ANYWAY)]
     if missing:
-        raise ValueError(
-            f"the training function returned {', '.join(sorted(returned)) or 'nothing'}, and not {', '.join(missing)}: "
+        raise MetricsUnfit(
+            f"the training function returned {', '.join(sorted(metrics)) or 'nothing'}, and not {', '.join(missing)}: "
             "return it, or name another metric of the study (metric.name, metrics)"
+            + "".join(f"; {s}" for s in left_out)
         )
-    if not all(map(math.isfinite, metrics.values())):
-        return Outcome.DIVERGED, {"training_seconds": seconds}
-    return Outcome.DONE, metrics
+    finite = {name: value for name, value in metrics.items() if is_number(value)}
+    if any(name in expected for name in metrics.keys() - finite.keys()):
+        return OwnResult(outcome=Outcome.DIVERGED, metrics=seconds, left_out=left_out)
+    odd = (f"metric {name!r} is left out: it is {value}" for name, value in metrics.items() if name not in finite)
+    return OwnResult(outcome=Outcome.DONE, metrics={**seconds, **finite}, left_out=(*left_out, *odd))
 
 
-def checked_metrics(values: Any, *, what: str) -> dict[str, float]:
-    """Return metrics as floats.
+def checked_metrics(values: Any, *, what: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the metrics that have a name and a number, which may not be finite, and in sentences which have not.
+
+    Truth values count as 0 and 1.
 
     Raises:
-        TypeError: they are no mapping of names to numbers.
+        MetricsUnfit: it is no mapping.
     """
     if not isinstance(values, Mapping):
-        raise TypeError(
-            f"a training function gives metrics as a mapping of names to numbers; it {what} {values!r:.200}"
+        raise MetricsUnfit(
+            f"a training function gives metrics as a mapping of names to numbers; it {what} a {type(values).__name__}"
         )
-    found = {}
+    found, left_out = {}, []
     for name, value in values.items():
-        number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) != 0 else value
-        if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, Real):
-            raise TypeError(f"a metric is a name and a number; the training function {what} {name!r}: {value!r:.200}")
-        found[name] = float(number)
-    return found
+        number = _number(value)
+        if not isinstance(name, str) or not is_recordable_name(name):
+            left_out.append(unrecordable_name_text(name))
+        elif number is None:
+            left_out.append(f"metric {name!r} is left out: it is no number but a {type(value).__name__}")
+        else:
+            found[name] = number
+    return found, tuple(left_out)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of Python's, NumPy's or PyTorch's as a float, None for anything else."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        return float(number) if isinstance(number, Real) else None
+    except OverflowError:
+        return math.inf
+    except Exception:  # noqa: BLE001 - the user's object is asked, and it is no number
+        return None
 
 
 def split_data(dataset: Dataset, split: Split) -> SplitData:

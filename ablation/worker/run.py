@@ -16,7 +16,7 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
 from ablation.results import Epoch, Outcome, PlannedRun, RunResult
-from ablation.state import RunFolder
+from ablation.state import RunFolder, keep_recordable_files
 from ablation.stopping import Preempted, stopping
 from ablation.study.spec import code_names
 from ablation.training import Snapshot, TrainingResult
@@ -26,6 +26,9 @@ from ablation.worker.devices import is_usable, peak_memory_mib, set_up
 from ablation.worker.failures import failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
+
+MOST_LEFT_OUT = 5
+"""Sentences that a run keeps of what is not recorded of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +179,11 @@ class RunRecord:
         )
 
     def finish(self, result: RunResult) -> RunResult:
-        """Keep how the run ended, and return it."""
-        ended = replace(result, ended_ms=time.time_ns() // 1_000_000)
+        """Keep how the run ended and what files it left, and return it."""
         self.check_owned()
         with self.writing():
+            said = (*result.left_out, *keep_recordable_files(self.folder.artifacts))
+            ended = replace(result, ended_ms=time.time_ns() // 1_000_000, left_out=_shortened(said))
             self.folder.finish(ended)
         return ended
 
@@ -193,18 +197,27 @@ class RunRecord:
             raise
 
 
+def _shortened(sentences: Sequence[str]) -> tuple[str, ...]:
+    more = len(sentences) - MOST_LEFT_OUT
+    return (*sentences[:MOST_LEFT_OUT], *([f"and {more} more are left out or renamed"] if more > 0 else []))
+
+
 def _result(record: RunRecord, trained: Trained) -> RunResult:
     """Write what was measured into the run's folder and return it as the run's result."""
     ended, path, note = trained.ended, trained.path, trained.note
     if isinstance(ended, Exception):
         return record.failed(ended, path=path, path_note=note)
-    begun = time.perf_counter()
     try:
-        record.write(ended)
+        return _done(record, trained, ended)
     except DiskFull:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
         return record.failed(error, path=path, path_note=note)
+
+
+def _done(record: RunRecord, trained: Trained, ended: TrainingResult) -> RunResult:
+    begun = time.perf_counter()
+    record.write(ended)
     chosen = {"measured_epoch": float(ended.measured_epoch)} if ended.measured_epoch is not None else {}
     return RunResult(
         identity=record.job.planned.identity,
@@ -218,8 +231,8 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
         epochs=len(record.epochs),
         diverged_epoch=ended.diverged_epoch,
         diverged_step=ended.diverged_step,
-        path=path,
-        path_note=note,
+        path=trained.path,
+        path_note=trained.note,
     )
 
 
@@ -249,18 +262,19 @@ def _own_result(record: RunRecord) -> RunResult:
         data = split_data(dataset, split)
     limits = threadpool_limits(threads)  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
     with record.writing(), limits:
-        outcome, metrics = train_own(
+        own = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
         )
     record.write()
     return RunResult(
         identity=job.planned.identity,
-        outcome=outcome,
+        outcome=own.outcome,
         metrics={
-            **metrics,
             "peak_memory_mib": peak_memory_mib(device),
             "total_seconds": time.perf_counter() - record.begun,
+            **own.metrics,
         },
         epochs=len(report.epochs),
-        diverged_epoch=len(report.epochs) if outcome is Outcome.DIVERGED else None,
+        diverged_epoch=len(report.epochs) if own.outcome is Outcome.DIVERGED else None,
+        left_out=tuple(dict.fromkeys((*report.left_out, *own.left_out))),
     )

@@ -31,7 +31,8 @@ class Executor(Protocol):
     """Runs jobs, at most one per slot at a time.
 
     `submit` may be called from one thread only. The future of a job whose worker died raises WorkerLost; no other job's
-    does. A worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
+    does. What a future raises is an Exception: of a job that would end its process, as sys.exit does, JobExited. A
+    worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
     raise Preempted. Leaving the context waits for what is running, or stops it where an exception leaves it.
     """
 
@@ -63,6 +64,10 @@ class WorkerLost(Exception):
         return self.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGHUP)
 
 
+class JobExited(Exception):
+    """A job raised what ends a process, SystemExit for example, and what else it was."""
+
+
 class InlineExecutor:
     """Runs each job in this process before `submit` returns: for debugging."""
 
@@ -72,10 +77,12 @@ class InlineExecutor:
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
         try:
-            with stopping.patiently():
+            with stopping.patiently(), stopping.hearing():
                 future.set_result(function(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the future carries it to whoever asks for the result
-            future.set_exception(error)
+        except BaseException as error:
+            if stopping.is_interruption(error) and not (stopping.is_asked or isinstance(error, Preempted)):
+                raise
+            future.set_exception(_carried(error))
         return future
 
     def stop(self) -> None:
@@ -247,9 +254,19 @@ def _run_job(job: Callable[[], T]) -> T:
         raise Preempted
     _is_busy = True
     try:
-        return job()
+        with stopping.hearing():
+            return job()
+    except BaseException as error:  # noqa: BLE001 - the future carries it to whoever asks for the result
+        raise _carried(error) from error.__cause__
     finally:
         _is_busy = False
+
+
+def _carried(error: BaseException) -> Exception:
+    """Return what a future carries of an error that ended a job: nothing that would end whoever asks for the result."""
+    if isinstance(error, Exception):
+        return error
+    return Preempted() if stopping.is_asked else JobExited(f"{type(error).__name__}: {error}")
 
 
 def _asked_to_end(number: int, _frame: FrameType | None) -> None:

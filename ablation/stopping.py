@@ -14,6 +14,9 @@ GRACE_S = 4.0
 """Seconds that an epoch under way has to come to its end."""
 TOGETHER_S = 1.0
 """Seconds within which several signals are one: a terminal that closes sends two."""
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a process to end."""
+MOST_ARRIVALS = 4096
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -34,10 +37,61 @@ class Stopping:
         self._asked_at = 0.0
         self._is_patient = False
         self._is_overdue = False
+        self._arrivals: int | None = None
+        self._heard: frozenset[int] = frozenset()
 
     @property
     def is_asked(self) -> bool:
+        self._note_arrivals()
         return self._asked is not None
+
+    def is_interruption(self, error: BaseException) -> bool:
+        """Whether an error that ended user code comes of a request to end, and not of that code.
+
+        Of a process in which nobody listens, as a notebook's, KeyboardInterrupt is one.
+        """
+        if isinstance(error, Exception):
+            return isinstance(error, Preempted)
+        is_unheard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return self.is_asked or (isinstance(error, KeyboardInterrupt) and is_unheard)
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Note signals that are listened to here, whatever handlers the code that runs now sets; put ours back then.
+
+        Python writes each that arrives to a pipe, before any handler is called. Only the main thread can ask for that.
+        """
+        before = {number: signal.getsignal(number) for number in ASKING}
+        ours = {number: handler for number, handler in before.items() if handler in _HANDLERS}
+        if not ours or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        arrivals, written = os.pipe()
+        os.set_blocking(arrivals, False)
+        os.set_blocking(written, False)
+        outer, self._arrivals, self._heard = self._arrivals, arrivals, frozenset(ours)
+        earlier = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            for number, handler in ours.items():
+                signal.signal(number, handler)
+            self._note_arrivals()
+            signal.set_wakeup_fd(earlier)
+            self._arrivals = outer
+            os.close(written)
+            os.close(arrivals)
+
+    def forget_arrivals(self) -> None:
+        """Leave what arrives to the process that this one was forked from."""
+        self._arrivals = None
+
+    def _note_arrivals(self) -> None:
+        if self._arrivals is None or self._asked is not None:
+            return
+        with contextlib.suppress(OSError):  # nothing has arrived, or the code has ended meanwhile
+            arrived = os.read(self._arrivals, MOST_ARRIVALS)
+            self._asked = next((number for number in arrived if number in self._heard), None)
 
     @property
     def signal(self) -> int:
@@ -60,7 +114,7 @@ class Stopping:
         def handle(number: int, _frame: FrameType | None) -> None:
             if self._is_overdue:
                 raise KeyboardInterrupt
-            if self.is_asked:
+            if self._asked_at:
                 if time.monotonic() - self._asked_at > TOGETHER_S:
                     end_at_once(number)
                 return
@@ -73,8 +127,7 @@ class Stopping:
             timer.start()
 
         leave_to_this_process(handle)
-        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in ASKING if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in heard}
         try:
             yield
@@ -82,7 +135,7 @@ class Stopping:
             for number, handler in before.items():
                 signal.signal(number, handler)
             _HANDLERS.remove(handle)
-            self._asked, self._is_overdue = None, False
+            self._asked, self._asked_at, self._is_overdue = None, 0.0, False
 
     def ask(self, number: int) -> None:
         """Note that this process was asked to end."""
@@ -110,9 +163,12 @@ def leave_to_this_process(handler: Handler) -> None:
 
 
 def _in_forked_process() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ASKING:
         if signal.getsignal(number) in _HANDLERS:
             signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(ValueError):  # it is no main thread
+        signal.set_wakeup_fd(-1)
+    stopping.forget_arrivals()
 
 
 os.register_at_fork(after_in_child=_in_forked_process)

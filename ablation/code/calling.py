@@ -11,6 +11,7 @@ from typing import Any
 
 from ablation.errors import AblationError, CodeInvalid
 from ablation.lookup import did_you_mean
+from ablation.stopping import stopping
 
 PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -56,13 +57,20 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 @contextlib.contextmanager
 def running(name: str, *, path: str, doing: str = "it was called") -> Iterator[None]:
-    """Run the user's code: what it raises becomes CodeInvalid with its traceback, what it prints goes to stderr."""
+    """Run the user's code: what it raises becomes CodeInvalid with its traceback, what it prints goes to stderr.
+
+    Raises:
+        CodeInvalid: it raised anything, SystemExit too.
+        KeyboardInterrupt: this process was asked to end, however the code took it.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except AblationError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if stopping.is_interruption(error):
+            raise KeyboardInterrupt from error
         message = f"{name} raised {type(error).__name__} when {doing}"
         raise CodeInvalid(message, path=path, traceback=user_traceback(error)) from error
 

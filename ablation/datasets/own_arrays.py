@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.arrays import FEATURES, IMAGES, LABELS, SPLITS, array_problems
 from ablation.errors import DataInvalid
+from ablation.stopping import stopping
 
 FORM = "return {'train': (inputs, labels), 'test': (inputs, labels)}, with 'classes': [names] where they have names"
 
@@ -99,7 +100,9 @@ def _array(value: object, *, texts: bool = False) -> NDArray[Any]:
     """Return a numpy array; of objects only where `texts` are asked for and these are nothing else."""
     try:
         array = np.asarray(_off_device(value))
-    except Exception as error:  # noqa: BLE001 - whatever the user's object raises
+    except BaseException as error:
+        if stopping.is_interruption(error):
+            raise
         raise ValueError(f"cannot be made an array: {error}") from None
     if array.dtype.kind in "UT":
         array = array.astype(object)

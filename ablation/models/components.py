@@ -17,6 +17,7 @@ from ablation.models.probe import (
 )
 from ablation.models.removed import Removed, first_tensor
 from ablation.results import Component, DataShape
+from ablation.stopping import stopping
 
 REMOVE, REPLACE = "model.remove", "model.replace"
 NEVER_CALLED = "it is never called, if anything its weights are used"
@@ -162,7 +163,9 @@ def _new_module(replacement: Replacement, old: nn.Module, name: str) -> nn.Modul
         new: object = replacement(old)
     except AblationError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if stopping.is_interruption(error):
+            raise
         message = f"the replacement of {name!r} could not be built: {type(error).__name__}: {error}"
         raise ComponentInvalid(message, path=REPLACE) from error
     if not isinstance(new, nn.Module):

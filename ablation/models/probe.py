@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ablation.errors import AblationError, ModelInvalid
 from ablation.models.removed import emptied, first_output, first_tensor
 from ablation.results import DataShape
+from ablation.stopping import stopping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Probe:
     """
 
     calls: Mapping[str, tuple[Call, ...]]
-    error: Exception | None
+    error: BaseException | None
     failed_in: str
 
     @property
@@ -66,7 +67,9 @@ def probe_model(model: nn.Module, example: Tensor) -> Probe:
             stack.callback(module.register_forward_hook(record.end(name), with_kwargs=True).remove)
         try:
             model.eval()(example)
-        except Exception as error:  # noqa: BLE001 - a model may fail with anything; who asked says what it means
+        except BaseException as error:  # whoever asked says what it means
+            if stopping.is_interruption(error):
+                raise
             record.error = error
     failed_in = record.running[-1][0] if record.running else ""
     calls = {name: tuple(made) for name, made in record.calls.items()}
@@ -130,7 +133,7 @@ class _Record:
     counter: FlopCounterMode = field(default_factory=lambda: _flop_counter())
     running: list[tuple[str, int]] = field(default_factory=list)
     calls: dict[str, list[Call]] = field(default_factory=dict)
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def begin(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _arguments: tuple[Any, ...]) -> None:

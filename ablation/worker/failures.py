@@ -2,7 +2,9 @@
 
 import torch
 
+from ablation.errors import DiskFull
 from ablation.results import Failure
+from ablation.stopping import Preempted, stopping
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -23,6 +25,21 @@ class DeviceLost(Exception):
 
 class MetricsUnfit(ValueError):
     """What a training function returned are no metrics, or lack one that the study compares on."""
+
+
+def check_is_of_the_run(error: BaseException) -> None:
+    """See that an error which ended a run's code is that run's failure, as SystemExit is, and ends nothing more.
+
+    Raises:
+        Preempted: this process was asked to end.
+        DiskFull, KeyboardInterrupt: what was raised is not the run's.
+    """
+    if isinstance(error, DiskFull | Preempted):
+        raise error
+    if stopping.is_interruption(error):
+        if stopping.is_asked:
+            raise Preempted from error
+        raise error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

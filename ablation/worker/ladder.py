@@ -13,9 +13,8 @@ from typing import Protocol
 
 import torch
 
-from ablation.errors import DiskFull, PathUnavailable
+from ablation.errors import PathUnavailable
 from ablation.results import EpochMetrics
-from ablation.stopping import Preempted
 from ablation.training import (
     Backend,
     Checkpoints,
@@ -33,7 +32,7 @@ from ablation.training import (
 from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, Resumable
 from ablation.worker.devices import is_usable, peak_memory_mib
-from ablation.worker.failures import DeviceLost, is_out_of_memory
+from ablation.worker.failures import DeviceLost, check_is_of_the_run, is_out_of_memory
 
 LONGEST_REASON = 300
 
@@ -65,7 +64,7 @@ class Trained:
     `peak_memory_mib` are the run's share of what those that were trained together took.
     """
 
-    ended: TrainingResult | Exception
+    ended: TrainingResult | BaseException
     path: str
     note: str
     seconds: float
@@ -76,7 +75,7 @@ class Trained:
 class _Attempt:
     """How training by a path ended: results or an error, and whether any epoch was done; its seconds, its memory."""
 
-    ended: tuple[TrainingResult, ...] | Exception
+    ended: tuple[TrainingResult, ...] | BaseException
     is_begun: bool
     seconds: float
     peak_memory_mib: float
@@ -84,7 +83,7 @@ class _Attempt:
     def trained(self, path: str, note: str, *, together: int = 1) -> list[Trained]:
         return [
             Trained(
-                ended=self.ended if isinstance(self.ended, Exception) else self.ended[index],
+                ended=self.ended if isinstance(self.ended, BaseException) else self.ended[index],
                 path=path,
                 note=note,
                 seconds=self.seconds / together,
@@ -107,7 +106,7 @@ def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
 
     if device.type == "cuda" and run.folder.trained_by() != "eager":
         attempt = _attempt([run], device, "graph", graph)
-        if attempt.is_begun or not isinstance(attempt.ended, Exception):
+        if attempt.is_begun or not isinstance(attempt.ended, BaseException):
             return attempt.trained("graph", note)[0]
         note = "; ".join(filter(None, [note, _reason("graph", attempt.ended)]))
     return _attempt([run], device, "eager", eager).trained("eager", note)[0]
@@ -137,13 +136,13 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
 
     attempt = _attempt(runs, device, "fused", fused)
     ended, is_begun = attempt.ended, attempt.is_begun
-    if isinstance(ended, Exception) and len(runs) > 1 and not is_usable(device):
+    if isinstance(ended, BaseException) and len(runs) > 1 and not is_usable(device):
         raise DeviceLost(_reason("fused", ended))
-    if isinstance(ended, Exception) and is_out_of_memory(ended) and len(runs) > 1:
+    if isinstance(ended, BaseException) and is_out_of_memory(ended) and len(runs) > 1:
         half = (len(runs) + 1) // 2
         for those in (runs[:half], runs[half:]):
             yield from train_together(those, device, fusing)
-    elif isinstance(ended, Exception) and (not is_begun or len(runs) > 1):
+    elif isinstance(ended, BaseException) and (not is_begun or len(runs) > 1):
         for run in runs:
             yield train_alone(run, device, note=_reason("fused", ended))
     else:
@@ -160,7 +159,7 @@ def _attempt(
     """Train runs by a path, from their beginning or from where it was left, to their end or an error."""
     started, is_begun = time.perf_counter(), False
     checkpoints = JobCheckpoints(runs, path=name, device=device)
-    ended: tuple[TrainingResult, ...] | Exception
+    ended: tuple[TrainingResult, ...] | BaseException
     try:
         epochs = path([run.begin() for run in runs], checkpoints)
         while True:
@@ -179,9 +178,8 @@ def _attempt(
             for run, metrics in zip(runs, found, strict=True):
                 if metrics is not None:
                     run.take(metrics)
-    except (Preempted, DiskFull):
-        raise
-    except Exception as error:  # noqa: BLE001 - the result of these runs, or the reason to take another path
+    except BaseException as error:  # noqa: BLE001 - the result of these runs, or the reason to take another path
+        check_is_of_the_run(error)
         let_go(error)
         ended = error
     attempt = _Attempt(
@@ -208,7 +206,7 @@ def _backend(beginnings: Sequence[Beginning], fusing: Fusing) -> Backend:
     return choose_backend(members, loss=loss, cache=fusing.cache, must_gain=fusing.must_gain)
 
 
-def _reason(path: str, error: Exception) -> str:
+def _reason(path: str, error: BaseException) -> str:
     """Say in a line why a path was not taken."""
     what = error.reason if isinstance(error, PathUnavailable) else f"{type(error).__name__}: {error}"
     line = " ".join(what.split())

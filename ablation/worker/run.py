@@ -23,7 +23,7 @@ from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import is_usable, peak_memory_mib, set_up
-from ablation.worker.failures import failure_of
+from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_training import Report, load_training, split_data, train_own
 
@@ -166,7 +166,7 @@ class RunRecord:
             if trained is not None:
                 write_evaluation(job.folder, job.planned, trained, self._classes)
 
-    def failed(self, error: Exception, *, path: str = "", path_note: str = "") -> RunResult:
+    def failed(self, error: BaseException, *, path: str = "", path_note: str = "") -> RunResult:
         return RunResult(
             identity=self.job.planned.identity,
             outcome=Outcome.FAILED,
@@ -205,7 +205,7 @@ def _shortened(sentences: Sequence[str]) -> tuple[str, ...]:
 def _result(record: RunRecord, trained: Trained) -> RunResult:
     """Write what was measured into the run's folder and return it as the run's result."""
     ended, path, note = trained.ended, trained.path, trained.note
-    if isinstance(ended, Exception):
+    if isinstance(ended, BaseException):
         return record.failed(ended, path=path, path_note=note)
     try:
         return _done(record, trained, ended)
@@ -239,10 +239,20 @@ def _done(record: RunRecord, trained: Trained, ended: TrainingResult) -> RunResu
 def _train_own(record: RunRecord) -> RunResult:
     try:
         return _own_result(record)
-    except (Preempted, DiskFull):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
+    except BaseException as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
+        check_is_of_the_run(error)
+        _check_not_asked()
         return record.failed(error)
+
+
+def _check_not_asked() -> None:
+    """See that a training function ended by itself: many end early, in whatever way, where a signal asks them to.
+
+    Raises:
+        Preempted: this process was asked to end.
+    """
+    if stopping.is_asked:
+        raise Preempted
 
 
 def _own_result(record: RunRecord) -> RunResult:
@@ -265,6 +275,7 @@ def _own_result(record: RunRecord) -> RunResult:
         own = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
         )
+    _check_not_asked()
     record.write()
     return RunResult(
         identity=job.planned.identity,

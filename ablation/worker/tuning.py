@@ -98,7 +98,7 @@ class _Replicate(RunRecord):
 def _trained(replicate: _Replicate) -> RunResult:
     trained = train_alone(replicate, torch.device(replicate.job.device))
     if not isinstance(trained.ended, _Ended):
-        assert isinstance(trained.ended, Exception)
+        assert isinstance(trained.ended, BaseException)
         return replicate.failed(trained.ended, path=trained.path, path_note=trained.note)
     replicate.write()
     curve = replicate.curve

@@ -63,6 +63,10 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error")
+"""What a run table has beside factors and metrics: no compared metric and no part of a model is called so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataShape:
     """What a model needs to know of a data set before any of it is read: image size and class names.

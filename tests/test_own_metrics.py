@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric
 
-from ablation.errors import MetricsMissing
+from ablation.errors import MetricsMissing, StudyFileError
+from ablation.pipeline import export_study
 from ablation.report import report_text
 from ablation.results import Outcome, RecordedRun, is_number
 from ablation.study import Study, load_study
@@ -250,3 +251,30 @@ def test_many_odd_entries_are_said_in_a_handful_of_sentences(bench: Bench, tmp_p
         (problem,) = run.problems
         assert 6 == len(problem.split("; "))
         assert problem.endswith("and 95 more are left out or renamed")
+
+
+COLUMNS = ["error", "seed", "device", "variant", "outcome", "host", "identity", "run_id", "is_collapsed", "training.x"]
+
+
+def test_returned_and_reported_metrics_may_have_the_names_of_columns(bench: Bench, tmp_path: Path) -> None:
+    body = f"report({{name: 0.25 for name in {COLUMNS}}})\nreturn {{'score': 0.5, **dict.fromkeys({COLUMNS}, 0.75)}}"
+    outcome = bench.run(own(tmp_path, body))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    table = export_study("own", tracker=bench.tracker, by_epoch=False)
+    assert {0.75} == {value for name in COLUMNS for value in table[f"metric.{name}"]}
+    assert (["x=1", "x=2"] * 2, [0, 0, 1, 1]) == ([*table["variant"]], [*table["seed"]])
+    by_epoch = export_study("own", tracker=bench.tracker, by_epoch=True)
+    assert ([0, 0, 1, 1], [0.25] * 4) == ([*by_epoch["seed"]], [*by_epoch["metric.seed"]])
+    assert [1, 2, 1, 2] == [*by_epoch["training.x"]]
+
+
+@pytest.mark.parametrize("name", [*COLUMNS[:-1]])
+def test_a_compared_metric_with_the_name_of_a_column_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match=f"'{name}' is a column of every run table; .* @ metric.name .line 5"):
+        own(tmp_path, "return {}", metric=f"metric: {{name: {name}, direction: minimize}}")
+
+
+def test_a_compared_metric_with_the_name_of_a_factor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match=r"'training\.x' is a factor of this study; .* @ metrics\.training\.x"):
+        own(tmp_path, "return {}", seeds="metrics: {training.x: maximize}")

@@ -1,12 +1,12 @@
 """Turns a plan and the recorded runs into the run table: one row per planned run."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.results import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
 
@@ -16,8 +16,9 @@ def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
 
     Columns: variant, seed, identity, run_id, outcome ("done", "diverged", "failed", or None without a result),
     is_collapsed (by the locked collapse rule), device, host, error; a column per factor, named by its path; a column
-    per metric of the plan; then the other metrics that were recorded, by name. A metric that a run doesn't have, or
-    that isn't finite, is NaN. Records of runs that are not planned are left out.
+    per metric of the plan; then the other metrics that were recorded, by name, those that have the name of a column
+    as `metric.NAME`. A metric that a run doesn't have, or that isn't finite, is NaN. Records of runs that are not
+    planned are left out.
     """
     recorded = records_by_identity(runs)
     found = {name for planned in plan.runs if (record := recorded.get(planned.identity)) for name in record.metrics}
@@ -26,9 +27,10 @@ def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
     rows = [
         _row(plan, planned, variants[planned.variant], recorded.get(planned.identity), metrics) for planned in plan.runs
     ]
-    columns = [*_fixed_columns(), *plan.baseline.levels, *metrics]
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
-    kinds = {"seed": int, "is_collapsed": bool, **dict.fromkeys(metrics, float)}
+    taken = (*RUN_COLUMNS, *plan.baseline.levels)
+    named = [_column(name, taken) for name in metrics]
+    table = pd.DataFrame(rows, columns=[*taken, *named], dtype=object)
+    kinds = {"seed": int, "is_collapsed": bool, **dict.fromkeys(named, float)}
     return table.astype(kinds)
 
 
@@ -36,15 +38,16 @@ def epoch_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
     """Return one row per epoch of each run that has curves: variant, seed, run_id, the factors, epoch, the curves."""
     recorded = records_by_identity(runs)
     variants = {variant.name: variant for variant in plan.variants}
+    taken = ("variant", "seed", "run_id", *plan.baseline.levels, "epoch")
     rows = []
     for planned in plan.runs:
         record = recorded.get(planned.identity)
         curves = {name: dict(points) for name, points in record.curves.items()} if record else {}
         about = {"variant": planned.variant, "seed": planned.seed, "run_id": record.run_id if record else None}
         for epoch in sorted({epoch for points in curves.values() for epoch in points}):
-            values = {name: points.get(epoch, math.nan) for name, points in curves.items()}
+            values = {_column(name, taken): points.get(epoch, math.nan) for name, points in curves.items()}
             rows.append({**about, **variants[planned.variant].levels, "epoch": epoch, **values})
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "seed", "run_id", *plan.baseline.levels, "epoch"])
+    return pd.DataFrame(rows, columns=None if rows else taken)
 
 
 def records_by_identity(runs: Iterable[RecordedRun]) -> Mapping[str, RecordedRun]:
@@ -53,8 +56,8 @@ def records_by_identity(runs: Iterable[RecordedRun]) -> Mapping[str, RecordedRun
     return {run.planned.identity: run for run in ranked if run.outcome is not None}
 
 
-def _fixed_columns() -> list[str]:
-    return ["variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error"]
+def _column(metric: str, taken: Collection[str]) -> str:
+    return f"metric.{metric}" if metric in taken else metric
 
 
 def _row(

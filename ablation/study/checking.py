@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
-from ablation.results import Variant
+from ablation.results import RUN_COLUMNS, Variant
 from ablation.study.design_checks import design_problems, made_variants, question_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factor_checks import factor_problems, setting, tuning_problems
@@ -200,8 +200,21 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
             also = "; declare it: `metrics: {NAME: maximize}`" if is_own_training(values) else ""
             yield location, f"unknown metric {name!r}{hint}{also}"
+    yield from _taken_names(values)
     if values.get("metrics") and not is_own_training(values):
         yield ("metrics",), "are those of a training function of your own; this study has none"
+
+
+def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse to compare on a metric that has the name of a factor, or of another column of the run table."""
+    metric, declared, factors = values.get("metric"), values.get("metrics"), values.get("factors")
+    chosen = metric.get("name") if isinstance(metric, Mapping) else None
+    own = declared if isinstance(declared, Mapping) else {}
+    taken = (*RUN_COLUMNS, *(factors if isinstance(factors, Mapping) else ()))
+    for location, name in ((("metric", "name"), chosen), *((("metrics", name), name) for name in own)):
+        if name in taken:
+            what = "a column of every run table" if name in RUN_COLUMNS else "a factor of this study"
+            yield location, f"{shown(name)} is {what}; give the metric another name, such as {shown(f'{name}_value')}"
 
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:

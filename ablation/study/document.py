@@ -6,7 +6,7 @@ import re
 
 from pydantic import TypeAdapter, ValidationError
 
-from ablation.results import Plan
+from ablation.results import RUN_COLUMNS, Plan
 
 _PLAN = TypeAdapter(Plan)
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,200}")
@@ -55,4 +55,5 @@ def _problem(plan: Plan) -> str | None:
         hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
     except (AttributeError, KeyError, TypeError):
         return "its study or its locked part is not that of a study file"
-    return None
+    taken = [name for name in plan.expected_metrics if name in (*RUN_COLUMNS, *plan.baseline.levels)]
+    return f"it compares on {taken[0]!a}, which is a column of every run table" if taken else None

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ablation.lookup import is_same, nearest_names
-from ablation.results import is_recordable_name
+from ablation.results import METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.design import level_text
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
@@ -67,10 +67,10 @@ def _component_problems(here: Location, values: Mapping[str, Any]) -> Iterator[F
     name = str(here[-1])
     is_name = name.replace("-", "_").isidentifier() and len(name) <= MAX_KEY and is_recordable_name(name)
     if not is_name or name in (OTHERS, SETTINGS):
-        yield (
-            here,
-            f"a part's name has at most {MAX_KEY} letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken",
-        )
+        message = f"a part's name has at most {MAX_KEY} letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken"
+        yield here, message
+    elif name in (*RUN_COLUMNS, *METRICS):
+        yield here, f"{shown(name)} is a column of every run table; give the part another name"
     if values.get("model") is None:
         yield here, "there is no model section whose modules could be removed or replaced"
 

@@ -195,7 +195,8 @@ def _tune(
         raise _not_recorded(study.name, execution.uploads)
     plan = plan_of(_tuned(study, found), data=execution.dataset.facts, tuning=found)
     before = execution.record.plan
-    plan = replace(plan, locked=before.locked, locked_hash=before.locked_hash, deviations=before.deviations)
+    locked = {"locked": before.locked, "locked_hash": before.locked_hash, "measured": before.measured}
+    plan = replace(plan, **locked, deviations=before.deviations)
     execution.lease.open(plan)
     execution.state.forget_tuning(study.name)
 

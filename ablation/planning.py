@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences
-from ablation.results import DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
+from ablation.results import METRICS, DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
 from ablation.study import Study, locked_hash
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
@@ -72,6 +72,7 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
         plan,
         locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
         locked_hash=previous.plan.locked_hash,
+        measured=previous.plan.measured,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
 
@@ -89,6 +90,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         locked=now,
         locked_hash=locked_hash(now),
         tuning=tuning,
+        measured=tuple(METRICS),
     )
 
 

@@ -63,6 +63,17 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+FIRST_MEASURED = (
+    "test_accuracy",
+    "test_loss",
+    "test_brier_score",
+    "learning_curve_area",
+    "final_train_accuracy",
+    "final_train_loss",
+    "generalization_gap",
+    "training_seconds",
+)
+"""What every run measured before plans had a list of their own; never to be changed."""
 RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error")
 """What a run table has beside factors and metrics: no compared metric and no part of a model is called so."""
 
@@ -208,6 +219,7 @@ class Plan:
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
     what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
+    `measured` are the metrics that its runs have, whatever METRICS has come to hold since.
     """
 
     study: Mapping[str, Any]
@@ -220,6 +232,7 @@ class Plan:
     deviations: tuple[str, ...] = ()
     tuning: tuple[TunedVariant, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+    measured: tuple[str, ...] = FIRST_MEASURED
 
     @property
     def name(self) -> str:
@@ -252,17 +265,20 @@ class Plan:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """What is compared beside the study's metric: METRICS, and what the study declares of its own function."""
+        """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
         chosen = self.locked["metric"]
         own = {**self.study.get("metrics", {}), chosen["name"]: chosen["direction"]}
         declared = {name: Metric(label=name, direction=way, unit="score") for name, way in own.items()}
-        return {**declared, **METRICS} if self.is_own_training else METRICS
+        asked = [chosen["name"], *(question.get("on") for question in self.locked["questions"])]
+        known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
+        return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
 
     @property
     def expected_metrics(self) -> tuple[str, ...]:
         """What every finished run of the study must have measured."""
-        own = (self.locked["metric"]["name"], *self.study.get("metrics", {}))
-        return tuple(dict.fromkeys(own)) if self.is_own_training else tuple(METRICS)
+        if not self.is_own_training:
+            return tuple(name for name in self.measured if name in METRICS)
+        return tuple(dict.fromkeys((self.locked["metric"]["name"], *self.study.get("metrics", {}))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ def layer_rows(plan: Plan) -> tuple[LayerRow, ...]:
 
 
 def cost_of(table: pd.DataFrame) -> Cost:
-    seconds = table["training_seconds"].dropna()
+    seconds = table.get("training_seconds", pd.Series(dtype=float)).dropna()
     return Cost(training_seconds=float(seconds.sum()), timed_runs=len(seconds))
 
 

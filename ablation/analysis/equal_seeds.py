@@ -8,17 +8,16 @@ from typing import Any
 from ablation.analysis.document import EqualSeeds
 from ablation.results import METRICS, Outcome
 
-# Accuracies are equal by chance on a small split, losses to their last digit are not; times never repeat.
-_COMPARED = tuple(name for name, metric in METRICS.items() if metric.unit != "seconds")
-_TELLING = tuple(name for name, metric in METRICS.items() if metric.unit == "nats")
-
 
 def equal_seeds(rows: Iterable[Mapping[Any, Any]]) -> tuple[EqualSeeds, ...]:
     """Return the groups of seeds with equal results within a variant, from rows of the run table."""
+    # Accuracies are equal by chance on a small split, losses to their last digit are not; times never repeat.
+    compared = [name for name, metric in METRICS.items() if metric.unit != "seconds"]
+    telling = [name for name, metric in METRICS.items() if metric.unit == "nats"]
     seeds_by_result: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row in rows:
-        if row["outcome"] == Outcome.DONE and any(math.isfinite(row[name]) for name in _TELLING):
-            seeds_by_result[row["variant"], *(repr(row[name]) for name in _COMPARED)].append(int(row["seed"]))
+        if row["outcome"] == Outcome.DONE and any(math.isfinite(row.get(name, math.nan)) for name in telling):
+            seeds_by_result[row["variant"], *(repr(row.get(name)) for name in compared)].append(int(row["seed"]))
     return tuple(
         EqualSeeds(variant=variant, seeds=tuple(sorted(seeds)))
         for (variant, *_), seeds in seeds_by_result.items()

@@ -53,7 +53,11 @@ def _problem(plan: Plan) -> str | None:
         return f"its locked part lacks {', '.join(missing)}"
     try:
         hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
+        asked = [name for question in plan.locked["questions"] if (name := question.get("on")) is not None]
+        unknown = [name for name in asked if name not in plan.metrics]
     except (AttributeError, KeyError, TypeError):
         return "its study or its locked part is not that of a study file"
+    if unknown:
+        return f"it asks about {str(unknown[0])[:80]!a}, a metric that this version of ablation does not know"
     taken = [name for name in plan.expected_metrics if name in (*RUN_COLUMNS, *plan.baseline.levels)]
     return f"it compares on {taken[0]!a}, which is a column of every run table" if taken else None

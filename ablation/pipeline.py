@@ -195,8 +195,13 @@ def _tune(
         raise _not_recorded(study.name, execution.uploads)
     plan = plan_of(_tuned(study, found), data=execution.dataset.facts, tuning=found)
     before = execution.record.plan
-    locked = {"locked": before.locked, "locked_hash": before.locked_hash, "measured": before.measured}
-    plan = replace(plan, **locked, deviations=before.deviations)
+    plan = replace(
+        plan,
+        locked=before.locked,
+        locked_hash=before.locked_hash,
+        deviations=before.deviations,
+        measured=before.measured,
+    )
     execution.lease.open(plan)
     execution.state.forget_tuning(study.name)
 

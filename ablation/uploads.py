@@ -18,7 +18,7 @@ from typing import Literal
 from ablation.errors import AblationError, RecordRefused, StudyTakenOver
 from ablation.lease import RENEWED_EVERY_S, Lease
 from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, RunResult
-from ablation.state import RunFolder, State
+from ablation.state import RunFolder, State, keep_recordable_files
 from ablation.tracking import RunDescription, StudyStatus, Tracker
 
 EVERY_S = 1.0
@@ -279,6 +279,7 @@ class Uploads:
         if fate == "ended":
             ended = folder.ended()
             assert ended is not None
+            keep_recordable_files(folder.artifacts)  # a version before this one left what no store takes
             self._tracker.finish_run(run_id, ended, folder.artifacts if folder.artifacts.exists() else None)
             if self._is_current(upload):  # else it is trained again
                 upload.on_recorded()

@@ -1,6 +1,7 @@
 """A user's own model, parts and training function in a study: tried before it starts, identified, recorded."""
 
 import json
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from bench import Bench
 from click.testing import CliRunner
+from mlflow.tracking import MlflowClient
 
 from ablation import cli
 from ablation.errors import CodeChanged, CodeInvalid, NoModel, StudyChanged, VariantFails, VariantsAlike
@@ -49,6 +51,21 @@ def tried(settings, seed, report, max_batches=None):
     if settings["training"]["bonus"] > 0.5 and max_batches == 1:
         raise RuntimeError("found before it starts")
     return {"score": 1.0, "speed": 1.0}
+"""
+
+
+LOGGING_ITSELF = """
+
+calls = []
+
+
+def train(settings, seed, report):
+    calls.append(seed)
+    mlflow.start_run(run_name="mine")
+    mlflow.log_param("x", settings["training"]["x"])
+    if len(calls) == 3:
+        raise ValueError("no luck")
+    return {"score": 0.5}
 """
 
 
@@ -289,3 +306,30 @@ def test_a_training_function_is_given_the_studys_data_where_it_asks_for_it(tmp_p
     assert outcome.analysis is not None
     assert {Outcome.DONE: 4} == outcome.ended
     assert all(run.metrics["score"] == 1.0 for run in bench.tracker.recorded_runs(outcome.record))
+
+
+def test_runs_that_a_training_function_starts_in_mlflow_are_its_own_and_end_with_it(
+    bench: Bench, tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store_uri)
+    launched = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", store_uri)
+    (tmp_path / "logging_itself.py").write_text(LOGGING_ITSELF)
+    document = {
+        "name": "logs",
+        "training": {"name": "logging_itself.py:train", "x": 1},
+        "factors": {"training.x": [1, 2]},
+        "metric": {"name": "score", "direction": "maximize", "meaningful": 0.01},
+        "seeds": 2,
+    }
+    (tmp_path / "logs.yaml").write_text(json.dumps(document))
+
+    outcome = bench.run(load_study(tmp_path / "logs.yaml"))
+
+    assert {Outcome.DONE: 3, Outcome.FAILED: 1} == outcome.ended
+    runs = {run.info.run_id: run for run in client.search_runs(["0"])}
+    assert {} == runs.pop(launched).data.params
+    assert ["FAILED", "FINISHED", "FINISHED", "FINISHED"] == sorted(run.info.status for run in runs.values())
+    assert launched == os.environ["MLFLOW_RUN_ID"]

@@ -11,6 +11,8 @@ import pytest
 from bench import Bench
 from conftest import eventually
 from factories import make_plan
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
 from ablation.holder import this_process
@@ -233,11 +235,20 @@ def test_a_run_of_which_nothing_can_be_recorded_blocks_nobody(tmp_path: Path) ->
     here.uploads.close()
 
 
-def test_a_metric_that_mlflow_refuses_costs_its_run_alone(mlflow_tracker: Any, tmp_path: Path) -> None:
+def test_what_mlflow_refuses_costs_its_run_alone(
+    mlflow_tracker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_batch = mlflow_tracker._client.log_batch
+
+    def refusing(run_id: str, *, metrics: Any = (), **more: Any) -> None:
+        if any(metric.value == 13.0 for metric in metrics):
+            raise MlflowException("thirteen", INVALID_PARAMETER_VALUE)
+        log_batch(run_id, metrics=metrics, **more)
+
+    monkeypatch.setattr(mlflow_tracker._client, "log_batch", refusing)
     here = Place(tmp_path / "state", mlflow_tracker, own_plan())
     odd, plain = here.plan.runs[:2]
-    folder = here.end(odd, {"score": 0.5, "odd": 1.0})
-    folder.append_epoch(ReportedEpoch(epoch=1, metrics={"acc@1": 0.5}, timestamp_ms=1))
+    here.end(odd, {"score": 0.5, "odd": 13.0})
     here.end(plain, {"score": 0.6, "odd": 1.0})
 
     assert here.uploads.wait()

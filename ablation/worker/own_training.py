@@ -16,6 +16,7 @@ from ablation.results import Outcome, ReportedEpoch, is_number, is_recordable_na
 from ablation.streams import Purpose, stream_seed
 from ablation.worker.beginning import seed_generators
 from ablation.worker.failures import MetricsUnfit
+from ablation.worker.own_mlflow import own_mlflow_runs
 
 PATH = "training.name"
 MAX_BATCHES = "max_batches"
@@ -115,7 +116,8 @@ def train_own(
     offered = {"data": data, MAX_BATCHES: max_batches}
     sections = {name: section for name, section in settings.items() if name != "study_seed" and section is not None}
     begun = time.perf_counter()
-    returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
+    with own_mlflow_runs():
+        returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
     seconds = {"training_seconds": time.perf_counter() - begun}
     metrics, left_out = checked_metrics(returned, what="returned")
     missing = [name for name in expected if name not in (*metrics, *MEASURED_ANYWAY)]

@@ -25,6 +25,7 @@ from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import is_usable, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
+from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.own_training import Report, load_training, split_data, train_own
 
 MOST_LEFT_OUT = 5
@@ -65,11 +66,12 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
     for job in jobs:
         check_code(job)
     try:
-        if fusing is None:
-            return tuple(_run_job(RunRecord(job)) for job in jobs)
-        records = [RunRecord(job) for job in jobs]
-        trained = train_together(records, torch.device(jobs[0].device), fusing)
-        return tuple(record.finish(_result(record, found)) for record, found in zip(records, trained, strict=True))
+        with own_mlflow_runs():
+            if fusing is None:
+                return tuple(_run_job(RunRecord(job)) for job in jobs)
+            records = [RunRecord(job) for job in jobs]
+            trained = train_together(records, torch.device(jobs[0].device), fusing)
+            return tuple(record.finish(_result(record, found)) for record, found in zip(records, trained, strict=True))
     finally:
         if not is_usable(torch.device(jobs[0].device)):
             stopping.ask(signal.SIGTERM)  # this process takes no other job

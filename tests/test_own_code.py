@@ -55,6 +55,7 @@ def tried(settings, seed, report, max_batches=None):
 
 
 LOGGING_ITSELF = """
+import mlflow
 
 calls = []
 

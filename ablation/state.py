@@ -127,7 +127,9 @@ class About:
         """Whether all of it is what it should be: it may have been read from a file."""
         settings = self.settings if isinstance(self.settings, Mapping) else {}
         is_named = isinstance(self.identity, str) and isinstance(self.name, str)
-        return is_named and isinstance(settings.get("variant"), str) and is_count(settings.get("seed"))
+        is_recordable = all(map(is_recordable_name, settings))
+        of_what = isinstance(settings.get("variant"), str) and is_count(settings.get("seed"))
+        return is_named and is_recordable and of_what
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

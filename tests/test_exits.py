@@ -243,6 +243,15 @@ def test_handlers_that_a_job_sets_last_as_long_as_it_does() -> None:
         assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
+def test_handlers_that_code_sets_when_it_is_imported_do_not_make_this_process_deaf() -> None:
+    with stopping.listening():
+        with running("own.py:f", path="model.name"):
+            _take_the_handlers()
+
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_workers_handlers_are_its_own_again_after_each_job() -> None:
     with ProcessExecutor(slots=("cpu",)) as executor:
         before = repr(executor.submit(_handler_name).result(timeout=60))

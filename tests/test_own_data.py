@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bench import Bench
 
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, make_split, open_dataset, prepare
@@ -17,6 +18,7 @@ from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import CodeInvalid, DataInvalid
 from ablation.results import DataOutline, DataShape, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder
+from ablation.study import load_study
 from ablation.worker import Job, beginning, estimate, estimate_seconds, run_jobs
 
 SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
@@ -468,3 +470,21 @@ class TestRuns:
         )
 
         assert 0 < estimate_seconds({"data": SETTINGS, "model": {}, "training": TRAINING}, outline, device="cpu")
+
+
+def test_class_names_that_no_file_takes_are_kept_as_escapes(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import numpy as np\n\n"
+        "def load():\n"
+        "    labels = np.arange(40) % 2\n"
+        "    images = np.zeros((40, 8, 8), dtype=np.uint8) + 100 * labels.astype(np.uint8)[:, None, None]\n"
+        "    return {'train': (images, labels), 'test': (images, labels), 'classes': ['half \\ud800', 'nul \\0']}\n"
+    )
+    text = {"name": "odd", "data": {"name": "odd.py:load", "validation": "none"}, "model": {"name": "cnn", "depth": 1}}
+    more = {"training": {"epochs": 1}, "factors": {"model.depth": [1, 2]}, "seeds": 1}
+    (tmp_path / "s.yaml").write_text(json.dumps({**text, **more}))
+
+    outcome = bench.run(load_study(tmp_path / "s.yaml"))
+
+    assert {Outcome.DONE: 2} == outcome.ended
+    assert ("half \\ud800", "nul \\x00") == outcome.record.plan.data.shape.classes

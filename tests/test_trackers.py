@@ -661,3 +661,15 @@ def _report_files(tracker: Any, record: StudyRecord) -> list[str]:
     if isinstance(tracker, MemoryTracker):
         return list(tracker.reports[record.plan.name][0])
     return [file.path for file in tracker._client.list_artifacts(record.study_run_id)]
+
+
+def test_a_data_set_with_a_name_of_any_length_is_recorded_with_its_runs(tracker: Tracker) -> None:
+    plan = make_plan()
+    plan = replace(plan, data=replace(plan.data, name=f"{'long/' * 800}data.py:load"))
+    record = tracker.open_study(plan)
+    run_id = tracker.start_run(record, plan.runs[0], {}, attempt="one")
+
+    tracker.describe_run(run_id, RunDescription.of(plan.runs[0], plan))
+    tracker.finish_run(run_id, _result(plan.runs[0].identity), None)
+
+    assert Outcome.DONE is tracker.recorded_runs(record)[0].outcome

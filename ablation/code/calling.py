@@ -59,12 +59,14 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 def running(name: str, *, path: str, doing: str = "it was called") -> Iterator[None]:
     """Run the user's code: what it raises becomes CodeInvalid with its traceback, what it prints goes to stderr.
 
+    Handlers of signals that it sets last as long as it runs.
+
     Raises:
         CodeInvalid: it raised anything, SystemExit too.
         KeyboardInterrupt: this process was asked to end, however the code took it.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), stopping.hearing():
             yield
     except AblationError:
         raise

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.errors import DataInvalid
-from ablation.results import DataFacts, DataShape
+from ablation.results import DataFacts, DataShape, recordable_text
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
@@ -73,7 +73,7 @@ def write_facts(folder: Path, *, name: str, classes: tuple[str, ...], source: st
     problems = array_problems({name: _mapped(folder / f"{name}.npy") for name in ARRAYS}, classes)
     if problems:
         raise DataInvalid(source, problems)
-    facts = _measure(unchecked, name=name, classes=classes)
+    facts = _measure(unchecked, name=name, classes=tuple(map(recordable_text, classes)))
     (folder / "facts.json").write_text(json.dumps(dataclasses.asdict(facts), indent=1), encoding="utf-8")
     return facts
 

@@ -84,6 +84,7 @@ NOTE = "mlflow.note.content"
 MAX_TAG = 5_000
 MAX_PARAM = 6_000
 MAX_KEY = 250
+MAX_DATASET_NAME = 500
 MAX_PLAN = 256 * 2**20
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
@@ -613,7 +614,7 @@ def _tags_of(provenance: Mapping[str, str]) -> dict[str, str]:
 
 def _dataset_input(data: DataFacts) -> DatasetInput:
     dataset = Dataset(
-        name=data.name,
+        name=data.name[:MAX_DATASET_NAME],
         digest=data.digest[:32],
         source_type="ablation",
         source=json.dumps({"name": data.name, "digest": data.digest}),

@@ -26,9 +26,8 @@ def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: s
     rows = [{**epoch_metrics(epoch, heldout_split=heldout_split), "epoch": epoch.epoch} for epoch in epochs]
     names = list(dict.fromkeys(("epoch", *(name for row in rows for name in row))))
     if rows:
-        (folder.artifacts / "curves.csv").write_text(
-            _csv(names, [[row.get(name, "") for name in names] for row in rows])
-        )
+        text = _csv(names, [[row.get(name, "") for name in names] for row in rows])
+        (folder.artifacts / "curves.csv").write_text(text, encoding="utf-8")
 
 
 def write_evaluation(folder: RunFolder, planned: PlannedRun, trained: TrainingResult, classes: tuple[str, ...]) -> None:
@@ -41,7 +40,9 @@ def write_evaluation(folder: RunFolder, planned: PlannedRun, trained: TrainingRe
     folder.write_json(EVALUATION_FILE, evaluation.to_json())
     for split, rows in confusion.items():
         named = [[name, *row] for name, row in zip(classes, rows, strict=True)]
-        (folder.artifacts / f"confusion_{split}.csv").write_text(_csv(["true \\ predicted", *classes], named))
+        (folder.artifacts / f"confusion_{split}.csv").write_text(
+            _csv(["true \\ predicted", *classes], named), encoding="utf-8"
+        )
         title = f"{planned.name} on the {split} split"
         write_confusion(folder.artifacts / f"confusion_{split}.png", rows, classes, title=title)
     np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))

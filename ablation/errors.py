@@ -213,11 +213,11 @@ class MetricsMissing(AblationError):
     """A first run that ended without the metrics which the study compares on, as all others would."""
 
     def __init__(self, study: str, run: str, error: str) -> None:
-        last = error.strip().splitlines()[-1] if error.strip() else "no metrics"
+        _, _, reason = error.strip().rpartition("\n")[2].partition(": ")
         super().__init__(
-            f"run {run} of study {study!r} ended without what is compared, and no run of it has a result: {last}. The "
-            "other runs were not begun, as they would end so too. Correct the training function, or the names @ metric "
-            "or metrics, and run the same command again."
+            f"run {run} of study {study!r} ended without what is compared, and no run of it has a result: {reason}. "
+            "The other runs were not begun, as they would end so too. Correct the training function, or the names @ "
+            "metric or metrics, and run the same command again with --retry-failed."
         )
 
 

@@ -17,6 +17,7 @@ RAISED = [
     errors.NoResults("quick"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
     errors.RunsNotRecorded("quick", 3, "no answer"),
+    errors.MetricsMissing("own", "x=1/seed-0", "Traceback:\nMetricsUnfit: returned nothing"),
     errors.DiskFull(Path("state"), "No space left on device"),
     errors.StorageUnavailable("sqlite:///a.db", "locked"),
     errors.DataUnavailable("not there"),

@@ -177,7 +177,7 @@ def test_mlflow_has_what_is_left_out_as_a_problem_of_the_run(
 def test_without_the_compared_metric_the_first_run_fails_and_no_other_is_begun(
     body: str, error: str, bench: Bench, tmp_path: Path
 ) -> None:
-    with pytest.raises(MetricsMissing, match=f"run x=1/seed-0 of study 'own' .*{error}"):
+    with pytest.raises(MetricsMissing, match=f"(?s)run x=1/seed-0 of study 'own' .* result: .*{error}.*--retry-failed"):
         bench.run(own(tmp_path, body))
 
     first, *others = recorded(bench)
@@ -190,6 +190,17 @@ def test_a_corrected_function_goes_on_with_the_same_command(bench: Bench, tmp_pa
         bench.run(own(tmp_path, 'return {"accuracy": 0.5}'))
 
     outcome = bench.run(own(tmp_path, 'return {"score": 0.5 + seed % 97 / 1e4}'))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+
+
+def test_a_corrected_name_trains_the_failed_run_again_where_that_is_asked_for(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(MetricsMissing):
+        bench.run(own(tmp_path, 'return {"accuracy": 0.5}'))
+    bench.retry_failed = True
+
+    corrected = "metric: {name: accuracy, direction: maximize}"
+    outcome = bench.run(own(tmp_path, 'return {"accuracy": 0.5}', metric=corrected))
 
     assert {Outcome.DONE: 4} == outcome.ended
 

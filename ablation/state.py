@@ -127,7 +127,8 @@ class About:
         """Whether all of it is what it should be: it may have been read from a file."""
         settings = self.settings if isinstance(self.settings, Mapping) else {}
         is_named = isinstance(self.identity, str) and isinstance(self.name, str)
-        is_recordable = all(map(is_recordable_name, settings))
+        texts = [text for text in (self.name, *settings.values()) if isinstance(text, str)]
+        is_recordable = all(map(is_recordable_name, settings)) and all(recordable_text(text) == text for text in texts)
         of_what = isinstance(settings.get("variant"), str) and is_count(settings.get("seed"))
         return is_named and is_recordable and of_what
 

@@ -19,7 +19,7 @@ from ablation.lookup import differences
 from ablation.planning import _settled_runs
 from ablation.results import TunedVariant, is_recordable_name
 from ablation.scheduling import default_storage, open_tuning
-from ablation.study import Study, parse_study
+from ablation.study import Study, parse_override, parse_study
 from ablation.study.design import level_text
 from ablation.study.tuning import Tuning
 
@@ -139,6 +139,15 @@ def test_whatever_is_accepted_has_variants_and_levels_that_differ_by_name(
 
 def test_a_changed_truth_value_is_a_difference_from_its_number() -> None:
     assert {"a.b": (1, True)} == differences({"a": {"b": 1}}, {"a": {"b": True}})
+
+
+def test_an_override_with_a_truth_value_in_the_place_of_its_number_makes_a_study_of_its_own() -> None:
+    values = own(training={"name": "t.py:train", "x": 1, "gated": 1})
+    override = parse_override("training.gated=true")
+
+    study = parse_study(json.dumps(values).encode(), source="own.yaml", overrides=[override])
+
+    assert "own+training.gated=true" == study.name
 
 
 def test_equal_choices_of_a_tuned_setting_are_refused() -> None:

@@ -253,7 +253,11 @@ def test_whatever_stands_in_its_beginning_a_folder_says_texts_that_are_recorded(
 
 def test_a_folder_of_tuning_whose_note_is_damaged_is_not_recorded_and_stops_nothing(tmp_path: Path) -> None:
     state = State(folder=tmp_path)
-    for number, note in enumerate(['{"identity": 5}', '{"settings": {}}', "[", "{}"]):
+    whole = {"name": "n", "settings": {"variant": "x", "seed": 7}}
+    odd = [{"name": "\ud800"}, {"settings": {"variant": "\0", "seed": 7}}, {"settings": {"variant": "x", "seed": "7"}}]
+    odd += [{"settings": {"variant": "x", "seed": 7, "a@b": 1}}, {"identity": "another"}]
+    notes = [json.dumps({"identity": f"{number}", **whole, **changes}) for number, changes in enumerate(odd)]
+    for number, note in enumerate([*notes, '{"identity": 5}', '{"settings": {}}', "[", "{}"]):
         begun = state.tuning("study", f"{number}")
         begun.path.mkdir(parents=True)
         begun.finish(dataclasses.replace(RESULT, identity=f"{number}"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
-from ablation.lookup import flatten, is_same, replaced
+from ablation.lookup import differences, flatten, is_same, replaced
 from ablation.results import PlannedRun, Variant
 from ablation.study.checking import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
@@ -270,10 +270,10 @@ def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]]) ->
     What no name may have (`/` leads to another folder) becomes `-`, and a digest keeps apart what is alike then.
     """
     before = next(filter(None, map(_checked, originals)), spec)
-    if before.fixed() == spec.fixed():
+    if not differences(before.fixed(), spec.fixed()):
         return spec.name
     then, now = (dict(flatten(each.model_dump(mode="json", include=set(FIXED)))) for each in (before, spec))
-    changed = sorted(path for path, _ in flatten(spec.fixed()) if now[path] != then.get(path))
+    changed = sorted(path for path, _ in flatten(spec.fixed()) if not is_same(now[path], then.get(path)))
     name = "+".join([spec.name, *(f"{path}={level_text(now[path])}" for path in changed)])
     safe = re.sub(f"[^{NAME_CHARACTERS}]", "-", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

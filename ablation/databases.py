@@ -1,7 +1,13 @@
-"""Reads the addresses of databases: their kind, with which driver and settings to connect, how to show them."""
+"""Makes and reads the addresses of databases: their kind or file, how to connect, how to show them."""
 
 import re
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from ablation.errors import AddressInvalid
 
 NOTICE_S = 30
 """Within what time, about, a connection whose other end is gone is noticed."""
@@ -16,6 +22,62 @@ CONNECTING = {
 """How both of PostgreSQL's drivers are to connect."""
 
 _BARE = re.compile(r"^postgres(ql)?://")
+
+
+_SQLITE = re.compile(r"sqlite(\+\w+)?://")
+_IN_MEMORY = ":memory:"
+_MISREAD = frozenset("%?#")
+
+
+def sqlite_address(path: Path) -> str:
+    """Return the address by which SQLAlchemy, and with it MLflow and Optuna, opens a sqlite file.
+
+    Raises:
+        AddressInvalid: the path is not UTF-8, and no address can name it.
+    """
+    try:
+        address = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    except UnicodeEncodeError:
+        name = ascii(str(path))
+        raise AddressInvalid(f"no address can name {name}: the name of a folder is not UTF-8. Rename it") from None
+    # MLflow makes the folders of a `sqlite:` address as they are written, %20 and all; of this spelling it makes none.
+    return address.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in address else address
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file that an address names, or None for another kind of store.
+
+    Raises:
+        AddressInvalid: a `?` of a folder's name is not escaped.
+    """
+    address = _parsed(url) if _SQLITE.match(url) else None
+    if address is None or address.database in (None, "", _IN_MEMORY) or "uri" in address.query:
+        return None
+    settings = url.partition("?")[2]
+    if "?" in url and (not address.query or "/" in settings):
+        raise AddressInvalid(f"{url} names the file {address.database}; write a ? of a folder's name as %3F")
+    return Path(str(address.database))
+
+
+def absolute(url: str) -> str:
+    """Return an address whose sqlite file, where it names one, is named from the root; its settings stay."""
+    path = sqlite_path(url)
+    if path is None:
+        return url
+    _, mark, settings = url.partition("?")
+    return f"{sqlite_address(path.resolve())}{mark}{settings}"
+
+
+def folder_address(folder: Path) -> str:
+    """Return a folder as MLflow takes it: its path, or its address where the path would be read as another's."""
+    return folder.as_uri() if _MISREAD & {*str(folder)} else str(folder)
+
+
+def _parsed(url: str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
 
 
 def is_postgresql(url: str) -> bool:

@@ -231,6 +231,13 @@ class DiskFull(AblationError):
         )
 
 
+class AddressInvalid(AblationError):
+    """An address of a store that cannot be read as one, or a place that no address can name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason} @ --tracking-uri, --storage or --state-dir")
+
+
 class StorageUnavailable(AblationError):
     """Optuna's storage cannot be reached or opened."""
 

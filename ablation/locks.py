@@ -7,11 +7,10 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from ablation.databases import is_postgresql
+from ablation.databases import is_postgresql, sqlite_path
 from ablation.errors import StudyLocked
 from ablation.holder import NOBODY_KNOWN, Holder, this_process
 
-SQLITE = "sqlite:///"
 
 
 class Coordination(Protocol):
@@ -24,11 +23,6 @@ class Coordination(Protocol):
             StudyLocked: it no longer is; another process is, and who.
             StorageUnavailable: the database that holds the lock does not answer; the call may be made again.
         """
-
-
-def sqlite_path(url: str) -> Path | None:
-    """Return the file of a sqlite URL, or None for another kind of store."""
-    return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) and url != SQLITE else None
 
 
 @contextmanager

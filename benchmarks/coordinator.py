@@ -32,6 +32,7 @@ import ablation.pipeline
 import ablation.scheduling
 import ablation.uploads
 from ablation.cli.progress import follow
+from ablation.databases import sqlite_address
 from ablation.datasets import open_dataset
 from ablation.execution import Execution
 from ablation.executors import ProcessExecutor
@@ -147,7 +148,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
         with watch.phase("other"):
             steps = ablation.pipeline.run_study(
                 study,
-                tracker=open_mlflow(f"sqlite:///{folder / 'mlflow.db'}"),
+                tracker=open_mlflow(sqlite_address(folder / "mlflow.db")),
                 executor=executor,
                 storage_url=default_storage(folder),
                 state=State(folder=folder),

@@ -34,6 +34,7 @@ import numpy as np
 import psutil
 
 from ablation.analysis import analyse
+from ablation.databases import sqlite_address
 from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
 from ablation.report import write_report
@@ -71,7 +72,7 @@ def main() -> None:
         folder = options.store or Path(stack.enter_context(TemporaryDirectory()))
         folder = folder.resolve()
         inserting_s = fill(folder, plan, epochs=options.epochs)
-        uri = f"sqlite:///{folder / DATABASE}"
+        uri = sqlite_address(folder / DATABASE)
         if options.server:
             uri = stack.enter_context(served(folder))
         turns = [timed_command(uri) for _ in range(options.turns)]
@@ -134,7 +135,7 @@ def fill(folder: Path, plan: Plan, *, epochs: int) -> float | None:
     begun = time.perf_counter()
     where_from = provenance("cpu")
     with contextlib.chdir(folder), TemporaryDirectory() as artifacts:
-        tracker = open_mlflow(f"sqlite:///{folder / DATABASE}")
+        tracker = open_mlflow(sqlite_address(folder / DATABASE))
         record = tracker.open_study(plan)
         for done, planned in enumerate(plan.runs, start=1):
             curves, result, evaluation = made_up_run(planned, epochs=epochs)
@@ -220,7 +221,7 @@ def served(folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / ARTIFACTS)]
+    command += ["--backend-store-uri", sqlite_address(database), "--artifacts-destination", str(folder / ARTIFACTS)]
     quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ablation.databases import sqlite_address
 from ablation.datasets import Dataset, prepare
 from ablation.lease import Lease
 from ablation.planning import plan_of
@@ -154,7 +155,7 @@ def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dic
     """Train the baseline with a seed in a fresh store and state, and return shares and seconds."""
     folder.mkdir()
     watch, state = Watch(), State(folder=folder / "state")
-    tracker = open_mlflow(f"sqlite:///{folder / 'mlflow.db'}")
+    tracker = open_mlflow(sqlite_address(folder / "mlflow.db"))
     plan = plan_of(study, data=dataset.facts)
     state.folder.mkdir()
     lease = Lease(plan.name, tracker=tracker, state_folder=state.folder)

@@ -27,6 +27,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
+from ablation.databases import sqlite_address
 from ablation.provenance import LIBRARIES
 from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
@@ -157,7 +158,7 @@ SIDES: Mapping[str, Side] = {"ours": ours, "loop": loop}
 
 
 def store(place: Path) -> str:
-    return f"sqlite:///{place / 'mlflow.db'}"
+    return sqlite_address(place / "mlflow.db")
 
 
 def finished_runs(uri: str) -> int:

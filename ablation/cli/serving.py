@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablation.cli import guard
+from ablation.databases import folder_address, sqlite_path
 from ablation.errors import AblationError
-from ablation.locks import sqlite_path
 from ablation.tracking import Tracker
 
 KEY_VARIABLE = "MLFLOW_FLASK_SERVER_SECRET_KEY"
@@ -135,7 +135,7 @@ def server_command(tracking_uri: str, place: Place) -> list[str]:
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", place.host, "--port", str(place.port), "--workers", "1"),
         *("--allowed-hosts", place.allowed_hosts or LOCAL_NAMES.format(port=place.port)),
-        *("--default-artifact-root", str(folder / "mlruns")),  # as MLflow's client has it
+        *("--default-artifact-root", folder_address(folder / "mlruns")),  # as MLflow's client has it
         *("--uvicorn-opts", "--log-level warning"),
         *(("--app-name", "basic-auth") if place.has_basic_auth else ()),
     ]

@@ -15,9 +15,18 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ablation.databases import connection_settings, failure, is_postgresql, with_driver, without_password
+from ablation.databases import (
+    absolute,
+    connection_settings,
+    failure,
+    is_postgresql,
+    sqlite_address,
+    sqlite_path,
+    with_driver,
+    without_password,
+)
 from ablation.errors import AblationError, DiskFull, StorageUnavailable
-from ablation.locks import first_use, sqlite_path
+from ablation.locks import first_use
 
 LOCKED_S = 60
 """How long a sqlite file that another process writes to is waited for."""
@@ -40,7 +49,7 @@ class LoggedConnection(sqlite3.Connection):
 
 
 def default_storage(state_folder: Path) -> str:
-    return f"sqlite:///{state_folder.resolve() / 'optuna.db'}"
+    return sqlite_address(state_folder.resolve() / "optuna.db")
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -51,7 +60,7 @@ def open_storage(url: str) -> RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _first_use(url):
-        storage = RDBStorage(with_driver(url), engine_kwargs=_engine_settings(url))
+        storage = RDBStorage(with_driver(absolute(url)), engine_kwargs=_engine_settings(url))
     event.listen(storage.engine, "handle_error", lambda context: _raised_instead(url, context))
     weakref.finalize(storage, storage.engine.dispose)
     return storage

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from ablation.databases import failure, said_by, without_password
+from ablation.databases import absolute, failure, folder_address, said_by, sqlite_path, without_password
 from ablation.errors import (
     AblationError,
     LaunchUnknown,
@@ -34,7 +35,7 @@ from ablation.errors import (
     TrackingUnavailable,
 )
 from ablation.holder import Holder
-from ablation.locks import SQLITE, first_use, sqlite_path
+from ablation.locks import first_use
 from ablation.results import (
     DataFacts,
     Epoch,
@@ -90,6 +91,8 @@ FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
 HOLDER, NOBODY = "ablation.holder", "nobody"
+ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+"""What MLflow takes the place of artifacts from, which by itself is `./mlruns` as a path of the working directory's."""
 ARTIFACT_STORES = frozenset({"azure", "boto3", "botocore", "google", "paramiko"})
 REFUSALS = frozenset(map(ErrorCode.Name, (BAD_REQUEST, INVALID_PARAMETER_VALUE)))
 """What MLflow answers where it will answer so again."""
@@ -125,12 +128,8 @@ class MlflowTracker:
         is_impatient: bool = False,
     ) -> "MlflowTracker":
         """Return the tracker of a store; a relative sqlite file is taken from the working directory."""
-        uri = tracking_uri or DEFAULT_URI
-        path = sqlite_path(uri)
-        if path is not None:
-            uri = f"sqlite:///{path.resolve()}"
         return cls(
-            tracking_uri=uri,
+            tracking_uri=absolute(tracking_uri or DEFAULT_URI),
             launch_run_id=launch_run_id,
             experiment_id=experiment_id,
             experiment_name=experiment_name,
@@ -354,10 +353,9 @@ class MlflowTracker:
         return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
 
     def _ui_command(self) -> str:
-        is_default = self.tracking_uri == f"{SQLITE}{Path('mlflow.db').resolve()}"
-        return "python -m ablation ui" + (
-            "" if is_default else f" --tracking-uri {without_password(self.tracking_uri)}"
-        )
+        is_default = self.tracking_uri == absolute(DEFAULT_URI)
+        address = shlex.quote(without_password(self.tracking_uri))
+        return "python -m ablation ui" + ("" if is_default else f" --tracking-uri {address}")
 
     def answers(self) -> bool:
         try:
@@ -406,9 +404,11 @@ class MlflowTracker:
 
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
         """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""
+        settings = {ARTIFACT_ROOT: folder_address(Path.cwd() / "mlruns")} if is_first else {}
         if self.is_impatient:
-            return patience.of(timeout_s=FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S, retries=1)
-        return patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0)
+            timeout_s = FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S
+            return patience.of(timeout_s=timeout_s, retries=1, settings=settings)
+        return patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0, settings=settings)
 
     def _store_exists(self) -> bool:
         """Whether there is anything to read: MLflow's client would create a missing database file."""

@@ -5,7 +5,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 
@@ -13,6 +13,9 @@ from ablation.databases import without_password
 from ablation.errors import TrackingUnavailable
 
 CONNECT_TIMEOUT_S = 5.0
+
+
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 class Patience:
@@ -27,8 +30,9 @@ class Patience:
         self._added: list[str] = []
 
     @contextmanager
-    def of(self, *, timeout_s: int, retries: int) -> Iterator[None]:
+    def of(self, *, timeout_s: int, retries: int, settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[None]:
         limits = {
+            **settings,
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",

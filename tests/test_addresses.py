@@ -1,0 +1,108 @@
+"""A path becomes an address and a path again, whatever its folders are called, and nothing is written beside them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from factories import make_plan
+from sqlalchemy import create_engine, text
+
+from ablation.databases import absolute, folder_address, sqlite_address, sqlite_path
+from ablation.errors import AddressInvalid
+from ablation.scheduling import default_storage
+from ablation.scheduling.storage import open_storage
+from ablation.tracking import open_mlflow
+
+ODD = ["what?", "what?mode=ro", "#1", "my%20project", "100%", "%zz", "a b", "für", "R&D", "a+b", "a@b", "a:b", "{x}"]
+
+
+@pytest.fixture(params=ODD)
+def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder with a name that means something else in an address, alone in its folder."""
+    folder = tmp_path / "alone" / request.param
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_an_address_opens_the_file_that_it_was_made_of(odd: Path) -> None:
+    file = odd / "some.db"
+
+    engine = create_engine(sqlite_address(file))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE one (two)"))
+    engine.dispose()
+
+    assert file == sqlite_path(sqlite_address(file))
+    assert [odd] == [*odd.parent.iterdir()]
+    assert [file] == [*odd.iterdir()]
+
+
+def test_optunas_database_lies_in_its_state_folder(odd: Path) -> None:
+    open_storage(default_storage(odd)).engine.dispose()
+
+    assert [odd] == [*odd.parent.iterdir()]
+    assert (odd / "optuna.db").stat().st_size > 0
+
+
+def test_a_study_and_its_files_are_kept_in_the_folder_of_the_store(
+    odd: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, odd / "mlflow.db")
+    monkeypatch.chdir(odd)
+    tracker = open_mlflow()
+    record = tracker.open_study(make_plan())
+
+    found = open_mlflow(sqlite_address(odd / "mlflow.db")).find_study("quick")
+
+    assert record == found
+    assert [odd] == [*odd.parent.iterdir()]
+    assert {"mlflow.db", "mlruns"} <= {path.name for path in odd.iterdir()}
+    assert ("start MLflow's UI", "python -m ablation ui") == tracker.links(record)[0]
+
+
+def test_an_ordinary_path_is_written_as_it_is() -> None:
+    assert "sqlite:////home/me/my project/mlflow.db" == sqlite_address(Path("/home/me/my project/mlflow.db"))
+    assert "/home/me/my project/mlruns" == folder_address(Path("/home/me/my project/mlruns"))
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///mlflow.db", "mlflow.db"),
+        ("sqlite:////tmp/a%20b/x.db", "/tmp/a b/x.db"),
+        ("sqlite:////tmp/a%/x.db", "/tmp/a%/x.db"),
+        ("sqlite+pysqlite:////tmp/x.db", "/tmp/x.db"),
+        ("sqlite:////tmp/x.db?timeout=5", "/tmp/x.db"),
+        ("sqlite:///:memory:", None),
+        ("sqlite:///", None),
+        ("postgresql://host/x.db", None),
+        ("http://host:5000", None),
+        ("mlruns", None),
+    ],
+)
+def test_only_the_address_of_a_sqlite_file_names_a_file(url: str, path: str | None) -> None:
+    assert (Path(path) if path else None) == sqlite_path(url)
+
+
+def test_a_relative_file_is_named_from_the_root_and_its_settings_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert f"sqlite:///{tmp_path}/x.db?timeout=5" == absolute("sqlite:///x.db?timeout=5")
+    assert "http://host:5000" == absolute("http://host:5000")
+
+
+@pytest.mark.parametrize("url", ["sqlite:////tmp/what?/x.db", "sqlite:////tmp/what?a=b/x.db"])
+def test_a_question_mark_that_is_not_escaped_is_refused(url: str) -> None:
+    with pytest.raises(AddressInvalid, match=r"names the file /tmp/what; write a \? of a folder's name as %3F"):
+        sqlite_path(url)
+
+
+def test_a_folder_that_no_address_can_name_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+
+    with pytest.raises(AddressInvalid, match=r"no address can name .*caf\\udce9.*not UTF-8"):
+        default_storage(folder)
+    assert [] == [*tmp_path.iterdir()]

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from ablation.databases import is_postgresql, sqlite_path
 from ablation.errors import StudyLocked
 from ablation.holder import NOBODY_KNOWN, Holder, this_process
+from ablation.permissions import PRIVATE_FILE, make_folder
 
 
 
@@ -32,8 +33,8 @@ def first_use(url: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    make_folder(path.parent)
+    with FileLock(f"{path}.lock", mode=PRIVATE_FILE):
         yield
 
 
@@ -74,9 +75,9 @@ class _FileHeld:
 
 @contextmanager
 def _coordinating_by_file(study: str, folder: Path) -> Iterator[Coordination]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     holder = folder / f"{study}.holder"
-    lock = FileLock(folder / f"{study}.lock", blocking=False)
+    lock = FileLock(folder / f"{study}.lock", blocking=False, mode=PRIVATE_FILE)
     try:
         lock.acquire()
     except Timeout:

@@ -97,12 +97,13 @@ def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables and nothing else."""
+    from ablation.first_start import make_whole
     from ablation.tracking import open_mlflow
+    from ablation.tracking.mlflow_schema import mlflow_schema
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracker = open_mlflow(f"sqlite:///{path}")
-    path.touch()
-    assert tracker.study_names() == ()
+    make_whole(path, mlflow_schema)
+    assert open_mlflow(f"sqlite:///{path}").study_names() == ()
     return path
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -289,6 +290,7 @@ def test_set_up_as_it_says_the_ui_lets_in_who_has_the_password(store_uri: str, p
         answers = [answer(port, EXPERIMENT, password=password) for password in passwords]
 
     assert [401, 401, 200] == answers
+    assert 0o600 == stat.S_IMODE((tmp_path / "basic_auth.db").stat().st_mode)
 
 
 def answer(port: int, path: str, *, host: str = "localhost", password: str | None = None) -> int:

@@ -23,6 +23,7 @@ KEY_VARIABLE = "MLFLOW_FLASK_SERVER_SECRET_KEY"
 LOCAL_NAMES = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[::1]:{port}"
 MOST_LISTED = 20
 START_S = 120.0
+OTHERS = 0o077  # MLflow makes the file of users and passwords, and artifacts: for the user alone
 STDERR = 2  # what the server says is no answer of the command
 
 
@@ -114,7 +115,7 @@ def serve(tracking_uri: str, place: Place, *, when_ready: Callable[[], object]) 
     environment = server_environment(tracking_uri, os.environ)
     try:
         with subprocess.Popen(  # noqa: S603 - our own words, and a host and a port that were checked
-            command, stdin=subprocess.PIPE, stdout=STDERR, env=environment, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=STDERR, env=environment, start_new_session=True, umask=OTHERS
         ) as server:
             try:
                 if _is_up(server, place):

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
 from ablation.errors import DataUnavailable
+from ablation.permissions import PRIVATE_FILE, make_folder
 from ablation.results import DataFacts, DataOutline
 
 
@@ -54,8 +55,8 @@ def prepare_source(source: Source, *, cache: Path) -> Dataset:
     if found is not None:
         return found
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / "lock"):
+        make_folder(record.parent)
+        with FileLock(cache / "lock", mode=PRIVATE_FILE):
             return _find(record, cache) or _make(source, record, cache)
     except OSError as error:
         raise DataUnavailable(

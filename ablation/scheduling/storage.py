@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -26,6 +27,7 @@ from ablation.databases import (
     without_password,
 )
 from ablation.errors import AblationError, DiskFull, StorageUnavailable
+from ablation.first_start import Schema, make_whole
 from ablation.locks import first_use
 
 LOCKED_S = 60
@@ -60,10 +62,32 @@ def open_storage(url: str) -> RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _first_use(url):
+        if (path := sqlite_path(url)) is not None:
+            make_whole(path, _optuna_schema)
         storage = RDBStorage(with_driver(absolute(url)), engine_kwargs=_engine_settings(url))
     event.listen(storage.engine, "handle_error", lambda context: _raised_instead(url, context))
     weakref.finalize(storage, storage.engine.dispose)
     return storage
+
+
+def _optuna_schema() -> Schema:
+    tables = BaseModel.metadata.tables.values()
+    any_storage = RDBStorage("sqlite://")
+    any_storage.engine.dispose()
+    return Schema(
+        tables=frozenset(table.name for table in tables),
+        indexes=frozenset(str(index.name) for table in tables for index in table.indexes),
+        head=any_storage.get_head_version(),
+        earlier=frozenset(),  # a schema is made at its latest revision at once
+        harmless={"version_info": "1"},
+        make=_make,
+    )
+
+
+def _make(address: str) -> None:
+    storage = RDBStorage(address)
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _first_use(url: str) -> AbstractContextManager[None]:

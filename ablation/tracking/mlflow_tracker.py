@@ -34,8 +34,10 @@ from ablation.errors import (
     StudyRunGone,
     TrackingUnavailable,
 )
+from ablation.first_start import make_whole
 from ablation.holder import Holder
 from ablation.locks import first_use
+from ablation.permissions import make_folder
 from ablation.results import (
     DataFacts,
     Epoch,
@@ -60,6 +62,7 @@ from ablation.tracking.attempts import (
 )
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 from ablation.tracking.launches import launch_run, remark, why_foreign
+from ablation.tracking.mlflow_schema import mlflow_schema
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     IDENTITY,
@@ -91,6 +94,7 @@ FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
 HOLDER, NOBODY = "ablation.holder", "nobody"
+ARTIFACTS = "mlruns"
 ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 """What MLflow takes the place of artifacts from, which by itself is `./mlruns` as a path of the working directory's."""
 ARTIFACT_STORES = frozenset({"azure", "boto3", "botocore", "google", "paramiko"})
@@ -372,9 +376,18 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # --json prints nothing but JSON
         with first_use(self.tracking_uri), self._patience(is_first=True):
+            self._make_store()
             client = MlflowClient(tracking_uri=self.tracking_uri)
             client.search_experiments(max_results=1)
         return client
+
+    def _make_store(self) -> None:
+        """Make a sqlite file's tables where they are missing, and the folder of its artifacts, for the user alone."""
+        path = sqlite_path(self.tracking_uri)
+        if path is not None:
+            if not path.exists():
+                make_folder(Path.cwd() / ARTIFACTS)
+            make_whole(path, mlflow_schema)
 
     @cached_property
     def _attempts(self) -> Attempts:
@@ -404,7 +417,7 @@ class MlflowTracker:
 
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
         """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""
-        settings = {ARTIFACT_ROOT: folder_address(Path.cwd() / "mlruns")} if is_first else {}
+        settings = {ARTIFACT_ROOT: folder_address(Path.cwd() / ARTIFACTS)} if is_first else {}
         if self.is_impatient:
             timeout_s = FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S
             return patience.of(timeout_s=timeout_s, retries=1, settings=settings)

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from ablation.errors import PathUnavailable
+from ablation.permissions import make_folder
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Loss, Member
 
@@ -160,7 +161,7 @@ def _read(cache: Path | None) -> dict[str, BackendTimes]:
 
 def _write(cache: Path | None, measured: Mapping[str, BackendTimes]) -> None:
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cache.parent)
         beside = cache.with_name(f"{cache.name}.{os.getpid()}")
         text = json.dumps({key: dataclasses.asdict(times) for key, times in measured.items()}, indent=1)
         beside.write_text(text, encoding="utf-8")

@@ -21,6 +21,10 @@ CONNECTING = {
 }
 """How both of PostgreSQL's drivers are to connect."""
 
+_PASSWORD = re.compile(r"(://[^:/@\n]*):(?!\d*(?:[/?#\s]|$))(?:[^/\n]*@|[^\n]*@)")
+"""To the last `@` before the path; a password with a `/` in it, which databases take, to the last of all."""
+_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+:?@")
+_SECRET_SETTING = re.compile(r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 _BARE = re.compile(r"^postgres(ql)?://")
 
 
@@ -94,9 +98,9 @@ def connection_settings(url: str) -> dict[str, Any]:
     return {"pool_pre_ping": True, **({"connect_args": dict(CONNECTING)} if is_postgresql(url) else {})}
 
 
-def without_password(url: str) -> str:
-    hidden = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
+def without_password(text: str) -> str:
+    """Return an address, or a word of a command with one, without its password; where a server's has none, without its token."""
+    return _SECRET_SETTING.sub(r"\1***", _PASSWORD.sub(r"\1:***@", _TOKEN.sub(r"\1***@", text)))
 
 
 def failure(error: BaseException) -> str:

@@ -220,7 +220,14 @@ def test_postgresql_is_opened_with_psycopg_where_no_driver_is_named(url: str, op
     [
         ("postgresql://me:se:c@ret@host:5432/name", "postgresql://me:***@host:5432/name"),
         ("postgresql://host/name?user=me&password=secret", "postgresql://host/name?user=me&password=***"),
+        ("postgresql://me:se/c@host:5432/name", "postgresql://me:***@host:5432/name"),
+        ("postgresql://me:12@host/name?sslpassword=secret", "postgresql://me:***@host/name?sslpassword=***"),
         ("postgresql://host:5432/name", "postgresql://host:5432/name"),
+        ("http://me:secret@host:5000/a@b", "http://me:***@host:5000/a@b"),
+        ("http://token@host:5000", "http://***@host:5000"),
+        ("http://token:@host:5000", "http://***@host:5000"),
+        ("https://host:5000/a@b", "https://host:5000/a@b"),
+        ("--tracking-uri=http://me:secret@[::1]:5000", "--tracking-uri=http://me:***@[::1]:5000"),
         ("sqlite:////tmp/a@b.db", "sqlite:////tmp/a@b.db"),
     ],
 )

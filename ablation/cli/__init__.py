@@ -168,8 +168,7 @@ def study(
     **changes: Any,
 ) -> None:
     """Run a study: plan, train, report. The same command again goes on where it ended."""
-    command = shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])
-    with _interruptible(command):
+    with _interruptible():
         ended = _run_study(
             _load(file, **changes),
             device=device or "auto",
@@ -402,9 +401,8 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
     from ablation.scheduling import default_storage
 
     state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
-    command = shlex.join([*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]])
     found, is_refused = [], False
-    with _interruptible(command):
+    with _interruptible():
         for each in [name] if name else state.begun_studies():
             try:
                 url = storage or default_storage(state.folder)
@@ -426,13 +424,12 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 @_tracking_option
 def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tracking_uri: str | None) -> None:
     """Show what is recorded in MLflow's own UI, to this machine alone."""
-    from ablation.cli.serving import Place, check_place, check_store, serve, study_links, without_user
+    from ablation.cli.serving import Place, check_place, check_store, serve, study_links
 
     tracker = _tracker(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))
     if uri.startswith(("http://", "https://")):
-        address = without_user(uri)
-        click.echo("\n".join([f"MLflow is served already: {address}", *study_links(tracker, address)]))
+        click.echo("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
         return
     place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)
     check_place(place)
@@ -547,8 +544,9 @@ def _tracker(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
 
 
 @contextlib.contextmanager
-def _interruptible(command: str) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Turn a signal that asks to end into an exception, say how to go on, and end with the signal's status."""
+    command = _this_command()
     from ablation.stopping import end_at_once, stopping
 
     with stopping.listening(on_asked=_say_ending):
@@ -558,6 +556,14 @@ def _interruptible(command: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
+
+
+def _this_command() -> str:
+    """Return the command line for a shell; passwords in addresses are not shown."""
+    from ablation.databases import without_password
+
+    words = [*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]]
+    return shlex.join(map(without_password, words))
 
 
 def _say_ending() -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 import ipaddress
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -78,11 +77,6 @@ def check_store(tracking_uri: str) -> None:
             f"there is no MLflow store {path}. Run a study first, or say where it is with --tracking-uri or "
             "MLFLOW_TRACKING_URI."
         )
-
-
-def without_user(address: str) -> str:
-    """Return an address without the name and password of whoever uses it."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def study_links(tracker: Tracker, base: str) -> Iterator[str]:

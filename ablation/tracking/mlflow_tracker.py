@@ -60,6 +60,7 @@ from ablation.tracking.attempts import (
     source_tags,
     whole_name,
 )
+from ablation.tracking.credentials import Credentials, without_credentials
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 from ablation.tracking.launches import launch_run, remark, why_foreign
 from ablation.tracking.mlflow_schema import mlflow_schema
@@ -120,6 +121,7 @@ class MlflowTracker:
     experiment_id: str | None = None
     experiment_name: str | None = None
     is_impatient: bool = False
+    credentials: Credentials | None = None
 
     @classmethod
     def at(
@@ -131,9 +133,15 @@ class MlflowTracker:
         experiment_name: str | None,
         is_impatient: bool = False,
     ) -> "MlflowTracker":
-        """Return the tracker of a store; a relative sqlite file is taken from the working directory."""
+        """Return the tracker of a store; a relative sqlite file is taken from the working directory.
+
+        Raises:
+            AddressInvalid: the address cannot be read.
+        """
+        address, credentials = without_credentials(absolute(tracking_uri or DEFAULT_URI))
         return cls(
-            tracking_uri=absolute(tracking_uri or DEFAULT_URI),
+            tracking_uri=address,
+            credentials=credentials,
             launch_run_id=launch_run_id,
             experiment_id=experiment_id,
             experiment_name=experiment_name,
@@ -363,14 +371,14 @@ class MlflowTracker:
 
     def answers(self) -> bool:
         try:
-            check_reachable(self.tracking_uri)
+            check_reachable(self.tracking_uri, self.credentials)
         except TrackingUnavailable:
             return False
         return True
 
     @cached_property
     def _client(self) -> MlflowClient:
-        check_reachable(self.tracking_uri)
+        check_reachable(self.tracking_uri, self.credentials)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each error that we tell
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -420,8 +428,8 @@ class MlflowTracker:
         settings = {ARTIFACT_ROOT: folder_address(Path.cwd() / ARTIFACTS)} if is_first else {}
         if self.is_impatient:
             timeout_s = FIRST_TIMEOUT_S if is_first else LATER_TIMEOUT_S
-            return patience.of(timeout_s=timeout_s, retries=1, settings=settings)
-        return patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0, settings=settings)
+            return patience.of(timeout_s=timeout_s, retries=1, settings=settings, credentials=self.credentials)
+        return patience.of(timeout_s=WRITING_TIMEOUT_S, retries=0, settings=settings, credentials=self.credentials)
 
     def _store_exists(self) -> bool:
         """Whether there is anything to read: MLflow's client would create a missing database file."""

@@ -11,6 +11,7 @@ from http.client import HTTPException
 
 from ablation.databases import without_password
 from ablation.errors import TrackingUnavailable
+from ablation.tracking.credentials import Credentials
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -21,16 +22,25 @@ NO_SETTINGS: Mapping[str, str] = {}
 class Patience:
     """Lets each request of MLflow's client wait so long, and be tried so often; the user's own settings stand.
 
-    MLflow has no other way than the environment, which is the whole process's: it is put back by the last thread.
+    MLflow has no other way than the environment, which is the whole process's: it is put back by the last thread. So
+    it may be used for one server at a time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._added: list[str] = []
+        self._before: dict[str, str | None] = {}
 
     @contextmanager
-    def of(self, *, timeout_s: int, retries: int, settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[None]:
+    def of(
+        self,
+        *,
+        timeout_s: int,
+        retries: int,
+        settings: Mapping[str, str] = NO_SETTINGS,
+        credentials: Credentials | None = None,
+    ) -> Iterator[None]:
+        """Set the limits and `settings` where the user has not, and what an address says of who asks in any case."""
         limits = {
             **settings,
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
@@ -39,27 +49,46 @@ class Patience:
         }
         with self._lock:
             self._users += 1
-            self._added += [name for name in limits if name not in os.environ]
-            os.environ.update({name: limits[name] for name in self._added})
+            self._set({name: value for name, value in limits.items() if self._is_ours(name)})
+            self._set(credentials.settings if credentials is not None else {})
         try:
             yield
         finally:
             with self._lock:
                 self._users -= 1
-                while not self._users and self._added:
-                    os.environ.pop(self._added.pop(), None)
+                if not self._users:
+                    self._put_back()
+
+    def _is_ours(self, name: str) -> bool:
+        return self._before.get(name, os.environ.get(name)) is None
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        for name, value in settings.items():
+            self._before.setdefault(name, os.environ.get(name))
+            os.environ[name] = value
+
+    def _put_back(self) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before.clear()
 
 
 patience = Patience()
 """This process's."""
 
 
-def check_reachable(tracking_uri: str) -> None:
+def check_reachable(tracking_uri: str, credentials: Credentials | None = None) -> None:
     """Fail soon where there is no server: MLflow itself would try for minutes."""
     if not tracking_uri.startswith("http"):
         return
     try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=CONNECT_TIMEOUT_S):  # noqa: S310 - http(s) only, checked above
+        request = urllib.request.Request(f"{tracking_uri.rstrip('/')}/health")  # noqa: S310 - http(s) only, checked above
+        if credentials is not None:
+            request.add_unredirected_header("Authorization", credentials.header)
+        with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S):  # noqa: S310 - likewise
             return
     except urllib.error.HTTPError:
         return

@@ -1,0 +1,70 @@
+"""Takes names and passwords off the addresses of servers: for MLflow to send, and for nobody to see."""
+
+import base64
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ablation.databases import without_password
+from ablation.errors import AddressInvalid
+
+ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Who asks a server: a name and its password, or a token where there is no password."""
+
+    name: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @classmethod
+    def parsed(cls, text: str) -> Self:
+        """Read the part of an address before its `@`.
+
+        Raises:
+            ValueError: it cannot be sent.
+        """
+        name, _, password = (unquote(part, errors="strict") for part in text.partition(":"))
+        if any(unicodedata.category(char) == "Cc" for char in name + password) or not name:
+            raise ValueError(text)
+        if not password and not name.isascii():
+            raise ValueError(text)
+        return cls(name=name, password=password)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What MLflow's client takes from the environment; an empty one is none."""
+        return {
+            "MLFLOW_TRACKING_USERNAME": self.name if self.password else "",
+            "MLFLOW_TRACKING_PASSWORD": self.password,
+            "MLFLOW_TRACKING_TOKEN": "" if self.password else self.name,
+        }
+
+    @property
+    def header(self) -> str:
+        """What a request of our own says, as MLflow's do."""
+        if not self.password:
+            return f"Bearer {self.name}"
+        return f"Basic {base64.b64encode(f'{self.name}:{self.password}'.encode()).decode()}"
+
+
+def without_credentials(address: str) -> tuple[str, Credentials | None]:
+    """Return an address that may be shown, and who asks where it says so; that of a database stays as it is.
+
+    Raises:
+        AddressInvalid: it cannot be read, or says what cannot be sent; its password is not shown.
+    """
+    if not re.match("https?://", address):
+        return address, None
+    try:
+        parts = urlsplit(address)
+        said, _, host = parts.netloc.rpartition("@")
+        _ = parts.port, parts.hostname
+        credentials = Credentials.parsed(said) if said else None
+    except ValueError:
+        raise AddressInvalid(f"{without_password(address)} cannot be read as an address; {ESCAPES}") from None
+    return urlunsplit(parts._replace(netloc=host)), credentials

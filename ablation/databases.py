@@ -99,7 +99,7 @@ def connection_settings(url: str) -> dict[str, Any]:
 
 
 def without_password(text: str) -> str:
-    """Return an address, or a word of a command with one, without its password; where a server's has none, without its token."""
+    """Return an address, or a word of a command with one, without its password or token."""
     return _SECRET_SETTING.sub(r"\1***", _PASSWORD.sub(r"\1:***@", _TOKEN.sub(r"\1***@", text)))
 
 

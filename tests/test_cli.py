@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import PROJECT, TINY
 from factories import make_plan
+from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
 from ablation.holder import Holder
+from ablation.plain_text import plain_json
 from ablation.study import load_study
 from ablation.tracking import open_mlflow
 
@@ -293,3 +295,26 @@ def test_a_wrong_study_file_creates_nothing(run: Any, tmp_path: Path) -> None:
     run("study", "tiny.yaml", "--set", "model.depth=9")
 
     assert before == sorted(path.name for path in tmp_path.rglob("*"))
+
+
+STEERING = "evil\x1b]0;owned\x07\x9b2J\u202e"
+
+
+@pytest.mark.parametrize("words", ["status", "status evil", "summarize evil", "compare evil a b", "sync evil"])
+def test_what_an_error_says_of_a_store_is_text(words: str, run: Any, store_uri: str) -> None:
+    client = MlflowClient(store_uri)
+    client.create_run("0", tags={"ablation.kind": "study", "ablation.study": STEERING})
+
+    result = run(*words.split())
+
+    assert 2 == result.exit_code
+    assert "evil ]0;owned  2J" in result.stderr
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*result.output}
+
+
+def test_json_of_a_comparison_is_the_same_with_its_steering_characters_escaped() -> None:
+    text = json.dumps({STEERING: "für\U000e0041"}, ensure_ascii=False, indent=1)
+
+    assert {STEERING: "für\U000e0041"} == json.loads(plain_json(text))
+    assert "für" in plain_json(text)
+    assert not {*"\x9b\u202e\U000e0041"} & {*plain_json(text)}

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import click
 import pytest
@@ -115,29 +116,21 @@ def test_the_address_that_links_and_json_are_made_of_names_nobody() -> None:
     assert "secret" not in tracker._ui_command()
 
 
-@pytest.mark.parametrize(
-    "command", [["status"], ["status", "quick", "--json"], ["ui"], ["summarize", "quick"], ["sync"]]
-)
-def test_no_command_shows_the_password(command: list[str], guarded: Guarded, tmp_path: object) -> None:
+@pytest.mark.parametrize("words", ["status", "status quick --json", "ui", "summarize quick", "sync"])
+def test_no_command_shows_the_password(words: str, guarded: Guarded, tmp_path: Path) -> None:
     guarded.wanted = ADDRESSES["me:secret"]
 
     for user in ("me:secret", "me:secret-and-wrong"):
         environment = {"MLFLOW_TRACKING_URI": f"http://{user}@{guarded.place}", "ABLATION_STATE_DIR": str(tmp_path)}
-        result = CliRunner().invoke(main, command, env=environment)
+        result = CliRunner().invoke(main, words.split(), env=environment)
 
         assert result.exception is None or isinstance(result.exception, SystemExit)
         assert "secret" not in result.output
 
 
 def test_the_same_command_is_shown_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [
-        "--tracking-uri",
-        "http://me:secret@host:5000",
-        "--storage=postgresql://me:se/cret@host/name",
-        "--set",
-        "a=b c",
-    ]
-    monkeypatch.setattr(sys, "argv", ["ablation", "study", "s.yaml", *given])
+    stores = ["--tracking-uri", "http://me:secret@host:5000", "--storage=postgresql://me:se/cret@host/name"]
+    monkeypatch.setattr(sys, "argv", ["ablation", "study", "s.yaml", *stores, "--set", "a=b c"])
 
     with click.Context(main, info_name="python -m ablation"):
         shown = _this_command()

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import PROJECT
 from factories import make_plan
+from mlflow.tracking import MlflowClient
 
 from ablation.cli import guard, main, serving
 from ablation.cli.serving import (
@@ -145,6 +146,15 @@ def test_studies_are_linked_to_where_they_are_served(store_uri: str, monkeypatch
 
     assert lines[0].startswith("  study-00: http://127.0.0.1:5123/#/experiments/")
     assert (2, "  and 2 more") == (len(lines), lines[-1])
+
+
+def test_a_name_from_a_store_cannot_steer_the_terminal_that_shows_its_link(store_uri: str) -> None:
+    tags = {"ablation.kind": "study", "ablation.study": "evil\x1b]0;owned\x07\x9b2J\u202e"}
+    MlflowClient(store_uri).create_run("0", tags=tags)
+
+    (line,) = study_links(open_mlflow(store_uri), "http://127.0.0.1:5123")
+
+    assert "  evil ]0;owned  2J : http://127.0.0.1:5123/#" == line
 
 
 def test_the_server_is_told_where_to_listen_and_whom_to_answer(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import click
 
 from ablation import __version__
 from ablation.errors import AblationError, is_no_room
+from ablation.plain_text import plain
 
 if TYPE_CHECKING:
     from ablation.report import ReportFormat
@@ -38,13 +39,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AblationError as error:
-            click.echo(f"Error: {error}", err=True)
+            _say(f"Error: {error}")
             ctx.exit(USER_ERROR)
         except OSError as error:
             if not is_no_room(error):
                 raise
-            click.echo(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}", err=True)
+            _say(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}")
             ctx.exit(USER_ERROR)
+
+
+def _say(text: str) -> None:
+    """Say what is no result of the command; whatever of it comes from elsewhere is text, also to a terminal."""
+    click.echo(plain(text), err=True)
 
 
 class _OrBlank(click.ParamType[Any]):
@@ -343,7 +349,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
     table = export_study(name, tracker=_tracker(tracking_uri), by_epoch=by_epoch)
     text = table.to_csv(index=False, lineterminator="\n")
     if output == Path("-"):
-        click.echo(text, nl=False)
+        click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)
         return
     _writing(output, lambda: output.write_text(text, encoding="utf-8", newline="\n"))
     click.echo(f"Wrote {len(table)} rows to {output}.")
@@ -369,7 +375,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
             if name:
                 raise
             is_unread = True
-            click.echo(f"Error: {error}", err=True)
+            _say(f"Error: {error}")
     state = _state(state_dir)
     found = [
         StudyStanding(
@@ -409,7 +415,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
                 found.append(sync_study(each, tracker=tracker, storage_url=url, state=state))
             except AblationError as error:
                 is_refused = True
-                click.echo(f"Error: {error}", err=True)
+                _say(f"Error: {error}")
     if found or as_json or not is_refused:
         click.echo(sync_json(found) if as_json else sync_text(found))
     if is_refused:
@@ -460,7 +466,7 @@ def _run_study(
 
     devices = resolve_devices(device)
     if device == "auto" and (reason := why_no_gpu()) is not None:
-        click.echo(f"Training on the CPU, as no GPU can be used: {reason}", err=True)
+        _say(f"Training on the CPU, as no GPU can be used: {reason}")
     state = _state(state_dir)
     tracker = _tracker(tracking_uri, is_launched=True)
     with (
@@ -554,7 +560,7 @@ def _interruptible() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):
-                click.echo(f"Interrupted; nothing is lost. Go on with the same command: {command}", err=True)
+                _say(f"Interrupted; nothing is lost. Go on with the same command: {command}")
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from ablation.execution import Progress
 from ablation.pipeline import StudyOutcome
+from ablation.plain_text import plain
 from ablation.report import answers_text
-from ablation.report.markup import plain
 from ablation.report.numbers import duration_text
 from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.study import Study
@@ -49,7 +49,7 @@ def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
     if outcome.analysis is not None:
         lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
     lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
@@ -136,7 +136,9 @@ def _view(progress: Progress, clock: _Clock) -> Group:
         if metrics is None:
             table.add_row(Text(plain(run.name)), "starting")
         else:
-            table.add_row(Text(plain(run.name)), f"epoch {metrics.epoch}/{clock.epochs}", *_epoch_texts(metrics))
+            table.add_row(
+                Text(plain(run.name)), f"epoch {metrics.epoch}/{clock.epochs}", *map(Text, _epoch_texts(metrics))
+            )
     if len(progress.running) > MOST_SHOWN:
         table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
     bar = Table.grid(padding=(0, 2))
@@ -149,7 +151,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
 def _epoch_texts(epoch: Epoch) -> list[str]:
     if isinstance(epoch, EpochMetrics):
         return [f"training loss {epoch.train_loss:.4f}", f"held-out accuracy {epoch.heldout_accuracy:.4f}"]
-    return [f"{name} {value:.4g}" for name, value in list(epoch.metrics.items())[:2]]
+    return [plain(f"{name} {value:.4g}") for name, value in list(epoch.metrics.items())[:2]]
 
 
 def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

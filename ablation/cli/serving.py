@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from ablation.cli import guard
 from ablation.databases import folder_address, sqlite_path
 from ablation.errors import AblationError
+from ablation.plain_text import plain
 from ablation.tracking import Tracker
 
 KEY_VARIABLE = "MLFLOW_FLASK_SERVER_SECRET_KEY"
@@ -85,7 +86,7 @@ def study_links(tracker: Tracker, base: str) -> Iterator[str]:
     for name in names[:MOST_LISTED]:
         record = tracker.find_study(name)
         link = dict(tracker.links(record)).get("runs", "") if record is not None else ""
-        yield f"  {name}: {base.rstrip('/')}/#{link.partition('#')[2]}"
+        yield plain(f"  {name}: {base.rstrip('/')}/#{link.partition('#')[2]}")
     if len(names) > MOST_LISTED:
         yield f"  and {len(names) - MOST_LISTED} more"
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from ablation.analysis import Analysis, Comparison
 from ablation.analysis.comparison import ComparedMetric
 from ablation.analysis.records import Verdict
+from ablation.plain_text import plain, plain_json
 from ablation.report import sentences, tables
-from ablation.report.markup import plain
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
 from ablation.report.prose import overview
 from ablation.report.table import Table as Cells
@@ -54,7 +54,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> str:
-    return json.dumps(dataclasses.asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False)
+    return plain_json(json.dumps(dataclasses.asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ablation.holder import Holder
+from ablation.plain_text import plain
 from ablation.preview import Preview
-from ablation.report.markup import plain
 from ablation.results import Component, Failure, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
@@ -131,7 +131,8 @@ def sync_text(outcomes: Sequence[SyncOutcome]) -> str:
     if not outcomes:
         return "Nothing is left to be recorded."
     return "\n".join(
-        f"{outcome.record.plan.name}: {outcome.recorded} runs recorded, {outcome.to_do} to do" for outcome in outcomes
+        plain(f"{outcome.record.plan.name}: {outcome.recorded} runs recorded, {outcome.to_do} to do")
+        for outcome in outcomes
     )
 
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from ablation.analysis.document import Analysis
 from ablation.code import is_code
 from ablation.lookup import flatten
+from ablation.plain_text import plain, plain_json
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.latex import latex_document, latex_table
-from ablation.report.markup import plain, render
+from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
@@ -98,7 +99,7 @@ def answers_text(analysis: Analysis) -> str:
 
 def _json(analysis: Analysis) -> str:
     document = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(analysis)}
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return plain_json(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _html(analysis: Analysis, markdown: str, pictures: Mapping[str, tuple[Picture, ...]], folder: Path) -> str:

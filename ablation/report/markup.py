@@ -2,20 +2,19 @@
 
 import html
 import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ablation.plain_text import plain
 from ablation.report.table import Table
 
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^(?:#+(?=\s|$)|[+\-](?=\s|$)|[\-=]+$|\d+(?=[.)](?:\s|$)))")
 _LINE_END = re.compile(r"(?<= )#+$")  # would close a heading
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_INVISIBLE = ("Cc", "Cf", "Cs")
 _MOST_LINES = 60
 
 
@@ -43,11 +42,6 @@ def escaped(text: str) -> str:
     line = re.sub("[&<>]", lambda match: _ENTITIES[match.group()], line)
     # GitHub makes links of bare addresses, unless their colon or dot is an entity.
     return re.sub(r"(?i)\b(https?|ftp):(?=//)", r"\1&#58;", re.sub(r"(?i)\bwww\.", "www&#46;", line))
-
-
-def plain(text: str) -> str:
-    """Return text without control and bidirectional characters, fit for a terminal; line ends and tabs stay."""
-    return "".join(char if char in "\n\t" or unicodedata.category(char) not in _INVISIBLE else " " for char in text)
 
 
 def code(text: str) -> Markup:

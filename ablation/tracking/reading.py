@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast, get_args
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow.artifacts
 from mlflow.entities import Run, ViewType
@@ -140,34 +142,78 @@ def _strangers(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, ...]
 
 @dataclass(slots=True, kw_only=True)
 class Artifacts:
-    """Reads files of runs, and no more of them once the place that keeps them is seen not to answer."""
+    """Reads files of runs, and no more of them once the place that keeps them is seen not to answer.
+
+    How large a file is, is looked at first: on this machine at the file, elsewhere in one listing of a run's files.
+    """
 
     tracking_uri: str
     _failure: str = field(default="", init=False)
+    _listings: dict[str, dict[str, int]] = field(default_factory=dict, init=False)
 
     def read(self, run: Run, name: str, *, limit: int = MAX_RUN_FILE) -> tuple[str | None, str]:
         """Return a text file of a run, and in words why there is none but for its being missing."""
-        if self._failure:
-            return None, self._failure
         try:
-            with TemporaryDirectory() as folder:
-                uri = f"{run.info.artifact_uri}/{name}"
-                path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri))
-                if path.stat().st_size > limit:
-                    return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
-                return path.read_text(encoding="utf-8"), ""
+            size = self._size(run, name)
+            if size is None:
+                return None, self._failure
+            content = self._content(run, name) if size <= limit else b""
+        except Exception:  # noqa: BLE001 - every kind of artifact store has errors of its own
+            return None, f"{name} cannot be read"
+        if max(size, len(content)) > limit:
+            return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
+        try:
+            return content.decode("utf-8"), ""
         except UnicodeDecodeError:
             return None, f"{name} is damaged: it is no text"
-        except Exception:  # noqa: BLE001 - every kind of artifact store has errors of its own
-            return None, f"{name} cannot be read" if self._has(run, name) else self._failure
 
-    def _has(self, run: Run, name: str) -> bool:
+    def _size(self, run: Run, name: str) -> int | None:
+        """Return the bytes of a file, 0 where its store does not say, and None where it has none of that name."""
+        folder = local_folder(run.info.artifact_uri)
+        if folder is None:
+            return self._listing(run).get(name)
         try:
-            found = mlflow.artifacts.list_artifacts(run.info.artifact_uri, tracking_uri=self.tracking_uri)
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._failure = f"the runs' files cannot be read: {str(error).strip().splitlines()[0][:MAX_NAME]}"
-            return False
-        return name in {Path(file.path).name for file in found}
+            return _own_file(folder, name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def _content(self, run: Run, name: str) -> bytes:
+        folder = local_folder(run.info.artifact_uri)
+        if folder is not None:
+            return _own_file(folder, name).read_bytes()
+        with TemporaryDirectory() as place:
+            uri = f"{run.info.artifact_uri}/{name}"
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=place, tracking_uri=self.tracking_uri)
+            return Path(path).read_bytes()
+
+    def _listing(self, run: Run) -> dict[str, int]:
+        """Return the files of a run and their sizes; nothing where the place that keeps them does not answer."""
+        run_id = run.info.run_id
+        if run_id not in self._listings and not self._failure:
+            try:
+                found = mlflow.artifacts.list_artifacts(run.info.artifact_uri, tracking_uri=self.tracking_uri)
+            except Exception as error:  # noqa: BLE001 - every kind of artifact store has errors of its own
+                said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                self._failure = f"the runs' files cannot be read: {said[0][:MAX_NAME]}"
+            else:
+                self._listings[run_id] = {Path(file.path).name: file.file_size or 0 for file in found}
+        return {} if self._failure else self._listings[run_id]
+
+
+def local_folder(address: str) -> Path | None:
+    """Return the folder of this machine that an artifact address names, as MLflow reads it, or None."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("", "file") or (parts.scheme and parts.netloc):
+        return None
+    return Path(url2pathname(parts.path if parts.scheme else address))
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """Return a file of a folder; OSError where it is none, or a link to elsewhere."""
+    path = (folder / name).resolve(strict=True)
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise OSError(f"{path} is no file of {folder}")
+    return path
 
 
 def outcome_of(run: Run | None) -> Outcome | None:

@@ -28,6 +28,7 @@ _SECRET_SETTING = re.compile(r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret)
 _BARE = re.compile(r"^postgres(ql)?://")
 
 
+ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
 _SQLITE = re.compile(r"sqlite(\+\w+)?://")
 _IN_MEMORY = ":memory:"
 _MISREAD = frozenset("%?#")
@@ -80,8 +81,10 @@ def folder_address(folder: Path) -> str:
 def _parsed(url: str) -> URL | None:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):
+    except ArgumentError:
         return None
+    except ValueError:  # of a port, or of a password that is taken for one
+        raise AddressInvalid(f"{without_password(url)} cannot be read as an address; {ESCAPES}") from None
 
 
 def is_postgresql(url: str) -> bool:
@@ -89,7 +92,12 @@ def is_postgresql(url: str) -> bool:
 
 
 def with_driver(url: str) -> str:
-    """Return an address that SQLAlchemy opens with psycopg 3 where it names PostgreSQL and no driver."""
+    """Return an address that SQLAlchemy opens with psycopg 3 where it names PostgreSQL and no driver.
+
+    Raises:
+        AddressInvalid: it cannot be read; its password is not shown.
+    """
+    _parsed(url)
     return _BARE.sub("postgresql+psycopg://", url)
 
 

@@ -5,15 +5,24 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from factories import make_plan
 from sqlalchemy import create_engine, text
 
+from ablation.cli import main
 from ablation.databases import absolute, folder_address, sqlite_address, sqlite_path
 from ablation.errors import AddressInvalid
 from ablation.scheduling import default_storage
 from ablation.scheduling.storage import open_storage
 from ablation.tracking import open_mlflow
 
+STUDY = """
+name: odd
+training: {name: "t.py:train", x: 1}
+factors: {training.x: [1, 2]}
+metric: {name: score, direction: maximize, meaningful: 0.01}
+seeds: 1
+"""
 ODD = ["what?", "what?mode=ro", "#1", "my%20project", "100%", "%zz", "a b", "für", "R&D", "a+b", "a@b", "a:b", "{x}"]
 
 
@@ -59,6 +68,30 @@ def test_a_study_and_its_files_are_kept_in_the_folder_of_the_store(
     assert [odd] == [*odd.parent.iterdir()]
     assert {"mlflow.db", "mlruns"} <= {path.name for path in odd.iterdir()}
     assert ("start MLflow's UI", "python -m ablation ui") == tracker.links(record)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("odd", ["my%20project", "what?"], indirect=True)
+def test_a_study_runs_and_is_read_where_its_folder_is_called_oddly(
+    odd: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, odd / "mlflow.db")
+    (odd / "s.yaml").write_text(STUDY)
+    (odd / "t.py").write_text("def train(settings, seed, report):\n    return {'score': 0.5 + seed % 7}\n")
+    monkeypatch.chdir(odd)
+    for name in ("MLFLOW_TRACKING_URI", "ABLATION_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    ended = [
+        CliRunner().invoke(main, words.split())
+        for words in ("study s.yaml --executor inline", "study s.yaml --executor inline", "status odd", "summarize odd")
+    ]
+
+    assert [0, 0, 0, 0] == [result.exit_code for result in ended], "\n".join(result.output for result in ended)
+    assert "odd: finished; 2 done" in ended[2].stdout
+    assert [odd] == [*odd.parent.iterdir()]
+    assert {".ablation", "mlflow.db", "mlflow.db.lock", "mlruns"} <= {path.name for path in odd.iterdir()}
+    assert (odd / ".ablation" / "optuna.db").stat().st_size > 0
 
 
 def test_an_ordinary_path_is_written_as_it_is() -> None:

@@ -150,6 +150,7 @@ def test_the_same_command_is_shown_without_passwords(monkeypatch: pytest.MonkeyP
         "http://me:secret%FF@host",
         "http://secr%C3%A9t@host",
         "http://:secret@host",
+        "postgresql://me:se:cret@host:none/name",
     ],
 )
 def test_an_address_that_cannot_be_read_is_refused_without_its_password(address: str) -> None:

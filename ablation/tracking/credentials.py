@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ablation.databases import without_password
+from ablation.databases import ESCAPES, with_driver, without_password
 from ablation.errors import AddressInvalid
-
-ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +51,13 @@ class Credentials:
 
 
 def without_credentials(address: str) -> tuple[str, Credentials | None]:
-    """Return an address that may be shown, and who asks where it says so; that of a database stays as it is.
+    """Return an address that names nobody, and who asks where it says so; that of a database stays as it is.
 
     Raises:
         AddressInvalid: it cannot be read, or says what cannot be sent; its password is not shown.
     """
     if not re.match("https?://", address):
+        with_driver(address)
         return address, None
     try:
         parts = urlsplit(address)

@@ -23,7 +23,7 @@ CONNECTING = {
 
 _PASSWORD = re.compile(r"(://[^:/@\n]*):(?!\d*(?:[/?#\s]|$))(?:[^/\n]*@|[^\n]*@)")
 """To the last `@` before the path; a password with a `/` in it, which databases take, to the last of all."""
-_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+:?@")
+_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+:?@", re.IGNORECASE)
 _SECRET_SETTING = re.compile(r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 _BARE = re.compile(r"^postgres(ql)?://")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ablation.databases import sqlite_address
 from ablation.permissions import make_file
+from ablation.plain_text import plain
 
 UNFINISHED = ".unfinished-"
 LOGS = ("-wal", "-shm")
@@ -80,7 +81,7 @@ def _set_aside(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             file.rename(name)
     said = f"{path} was left half made by a start that was killed, and holds nothing. It is now {aside.name}"
-    print(f"{said}, and is made anew.", file=sys.stderr)  # noqa: T201 - it is no result of a command
+    print(plain(f"{said}, and is made anew."), file=sys.stderr)  # noqa: T201 - it is no result of a command
 
 
 def _is_left_half_made(path: Path, schema: Schema) -> bool:

@@ -160,6 +160,14 @@ def test_an_address_that_cannot_be_read_is_refused_without_its_password(address:
     assert "se" not in str(found.value).partition(" cannot")[0]
 
 
+def test_an_address_is_read_in_capitals_too() -> None:
+    address, credentials = without_credentials("HTTP://me:secret@host:5000")
+
+    assert "http://host:5000" == address
+    assert credentials is not None
+    assert "secret" == credentials.password
+
+
 @pytest.mark.parametrize(
     "address", ["http://host:5000", "sqlite:////tmp/a@b.db", "postgresql://me:x@host/name", "mlruns"]
 )

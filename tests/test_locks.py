@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,6 +267,15 @@ def _coordinate_until_told(url: str, folder: Path, told: Connection) -> None:
     with coordinating("quick", storage_url=url, folder=folder / "locks"):
         told.send("coordinating")
         told.recv()
+
+
+def test_locks_are_made_for_the_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "locks"
+
+    with coordinating("quick", storage_url=default_storage(folder.parent), folder=folder):
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / "quick.lock")]
+
+    assert [0o700, 0o700, 0o600] == modes
 
 
 def test_one_state_folder_runs_a_study_once_whatever_its_storages(tmp_path: Path) -> None:

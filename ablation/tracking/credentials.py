@@ -56,7 +56,7 @@ def without_credentials(address: str) -> tuple[str, Credentials | None]:
     Raises:
         AddressInvalid: it cannot be read, or says what cannot be sent; its password is not shown.
     """
-    if not re.match("https?://", address):
+    if not re.match("https?://", address, re.IGNORECASE):
         with_driver(address)
         return address, None
     try:

@@ -13,7 +13,6 @@ from ablation.holder import NOBODY_KNOWN, Holder, this_process
 from ablation.permissions import PRIVATE_FILE, make_folder
 
 
-
 class Coordination(Protocol):
     """Being the one coordinator of a study."""
 

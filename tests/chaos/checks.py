@@ -36,9 +36,9 @@ def trained_in(state: Path) -> dict[str, Training]:
 def problems_at_the_end(study: str, *, expected: Mapping[str, Training], address: str, state: Path) -> list[str]:
     return [
         *_of_mlflow(study, MlflowClient(address), expected),
-        *_of_optuna(study, state, expected),
-        *_of_folders(state, expected),
-        *_of_processes(state),
+        *problems_of_optuna(study, state, expected),
+        *problems_of_folders(state, expected),
+        *problems_of_processes(state),
     ]
 
 
@@ -74,7 +74,7 @@ def _of_run(client: MlflowClient, run: Run, expected: Mapping[str, Training]) ->
     yield from _differences(f"MLflow: {name}", curves, wanted.curves)
 
 
-def _of_optuna(study: str, state: Path, expected: Mapping[str, Training]) -> Iterator[str]:
+def problems_of_optuna(study: str, state: Path, expected: Mapping[str, Training]) -> Iterator[str]:
     trials = optuna.load_study(study_name=study, storage=f"sqlite:///{state / 'optuna.db'}").trials
     complete = Counter(str(trial.user_attrs["identity"]) for trial in trials if trial.state is TrialState.COMPLETE)
     yield from _unequal_counts("Optuna", complete, expected)
@@ -82,7 +82,7 @@ def _of_optuna(study: str, state: Path, expected: Mapping[str, Training]) -> Ite
     yield from (f"Optuna: trial {trial.number} is {trial.state.name}" for trial in trials if trial.state in open_states)
 
 
-def _of_folders(state: Path, expected: Mapping[str, Training]) -> Iterator[str]:
+def problems_of_folders(state: Path, expected: Mapping[str, Training]) -> Iterator[str]:
     left = {
         *(state / "begun").glob("*"),
         *(path for path in state.rglob("*") if CHECKPOINT.fullmatch(path.name) or path.name.startswith(".")),
@@ -94,7 +94,7 @@ def _of_folders(state: Path, expected: Mapping[str, Training]) -> Iterator[str]:
             yield from _differences(f"folder of {identity}", training.curves, expected[identity].curves)
 
 
-def _of_processes(state: Path) -> Iterator[str]:
+def problems_of_processes(state: Path) -> Iterator[str]:
     deadline = time.monotonic() + ENDING_S
     while (left := processes_of(state)) and time.monotonic() < deadline:
         time.sleep(0.1)

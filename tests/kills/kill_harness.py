@@ -1,0 +1,195 @@
+"""Runs a study whose processes are killed at operations drawn by chance, again and again, and then to its end.
+
+The story is `Killed.run`. Where processes can be killed is learned from an undisturbed study of the same kind, and from
+what the killed ones did. A study can be repeated from the kills it was given: its processes' threads may then come to
+an operation in another order.
+"""
+
+import json
+import random
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from kill_checks import Left, problems_after_kills, temporary_files_of_others
+from kill_injection import Kill, Operation, Role, Sites, kills_in, operations_in
+from kill_studies import Kind, Place, Shared
+from targets import processes_of, send
+
+LONGEST_S = 240.0
+TRIES = 3
+"""Starts for each kill that is wanted: not every one comes to the operation that was drawn for it."""
+READ = 0.35
+"""Of the starts after which the study is read."""
+TRACEBACK = "Traceback (most recent call last)"
+Starts = list[list[Kill]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, which of its processes were killed, and all that it printed."""
+
+    what: str
+    status: int
+    killed: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calm:
+    """What a kind of study comes to undisturbed, and where its processes can be killed, as far as is known."""
+
+    left: Left
+    sites: Sites
+
+
+class Killed:
+    """One study: `kills` are to happen to it, drawn by `chance`, or those of `starts`, one list per start."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind,
+        shared: Shared,
+        *,
+        calm: Calm,
+        kills: int = 0,
+        seed: int = 0,
+        starts: Starts | None = None,
+    ) -> None:
+        self._place = Place.make(folder, kind, shared)
+        self._calm, self._wanted, self._given = calm, kills, starts
+        self._chance = random.Random(f"{seed} {kind}")
+        self._operations: list[Operation] = []
+        self.kind = kind
+        self.starts: Starts = []
+        self.ended: list[Ended] = []
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    @property
+    def kills(self) -> int:
+        return sum(len(one.killed) for one in self.ended)
+
+    def run(self) -> list[str]:
+        """Return what went wrong."""
+        try:
+            for kills in self._given if self._given is not None else self._drawn():
+                self._start(kills)
+                self._read()
+            self._start([])
+            calm, place = self._calm.left, self._place
+            self.problems += problems_after_kills(place, calm=calm, operations=self._operations)
+            self.notes += temporary_files_of_others(place, calm=calm, operations=self._operations)
+            self._check_readable()
+        finally:
+            for process in processes_of(self._place.state):
+                send(process, signal.SIGKILL)
+        return self.problems
+
+    def story(self, *, with_outputs: bool) -> str:
+        lines = [f"{self.kind}; to repeat: --repeat '{to_json(self.kind, self.starts)}'"]
+        for one in self.ended:
+            lines += [f"-- {one.what}: status {one.status}", *(f"   killed: {where}" for where in one.killed)]
+            lines += [one.output] if with_outputs or TRACEBACK in one.output else []
+        return "\n".join([*lines, *self.problems, *(f"left by others: {note}" for note in self.notes)])
+
+    def _drawn(self) -> "Starts":
+        """Yield what happens at each start until there were kills enough."""
+        for _ in range(TRIES * self._wanted):
+            if self.kills >= self._wanted:
+                return
+            yield self._draw()
+
+    def _draw(self) -> list[Kill]:
+        """Draw the coordinator's death, one of a worker's, or both."""
+        is_first, sites = not self.starts, self._calm.sites
+        roles: list[list[Role]] = [["coordinator"]]
+        if self.kind.executor == "processes":
+            roles += [["worker"], ["worker", "coordinator"]]
+        is_making = is_first and self.kind.name == "new" and self._chance.random() < 0.7
+        drawn = [
+            sites.draw(role, self._chance, is_first=is_first, within="mlflow.db by" if is_making else "")
+            for role in self._chance.choice(roles)
+        ]
+        return [kill for kill in drawn if kill is not None]
+
+    def _start(self, kills: list[Kill]) -> None:
+        """Run the study's command and judge how it ended: it need not come to where it is to be killed."""
+        control = self._place.control / f"start-{len(self.starts) + 1}"
+        control.mkdir()
+        if kills or not self._given:
+            self.starts.append(kills)
+        command = self._place.study_command()
+        ended = _ended(command, self._place.ordered(kills, control), self._place.folder, control)
+        operations = operations_in(control)
+        self._operations += operations
+        self._calm.sites.add(operations)
+        is_killed = any(where.startswith("coordinator") for where in ended.killed)
+        self._judge(ended, allowed={-signal.SIGKILL} if is_killed else {0})
+
+    def _read(self) -> None:
+        """Ask for the study's state or its report, now and then, while nothing runs it."""
+        names: tuple[Literal["status", "summarize"], ...] = ("status", "summarize")
+        if self._chance.random() < READ:
+            command = self._place.reading_command(self._chance.choice(names))
+            control = self._place.control / f"reading-{len(self.starts)}"
+            control.mkdir()
+            self._judge(_ended(command, self._place.environment, self._place.folder, control), allowed={0, 1, 2})
+
+    def _check_readable(self) -> None:
+        control = self._place.control / "summary"
+        control.mkdir()
+        command = self._place.reading_command("summarize")
+        self._judge(_ended(command, self._place.environment, self._place.folder, control), allowed={0})
+
+    def _judge(self, ended: Ended, *, allowed: set[int]) -> None:
+        self.ended.append(ended)
+        number = len(self.ended)
+        if TRACEBACK in ended.output:
+            self.problems.append(f"command {number}, {ended.what}, printed a traceback")
+        if ended.status not in allowed:
+            last = ended.output.strip().splitlines()[-3:]
+            self.problems.append(
+                f"command {number}, {ended.what}, ended with status {ended.status}: {' / '.join(last)}"
+            )
+
+
+def undisturbed(folder: Path, kind: Kind, shared: Shared) -> Calm:
+    """Run a study of a kind with nothing happening to it, twice: the second start does other things than the first."""
+    place, sites = Place.make(folder, kind, shared), Sites()
+    for number in (1, 2):
+        control = place.control / f"start-{number}"
+        control.mkdir()
+        ended = _ended(place.study_command(), place.ordered([], control), place.folder, control)
+        assert ended.status == 0, ended.output
+        sites.add(operations_in(control))
+    return Calm(left=Left.by(place), sites=sites)
+
+
+def to_json(kind: Kind, starts: Starts) -> str:
+    return json.dumps([kind.name, kind.executor, [[asdict(kill) for kill in kills] for kills in starts if kills]])
+
+
+def from_json(text: str) -> tuple[Kind, Starts]:
+    name, executor, starts = json.loads(text)
+    return Kind(name=name, executor=executor), [[Kill(**kill) for kill in kills] for kills in starts]
+
+
+def _ended(command: Sequence[str], environment: dict[str, str], folder: Path, control: Path) -> Ended:
+    """Run a command to its end, or kill it after minutes; what it prints goes to a file, which no worker holds back."""
+    output = control / "output.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+        try:
+            status = process.wait(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = 128 + process.wait()
+    name = command[command.index("ablation") + 1]
+    return Ended(what=name, status=status, killed=tuple(kills_in(control)), output=output.read_text(errors="replace"))

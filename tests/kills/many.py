@@ -1,0 +1,112 @@
+"""Kills many studies at random operations.
+
+`python tests/kills/many.py --studies 30 --kills 100` prints a line per study: its seed, the kind of study, how often it
+was killed and what went wrong, with a command to repeat it. With a folder to keep (--keep), the story of each study is
+written there, and the folders of those in which something went wrong. It exits with 1 where anything did.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "chaos"), str(TESTS.parent)]
+
+from kill_harness import Calm, Killed, from_json, undisturbed  # noqa: E402 - found by the line above
+from kill_studies import KINDS, Kind, Shared, empty_store  # noqa: E402 - found by the line above
+
+
+class Many:
+    """Studies one after the other, in a folder, and what they share."""
+
+    def __init__(self, folder: Path, keep: Path | None) -> None:
+        self._folder, self._keep = folder, keep
+        self._shared = Shared(data=folder / "data", store=folder / "empty.db", bytecode=folder / "bytecode")
+        self._shared.data.mkdir()
+        empty_store(self._shared.store)
+        self._calm: dict[Kind, Calm] = {}
+        self._numbers = 0
+        self.kills = self.failed = self.studies = 0
+        self.left: Counter[str] = Counter()
+
+    def run(self, kind: Kind, *, seed: int, kills: int) -> None:
+        self._run(
+            f"seed {seed}", Killed(self._next(), kind, self._shared, calm=self._calm_of(kind), kills=kills, seed=seed)
+        )
+
+    def repeat(self, text: str) -> None:
+        kind, starts = from_json(text)
+        self._run("again", Killed(self._next(), kind, self._shared, calm=self._calm_of(kind), starts=starts))
+
+    def _run(self, name: str, study: Killed) -> None:
+        begun = time.monotonic()
+        try:
+            study.run()
+        except Exception as error:  # noqa: BLE001 - the other studies are run all the same
+            study.problems.append(f"{type(error).__name__}: {error}")
+        seconds = time.monotonic() - begun
+        _say(f"{name} ({study.kind}): {study.kills} kills in {seconds:.0f} s, {len(study.problems) or 'no'} problems")
+        for line in study.story(with_outputs=False).splitlines() if study.problems else []:
+            _say(f"  {line}")
+        self.kills, self.studies = self.kills + study.kills, self.studies + 1
+        self.failed += bool(study.problems)
+        self.left.update(note.partition(" of ")[2] for note in study.notes)
+        self._put_away(name, study)
+
+    def _put_away(self, name: str, study: Killed) -> None:
+        folder = self._folder / f"study-{self._numbers}"
+        if self._keep is not None:
+            kept = self._keep / name.replace(" ", "-")
+            kept.mkdir(parents=True, exist_ok=True)
+            (kept / "story.txt").write_text(study.story(with_outputs=True))
+            if study.problems:
+                shutil.copytree(folder, kept / "study", symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(folder)
+
+    def _calm_of(self, kind: Kind) -> Calm:
+        if kind not in self._calm:
+            self._calm[kind] = undisturbed(self._folder / f"calm-{len(self._calm)}", kind, self._shared)
+        return self._calm[kind]
+
+    def _next(self) -> Path:
+        self._numbers += 1
+        return self._folder / f"study-{self._numbers}"
+
+
+def main() -> None:
+    arguments = _arguments()
+    with TemporaryDirectory() as name:
+        many = Many(Path(name).resolve(), arguments.keep)
+        if arguments.repeat is not None:
+            many.repeat(arguments.repeat)
+        for number in range(arguments.studies if arguments.repeat is None else 0):
+            kind = KINDS[(arguments.first_seed + number) % len(KINDS)]
+            # What is left of the kills, shared among the studies that are left.
+            kills = round((arguments.kills - many.kills) / (arguments.studies - number))
+            many.run(kind, seed=arguments.first_seed + number, kills=max(kills, 1))
+    for maker, count in many.left.most_common():
+        _say(f"left among temporary files: {count} by {maker}")
+    _say(f"{many.studies - many.failed} of {many.studies} studies right after {many.kills} kills")
+    sys.exit(1 if many.failed else 0)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - it is run by hand
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--studies", type=int, default=30, help="how many")
+    parser.add_argument("--kills", type=int, default=100, help="how many in all")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the first study; it chooses the kind too")
+    parser.add_argument("--repeat", help="one study, from what was printed of it")
+    parser.add_argument("--keep", type=Path, help="folder for the stories, and for studies that went wrong")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

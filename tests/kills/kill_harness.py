@@ -158,10 +158,10 @@ class Killed:
             )
 
 
-def undisturbed(folder: Path, kind: Kind, shared: Shared) -> Calm:
-    """Run a study of a kind with nothing happening to it, twice: the second start does other things than the first."""
+def undisturbed(folder: Path, kind: Kind, shared: Shared, *, starts: int) -> Calm:
+    """Run a study of a kind with nothing happening to it, more than once as later starts do other things."""
     place, sites = Place.make(folder, kind, shared), Sites()
-    for number in (1, 2):
+    for number in range(1, starts + 1):
         control = place.control / f"start-{number}"
         control.mkdir()
         ended = _ended(place.study_command(), place.ordered([], control), place.folder, control)

@@ -30,17 +30,17 @@ training: {name: "own.py:train", rate: 0.1}
 factors:
   training.rate: [0.1, 0.2]
 seeds: 3
-metric: {name: error, direction: minimize, meaningful: 0.01}
+metric: {name: distance, direction: minimize, meaningful: 0.01}
 """
 OWN_CODE = '''
 def train(settings, seed, report):
     """Report and return one metric of one name, with different values, and leave files."""
-    error = 1.0 + seed % 1000 / 1e4
+    distance = 1.0 + seed % 1000 / 1e4
     for epoch in range(3):
-        error *= 1.0 - settings["training"]["rate"]
-        report(error=error, progress=epoch / 3)
-        (report.folder / f"epoch-{epoch}.txt").write_text(f"{error}\\n" * 2000)
-    return {"error": error * 1.5, "size": 3.0}
+        distance *= 1.0 - settings["training"]["rate"]
+        report(distance=distance, progress=epoch / 3)
+        (report.folder / f"epoch-{epoch}.txt").write_text(f"{distance}\\n" * 2000)
+    return {"distance": distance * 1.5, "size": 3.0}
 '''
 
 
@@ -61,7 +61,7 @@ class Kind:
 
     @property
     def metric(self) -> str:
-        return "error" if self.name == "own" else "test_accuracy"
+        return "distance" if self.name == "own" else "test_accuracy"
 
     def __str__(self) -> str:
         return f"{self.name}, {self.executor}"
@@ -134,13 +134,12 @@ class Place:
 
 
 def _more(folder: Path, shared: Shared) -> dict[str, str]:
-    """Return what keeps commands apart, and quick where Python is not to write what it has compiled."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    """Return what keeps commands apart, and quick where Python was told not to write what it has compiled."""
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(shared.bytecode)}
     return {
         "PYTHONPATH": f"{INJECTED}{os.pathsep}{PROJECT}",
-        "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(shared.bytecode),
         "TMPDIR": str(folder / "tmp"),
+        **(compiled if sys.dont_write_bytecode else {}),
     }
 
 

@@ -69,7 +69,7 @@ class Many:
 
     def _calm_of(self, kind: Kind) -> Calm:
         if kind not in self._calm:
-            self._calm[kind] = undisturbed(self._folder / f"calm-{len(self._calm)}", kind, self._shared)
+            self._calm[kind] = undisturbed(self._folder / f"calm-{len(self._calm)}", kind, self._shared, starts=2)
         return self._calm[kind]
 
     def _next(self) -> Path:

@@ -1,7 +1,8 @@
 """What must hold of a study that was killed and run again: what an undisturbed one comes to, and nothing beside it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kill_injection import Operation
 from kill_studies import Place
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 SHOWN = 300
@@ -52,11 +54,12 @@ class Left:
 
     @classmethod
     def by(cls, place: Place) -> "Left":
+        paths = frozenset(_paths(place))  # first: sqlite keeps files beside a database that is open
         return cls(
             trainings=trained_in(place.state),
             records=Counter(_records(place)),
             tuning=Counter(_tuning_trials(place)),
-            paths=frozenset(_paths(place)),
+            paths=paths,
             temporary=frozenset(path.name for path in place.temporary.iterdir()),
         )
 
@@ -68,7 +71,7 @@ def problems_after_kills(place: Place, *, calm: Left, operations: Sequence[Opera
         *_differences("MLflow", left.records, calm.records),
         *_differences("Optuna's tuning", left.tuning, calm.tuning),
         *problems_of_optuna(place.kind.name, place.state, calm.trainings),
-        *_unequal_values(place),
+        *_unequal_values(place, left.records),
         *problems_of_folders(place.state, calm.trainings),
         *(f"stray: {path}" for path in sorted(left.paths - calm.paths)),
         *(f"missing: {path}" for path in sorted(calm.paths - left.paths)),
@@ -117,23 +120,33 @@ def _is_time(name: str) -> bool:
 
 def _tuning_trials(place: Place) -> Iterator[str]:
     """Yield the trials of tuning that have ended by themselves: those that a kill ended are not tuning's."""
-    storage = f"sqlite:///{place.state / 'optuna.db'}"
-    for study in optuna.get_all_study_names(storage):
-        if "/tuning/" not in study:
-            continue
-        for trial in optuna.load_study(study_name=study, storage=storage).trials:
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or not trial.state.is_finished():
-                yield f"{study}: {trial.state.name} {trial.value} {sorted(trial.params.items())}"
+    with _optuna(place) as storage:
+        for study in optuna.get_all_study_names(storage):
+            if "/tuning/" not in study:
+                continue
+            for trial in optuna.load_study(study_name=study, storage=storage).trials:
+                if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or not trial.state.is_finished():
+                    yield f"{study}: {trial.state.name} {trial.value} {sorted(trial.params.items())}"
 
 
-def _unequal_values(place: Place) -> Iterator[str]:
+def _unequal_values(place: Place, records: Iterable[Record]) -> Iterator[str]:
     """Compare what Optuna was told of each run with its metric in MLflow."""
-    recorded = {record.identity: dict(record.final) for record in _records(place) if record.kind == "run"}
-    study = optuna.load_study(study_name=place.kind.name, storage=f"sqlite:///{place.state / 'optuna.db'}")
-    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
-        value = recorded.get(str(trial.user_attrs["identity"]), {}).get(place.kind.metric)
-        if value != trial.value:
-            yield f"Optuna: trial {trial.number} has {trial.value}, MLflow {value}"
+    recorded = {record.identity: dict(record.final) for record in records if record.kind == "run"}
+    with _optuna(place) as storage:
+        study = optuna.load_study(study_name=place.kind.name, storage=storage)
+        for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+            value = recorded.get(str(trial.user_attrs["identity"]), {}).get(place.kind.metric)
+            if value != trial.value:
+                yield f"Optuna: trial {trial.number} has {trial.value}, MLflow {value}"
+
+
+@contextmanager
+def _optuna(place: Place) -> Iterator[RDBStorage]:
+    storage = RDBStorage(f"sqlite:///{place.state / 'optuna.db'}")
+    try:
+        yield storage
+    finally:
+        storage.engine.dispose()
 
 
 def _paths(place: Place) -> Iterator[str]:

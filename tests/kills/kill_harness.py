@@ -22,7 +22,7 @@ from targets import processes_of, send
 LONGEST_S = 240.0
 TRIES = 3
 """Starts for each kill that is wanted: not every one comes to the operation that was drawn for it."""
-READ = 0.35
+READ = 0.25
 """Of the starts after which the study is read."""
 TRACEBACK = "Traceback (most recent call last)"
 Starts = list[list[Kill]]
@@ -42,6 +42,7 @@ class Ended:
 class Calm:
     """What a kind of study comes to undisturbed, and where its processes can be killed, as far as is known."""
 
+    place: Place
     left: Left
     sites: Sites
 
@@ -52,7 +53,6 @@ class Killed:
     def __init__(
         self,
         folder: Path,
-        kind: Kind,
         shared: Shared,
         *,
         calm: Calm,
@@ -60,11 +60,11 @@ class Killed:
         seed: int = 0,
         starts: Starts | None = None,
     ) -> None:
-        self._place = Place.make(folder, kind, shared)
+        self.kind = calm.place.kind
+        self._place = Place.make(folder, self.kind, shared)
         self._calm, self._wanted, self._given = calm, kills, starts
-        self._chance = random.Random(f"{seed} {kind}")
+        self._chance = random.Random(f"{seed} {self.kind}")
         self._operations: list[Operation] = []
-        self.kind = kind
         self.starts: Starts = []
         self.ended: list[Ended] = []
         self.problems: list[str] = []
@@ -150,11 +150,11 @@ class Killed:
         self.ended.append(ended)
         number = len(self.ended)
         if TRACEBACK in ended.output:
-            self.problems.append(f"command {number}, {ended.what}, printed a traceback")
+            self.problems.append(f"traceback: command {number}, {ended.what}, printed one")
         if ended.status not in allowed:
             last = ended.output.strip().splitlines()[-3:]
             self.problems.append(
-                f"command {number}, {ended.what}, ended with status {ended.status}: {' / '.join(last)}"
+                f"status: command {number}, {ended.what}, ended with status {ended.status}: {' / '.join(last)}"
             )
 
 
@@ -167,7 +167,7 @@ def undisturbed(folder: Path, kind: Kind, shared: Shared, *, starts: int) -> Cal
         ended = _ended(place.study_command(), place.ordered([], control), place.folder, control)
         assert ended.status == 0, ended.output
         sites.add(operations_in(control))
-    return Calm(left=Left.by(place), sites=sites)
+    return Calm(place=place, left=Left.by(place), sites=sites)
 
 
 def to_json(kind: Kind, starts: Starts) -> str:

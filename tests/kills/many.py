@@ -32,15 +32,14 @@ class Many:
         self._numbers = 0
         self.kills = self.failed = self.studies = 0
         self.left: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
 
     def run(self, kind: Kind, *, seed: int, kills: int) -> None:
-        self._run(
-            f"seed {seed}", Killed(self._next(), kind, self._shared, calm=self._calm_of(kind), kills=kills, seed=seed)
-        )
+        self._run(f"seed {seed}", Killed(self._next(), self._shared, calm=self._calm_of(kind), kills=kills, seed=seed))
 
     def repeat(self, text: str) -> None:
         kind, starts = from_json(text)
-        self._run("again", Killed(self._next(), kind, self._shared, calm=self._calm_of(kind), starts=starts))
+        self._run("again", Killed(self._next(), self._shared, calm=self._calm_of(kind), starts=starts))
 
     def _run(self, name: str, study: Killed) -> None:
         begun = time.monotonic()
@@ -54,6 +53,7 @@ class Many:
             _say(f"  {line}")
         self.kills, self.studies = self.kills + study.kills, self.studies + 1
         self.failed += bool(study.problems)
+        self.problems.update(problem.partition(":")[0] for problem in study.problems)
         self.left.update(note.partition(" of ")[2] for note in study.notes)
         self._put_away(name, study)
 
@@ -69,7 +69,7 @@ class Many:
 
     def _calm_of(self, kind: Kind) -> Calm:
         if kind not in self._calm:
-            self._calm[kind] = undisturbed(self._folder / f"calm-{len(self._calm)}", kind, self._shared, starts=2)
+            self._calm[kind] = undisturbed(self._folder / f"calm-{len(self._calm)}", kind, self._shared, starts=1)
         return self._calm[kind]
 
     def _next(self) -> Path:
@@ -90,6 +90,8 @@ def main() -> None:
             many.run(kind, seed=arguments.first_seed + number, kills=max(kills, 1))
     for maker, count in many.left.most_common():
         _say(f"left among temporary files: {count} by {maker}")
+    for what, count in many.problems.most_common():
+        _say(f"problems: {count} of {what}")
     _say(f"{many.studies - many.failed} of {many.studies} studies right after {many.kills} kills")
     sys.exit(1 if many.failed else 0)
 

@@ -8,15 +8,14 @@ an operation in another order.
 import json
 import random
 import signal
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from kill_checks import Left, problems_after_kills, temporary_files_of_others
-from kill_injection import Kill, Operation, Role, Sites, kills_in, operations_in
-from kill_studies import Kind, Place, Shared
+from kill_injection import SCHEMA, Kill, Operation, Role, Sites, kills_in, operations_in
+from kill_starting import Command
+from kill_studies import Kind, Place, Reading, Shared
 from targets import processes_of, send
 
 LONGEST_S = 240.0
@@ -24,6 +23,9 @@ TRIES = 3
 """Starts for each kill that is wanted: not every one comes to the operation that was drawn for it."""
 READ = 0.25
 """Of the starts after which the study is read."""
+MAKING = 0.7
+"""Of the studies with a new database those that are killed while it is made."""
+READING: tuple[Reading, ...] = ("status", "summarize")
 TRACEBACK = "Traceback (most recent call last)"
 Starts = list[list[Kill]]
 
@@ -65,6 +67,7 @@ class Killed:
         self._calm, self._wanted, self._given = calm, kills, starts
         self._chance = random.Random(f"{seed} {self.kind}")
         self._operations: list[Operation] = []
+        self._reached = Sites()
         self.starts: Starts = []
         self.ended: list[Ended] = []
         self.problems: list[str] = []
@@ -84,7 +87,7 @@ class Killed:
             calm, place = self._calm.left, self._place
             self.problems += problems_after_kills(place, calm=calm, operations=self._operations)
             self.notes += temporary_files_of_others(place, calm=calm, operations=self._operations)
-            self._check_readable()
+            self._judge(read(place, "summarize", number=0), allowed={0})
         finally:
             for process in processes_of(self._place.state):
                 send(process, signal.SIGKILL)
@@ -106,45 +109,35 @@ class Killed:
 
     def _draw(self) -> list[Kill]:
         """Draw the coordinator's death, one of a worker's, or both."""
-        is_first, sites = not self.starts, self._calm.sites
+        is_done, is_first = bool(self._reached), not self.starts
+        sites = self._reached if is_done else self._calm.sites
         roles: list[list[Role]] = [["coordinator"]]
-        if self.kind.executor == "processes":
+        if self.kind.executor == "processes" and not is_done:
             roles += [["worker"], ["worker", "coordinator"]]
-        is_making = is_first and self.kind.name == "new" and self._chance.random() < 0.7
+        is_making = is_first and self.kind.name == "new" and self._chance.random() < MAKING
         drawn = [
-            sites.draw(role, self._chance, is_first=is_first, within="mlflow.db by" if is_making else "")
+            sites.draw(role, self._chance, is_first=is_first, within=SCHEMA if is_making else "")
             for role in self._chance.choice(roles)
         ]
         return [kill for kill in drawn if kill is not None]
 
     def _start(self, kills: list[Kill]) -> None:
         """Run the study's command and judge how it ended: it need not come to where it is to be killed."""
-        control = self._place.control / f"start-{len(self.starts) + 1}"
-        control.mkdir()
-        if kills or not self._given:
-            self.starts.append(kills)
-        command = self._place.study_command()
-        ended = _ended(command, self._place.ordered(kills, control), self._place.folder, control)
-        operations = operations_in(control)
+        self.starts.append(kills)
+        ended, operations = watched(self._place, kills, number=len(self.starts))
         self._operations += operations
         self._calm.sites.add(operations)
+        self._reached = Sites()
+        if not ended.killed:  # the next start is another of a study that is done
+            self._reached.add(operations)
         is_killed = any(where.startswith("coordinator") for where in ended.killed)
         self._judge(ended, allowed={-signal.SIGKILL} if is_killed else {0})
 
     def _read(self) -> None:
         """Ask for the study's state or its report, now and then, while nothing runs it."""
-        names: tuple[Literal["status", "summarize"], ...] = ("status", "summarize")
         if self._chance.random() < READ:
-            command = self._place.reading_command(self._chance.choice(names))
-            control = self._place.control / f"reading-{len(self.starts)}"
-            control.mkdir()
-            self._judge(_ended(command, self._place.environment, self._place.folder, control), allowed={0, 1, 2})
-
-    def _check_readable(self) -> None:
-        control = self._place.control / "summary"
-        control.mkdir()
-        command = self._place.reading_command("summarize")
-        self._judge(_ended(command, self._place.environment, self._place.folder, control), allowed={0})
+            number = len(self.starts)
+            self._judge(read(self._place, self._chance.choice(READING), number=number), allowed={0, 1, 2})
 
     def _judge(self, ended: Ended, *, allowed: set[int]) -> None:
         self.ended.append(ended)
@@ -162,12 +155,24 @@ def undisturbed(folder: Path, kind: Kind, shared: Shared, *, starts: int) -> Cal
     """Run a study of a kind with nothing happening to it, more than once as later starts do other things."""
     place, sites = Place.make(folder, kind, shared), Sites()
     for number in range(1, starts + 1):
-        control = place.control / f"start-{number}"
-        control.mkdir()
-        ended = _ended(place.study_command(), place.ordered([], control), place.folder, control)
+        ended, operations = watched(place, [], number=number)
         assert ended.status == 0, ended.output
-        sites.add(operations_in(control))
+        sites.add(operations)
     return Calm(place=place, left=Left.by(place), sites=sites)
+
+
+def watched(place: Place, kills: list[Kill], *, number: int) -> tuple[Ended, list[Operation]]:
+    """Run a study's command, killed there; return what it did too."""
+    control = place.control / f"start-{number}"
+    control.mkdir()
+    ended = _ended(place, place.study_command(), place.ordered(kills, control), control)
+    return ended, operations_in(control)
+
+
+def read(place: Place, name: Reading, *, number: int) -> Ended:
+    control = place.control / f"reading-{number}"
+    control.mkdir()
+    return _ended(place, place.reading_command(name), place.environment, control)
 
 
 def to_json(kind: Kind, starts: Starts) -> str:
@@ -179,17 +184,10 @@ def from_json(text: str) -> tuple[Kind, Starts]:
     return Kind(name=name, executor=executor), [[Kill(**kill) for kill in kills] for kills in starts]
 
 
-def _ended(command: Sequence[str], environment: dict[str, str], folder: Path, control: Path) -> Ended:
+def _ended(place: Place, arguments: Sequence[str], environment: dict[str, str], control: Path) -> Ended:
     """Run a command to its end, or kill it after minutes; what it prints goes to a file, which no worker holds back."""
     output = control / "output.txt"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-        )
-        try:
-            status = process.wait(timeout=LONGEST_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = 128 + process.wait()
-    name = command[command.index("ablation") + 1]
-    return Ended(what=name, status=status, killed=tuple(kills_in(control)), output=output.read_text(errors="replace"))
+    command = Command(arguments=arguments, environment=environment, folder=place.folder, output=output)
+    status = place.starter.status(command, limit_s=LONGEST_S)
+    printed = output.read_text(errors="replace")
+    return Ended(what=arguments[2], status=status, killed=tuple(kills_in(control)), output=printed)

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-INJECTED = Path(__file__).parent / "injected"
 PRODUCT = Path(__file__).parents[2] / "ablation"
 
+SCHEMA = ("commit create", "commit alter", "commit drop")
+"""How the sites begin at which tables are made."""
 Role = Literal["coordinator", "worker"]
 Moment = Literal["before", "after", "amid"]
 
@@ -79,12 +80,17 @@ class Sites:
         for one in operations:
             self.most[one.role][one.site] = max(self.most[one.role][one.site], one.occurrence)
 
-    def draw(self, role: Role, chance: random.Random, *, is_first: bool, within: str = "") -> Kill | None:
-        """Draw a kill, a rare operation as often as not; `within` is a text that its site must have.
+    def __bool__(self) -> bool:
+        return any(self.most.values())
+
+    def draw(
+        self, role: Role, chance: random.Random, *, is_first: bool, within: str | tuple[str, ...] = ""
+    ) -> Kill | None:
+        """Draw a kill, a rare operation as often as not; `within` is what its site must begin with.
 
         A later execution has less to do than the first, so that it seldom comes to high occurrences.
         """
-        sites = sorted(site for site in self.most[role] if within in site)
+        sites = sorted(site for site in self.most[role] if site.startswith(within))
         if not sites:
             return None
         weights = [self.most[role][site] for site in sites] if chance.random() < 0.5 else None

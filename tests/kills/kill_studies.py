@@ -2,15 +2,16 @@
 
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from conftest import PROJECT, command_environment
-from kill_injection import INJECTED, Kill, Orders
+from conftest import command_environment
+from kill_injection import Kill, Orders
+from kill_starting import INJECTED, PROJECT, Starter
 
 Executor = Literal["inline", "processes"]
+Reading = Literal["status", "summarize"]
 
 DIGITS = """
 name: NAME
@@ -76,11 +77,11 @@ KINDS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What studies have in common: prepared data, an MLflow database with its tables alone, compiled Python."""
+    """What studies have in common: prepared data, an MLflow database with its tables alone, what starts commands."""
 
     data: Path
     store: Path
-    bytecode: Path
+    starter: Starter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class Place:
     folder: Path
     control: Path
     environment: dict[str, str]
+    starter: Starter
 
     @classmethod
     def make(cls, above: Path, kind: Kind, shared: Shared) -> "Place":
@@ -106,7 +108,8 @@ class Place:
             (folder / "state" / "data").unlink()
         else:
             shutil.copy(shared.store, folder / "mlflow.db")
-        return cls(kind=kind, folder=folder, control=control, environment={**environment, **_more(folder, shared)})
+        environment |= {"PYTHONPATH": f"{INJECTED}{os.pathsep}{PROJECT}", "TMPDIR": str(folder / "tmp")}
+        return cls(kind=kind, folder=folder, control=control, environment=environment, starter=shared.starter)
 
     @property
     def state(self) -> Path:
@@ -122,25 +125,15 @@ class Place:
 
     def study_command(self) -> list[str]:
         executor = ["--executor", self.kind.executor, *(["--workers", "2"] * (self.kind.executor == "processes"))]
-        return [sys.executable, "-m", "ablation", "study", "study.yaml", *executor]
+        return ["-m", "ablation", "study", "study.yaml", *executor]
 
-    def reading_command(self, name: Literal["status", "summarize"]) -> list[str]:
-        return [sys.executable, "-m", "ablation", name, self.kind.name]
+    def reading_command(self, name: Reading) -> list[str]:
+        return ["-m", "ablation", name, self.kind.name]
 
     def ordered(self, kills: list[Kill], control: Path) -> dict[str, str]:
         """Return the environment of a command that is watched, and killed there."""
         orders = Orders(kills=kills, below=self.folder, control=control)
         return {**self.environment, "KILLS": orders.to_json()}
-
-
-def _more(folder: Path, shared: Shared) -> dict[str, str]:
-    """Return what keeps commands apart, and quick where Python was told not to write what it has compiled."""
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(shared.bytecode)}
-    return {
-        "PYTHONPATH": f"{INJECTED}{os.pathsep}{PROJECT}",
-        "TMPDIR": str(folder / "tmp"),
-        **(compiled if sys.dont_write_bytecode else {}),
-    }
 
 
 def empty_store(path: Path) -> None:

@@ -17,15 +17,18 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "chaos"), str(TESTS.parent)]
 
 from kill_harness import Calm, Killed, from_json, undisturbed  # noqa: E402 - found by the line above
+from kill_starting import Forking, Plainly  # noqa: E402 - found by the line above
 from kill_studies import KINDS, Kind, Shared, empty_store  # noqa: E402 - found by the line above
 
 
 class Many:
     """Studies one after the other, in a folder, and what they share."""
 
-    def __init__(self, folder: Path, keep: Path | None) -> None:
+    def __init__(self, folder: Path, keep: Path | None, *, is_plain: bool) -> None:
         self._folder, self._keep = folder, keep
-        self._shared = Shared(data=folder / "data", store=folder / "empty.db", bytecode=folder / "bytecode")
+        (folder / "tmp").mkdir()
+        starter = Plainly() if is_plain else Forking(folder / "tmp")
+        self._shared = Shared(data=folder / "data", store=folder / "empty.db", starter=starter)
         self._shared.data.mkdir()
         empty_store(self._shared.store)
         self._calm: dict[Kind, Calm] = {}
@@ -80,7 +83,7 @@ class Many:
 def main() -> None:
     arguments = _arguments()
     with TemporaryDirectory() as name:
-        many = Many(Path(name).resolve(), arguments.keep)
+        many = Many(Path(name).resolve(), arguments.keep, is_plain=arguments.plainly)
         if arguments.repeat is not None:
             many.repeat(arguments.repeat)
         for number in range(arguments.studies if arguments.repeat is None else 0):
@@ -106,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100, help="how many in all")
     parser.add_argument("--first-seed", type=int, default=0, help="of the first study; it chooses the kind too")
     parser.add_argument("--repeat", help="one study, from what was printed of it")
+    parser.add_argument("--plainly", action="store_true", help="start each command anew, which takes longer")
     parser.add_argument("--keep", type=Path, help="folder for the stories, and for studies that went wrong")
     return parser.parse_args()
 

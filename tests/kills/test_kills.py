@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from kill_checks import problems_after_kills
 from kill_harness import Calm, Killed, undisturbed
+from kill_starting import Plainly
 from kill_studies import Kind, Place, Shared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,8 +20,8 @@ KILLS = 2
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path) -> Shared:
-    return Shared(data=data_cache, store=empty_store, bytecode=tmp_path_factory.mktemp("bytecode"))
+def shared(data_cache: Path, empty_store: Path) -> Shared:
+    return Shared(data=data_cache, store=empty_store, starter=Plainly())
 
 
 @pytest.fixture(scope="module")

@@ -37,21 +37,25 @@ FOLDERS = {"os.mkdir": 2, "os.rmdir": 1, "os.remove": 1, "os.rename": 3, "os.lin
 
 
 class Watch:
-    """What this process has changed, and what it is killed at."""
+    """What this process has changed, and what it is killed at; nothing before it has orders."""
 
-    def __init__(self, orders: dict[str, Any], role: str) -> None:
-        self._below, self._product, self._role = orders["below"], orders["product"], role
+    def __init__(self) -> None:
+        self._below, self._product, self._role = "\0", "\0", ""
+        self._kills: dict[tuple[str, int], tuple[int, str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._due = threading.local()
+
+    def obey(self, orders: dict[str, Any], role: str) -> None:
         self._kills = {
             (kill["site"], kill["occurrence"]): (number, kill["moment"])
             for number, kill in enumerate(orders["kills"])
             if kill["role"] == role
         }
-        self._control = Path(orders["control"])
+        self._role, self._control, self._product = role, Path(orders["control"]), orders["product"]
         log = self._control / f"operations-{role}-{os.getpid()}.txt"
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        self._due = threading.local()
+        self._below = orders["below"]
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Take note of an operation that Python announces; most events are none."""
@@ -217,13 +221,16 @@ def _role() -> str | None:
     return "coordinator" if "ablation" in sys.orig_argv[1:3] else None
 
 
-def _begin() -> None:
+def begin() -> None:
+    """Take the orders of the environment, where there are any for this process."""
     orders, role = os.environ.get("KILLS"), _role()
     if orders and role:
-        watch = Watch(json.loads(orders), role)
-        _wrap_functions(watch)
-        _wrap_databases(watch)
-        sys.addaudithook(watch.audit)
+        watch.obey(json.loads(orders), role)
 
 
-_begin()
+watch = Watch()
+if "KILLS" in os.environ:
+    _wrap_functions(watch)
+    _wrap_databases(watch)
+    sys.addaudithook(watch.audit)
+    begin()

@@ -169,7 +169,8 @@ def _short(record: object) -> str:
 
 
 def _temporary_files(made: Mapping[Path, str]) -> Iterator[str]:
-    yield from (f"temporary: {path.name} is left by {maker}" for path, maker in made.items() if _is_ours(maker))
+    counts = Counter(maker for maker in made.values() if _is_ours(maker))
+    yield from (f"temporary: {count} left by {maker or 'nobody knows what'}" for maker, count in counts.items())
 
 
 def _makers(place: Place, calm: Left, operations: Sequence[Operation]) -> dict[Path, str]:

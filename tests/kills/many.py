@@ -49,7 +49,7 @@ class Many:
         try:
             study.run()
         except Exception as error:  # noqa: BLE001 - the other studies are run all the same
-            study.problems.append(f"{type(error).__name__}: {error}")
+            study.problems.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         seconds = time.monotonic() - begun
         _say(f"{name} ({study.kind}): {study.kills} kills in {seconds:.0f} s, {len(study.problems) or 'no'} problems")
         for line in study.story(with_outputs=False).splitlines() if study.problems else []:

@@ -8,12 +8,12 @@ an operation in another order.
 import json
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kill_checks import Left, problems_after_kills, temporary_files_of_others
-from kill_injection import SCHEMA, Kill, Operation, Role, Sites, kills_in, operations_in
+from kill_injection import SCHEMA, Death, Kill, Operation, Role, Sites, kills_in, operations_in
 from kill_starting import Command
 from kill_studies import Kind, Place, Reading, Shared
 from targets import processes_of, send
@@ -36,7 +36,7 @@ class Ended:
 
     what: str
     status: int
-    killed: tuple[str, ...]
+    killed: tuple[Death, ...]
     output: str
 
 
@@ -74,8 +74,8 @@ class Killed:
         self.notes: list[str] = []
 
     @property
-    def kills(self) -> int:
-        return sum(len(one.killed) for one in self.ended)
+    def deaths(self) -> list[Death]:
+        return [death for one in self.ended for death in one.killed]
 
     def run(self) -> list[str]:
         """Return what went wrong."""
@@ -96,14 +96,17 @@ class Killed:
     def story(self, *, with_outputs: bool) -> str:
         lines = [f"{self.kind}; to repeat: --repeat '{to_json(self.kind, self.starts)}'"]
         for one in self.ended:
-            lines += [f"-- {one.what}: status {one.status}", *(f"   killed: {where}" for where in one.killed)]
+            lines += [
+                f"-- {one.what}: status {one.status}",
+                *(f"   killed: {death.role} at {death.site}, {death.lines}" for death in one.killed),
+            ]
             lines += [one.output] if with_outputs or TRACEBACK in one.output else []
         return "\n".join([*lines, *self.problems, *(f"left by others: {note}" for note in self.notes)])
 
-    def _drawn(self) -> "Starts":
+    def _drawn(self) -> Iterator[list[Kill]]:
         """Yield what happens at each start until there were kills enough."""
         for _ in range(TRIES * self._wanted):
-            if self.kills >= self._wanted:
+            if len(self.deaths) >= self._wanted:
                 return
             yield self._draw()
 
@@ -128,9 +131,9 @@ class Killed:
         self._operations += operations
         self._calm.sites.add(operations)
         self._reached = Sites()
-        if not ended.killed:  # the next start is another of a study that is done
+        if ended.status == 0:  # the next start is another of a study that is done
             self._reached.add(operations)
-        is_killed = any(where.startswith("coordinator") for where in ended.killed)
+        is_killed = any(death.role == "coordinator" for death in ended.killed)
         self._judge(ended, allowed={-signal.SIGKILL} if is_killed else {0})
 
     def _read(self) -> None:
@@ -190,4 +193,4 @@ def _ended(place: Place, arguments: Sequence[str], environment: dict[str, str], 
     command = Command(arguments=arguments, environment=environment, folder=place.folder, output=output)
     status = place.starter.status(command, limit_s=LONGEST_S)
     printed = output.read_text(errors="replace")
-    return Ended(what=arguments[2], status=status, killed=tuple(kills_in(control)), output=printed)
+    return Ended(what=arguments[2], status=status, killed=kills_in(control), output=printed)

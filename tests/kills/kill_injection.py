@@ -65,9 +65,31 @@ def operations_in(control: Path) -> list[Operation]:
     return found
 
 
-def kills_in(control: Path) -> list[str]:
-    """Return which processes were killed, and where."""
-    return [path.read_text() for path in sorted(control.glob("killed-*.txt"))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """A process that was killed: at which operation, and the product's lines that asked for it."""
+
+    role: str
+    site: str
+    lines: str
+
+
+def kills_in(control: Path) -> tuple[Death, ...]:
+    """Return which processes of a command were killed."""
+    found = [path.read_text().split("\t") for path in sorted(control.glob("killed-*.txt"))]
+    return tuple(Death(role=role, site=site, lines=lines) for role, site, lines in found)
+
+
+def summary(deaths: Sequence[Death]) -> str:
+    """Say of how many kinds they were."""
+    commits = [one for one in deaths if one.site.startswith("commit")]
+    tables = sum(one.site.startswith(SCHEMA) for one in commits)
+    workers = sum(one.role == "worker" for one in deaths)
+    places = len({(one.role, one.site) for one in deaths})
+    return (
+        f"{len(deaths)} kills, {workers} of them of workers, at {places} different places: {len(commits)} at commits, "
+        f"{tables} of these of tables, {len(deaths) - len(commits)} at file operations"
+    )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,7 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "chaos"), str(TESTS.parent)]
 
 from kill_harness import Calm, Killed, from_json, undisturbed  # noqa: E402 - found by the line above
+from kill_injection import Death, summary  # noqa: E402 - found by the line above
 from kill_starting import Forking, Plainly  # noqa: E402 - found by the line above
 from kill_studies import KINDS, Kind, Shared, empty_store  # noqa: E402 - found by the line above
 
@@ -33,7 +34,8 @@ class Many:
         empty_store(self._shared.store)
         self._calm: dict[Kind, Calm] = {}
         self._numbers = 0
-        self.kills = self.failed = self.studies = 0
+        self.failed = self.studies = 0
+        self.deaths: list[Death] = []
         self.left: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
 
@@ -51,10 +53,11 @@ class Many:
         except Exception as error:  # noqa: BLE001 - the other studies are run all the same
             study.problems.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         seconds = time.monotonic() - begun
-        _say(f"{name} ({study.kind}): {study.kills} kills in {seconds:.0f} s, {len(study.problems) or 'no'} problems")
+        how_many = f"{len(study.deaths)} kills in {seconds:.0f} s, {len(study.problems) or 'no'} problems"
+        _say(f"{name} ({study.kind}): {how_many}")
         for line in study.story(with_outputs=False).splitlines() if study.problems else []:
             _say(f"  {line}")
-        self.kills, self.studies = self.kills + study.kills, self.studies + 1
+        self.deaths, self.studies = self.deaths + study.deaths, self.studies + 1
         self.failed += bool(study.problems)
         self.problems.update(problem.partition(":")[0] for problem in study.problems)
         self.left.update(note.partition(" of ")[2] for note in study.notes)
@@ -89,13 +92,13 @@ def main() -> None:
         for number in range(arguments.studies if arguments.repeat is None else 0):
             kind = KINDS[(arguments.first_seed + number) % len(KINDS)]
             # What is left of the kills, shared among the studies that are left.
-            kills = round((arguments.kills - many.kills) / (arguments.studies - number))
+            kills = round((arguments.kills - len(many.deaths)) / (arguments.studies - number))
             many.run(kind, seed=arguments.first_seed + number, kills=max(kills, 1))
     for maker, count in many.left.most_common():
         _say(f"left among temporary files: {count} by {maker}")
     for what, count in many.problems.most_common():
         _say(f"problems: {count} of {what}")
-    _say(f"{many.studies - many.failed} of {many.studies} studies right after {many.kills} kills")
+    _say(f"{many.studies - many.failed} of {many.studies} studies right after {summary(many.deaths)}")
     sys.exit(1 if many.failed else 0)
 
 

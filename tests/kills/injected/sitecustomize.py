@@ -104,7 +104,7 @@ class Watch:
             made = os.open(self._control / f"killed-{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return
-        os.write(made, f"{self._role} {os.getpid()} at {site}, {lines}".encode())
+        os.write(made, f"{self._role}\t{site}\t{lines}".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _whole(self, path: Any, folder: Any) -> str | None:

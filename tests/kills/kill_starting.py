@@ -90,7 +90,7 @@ class Plainly:
 
 
 class Forking:
-    """Starts each command from one process that has imported everything."""
+    """Starts each command from one process that has imported everything; it ends with this one."""
 
     def __init__(self, folder: Path) -> None:
         """Start it; what it leaves among temporary files lies in a folder."""
@@ -106,11 +106,6 @@ class Forking:
         self._process.stdin.write(json.dumps(whole).encode() + b"\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
 
 
 def _serve() -> bool:

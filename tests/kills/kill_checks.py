@@ -73,8 +73,8 @@ def problems_after_kills(place: Place, *, calm: Left, operations: Sequence[Opera
         *problems_of_optuna(place.kind.name, place.state, calm.trainings),
         *_unequal_values(place, left.records),
         *problems_of_folders(place.state, calm.trainings),
-        *(f"stray: {path}" for path in sorted(left.paths - calm.paths)),
-        *(f"missing: {path}" for path in sorted(calm.paths - left.paths)),
+        *(f"stray: {path}" for path in _topmost(left.paths - calm.paths)),
+        *(f"missing: {path}" for path in _topmost(calm.paths - left.paths)),
         *_temporary_files(_makers(place, calm, operations)),
         *problems_of_processes(place.state),
     ]
@@ -156,6 +156,11 @@ def _paths(place: Place) -> Iterator[str]:
             continue
         yield top.name
         yield from (str(path.relative_to(place.folder)) for path in top.rglob("*"))
+
+
+def _topmost(paths: frozenset[str]) -> list[str]:
+    """Return the paths but for those within others."""
+    return sorted(path for path in paths if not paths & set(map(str, Path(path).parents)))
 
 
 def _differences(where: str, found: Counter[object], expected: Counter[object]) -> Iterator[str]:

@@ -104,9 +104,9 @@ class Killed:
         return "\n".join([*lines, *self.problems, *(f"left by others: {note}" for note in self.notes)])
 
     def _drawn(self) -> Iterator[list[Kill]]:
-        """Yield what happens at each start until there were kills enough."""
+        """Yield what happens at each start until there were kills enough, or something went wrong."""
         for _ in range(TRIES * self._wanted):
-            if len(self.deaths) >= self._wanted:
+            if len(self.deaths) >= self._wanted or self.problems:
                 return
             yield self._draw()
 

@@ -123,7 +123,7 @@ class Watch:
         if name.endswith((".png", ".svg")):
             name = f"{name.rpartition('/')[0]}/FIGURE"
         name = re.sub(r"[0-9a-f]{12,}", "ID", name)
-        name = re.sub(r"tmp/[^/]+", "tmp/NAME", name)
+        name = re.sub(r"\btmp[a-z0-9_]{8}\b", "NAME", name)
         return re.sub(r"(?<=[-./])\d+(?=[-./]|$)", "N", name)
 
     def _callers(self) -> tuple[str, str, str]:

@@ -85,12 +85,13 @@ class Many:
 
 def main() -> None:
     arguments = _arguments()
+    kinds = [kind for kind in KINDS if arguments.only in (None, kind.name)]
     with TemporaryDirectory() as name:
         many = Many(Path(name).resolve(), arguments.keep, is_plain=arguments.plainly)
         if arguments.repeat is not None:
             many.repeat(arguments.repeat)
         for number in range(arguments.studies if arguments.repeat is None else 0):
-            kind = KINDS[(arguments.first_seed + number) % len(KINDS)]
+            kind = kinds[(arguments.first_seed + number) % len(kinds)]
             # What is left of the kills, shared among the studies that are left.
             kills = round((arguments.kills - len(many.deaths)) / (arguments.studies - number))
             many.run(kind, seed=arguments.first_seed + number, kills=max(kills, 1))
@@ -112,6 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100, help="how many in all")
     parser.add_argument("--first-seed", type=int, default=0, help="of the first study; it chooses the kind too")
     parser.add_argument("--repeat", help="one study, from what was printed of it")
+    parser.add_argument("--only", choices=sorted({kind.name for kind in KINDS}), help="a kind of study")
     parser.add_argument("--plainly", action="store_true", help="start each command anew, which takes longer")
     parser.add_argument("--keep", type=Path, help="folder for the stories, and for studies that went wrong")
     return parser.parse_args()

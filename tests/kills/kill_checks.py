@@ -22,6 +22,8 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from ablation.state import RunFolder
+
 SHOWN = 300
 """Characters of a record that are shown where it differs."""
 Curves = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
@@ -69,6 +71,7 @@ def problems_after_kills(place: Place, *, calm: Left, operations: Sequence[Opera
     left = Left.by(place)
     return [
         *_differences("MLflow", left.records, calm.records),
+        *_damaged_artifacts(place),
         *_differences("Optuna's tuning", left.tuning, calm.tuning),
         *problems_of_optuna(place.kind.name, place.state, calm.trainings),
         *_unequal_values(place, left.records),
@@ -88,12 +91,29 @@ def temporary_files_of_others(place: Place, *, calm: Left, operations: Sequence[
 
 def _records(place: Place) -> Iterator[Record]:
     client = MlflowClient(place.address)
+    yield from (_record(client, run) for run in _runs(client, place))
+
+
+def _runs(client: MlflowClient, place: Place) -> list[Run]:
     experiment = client.get_experiment_by_name(place.kind.name)
-    found = client.search_runs([experiment.experiment_id], max_results=1000) if experiment is not None else []
-    yield from (_record(client, run, place) for run in found)
+    return client.search_runs([experiment.experiment_id], max_results=1000) if experiment is not None else []
 
 
-def _record(client: MlflowClient, run: Run, place: Place) -> Record:
+def _damaged_artifacts(place: Place) -> Iterator[str]:
+    """Compare what MLflow keeps of each run, and the report, with the files that they were recorded from."""
+    for run in _runs(MlflowClient(place.address), place):
+        kind, identity = run.data.tags.get("ablation.kind"), run.data.tags.get("ablation.identity", "")
+        sources = {"run": RunFolder(path=place.state / "runs" / identity).artifacts}
+        source = {**sources, "study": place.state / "reports" / place.kind.name}.get(str(kind))
+        if source is None:
+            continue
+        for file in (path for path in source.rglob("*") if path.is_file()):
+            recorded = _artifact_folder(run) / file.relative_to(source)
+            if not recorded.is_file() or recorded.read_bytes() != file.read_bytes():
+                yield f"artifact: {file.name} of {run.info.run_name} is not as it was written"
+
+
+def _record(client: MlflowClient, run: Run) -> Record:
     tags, measured = run.data.tags, {name: value for name, value in run.data.metrics.items() if not _is_time(name)}
     curves = {name: client.get_metric_history(run.info.run_id, name) for name in sorted(measured)}
     return Record(
@@ -110,8 +130,12 @@ def _record(client: MlflowClient, run: Run, place: Place) -> Record:
 
 
 def _artifacts(run: Run) -> Iterator[str]:
-    folder = Path(str(run.info.artifact_uri).removeprefix("file://"))
+    folder = _artifact_folder(run)
     return (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _artifact_folder(run: Run) -> Path:
+    return Path(str(run.info.artifact_uri).removeprefix("file://"))
 
 
 def _is_time(name: str) -> bool:

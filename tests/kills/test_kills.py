@@ -55,14 +55,15 @@ def test_a_study_that_is_not_as_an_undisturbed_one_is_told(tmp_path: Path, calm_
     spoil(place)
 
     found = {problem.partition(":")[0] for problem in problems_after_kills(place, calm=calm_own.left, operations=[])}
-    assert {"MLflow", "Optuna", "state folder", "stray", "temporary"} == found
+    assert {"MLflow", "Optuna", "artifact", "state folder", "stray", "temporary"} == found
 
 
 def spoil(place: Place) -> None:
-    """Leave a run under way, another value in Optuna than in MLflow, and files."""
+    """Leave a run under way, another value in Optuna than in MLflow, half an artifact, and files."""
     with closing(sqlite3.connect(place.folder / "mlflow.db")) as database, database:
         database.execute("UPDATE runs SET status = 'RUNNING' WHERE name = 'rate=0.1/seed-0'")
     with closing(sqlite3.connect(place.state / "optuna.db")) as database, database:
         database.execute("UPDATE trial_values SET value = 7 WHERE trial_value_id = 1")
+    next((place.state / "runs").glob("*/artifacts/*/epoch-2.txt")).write_text("0.5")
     (place.state / ".unfinished-result.json.7").touch()
     (place.temporary / "tmp7").mkdir()

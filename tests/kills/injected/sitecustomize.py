@@ -79,32 +79,39 @@ class Watch:
             occurrence = self._counts[site]
         os.write(self._log, f"{site}\t{occurrence}\t{lines}\t{near}\t{path}\n".encode())
         number, moment = self._kills.get((site, occurrence), (None, None))
-        if number is None:
+        if number is None or not self._takes(number):
             return
+        story = f"{self._role}\t{site}\t{lines}"
         if moment == "before":
-            self._kill(number, site, lines)
+            self._kill(number, story)
         size = os.stat(path).st_size if moment == "amid" and os.path.exists(path) else 0
-        self._due.kill = (number, site, lines, path if moment == "amid" else None, size)
+        self._due.kill = (number, story, path if moment == "amid" else None, size)
 
     def is_done(self, *, was_amid: bool = False) -> None:
         """The operation that this thread began last is done; or, `was_amid`, the file that it opened is written."""
-        number, site, lines, path, size = getattr(self._due, "kill", None) or (None, "", "", None, 0)
-        if number is None or (path is not None and not was_amid):
+        if (due := getattr(self._due, "kill", None)) is None:
+            return
+        number, story, path, size = due
+        if path is not None and not was_amid:
             return
         self._due.kill = None
         if path is not None and os.path.exists(path):
             end = os.stat(path).st_size
             start = size if end > size else 0
             os.truncate(path, start + (end - start) // 2 // BUFFER * BUFFER)
-        self._kill(number, site, lines)
+        self._kill(number, story)
 
-    def _kill(self, number: int, site: str, lines: str) -> None:
-        """Kill this process, unless another one was killed at this order."""
+    def _takes(self, number: int) -> bool:
+        """Say whether this process is to be killed by an order: one is, of those that come to the operation."""
         try:
-            made = os.open(self._control / f"killed-{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.close(os.open(self._control / f"taken-{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
-            return
-        os.write(made, f"{self._role}\t{site}\t{lines}".encode())
+            return False
+        return True
+
+    def _kill(self, number: int, story: str) -> None:
+        file = os.open(self._control / f"killed-{number}.txt", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(file, story.encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _whole(self, path: Any, folder: Any) -> str | None:

@@ -43,7 +43,7 @@ class Holder:
         here = this_process()
         same_numbers = (self.boot, self.pid_namespace) == (here.boot, here.pid_namespace) and bool(here.boot)
         is_of_before = not self.boot and not self.nonce and self.host == here.host
-        return (same_numbers or is_of_before) and not _is_alive(self.pid)
+        return (same_numbers or is_of_before) and not is_alive(self.pid)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -104,7 +104,8 @@ def _read(path: Path) -> str:
     return ""
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

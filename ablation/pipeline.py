@@ -21,6 +21,7 @@ from ablation.results import Outcome, RecordedRun, TunedVariant
 from ablation.state import State
 from ablation.study import Study
 from ablation.study.spec import code_names
+from ablation.temporary import remove_left_behind
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -95,6 +96,7 @@ def run_study(
     for variant in tried:
         shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
         try_variant(variant, shape, dataset=dataset, code=study.code)
+    remove_left_behind()
     for remark in tracker.remarks(study.name):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
@@ -183,6 +185,7 @@ def _tune(
     tuned = {variant.variant for variant in known}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if not targets:
+        execution.state.forget_tuning(study.name)  # of one that was killed when it had frozen what it found
         return
     assert execution.dataset is not None
     tuning = VariantTuning(study=study, execution=execution, dataset=execution.dataset, storage_url=storage_url)

@@ -111,6 +111,8 @@ class Stopping:
     def listening(self, *, on_asked: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP, in the main thread; end at once at a later second."""
 
+        timers: list[threading.Timer] = []
+
         def handle(number: int, _frame: FrameType | None) -> None:
             if self._is_overdue:
                 raise KeyboardInterrupt
@@ -122,9 +124,9 @@ class Stopping:
             on_asked()
             if not self._is_patient:
                 raise KeyboardInterrupt
-            timer = threading.Timer(GRACE_S, self._hurry)
-            timer.daemon = True
-            timer.start()
+            timers.append(threading.Timer(GRACE_S, self._hurry))
+            timers[0].daemon = True
+            timers[0].start()
 
         leave_to_this_process(handle)
         heard = [number for number in ASKING if signal.getsignal(number) is not signal.SIG_IGN]
@@ -132,6 +134,8 @@ class Stopping:
         try:
             yield
         finally:
+            for timer in timers:
+                timer.cancel()  # who listens next has not been asked
             for number, handler in before.items():
                 signal.signal(number, handler)
             _HANDLERS.remove(handle)

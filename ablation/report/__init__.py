@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from ablation.analysis.document import Analysis
@@ -22,6 +21,7 @@ from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.study.design import level_text
+from ablation.temporary import temporary_folder
 
 __all__ = [
     "FORMATS",
@@ -86,9 +86,9 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
         case "html":
-            with TemporaryDirectory() as name:
-                pictures = draw_figures(analysis, Path(name))
-                return _html(analysis, _markdown(analysis, pictures), pictures, Path(name))
+            with temporary_folder() as folder:
+                pictures = draw_figures(analysis, folder)
+                return _html(analysis, _markdown(analysis, pictures), pictures, folder)
 
 
 def answers_text(analysis: Analysis) -> str:

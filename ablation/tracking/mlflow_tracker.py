@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run
@@ -49,7 +48,9 @@ from ablation.results import (
     RunResult,
     epoch_metrics,
 )
+from ablation.state import UNFINISHED, write_whole
 from ablation.study.document import plan_from_json, plan_to_json
+from ablation.temporary import temporary_folder
 from ablation.tracking.addresses import artifact_address, image_address, run_address, runs_address
 from ablation.tracking.attempts import (
     KIND,
@@ -71,6 +72,7 @@ from ablation.tracking.reading import (
     PAGE,
     TUNING_TRIAL,
     Artifacts,
+    local_folder,
     quoted,
     read_left_out,
     read_runs,
@@ -192,7 +194,7 @@ class MlflowTracker:
             run_id = run.info.run_id
             self._attempts.forget()
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
-            self._client.log_text(run_id, plan_to_json(plan), PLAN_FILE)
+            self._log_file(run, PLAN_FILE, plan_to_json(plan))
             self._client.update_run(run_id, status="RUNNING")
             self._rename_grown(run, plan)
             record = StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
@@ -296,7 +298,7 @@ class MlflowTracker:
             if artifacts is not None:
                 self._client.log_artifacts(run_id, str(artifacts))
             if result.error is not None:
-                self._client.log_text(run_id, result.error, "traceback.txt")
+                self._log_file(self._client.get_run(run_id), "traceback.txt", result.error)
             self._tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
             status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
             self._client.set_terminated(run_id, status, end_time=ended)
@@ -558,10 +560,23 @@ class MlflowTracker:
         if text != now:
             self._client.set_experiment_tag(experiment_id, NOTE, text)
 
+    def _log_file(self, run: Run, name: str, text: str) -> None:
+        """Keep a text with a run; on this machine it is there whole, the old or the new, whenever this is killed."""
+        folder = local_folder(run.info.artifact_uri)
+        if folder is not None:
+            make_folder(folder)
+            for left in folder.glob(f"{UNFINISHED}{name}.*"):
+                left.unlink(missing_ok=True)
+            write_whole(folder / name, text)
+            return
+        with temporary_folder() as made:
+            (made / name).write_text(text, encoding="utf-8")
+            self._client.log_artifact(run.info.run_id, str(made / name))
+
     def _log_note_figure(self, run_id: str, figure: Path) -> str:
         """Keep a copy of a figure that is narrow enough for a note, and return its address."""
-        with TemporaryDirectory() as folder, Image.open(figure) as image:
-            path = Path(folder) / NOTE_FIGURE
+        with temporary_folder() as folder, Image.open(figure) as image:
+            path = folder / NOTE_FIGURE
             width = min(NOTE_WIDTH, image.width)
             image.convert("RGB").resize((width, round(image.height * width / image.width))).save(path)
             self._client.log_artifact(run_id, str(path), "figures")

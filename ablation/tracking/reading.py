@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast, get_args
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -32,6 +31,7 @@ from ablation.results import (
     RunEvaluation,
     device_and_path,
 )
+from ablation.temporary import temporary_folder
 from ablation.tracking.checking import (
     NO_PROBLEMS,
     Problems,
@@ -181,9 +181,9 @@ class Artifacts:
         folder = local_folder(run.info.artifact_uri)
         if folder is not None:
             return _own_file(folder, name).read_bytes()
-        with TemporaryDirectory() as place:
+        with temporary_folder() as place:
             uri = f"{run.info.artifact_uri}/{name}"
-            path = mlflow.artifacts.download_artifacts(uri, dst_path=place, tracking_uri=self.tracking_uri)
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=str(place), tracking_uri=self.tracking_uri)
             return Path(path).read_bytes()
 
     def _listing(self, run: Run) -> dict[str, int]:

@@ -1,8 +1,6 @@
 """Tries a variant before a study starts: one batch on the CPU, so that what is wrong is said at once and by name."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
 from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
+from ablation.temporary import temporary_folder
 from ablation.training import TrainingSettings, train
 from ablation.training.settings import Loss
 from ablation.worker.beginning import seed_generators, training_of
@@ -103,6 +102,6 @@ def _try_own_training(settings: Mapping[str, Any], dataset: Dataset | None, code
     if dataset is not None:
         split = make_split(dataset, settings["data"], study_seed=int(settings["study_seed"]), seed=0)
         data = split_data(dataset, split)
-    with tempfile.TemporaryDirectory() as folder, running(name, path="training.name", doing="it was tried"):
-        report = Report(folder=Path(folder), on_epoch=lambda _: None)
+    with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
+        report = Report(folder=folder, on_epoch=lambda _: None)
         train_own(function, settings, seed=0, report=report, data=data, max_batches=1)

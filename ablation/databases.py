@@ -21,14 +21,13 @@ CONNECTING = {
 }
 """How both of PostgreSQL's drivers are to connect."""
 
+ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
+
 _PASSWORD = re.compile(r"(://[^:/@\n]*):(?!\d*(?:[/?#\s]|$))(?:[^/\n]*@|[^\n]*@)")
 """To the last `@` before the path; a password with a `/` in it, which databases take, to the last of all."""
 _TOKEN = re.compile(r"(https?://)[^:/?#@\s]+:?@", re.IGNORECASE)
 _SECRET_SETTING = re.compile(r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 _BARE = re.compile(r"^postgres(ql)?://")
-
-
-ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
 _SQLITE = re.compile(r"sqlite(\+\w+)?://")
 _IN_MEMORY = ":memory:"
 _MISREAD = frozenset("%?#")

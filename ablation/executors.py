@@ -11,7 +11,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -107,7 +107,8 @@ class ProcessExecutor:
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
         self.slots = slots
-        self._workers = [_Worker() for _ in slots]
+        environment = dict(os.environ)  # as it is now: what a tracker sets while it asks its server is not for workers
+        self._workers = [_Worker(environment) for _ in slots]
         self._free: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:
             self._free.put(worker)
@@ -153,7 +154,8 @@ class ProcessExecutor:
 class _Worker:
     """One process at a time, started when there is a job and again after it died; used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._pool: ProcessPoolExecutor | None = None
         self._process: BaseProcess | None = None
         self._ended_by: int | None = None
@@ -210,7 +212,9 @@ class _Worker:
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin_worker)
+            self._pool = ProcessPoolExecutor(
+                max_workers=1, mp_context=context, initializer=_begin_worker, initargs=(self._environment,)
+            )
             pid = self._pool.submit(os.getpid).result()
             self._process = next((child for child in multiprocessing.active_children() if child.pid == pid), None)
         if self._ended_by is not None:
@@ -238,7 +242,9 @@ def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, t
     return ProcessExecutor(slots=tuple(devices[index % len(devices)] for index in range(count)))
 
 
-def _begin_worker() -> None:
+def _begin_worker(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _asked_to_end)

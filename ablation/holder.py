@@ -6,11 +6,16 @@ import json
 import os
 import re
 import socket
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 NOBODY_KNOWN = "another process"
+SILENT_S = 180.0
+"""Seconds after which a holder that says nothing may have gone."""
+LAST_MS = 253_402_300_800_000
+"""The year 10000, which no clock shows."""
 _APPLICATION = re.compile(r"ablation (\d+) (\S+) (\S+)")
 
 
@@ -45,6 +50,10 @@ class Holder:
         is_of_before = not self.boot and not self.nonce and self.host == here.host
         return (same_numbers or is_of_before) and not is_alive(self.pid)
 
+    def is_fresh(self) -> bool:
+        """Whether it has said within SILENT_S that it runs the study, by the clocks of both machines."""
+        return abs(time.time() - self.seen_ms / 1000) <= SILENT_S
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -55,7 +64,7 @@ class Holder:
             found = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
             return None
-        has_types = isinstance(found.pid, int) and isinstance(found.seen_ms, int)
+        has_types = isinstance(found.pid, int) and isinstance(found.seen_ms, int) and 0 <= found.seen_ms < LAST_MS
         texts = (found.host, found.since, found.boot, found.pid_namespace, found.place, found.nonce)
         return found if has_types and all(isinstance(text, str) for text in texts) else None
 
@@ -72,7 +81,7 @@ class Holder:
         return cls(pid=int(found[1]), host=found[2], since=found[3]) if found is not None else None
 
 
-def this_process(*, state_folder: Path | None = None, nonce: str = "") -> Holder:
+def this_process(*, state_folder: Path | None = None, nonce: str = "", seen_ms: int = 0) -> Holder:
     """Return this process as the holder of something, with what tells its state folder from others where it has one."""
     boot = _read(Path("/proc/sys/kernel/random/boot_id"))
     return Holder(
@@ -83,6 +92,7 @@ def this_process(*, state_folder: Path | None = None, nonce: str = "") -> Holder
         pid_namespace=_pid_namespace(),
         place=_place(state_folder, boot) if state_folder is not None else "",
         nonce=nonce,
+        seen_ms=seen_ms,
     )
 
 

@@ -15,13 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablation.errors import StudyLocked, StudyRunGone, StudyTakenOver
-from ablation.holder import NOBODY_KNOWN, Holder, this_process
+from ablation.holder import NOBODY_KNOWN, SILENT_S, Holder, this_process
 from ablation.results import Plan
 from ablation.tracking import StudyRecord, Tracker
 
 RENEWED_EVERY_S = 30.0
-SILENT_S = 180.0
-"""Seconds after which a holder that says nothing may have gone."""
 WATCHED_S = 1.5 * RENEWED_EVERY_S
 """Seconds for which one that seems silent is watched, as clocks of other machines may be wrong."""
 LOOK_S = 5.0
@@ -30,7 +28,8 @@ LOOK_S = 5.0
 class Lease:
     """This process's lease on a study; `take` comes first, `record` is there after `open`.
 
-    It may be used by several threads. `check` raises StudyTakenOver for good once another process has the lease.
+    It may be used by several threads. `check` raises StudyTakenOver for good once another process has the lease. It is
+    renewed by a thread of its own, whatever takes long, until it is released.
     """
 
     def __init__(self, study: str, *, tracker: Tracker, state_folder: Path) -> None:
@@ -43,6 +42,8 @@ class Lease:
         self._is_read_back = False
         self._lost: StudyTakenOver | None = None
         self._one_at_a_time = threading.RLock()
+        self._is_over = threading.Event()
+        self._renewing = threading.Thread(target=self._keep, name="lease", daemon=True)
         self.notes: list[str] = []
         """What there is to say about it, which whoever says it takes from here."""
 
@@ -57,25 +58,27 @@ class Lease:
         """That another process has the lease, once that was seen."""
         return self._lost
 
-    def silent_holder(self) -> Holder | None:
-        """Return who holds the lease and seems silent, so that `take` will watch it for WATCHED_S; None mostly."""
+    def why_it_takes_long(self) -> str | None:
+        """Return in a sentence why `take` will take WATCHED_S; None mostly."""
         run_id = self._tracker.study_run_id(self._study)
         other = self._tracker.holder(run_id) if run_id is not None else None
-        return other if other is not None and not self._is_over(other) and not is_fresh(other) else None
+        if other is None or self._has_ended(other) or self._is_refused_for(other):
+            return None
+        return f"{other} ran the study and seems gone; it is watched for {WATCHED_S:.0f} s, as it may run it still"
 
     def take(self) -> None:
         """Take the lease, where the study has been recorded before; else `open` does, with the study's first record.
 
         Raises:
-            StudyLocked: another process has it: it has said so within SILENT_S, and is not known to have ended.
+            StudyLocked: another process has it: it says so, and is not known to have ended.
             TrackingUnavailable.
         """
         run_id = self._tracker.study_run_id(self._study)
         if run_id is None:
             return
         other = self._tracker.holder(run_id)
-        if other is not None and not self._is_over(other):
-            if is_fresh(other):
+        if other is not None and not self._has_ended(other):
+            if self._is_refused_for(other):
                 raise StudyLocked(self._study, _told(other))
             self._watch(run_id, other)
         self._tracker.hold(run_id, self._now())
@@ -121,19 +124,38 @@ class Lease:
             self._is_read_back = True
 
     def renew(self) -> None:
-        """Say that this process still runs the study, where it does; see `check`."""
+        """Say that this process still runs the study, where it does; see `check`.
+
+        It is looked too whether another study run was made in the same moment as this one's and seen late: then the
+        latest counts.
+        """
         with self._one_at_a_time:
-            if self._run_id is not None:
-                self.check()
-                self._tracker.hold(self._run_id, self._now())
+            if self._run_id is None:
+                return
+            self.check()
+            found = self._tracker.study_run_id(self._study, beside=self._run_id)
+            if found is not None and found != self._run_id:
+                self._lost = StudyTakenOver(self._study, f"{self._tracker.holder(found) or NOBODY_KNOWN}")
+                raise self._lost
+            self._tracker.hold(self._run_id, self._now())
 
     def release(self) -> None:
         """Leave the study to whoever comes next; nothing is changed where somebody has come already."""
+        self._is_over.set()
         with self._one_at_a_time:
             if self._run_id is not None and self._lost is None:
                 self.check()
                 self._tracker.hold(self._run_id, None)
                 self._run_id = None
+
+    def _keep(self) -> None:
+        while not self._is_over.wait(RENEWED_EVERY_S):
+            try:
+                self.renew()
+            except StudyTakenOver:  # whoever runs the study sees it at the next check
+                return
+            except Exception:  # noqa: BLE001, S110 - it is said again
+                pass
 
     def _open(self, plan: Plan) -> None:
         if self._run_id is None:
@@ -145,7 +167,7 @@ class Lease:
         """Make the study run, and see that nobody has made another in the same moment; the latest counts then."""
         made = self._tracker.make_study_run(plan, holder=self._now())
         time.sleep(self._tracker.settles_s)
-        found = self._tracker.study_run_id(self._study)
+        found = self._tracker.study_run_id(self._study, beside=made)
         if found is not None and found != made:
             self._tracker.discard_study_run(made)
             raise StudyLocked(self._study, f"{self._tracker.holder(found) or NOBODY_KNOWN}")
@@ -153,20 +175,32 @@ class Lease:
 
     def _open_anew(self) -> None:
         """Make a study run in place of one that was deleted, which takes over the runs of that."""
-        before, self._run_id = self._run_id, None
         if self._record is None:
-            raise StudyRunGone(str(before))
-        self._open(self._record.plan)
+            raise StudyRunGone(str(self._run_id))
+        before, self._run_id = self._run_id, None
+        try:
+            self._open(self._record.plan)
+        except BaseException:
+            self._run_id = before  # the next look finds it gone again, or restored
+            raise
         self.notes.append(
             f"the study run {before} was deleted in MLflow; {self._run_id} takes its place, with all runs of the study"
         )
 
     def _note_taken(self, run_id: str) -> None:
         self._run_id, self._taken_at, self._is_read_back = run_id, time.monotonic(), False
+        if self._renewing.ident is None:
+            self._renewing.start()
 
-    def _is_over(self, other: Holder) -> bool:
+    def _has_ended(self, other: Holder) -> bool:
         """Whether a holder has ended for sure: its process has, or the locks of its state folder are ours."""
         return (bool(other.place) and other.place == self._holder.place) or other.is_dead()
+
+    def _is_refused_for(self, other: Holder) -> bool:
+        """Whether nothing speaks against a holder, such as a new start of its machine; else it is watched."""
+        mine = self._holder
+        may_have_rebooted = other.host == mine.host and bool(other.boot and mine.boot) and other.boot != mine.boot
+        return other.is_fresh() and not may_have_rebooted
 
     def _watch(self, run_id: str, other: Holder) -> None:
         """See that a holder which seems silent is: its clock may be wrong, or this one's.
@@ -187,14 +221,9 @@ class Lease:
         return replace(self._holder, seen_ms=time.time_ns() // 1_000_000)
 
 
-def is_fresh(holder: Holder) -> bool:
-    """Whether a holder has said within SILENT_S that it runs the study, by the clocks of both machines."""
-    return abs(time.time() - holder.seen_ms / 1000) <= SILENT_S
-
-
 def has_gone(holder: Holder) -> bool:
     """Whether who ran a study ended without saying so, as far as that can be told at once."""
-    return holder.is_dead() or not is_fresh(holder)
+    return holder.is_dead() or not holder.is_fresh()
 
 
 def _told(holder: Holder) -> str:

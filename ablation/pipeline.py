@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +82,7 @@ def run_study(
             the next execution.
     """
     from ablation.execution import Execution, Progress
-    from ablation.lease import WATCHED_S, Lease
+    from ablation.lease import Lease
     from ablation.locks import coordinating
     from ablation.uploads import Uploads
     from ablation.worker import check_devices, needs_trying, try_variant
@@ -101,9 +101,8 @@ def run_study(
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
         lease = Lease(study.name, tracker=tracker, state_folder=state.folder)
-        if (silent := lease.silent_holder()) is not None:
-            note = f"{silent} ran it and is silent; it is watched for {WATCHED_S:.0f} s, as it may run it still"
-            yield Progress(planned=planned, ended={}, running=(), note=note)
+        if (why := lease.why_it_takes_long()) is not None:
+            yield Progress(planned=planned, ended={}, running=(), note=why)
         uploads = Uploads(tracker, lease)
         try:
             lease.take()
@@ -213,8 +212,12 @@ def _tuned(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
     return study.tuned({variant.variant: variant.settings for variant in tuning}) if tuning else study
 
 
-def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -> SyncOutcome:
+def sync_study(
+    name: str, *, tracker: Tracker, storage_url: str, state: State, say: Callable[[str], object] = lambda _: None
+) -> SyncOutcome:
     """Record what a study's executions have left in their folders, and report it where that makes it complete.
+
+    `say` is told why it takes long, where it does.
 
     Raises:
         StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
@@ -226,6 +229,8 @@ def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -
     with coordinating(name, storage_url=storage_url, folder=state.locks):
         find_study(name, tracker=tracker)
         lease = Lease(name, tracker=tracker, state_folder=state.folder)
+        if (why := lease.why_it_takes_long()) is not None:
+            say(why)
         uploads = Uploads(tracker, lease)
         try:
             lease.take()
@@ -237,23 +242,23 @@ def sync_study(name: str, *, tracker: Tracker, storage_url: str, state: State) -
 def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, state: State) -> SyncOutcome:
     from ablation.uploads import recover_ended
 
-    record = find_study(name, tracker=tracker)
-    lease.take_up(record)
+    lease.take_up(find_study(name, tracker=tracker))
     lease.check()
+    record = lease.record
     tracker.reconcile(record)
     recorded = tracker.recorded_runs(record, with_details=False)
     ended = recover_ended(uploads, recorded, plan=record.plan, state=state)
     if not uploads.wait():
         uploads.close(limit_s=0.0)
         raise _not_recorded(name, uploads)
-    count = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
+    count = sum(now is not before for now, before in zip(ended, recorded, strict=True))
     is_complete = all(run.outcome is not None for run in ended)
     if is_complete and (count or record.status != "FINISHED"):
         _conclude(lease, tracker=tracker, state=state)
     elif record.status == "RUNNING":
         lease.check()
-        tracker.close_study(record, "KILLED")
-    return SyncOutcome(record=record, recorded=count, to_do=sum(run.outcome is None for run in ended))
+        tracker.close_study(lease.record, "KILLED")
+    return SyncOutcome(record=lease.record, recorded=count, to_do=sum(run.outcome is None for run in ended))
 
 
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Literal
 
 from ablation.errors import AblationError, RecordRefused, StudyTakenOver
-from ablation.lease import RENEWED_EVERY_S, Lease
+from ablation.lease import Lease
 from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, RunResult
 from ablation.state import RunFolder, State, keep_recordable_files
 from ablation.tracking import RunDescription, StudyStatus, Tracker
@@ -27,8 +27,9 @@ FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 PATIENCE_S = 5.0
 """Seconds that anybody waits for a tracker that does not answer."""
-ENOUGH_REFUSALS = 3
-"""Times that a record is refused before it counts as refused for good: the run may have been deleted meanwhile."""
+ENOUGH_REFUSALS = 4
+"""Times, over seven seconds, that a record is refused before it counts as refused for good: a server that starts anew
+refuses for a moment, and a run may have been deleted meanwhile."""
 
 NEVER_BEGUN = "never begun"
 """The attempt of a run that ended before it began, as its workers died."""
@@ -64,14 +65,13 @@ class _Upload:
 class Uploads:
     """What a study's execution has still to tell the tracker, under the lease that it has on the study.
 
-    It may be used by one thread. `problem` says what stands in the way, None where nothing does. The lease is renewed
-    as long as this is open, and released when it is closed.
+    It may be used by one thread. `problem` says what stands in the way, None where nothing does. The lease is released
+    when this is closed.
     """
 
     def __init__(self, tracker: Tracker, lease: Lease) -> None:
         self._tracker = tracker
         self._lease = lease
-        self._renewed = time.monotonic()
         self._uploads: dict[PlannedRun, _Upload] = {}
         self._run_ids: dict[PlannedRun, str] = {}
         self._last_words: StudyStatus | None = None
@@ -198,8 +198,6 @@ class Uploads:
             with self._changed:
                 is_last, self._has_news = self._is_closing, False
                 uploads = list(self._uploads.values())
-            if time.monotonic() - self._renewed > RENEWED_EVERY_S:
-                self._renew()
             for upload in uploads:
                 if upload.due <= time.monotonic() and self._is_current(upload):
                     self._try_to_bring(upload)
@@ -218,21 +216,6 @@ class Uploads:
         with self._changed:
             return self._uploads.get(upload.planned) is upload
 
-    def _renew(self) -> None:
-        """Say that this process still runs the study.
-
-        Raises:
-            StudyTakenOver.
-        """
-        try:
-            self._lease.renew()
-        except StudyTakenOver:
-            raise
-        except Exception:  # noqa: BLE001, S110 - it is said again
-            pass
-        else:
-            self._renewed = time.monotonic()
-
     def _try_to_bring(self, upload: _Upload) -> None:
         try:
             is_brought = self._bring(upload) if upload.refusal is None else self._bring_refusal(upload)
@@ -249,13 +232,14 @@ class Uploads:
             self._changed.notify_all()
 
     def _put_off(self, upload: _Upload, error: Exception) -> None:
-        """Try again later: soon where it may have been refused for good, to know that."""
+        """Try again later; what is refused again and again is refused for good, once there is no more to come."""
         upload.run_id = None  # it is looked for anew: the tracker may have been told and the answer lost
         if isinstance(error, RecordRefused):
             upload.refusals += 1
-            upload.refusal = error.reason if upload.refusals >= ENOUGH_REFUSALS else None
-            return
-        upload.problem = str(error) if isinstance(error, AblationError) else f"{type(error).__name__}: {error}"
+            is_for_good = upload.refusals >= ENOUGH_REFUSALS and upload.fate == "ended"
+            upload.refusal = error.reason if is_for_good else None
+        else:
+            upload.problem = str(error) if isinstance(error, AblationError) else f"{type(error).__name__}: {error}"
         upload.delay_s = min(LONGEST_DELAY_S, 2 * upload.delay_s or FIRST_DELAY_S)
         upload.due = time.monotonic() + upload.delay_s
 
@@ -298,8 +282,6 @@ class Uploads:
 
     def _bring_refusal(self, upload: _Upload) -> bool:
         """Record that a run's record was refused: a failure of that run alone; its folder keeps what it measured."""
-        if upload.fate == "under way":
-            return False
         ended, attempt = upload.folder.ended(), upload.folder.attempt() or NEVER_BEGUN
         if upload.fate == "left" or ended is None:
             return True
@@ -348,13 +330,19 @@ def recover_ended(
             ended = state.begun(plan.name, run.planned.identity).ended()
             if ended is not None and not ended.outcome.is_result:
                 state.keep(plan.name, run.planned.identity)
-    return tuple(_recovered(uploads, run, plan=plan, state=state) for run in recorded)
+    found: dict[str, tuple[RecordedRun, RecordedRun]] = {}
+    for run in recorded:  # variants whose settings came out the same share runs
+        if run.planned.identity not in found:
+            found[run.planned.identity] = (run, _recovered(uploads, run, plan=plan, state=state))
+    pairs = [(run, *found[run.planned.identity]) for run in recorded]
+    return tuple(run if now is before else replace(now, planned=run.planned) for run, before, now in pairs)
 
 
 def _recovered(uploads: Uploads, recorded: RecordedRun, *, plan: Plan, state: State) -> RecordedRun:
     planned = recorded.planned
     begun = state.begun(plan.name, planned.identity)
-    is_tried_again = not recorded.has_result and begun.result() is not None
+    kept = state.finished(plan.name, planned.identity) if recorded.failure == "record" else None
+    is_tried_again = not recorded.has_result and (begun.result() is not None or kept is not None)
     if recorded.outcome is not None and not is_tried_again and not _is_recorded_wrongly(recorded, plan, state):
         if begun.ended() is not None:
             state.keep(plan.name, planned.identity)
@@ -374,4 +362,5 @@ def _is_recorded_wrongly(recorded: RecordedRun, plan: Plan, state: State) -> boo
     ended = folder.ended() if folder is not None else None
     if folder is None or ended is None or not recorded.attempt or recorded.attempt != folder.attempt():
         return False
-    return any(recorded.metrics.get(name, value) != value for name, value in ended.metrics.items())
+    is_done = recorded.outcome is Outcome.DONE is ended.outcome
+    return is_done and any(recorded.metrics.get(name) != value for name, value in ended.metrics.items())

@@ -1,6 +1,7 @@
 """One writer per study in an MLflow store: who has the lease writes, whoever finds another's stops."""
 
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -19,7 +20,7 @@ from ablation.errors import StudyLocked, StudyTakenOver, TrackingUnavailable
 from ablation.holder import Holder, this_process
 from ablation.lease import Lease
 from ablation.pipeline import run_study, sync_study
-from ablation.results import Outcome
+from ablation.results import Outcome, Plan
 from ablation.scheduling import default_storage
 from ablation.state import State
 from ablation.study import Study
@@ -137,7 +138,7 @@ def ended_process() -> int:
     ("changes", "is_refused"),
     [
         ({}, True),
-        ({"host": "here"}, True),
+        ({"host": "here"}, False),
         ({"boot": "here", "pid_namespace": "other"}, True),
         ({"boot": "here", "pid_namespace": "here"}, False),
         ({"host": "here", "boot": "", "nonce": ""}, False),
@@ -147,7 +148,7 @@ def ended_process() -> int:
     ],
     ids=[
         "fresh elsewhere",
-        "a container of the same name",
+        "silent, of before this machine was started anew",
         "a container of this machine",
         "a dead process of this machine",
         "a dead process of an earlier version",
@@ -173,15 +174,17 @@ def test_a_fresh_lease_is_refused_unless_its_holder_has_ended_for_sure(
         mine.check()
 
 
-def test_a_holder_that_seems_silent_and_is_not_keeps_the_study(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["elsewhere", socket.gethostname()], ids=["a slow clock", "a container's name"])
+def test_a_holder_that_seems_gone_and_is_not_keeps_the_study(store: Store, tmp_path: Path, name: str) -> None:
     run_id = store.study_run_id("quick")
     assert run_id is not None
-    slow_clock = foreign(seen_ms=round(NOW_MS - 1000 * 1000))
-    store.hold(run_id, slow_clock)
-    renewing = threading.Timer(0.06, store.hold, [run_id, replace(slow_clock, seen_ms=slow_clock.seen_ms + 30_000)])
+    seen_ms = round(NOW_MS - (1000 * 1000 if name == "elsewhere" else 0))
+    holder = foreign(host=name, seen_ms=seen_ms)
+    store.hold(run_id, holder)
+    renewing = threading.Timer(0.06, store.hold, [run_id, replace(holder, seen_ms=seen_ms + 30_000)])
     renewing.start()
     mine = lease_from(tmp_path, "mine", store)
-    assert slow_clock == mine.silent_holder()
+    assert "seems gone" in str(mine.why_it_takes_long())
 
     with pytest.raises(StudyLocked):
         mine.take()
@@ -201,6 +204,79 @@ def test_a_store_that_cannot_be_asked_is_not_written_to(store: Store, tmp_path: 
         lease.check()
     store.__class__ = Store
     lease.check()
+
+
+def test_a_lease_is_renewed_whatever_takes_long_and_no_more_once_it_is_released(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWED_EVERY_S", 0.01)
+    lease = lease_from(tmp_path, "mine", store)
+    lease.take()
+    run_id = store.study_run_id("quick")
+    assert run_id is not None
+    first = store.holder(run_id)
+    assert first is not None
+
+    eventually(lambda: (found := store.holder(run_id)) is not None and found.seen_ms > first.seen_ms + 50)
+    lease.release()
+
+    time.sleep(0.05)
+    assert store.holder(run_id) is None
+
+
+def test_of_two_study_runs_made_in_one_moment_and_seen_late_the_latest_counts(tmp_path: Path) -> None:
+    class Two(MemoryTracker):
+        """A store with two study runs of one name, of which the second is seen late."""
+
+        is_seen = False
+
+        def study_run_id(self, name: str, *, beside: str | None = None) -> str | None:
+            return "study-2" if self.is_seen else super().study_run_id(name)
+
+        def holder(self, study_run_id: str) -> Holder | None:
+            return foreign() if study_run_id == "study-2" else super().holder(study_run_id)
+
+    tracker = Two()
+    lease = lease_from(tmp_path, "mine", tracker)
+    lease.open(make_plan(seeds=1))
+    lease.renew()
+    tracker.is_seen = True
+
+    with pytest.raises(StudyTakenOver, match="process 1 on elsewhere"):
+        lease.renew()
+    with pytest.raises(StudyTakenOver):
+        lease.check()
+
+
+def test_a_study_run_that_cannot_be_made_again_at_once_is_later(tmp_path: Path) -> None:
+    class Busy(MemoryTracker):
+        failing: tuple[str, ...] = ()
+
+        def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
+            if "make" in self.failing:
+                raise TrackingUnavailable("http://127.0.0.1:1", "busy")
+            return super().make_study_run(plan, holder=holder)
+
+        def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
+            if "open" in self.failing:
+                raise TrackingUnavailable("http://127.0.0.1:1", "busy")
+            return super().open_study(plan, holder=holder)
+
+    tracker = Busy()
+    lease = lease_from(tmp_path, "mine", tracker)
+    before = lease.open(make_plan(seeds=1))
+    del tracker._studies["quick"]
+    for step in ("make", "open"):
+        tracker.failing = (step,)
+        with pytest.raises(TrackingUnavailable):
+            lease.check()
+        tracker._studies.clear()
+    tracker.failing = ()
+
+    lease.check()
+
+    assert before.study_run_id != lease.record.study_run_id
+    assert tracker.study_run_id("quick") == lease.record.study_run_id
 
 
 class Recording(Store):

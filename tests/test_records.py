@@ -1,6 +1,8 @@
 """What MLflow has of a run is what the run measured: whatever the clock, the names, the environment and others do."""
 
-from collections.abc import Mapping
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+import requests
 from bench import Bench
 from conftest import eventually
 from factories import make_plan
@@ -15,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
-from ablation.holder import this_process
+from ablation.holder import Holder, this_process
 from ablation.lease import Lease
 from ablation.pipeline import summarize_study, sync_study
 from ablation.results import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
@@ -399,8 +402,12 @@ def test_an_id_that_does_not_exist_is_told_by_its_variable(store_uri: str, varia
         tracker.open_study(own_plan())
 
 
+def holder_now() -> Holder:
+    return this_process(nonce="mine", seen_ms=time.time_ns() // 1_000_000)
+
+
 def test_the_runs_of_a_study_run_deleted_while_it_ran_are_taken_over(mlflow_tracker: Any, tmp_path: Path) -> None:
-    record = mlflow_tracker.open_study(own_plan())
+    record = mlflow_tracker.open_study(own_plan(), holder=holder_now())
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
@@ -420,13 +427,21 @@ def test_the_runs_of_a_study_run_deleted_while_it_ran_are_taken_over(mlflow_trac
     assert ["run", "tuning"] == kinds
 
 
-def test_the_runs_of_a_study_run_deleted_when_it_had_ended_stay_as_they_are(mlflow_tracker: Any) -> None:
-    record = mlflow_tracker.open_study(own_plan())
+@pytest.mark.parametrize("ending", ["finished", "killed long ago", "purged"])
+def test_the_runs_of_a_study_run_deleted_when_it_had_ended_stay_as_they_are(
+    mlflow_tracker: Any, tmp_path: Path, ending: str
+) -> None:
+    record = mlflow_tracker.open_study(own_plan(), holder=this_process(nonce="mine"))
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
-    mlflow_tracker.close_study(record, "FINISHED")
+    if ending == "finished":
+        mlflow_tracker.close_study(record, "FINISHED")
+        mlflow_tracker.hold(record.study_run_id, None)
     mlflow_tracker._client.delete_run(record.study_run_id)
+    if ending == "purged":
+        with sqlite3.connect(tmp_path / "mlflow.db") as database:
+            database.execute("DELETE FROM runs WHERE run_uuid = ?", [record.study_run_id])
 
     again = mlflow_tracker.open_study(own_plan())
 
@@ -497,3 +512,118 @@ def test_of_coordinators_that_make_a_study_in_the_same_moment_one_has_it(
     assert 1 == sum(has_it)
     (experiment,) = {mlflow_tracker.find_study("own").experiment_id}
     assert 1 == len(mlflow_tracker._client.search_runs([experiment], "tags.`ablation.kind` = 'study'"))
+
+
+def test_two_planned_runs_that_are_one_run_are_recorded_once(tmp_path: Path) -> None:
+    plan = own_plan()
+    first, second = plan.runs[:2]
+    alike = replace(plan, runs=(first, replace(second, identity=first.identity), *plan.runs[2:]))
+    here = Place(tmp_path / "state", MemoryTracker(), alike)
+    folder = here.state.begun("own", first.identity)
+    folder.take_over({}, is_resumable=False)
+    folder.begin_anew()
+    folder.finish(result_of(first, {"score": 0.5, "odd": 1.0}, epochs=1, ended_ms=1))
+    recorded = here.tracker.recorded_runs(here.record)
+
+    found = recover_ended(here.uploads, recorded, plan=alike, state=here.state)
+
+    assert here.uploads.wait()
+    assert [Outcome.DONE, Outcome.DONE, None, None] == [run.outcome for run in found]
+    assert [Outcome.DONE, Outcome.DONE, None, None] == [run.outcome for run in here.tracker.recorded_runs(here.record)]
+    assert 1 == len(here.tracker._runs)
+    here.uploads.close()
+
+
+def test_what_was_refused_is_tried_again_from_where_every_study_finds_it(tmp_path: Path) -> None:
+    here = Place(tmp_path / "state", Refusing(), own_plan())
+    odd = here.plan.runs[0]
+    folder = here.end(odd, {"score": 0.5, "odd": 13.0})
+    assert here.uploads.wait()
+    (here.state.folder / "runs").mkdir(exist_ok=True)
+    folder.path.rename(here.state.folder / "runs" / odd.identity)
+    here.tracker.refuses = lambda result: False
+
+    recover_ended(here.uploads, here.tracker.recorded_runs(here.record), plan=here.plan, state=here.state)
+
+    assert here.uploads.wait()
+    assert {"score": 0.5, "odd": 13.0} == here.tracker.recorded_runs(here.record)[0].metrics
+    here.uploads.close()
+
+
+@pytest.mark.parametrize("wrong", [0.9, None], ids=["another value", "never arrived"])
+def test_sync_puts_a_wrong_record_right_and_reports_anew(bench: Bench, tiny: Study, wrong: float | None) -> None:
+    bench.run(tiny)
+    (run_id, run), *_ = bench.tracker._runs.items()
+    assert run.result is not None
+    metrics = {name: value for name, value in run.result.metrics.items() if name != "test_accuracy"}
+    right = run.result.metrics["test_accuracy"]
+    run.result = replace(run.result, metrics={**metrics, **({"test_accuracy": wrong} if wrong else {})})
+    bench.tracker.reports.clear()
+
+    done = sync_study("tiny", tracker=bench.tracker, storage_url=default_storage(bench.state.folder), state=bench.state)
+
+    found = bench.tracker._runs[run_id].result
+    assert found is not None
+    assert right == found.metrics["test_accuracy"]
+    assert 1 == done.recorded
+    assert "tiny" in bench.tracker.reports
+
+
+def test_a_parameter_that_is_there_stays_and_costs_nothing(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    description = RunDescription.of(planned, record.plan)
+    mlflow_tracker.describe_run(run_id, replace(description, levels={"model.dropout": 0.0}))
+
+    mlflow_tracker.describe_run(run_id, replace(description, levels={"model.dropout": 0, "model.depth": 3}))
+
+    params = mlflow_tracker._client.get_run(run_id).data.params
+    assert ("0.0", "3") == (params["model.dropout"], params["model.depth"])
+
+
+def test_a_metric_that_was_reported_and_not_returned_is_no_final_one(mlflow_tracker: Any) -> None:
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+    epoch = ReportedEpoch(epoch=1, metrics={"score": 0.5, "f1": 0.8}, timestamp_ms=1)
+    mlflow_tracker.log_epochs(run_id, [epoch], heldout_split="validation")
+
+    mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
+
+    assert {"score": 0.4, "odd": 1.0} == mlflow_tracker.recorded_runs(record)[0].metrics
+
+
+def test_a_deleted_launch_run_is_not_taken_up(mlflow_tracker: Any, store_uri: str) -> None:
+    run_id = launched(mlflow_tracker._client)
+    tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
+    first = tracker.open_study(own_plan(), holder=holder_now())
+    assert run_id == first.study_run_id
+    mlflow_tracker._client.delete_run(run_id)
+
+    again = tracker.open_study(own_plan(), holder=holder_now())
+
+    assert run_id != again.study_run_id
+    assert "it was deleted" in tracker.remarks("own")[0]
+
+
+def test_a_file_that_a_proxy_takes_for_too_large_is_a_refusal(
+    mlflow_tracker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = requests.Response()
+    answer.status_code = 413
+    error = requests.HTTPError("413 Request Entity Too Large", response=answer)
+    monkeypatch.setattr(mlflow_tracker._client, "log_artifacts", raising(error))
+    record = mlflow_tracker.open_study(own_plan())
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
+
+    with pytest.raises(RecordRefused, match="413"):
+        mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), tmp_path)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*_: Any, **__: Any) -> None:
+        raise error
+
+    return call

@@ -382,7 +382,8 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
             record=record,
             runs=tracker.recorded_runs(record, with_details=False),
             unrecorded=state.unrecorded(record.plan.name),
-            gone=holder if holder is not None and record.status == "RUNNING" and has_gone(holder) else None,
+            is_interrupted=record.status == "RUNNING" and (holder is None or has_gone(holder)),
+            gone=holder,
         )
         for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
     ]
@@ -412,7 +413,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
         for each in [name] if name else state.begun_studies():
             try:
                 url = storage or default_storage(state.folder)
-                found.append(sync_study(each, tracker=tracker, storage_url=url, state=state))
+                found.append(sync_study(each, tracker=tracker, storage_url=url, state=state, say=_say))
             except AblationError as error:
                 is_refused = True
                 _say(f"Error: {error}")

@@ -42,6 +42,7 @@ class StudyStanding:
     record: StudyRecord
     runs: Sequence[RecordedRun]
     unrecorded: int
+    is_interrupted: bool = False
     gone: Holder | None = None
 
 
@@ -152,10 +153,11 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
     is_tuning = record.plan.study.get("tune") and not record.plan.tuning
     tuning = "; its variants are not tuned yet" if is_tuning else ""
-    status = record.status.lower() if standing.gone is None else "interrupted"
+    status = "interrupted" if standing.is_interrupted else record.status.lower()
     lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
-    if standing.gone is not None:
-        lines.append(f"  {_gone_text(standing.gone)}. The same command goes on.")
+    if standing.is_interrupted:
+        who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
+        lines.append(f"  {who}. The same command goes on.")
     if standing.unrecorded:
         name = record.plan.name
         lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
@@ -182,7 +184,7 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
     return {
         "study": record.plan.name,
         "status": record.status,
-        "is_interrupted": standing.gone is not None,
+        "is_interrupted": standing.is_interrupted,
         "runs": len(runs),
         **{kind.value: ended[kind] for kind in Outcome},
         "to_do": ended[None],

@@ -4,8 +4,11 @@ import getpass
 from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
+from ablation.holder import Holder
 from ablation.results import PlannedRun
 from ablation.tracking.interface import StudyRecord
 from ablation.tracking.reading import (
@@ -18,6 +21,7 @@ from ablation.tracking.reading import (
     TUNING_TRIAL,
     best_record,
     children_of,
+    holder_of,
     quoted,
     search_runs,
 )
@@ -54,22 +58,35 @@ class Attempts:
             elif run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
-    def take_over(self, experiment_id: str, study: str, study_run_id: str) -> None:
+    def take_over(self, experiment_id: str, study: str, study_run_id: str, holder: Holder | None) -> None:
         """Put the runs of a study whose study run was deleted while the study ran under the one that it has now.
 
-        A study run that was deleted when nothing was under way is a deletion: its runs stay as they are.
+        It ran where this holder held it, or another had said so within the last minutes. A study run that was deleted
+        when nothing was under way is a deletion: its runs stay as they are.
         """
         query = f"tags.`{STUDY}` = {quoted(study)} and tags.`{KIND}` != 'study'"
         for run in list(search_runs(self._client, [experiment_id], query)):
             parent = run.data.tags.get(PARENT)
-            if parent is not None and parent != study_run_id and self._was_deleted_under_way(parent):
+            if parent is not None and parent != study_run_id and self._was_deleted_under_way(parent, holder):
                 log_batch(self._client, run.info.run_id, tags={PARENT: study_run_id})
 
-    def _was_deleted_under_way(self, run_id: str) -> bool:
+    def _was_deleted_under_way(self, run_id: str, holder: Holder | None) -> bool:
         if run_id not in self._deleted:
-            info = self._client.get_run(run_id).info
-            self._deleted[run_id] = info.lifecycle_stage == "deleted" and info.status == "RUNNING"
+            run = self._run(run_id)
+            held_by = holder_of(run) if run is not None and run.info.lifecycle_stage == "deleted" else None
+            is_ours = held_by is not None and holder is not None and held_by.nonce == holder.nonce
+            is_under_way = held_by is not None and (is_ours or held_by.is_fresh())
+            self._deleted[run_id] = is_under_way
         return self._deleted[run_id]
+
+    def _run(self, run_id: str) -> Run | None:
+        """Return a run, None where it is gone for good."""
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return None
+            raise
 
     def start(
         self, record: StudyRecord, parent: str, planned: PlannedRun, about: Mapping[str, str], attempt: str

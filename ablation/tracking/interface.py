@@ -72,14 +72,20 @@ class Tracker(Protocol):
         """Return in sentences what a person should know before a study is recorded here."""
         ...
 
-    def study_run_id(self, name: str) -> str | None:
-        """Return the run that stands for the study of that name, with a plan or without one yet, or None."""
+    def study_run_id(self, name: str, *, beside: str | None = None) -> str | None:
+        """Return the run that stands for the study of that name, with a plan or without one yet, or None.
+
+        With `beside`, only where it lies in the same experiment as that run.
+        """
         ...
 
     def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
         """Make the study run of a study that has none, held from its first moment, and return its ID.
 
         The runs of a study run that was deleted while the study ran are taken over.
+
+        Raises:
+            StudyLocked: another holder has made one.
         """
         ...
 

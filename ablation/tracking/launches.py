@@ -33,9 +33,11 @@ def why_foreign(launch: Run, study: str) -> str | None:
     tags = launch.data.tags
     if LAUNCHED not in tags:
         return "`mlflow run` did not make it"
+    if launch.info.lifecycle_stage != "active":
+        return "it was deleted"
     if KIND in tags:
         return None if tags.get(STUDY) == study else f"study {tags.get(STUDY)!r} has it already"
-    if launch.info.lifecycle_stage != "active" or launch.info.status != "RUNNING":
+    if launch.info.status != "RUNNING":
         return "it has ended"
     return "something else has recorded metrics in it" if launch.data.metrics else None
 

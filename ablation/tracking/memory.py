@@ -68,7 +68,7 @@ class MemoryTracker:
     def remarks(self, _name: str) -> tuple[str, ...]:
         return ()
 
-    def study_run_id(self, name: str) -> str | None:
+    def study_run_id(self, name: str, *, beside: str | None = None) -> str | None:  # noqa: ARG002 - there is one experiment
         return self._studies[name].study_run_id if name in self._studies else None
 
     def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:

@@ -67,11 +67,15 @@ from ablation.tracking.launches import launch_run, remark, why_foreign
 from ablation.tracking.mlflow_schema import mlflow_schema
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
+    FINAL,
+    HOLDER,
     IDENTITY,
+    NOBODY,
     OUTCOME,
     PAGE,
     TUNING_TRIAL,
     Artifacts,
+    holder_of,
     local_folder,
     quoted,
     read_left_out,
@@ -96,11 +100,12 @@ MAX_PLAN = 256 * 2**20
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
-HOLDER, NOBODY = "ablation.holder", "nobody"
 ARTIFACTS = "mlruns"
 ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 """What MLflow takes the place of artifacts from, which by itself is `./mlruns` as a path of the working directory's."""
 ARTIFACT_STORES = frozenset({"azure", "boto3", "botocore", "google", "paramiko"})
+TOO_LARGE = frozenset({413, 414})
+"""What a proxy answers that takes no file so large."""
 REFUSALS = frozenset(map(ErrorCode.Name, (BAD_REQUEST, INVALID_PARAMETER_VALUE)))
 """What MLflow answers where it will answer so again."""
 
@@ -171,26 +176,32 @@ class MlflowTracker:
             said = remark(launch_run(self._client, self.launch_run_id), name)
         return (said,) if said is not None else ()
 
-    def study_run_id(self, name: str) -> str | None:
+    def study_run_id(self, name: str, *, beside: str | None = None) -> str | None:
         if not self._store_exists():
             return None
         with self._explained():
-            run = self._find_study_run(name, self._chosen_experiments())
+            there = [self._client.get_run(beside).info.experiment_id] if beside is not None else None
+            run = self._find_study_run(name, there or self._chosen_experiments())
         return str(run.info.run_id) if run is not None else None
 
     def make_study_run(self, plan: Plan, *, holder: Holder | None) -> str:
         with self._explained():
-            return str(self._make_study_run(plan, self._launch_run(plan.name), holder).info.run_id)
+            made = self._find_study_run(plan.name, self._chosen_experiments())
+            if made is None:
+                return str(self._make_study_run(plan, self._launch_run(plan.name), holder).info.run_id)
+            _check_held_by(made, holder, plan.name)  # the answer was lost, or somebody else has made it since
+            self._attempts.take_over(made.info.experiment_id, plan.name, made.info.run_id, holder)
+            return str(made.info.run_id)
 
     def open_study(self, plan: Plan, *, holder: Holder | None = None) -> StudyRecord:
         with self._explained():
             run, launch = self._find_study_run(plan.name, self._chosen_experiments()), self._launch_run(plan.name)
             if run is None:
                 run = self._make_study_run(plan, launch, holder)
-            elif holder is not None and (found := _holder_of(run)) is not None and found.nonce != holder.nonce:
-                raise StudyLocked(plan.name, str(found))
-            elif launch is not None and run.info.run_id != launch.info.run_id:
-                self._link_launch_run(plan, run, launch)
+            else:
+                _check_held_by(run, holder, plan.name)
+                if launch is not None and run.info.run_id != launch.info.run_id:
+                    self._link_launch_run(plan, run, launch)
             run_id = run.info.run_id
             self._attempts.forget()
             self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
@@ -211,7 +222,7 @@ class MlflowTracker:
                 raise
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             raise StudyRunGone(study_run_id)
-        return _holder_of(run)
+        return holder_of(run)
 
     def hold(self, study_run_id: str, holder: Holder | None) -> None:
         with self._explained():
@@ -251,7 +262,7 @@ class MlflowTracker:
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         known = {"seed": description.seed, **_parameters(description.configuration)}
         with self._explained(of=run_id):
-            log_batch(self._client, run_id, params=_params({**known, **description.levels, **description.size}))
+            self._log_params(run_id, {**known, **description.levels, **description.size})
             self._client.log_inputs(run_id, [_dataset_input(description.data)])
 
     def start_tuning_run(
@@ -267,7 +278,7 @@ class MlflowTracker:
         with self._explained(of=planned.name):
             parent = self._attempts.tuning_parent(record)
             run_id = self._attempts.start(record, parent, planned, {**about, **_tags_of(provenance)}, attempt)
-            log_batch(self._client, run_id, params=_params(settings))
+            self._log_params(run_id, settings)
             return run_id
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
@@ -291,6 +302,7 @@ class MlflowTracker:
             "ablation.error": result.error and result.error[-MAX_TAG:],
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
+            FINAL: _final_names(result),
             "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }
         with self._explained(of=run_id):
@@ -302,6 +314,15 @@ class MlflowTracker:
             self._tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
             status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
             self._client.set_terminated(run_id, status, end_time=ended)
+
+    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Record parameters; those that are there stay, as nothing can change them, also where 0 was written as 0.0."""
+        made = _params(values)
+        try:
+            log_batch(self._client, run_id, params=made)
+        except MlflowException:
+            there = self._client.get_run(run_id).data.params
+            log_batch(self._client, run_id, params=[param for param in made if param.key not in there])
 
     def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int) -> None:
         """Record a run's final metrics so that they are what a reader gets, and see that they are.
@@ -502,7 +523,7 @@ class MlflowTracker:
             self._tag(launch.info.run_id, tags)
             self._client.update_run(launch.info.run_id, name=plan.name)
             run = self._client.get_run(launch.info.run_id)
-        self._attempts.take_over(run.info.experiment_id, plan.name, run.info.run_id)
+        self._attempts.take_over(run.info.experiment_id, plan.name, run.info.run_id, holder)
         return run
 
     def _experiment_for(self, plan: Plan) -> str:
@@ -605,10 +626,10 @@ def _view_addresses(record: StudyRecord) -> dict[str, str]:
     }
 
 
-def _holder_of(run: Run) -> Holder | None:
-    """Return who holds the lease on a study run; a version before leases left one there when it had ended."""
-    found = Holder.from_json(run.data.tags.get(HOLDER, NOBODY))
-    return found if found is not None and (found.nonce or run.info.status == "RUNNING") else None
+def _check_held_by(run: Run, holder: Holder | None, study: str) -> None:
+    found = holder_of(run)
+    if holder is not None and found is not None and found.nonce != holder.nonce:
+        raise StudyLocked(study, str(found))
 
 
 def _is_linked(launch: Run) -> bool:
@@ -635,8 +656,16 @@ def _is_of_a_store(error: Exception) -> bool:
     return isinstance(error, MlflowException | SQLAlchemyError | ImportError | OSError) or home in ARTIFACT_STORES
 
 
+def _final_names(result: RunResult) -> str | None:
+    """Return the names of what a training function returned, as MLflow adds what it only reported; None where long."""
+    text = ",".join(sorted(result.metrics)) if not result.path else ""
+    return text if 0 < len(text) <= MAX_TAG else None
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether a store will refuse the same again: what it is told, not how it is, is at fault."""
+    if isinstance(error, OSError) and getattr(getattr(error, "response", None), "status_code", 0) in TOO_LARGE:
+        return True
     if isinstance(error, MlflowException):
         cause = error.__cause__  # MLflow answers BAD_REQUEST where a database's connection was lost, too
         return _is_refusal(cause) if isinstance(cause, Exception) else error.error_code in REFUSALS

@@ -20,6 +20,7 @@ import mlflow.artifacts
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
+from ablation.holder import Holder
 from ablation.results import (
     EVALUATION_FILE,
     Failure,
@@ -53,6 +54,10 @@ STRANGERS = 100
 SOURCE_NAME = "ablation study"
 IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
+HOLDER, NOBODY = "ablation.holder", "nobody"
+"""Tag of a study run: who holds its lease."""
+FINAL = "ablation.final_metrics"
+"""Tag: the names of a run's final metrics, where it has others that were reported by epoch alone."""
 NAME = "ablation.name"
 """Tag: a run's name where MLflow has a part of it only."""
 TUNING, TUNING_TRIAL = "tuning", "tuning trial"
@@ -228,6 +233,12 @@ def _failure(tag: str | None) -> Failure | None:
     return cast("Failure", tag) if tag in get_args(Failure) else None
 
 
+def holder_of(run: Run) -> Holder | None:
+    """Return who holds the lease on a study run; a version before leases left one there when it had ended."""
+    found = Holder.from_json(run.data.tags.get(HOLDER, NOBODY))
+    return found if found is not None and (found.nonce or run.info.status == "RUNNING") else None
+
+
 def best_record(runs: Iterable[Run]) -> Run:
     """Return the record that counts of several of one planned run: one with a result, else one that ended.
 
@@ -279,7 +290,9 @@ def _recorded(
         return RecordedRun(planned=planned, run_id=run_id, outcome=None, metrics={}, curves={}, confusion={})
     tags = run.data.tags
     is_done = outcome is Outcome.DONE
-    metrics, problems = checked_metrics(run.data.metrics, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
+    final = set(tags[FINAL].split(",")) if FINAL in tags else run.data.metrics.keys()
+    found = {name: value for name, value in run.data.metrics.items() if name in final}
+    metrics, problems = checked_metrics(found, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
     curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
     evaluation, more = None, NO_PROBLEMS
     if with_details and is_done and not plan.is_own_training:

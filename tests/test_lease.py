@@ -27,8 +27,6 @@ from ablation.study import Study
 from ablation.tracking import MemoryTracker, StudyRecord
 from ablation.uploads import Uploads, upload_run
 
-NOW_MS = 1000 * time.time()
-
 
 @pytest.fixture(autouse=True)
 def _watched_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +61,11 @@ def lease_from(folder: Path, name: str, tracker: MemoryTracker) -> Lease:
     return Lease("quick", tracker=tracker, state_folder=folder / name)
 
 
-def foreign(**changes: Any) -> Holder:
+def foreign(*, seen_s_ago: float = 0.0, **changes: Any) -> Holder:
     """A process of another machine that says nothing of itself but this."""
+    seen_ms = round(1000 * (time.time() - seen_s_ago))
     return replace(
-        Holder(host="elsewhere", pid=1, since="today", boot="other", nonce="theirs", seen_ms=round(NOW_MS)), **changes
+        Holder(host="elsewhere", pid=1, since="today", boot="other", nonce="theirs", seen_ms=seen_ms), **changes
     )
 
 
@@ -142,8 +141,8 @@ def ended_process() -> int:
         ({"boot": "here", "pid_namespace": "other"}, True),
         ({"boot": "here", "pid_namespace": "here"}, False),
         ({"host": "here", "boot": "", "nonce": ""}, False),
-        ({"seen_ms": round(NOW_MS - 1000 * 1000)}, False),
-        ({"seen_ms": round(NOW_MS + 1000 * 1000)}, False),
+        ({"seen_s_ago": 1000.0}, False),
+        ({"seen_s_ago": -1000.0}, False),
         ({"place": "here"}, False),
     ],
     ids=[
@@ -178,10 +177,9 @@ def test_a_fresh_lease_is_refused_unless_its_holder_has_ended_for_sure(
 def test_a_holder_that_seems_gone_and_is_not_keeps_the_study(store: Store, tmp_path: Path, name: str) -> None:
     run_id = store.study_run_id("quick")
     assert run_id is not None
-    seen_ms = round(NOW_MS - (1000 * 1000 if name == "elsewhere" else 0))
-    holder = foreign(host=name, seen_ms=seen_ms)
+    holder = foreign(host=name, seen_s_ago=1000.0 if name == "elsewhere" else 0.0)
     store.hold(run_id, holder)
-    renewing = threading.Timer(0.06, store.hold, [run_id, replace(holder, seen_ms=seen_ms + 30_000)])
+    renewing = threading.Timer(0.06, store.hold, [run_id, replace(holder, seen_ms=holder.seen_ms + 30_000)])
     renewing.start()
     mine = lease_from(tmp_path, "mine", store)
     assert "seems gone" in str(mine.why_it_takes_long())

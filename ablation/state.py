@@ -89,8 +89,12 @@ class State:
             begun.path.rename(kept)
         else:
             shutil.rmtree(begun.path, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others have begun
-            begun.path.parent.rmdir()
+        self.forget_begun(study)
+
+    def forget_begun(self, study: str) -> None:
+        """Remove the folder of a study's runs under way once it is empty."""
+        with contextlib.suppress(OSError):  # there is none, or others have begun
+            (self.folder / "begun" / study).rmdir()
 
     def tuning(self, study: str, identity: str) -> "RunFolder":
         """Return where a study's tuning trains: its own, as where a trial was stopped depends on those before it."""

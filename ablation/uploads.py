@@ -334,6 +334,7 @@ def recover_ended(
     for run in recorded:  # variants whose settings came out the same share runs
         if run.planned.identity not in found:
             found[run.planned.identity] = (run, _recovered(uploads, run, plan=plan, state=state))
+    state.forget_begun(plan.name)  # a process may have been killed when all but this was done
     pairs = [(run, *found[run.planned.identity]) for run in recorded]
     return tuple(run if now is before else replace(now, planned=run.planned) for run, before, now in pairs)
 

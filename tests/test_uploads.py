@@ -219,6 +219,17 @@ def test_a_run_recorded_by_an_execution_that_got_no_further_is_put_where_it_belo
     here.uploads.close()
 
 
+def test_an_empty_folder_that_a_killed_process_left_is_removed(place: Callable[..., Place]) -> None:
+    here = place()
+    left = here.state.folder / "begun" / "quick"
+    left.mkdir(parents=True)
+
+    recover_ended(here.uploads, here.tracker.recorded_runs(here.record), plan=here.record.plan, state=here.state)
+
+    assert not left.exists()
+    here.uploads.close()
+
+
 class Silent(MemoryTracker):
     """A tracker that takes a call and never answers."""
 

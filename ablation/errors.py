@@ -74,6 +74,15 @@ class StudyUnknown(AblationError):
         )
 
 
+class StudyUnplanned(AblationError):
+    """A study whose first execution ended before its plan was written: there is nothing of it yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"study {name!r} was begun and ended before its plan was written. The same command begins it again."
+        )
+
+
 class NameUnknown(AblationError):
     """A metric or variant that the study does not have."""
 

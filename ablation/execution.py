@@ -26,7 +26,7 @@ from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
 from ablation.stopping import Preempted, stopping
 from ablation.study.spec import code_names
-from ablation.tracking import StudyRecord, Tracker
+from ablation.tracking import StudyRecord, StudyStatus, Tracker
 from ablation.training.paths import NUMBERS
 from ablation.uploads import Uploads, upload_run
 from ablation.worker import DeviceLost, Fusing, Job, run_jobs
@@ -91,6 +91,8 @@ class Execution:
     code: CodeFolders = NO_FOLDERS
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
     fuse: int | None = None
+    status_before: StudyStatus | None = None
+    """Of the study, where this execution plans no other runs than the one before."""
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
     deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
@@ -147,8 +149,14 @@ class Execution:
                 given_back += [] if is_done else [under.planned]
         releasing = threading.Thread(target=self._release, args=[given_back], daemon=True)
         releasing.start()  # its database may take a minute to say no
-        self.uploads.close(last_words="KILLED" if killed else "FAILED", limit_s=LAST_UPLOADS_S)
+        self.uploads.close(last_words=self._last_words(killed=killed), limit_s=LAST_UPLOADS_S)
         releasing.join(timeout=LAST_RELEASE_S)
+
+    def _last_words(self, *, killed: bool) -> StudyStatus:
+        """Return how the study stands; one that was finished stays so where this execution has trained nothing."""
+        if self.schedule is None and self.status_before == "FINISHED":
+            return "FINISHED"
+        return "KILLED" if killed else "FAILED"
 
     def _release(self, runs: Sequence[PlannedRun]) -> None:
         """Give runs back to the schedule; those that are not are by the next execution."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.databases import without_password
-from ablation.errors import RunsNotRecorded, StudyUnknown
+from ablation.errors import RunsNotRecorded, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
 from ablation.results import Outcome, RecordedRun, TunedVariant
@@ -108,6 +108,7 @@ def run_study(
             lease.take()
             known = tuning_on_record(study, tracker=tracker)
             facts = dataset.facts if dataset is not None else NO_DATA
+            before = tracker.find_study(study.name)
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
             check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
             tracker.reconcile(lease.open(plan))
@@ -123,6 +124,7 @@ def run_study(
                 code=study.code,
                 code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
                 fuse=fuse,
+                status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
             )
             return (yield from _execute(study, execution, known, storage_url=storage_url, retry_failed=retry_failed))
         finally:
@@ -135,7 +137,7 @@ def _execute(
     """Tune, train what has no result yet, and report."""
     from ablation.execution import Progress
     from ablation.scheduling import open_schedule
-    from ablation.uploads import recover_ended
+    from ablation.uploads import altered_since, recover_ended
 
     tracker, uploads, state = execution.tracker, execution.uploads, execution.state
     planned = len(study.variants) * study.spec.seeds
@@ -145,7 +147,9 @@ def _execute(
         record = execution.record
         recorded = tracker.recorded_runs(record, with_details=False)
         ended = recover_ended(uploads, recorded, plan=record.plan, state=state, retry_failed=retry_failed)
-        yield Progress(planned=planned, ended={}, running=(), note=_found_text(recorded, ended, again=retry_failed))
+        altered = altered_since(recorded, plan=record.plan, state=state)
+        found = _found_text(recorded, ended, altered, again=retry_failed)
+        yield Progress(planned=planned, ended={}, running=(), note=found)
         settled = tuple(run for run in ended if run.has_result or not retry_failed)
         schedule = open_schedule(storage_url, record.plan, settled, alike=execution.alike)
         if schedule.note is not None:
@@ -163,8 +167,15 @@ def _not_recorded(name: str, uploads: Uploads) -> RunsNotRecorded:
     return RunsNotRecorded(name, uploads.waiting, uploads.problem or "MLflow does not answer")
 
 
-def _found_text(recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], *, again: bool) -> str | None:
-    """Say what of a study has ended before and is not trained again."""
+def _found_text(
+    recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], altered: Sequence[str], *, again: bool
+) -> str | None:
+    """Say what of a study has ended before and is not trained again, and whose numbers are not what they were."""
+    mended = [
+        now.planned.name
+        for now, before in zip(ended, recorded, strict=True)
+        if before.outcome is Outcome.DONE and now is not before
+    ]
     kept = sum(run.outcome is not None for run in ended) - sum(run.outcome is not None for run in recorded)
     failed = sum(run.outcome is Outcome.FAILED for run in ended)
     said = []
@@ -172,7 +183,20 @@ def _found_text(recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], *
         said.append(f"{kept} runs have ended before in this state folder and are not trained again")
     if failed and not again:
         said.append(f"{failed} failed before; --retry-failed trains them again")
+    if mended:
+        said.append(
+            f"MLflow had other metrics of {_few(mended)} than were measured, and has those of the run folders now"
+        )
+    if altered:
+        said.append(
+            f"result.json of {_few(altered)} in this state folder was changed since it was recorded, or MLflow was: "
+            "MLflow counts"
+        )
     return "; ".join(said) or None
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _tune(
@@ -309,6 +333,8 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
     record = tracker.find_study(name)
     if record is None:
         known = tracker.study_names()
+        if name in known:
+            raise StudyUnplanned(name)
         where = without_password(str(getattr(tracker, "tracking_uri", "this process")))
         raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known) or list(known[:5]))
     return record

@@ -466,7 +466,8 @@ class RecordedRun:
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
     of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
     of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
-    `attempt` is that of the run's folder which it is the record of, empty where it is not known.
+    `attempt` is that of the run's folder which it is the record of, empty where it is not known; `is_read_back`
+    whether the metrics were seen to be those of the folder when they were recorded.
     """
 
     planned: PlannedRun
@@ -485,6 +486,7 @@ class RecordedRun:
     failure: Failure | None = None
     diverged_epoch: int | None = None
     attempt: str = ""
+    is_read_back: bool = False
 
     @property
     def has_result(self) -> bool:

@@ -357,7 +357,17 @@ def _recovered(uploads: Uploads, recorded: RecordedRun, *, plan: Plan, state: St
     return replace(recorded, outcome=ended.outcome, metrics=ended.metrics, error=ended.error)
 
 
+def altered_since(recorded: Sequence[RecordedRun], *, plan: Plan, state: State) -> tuple[str, ...]:
+    """Return the names of runs whose record and folder agreed once and do not now: somebody has changed one."""
+    return tuple(run.planned.name for run in recorded if run.is_read_back and _differs_from_folder(run, plan, state))
+
+
 def _is_recorded_wrongly(recorded: RecordedRun, plan: Plan, state: State) -> bool:
+    """Whether a version that did not read back what it recorded has recorded other metrics than were measured."""
+    return not recorded.is_read_back and _differs_from_folder(recorded, plan, state)
+
+
+def _differs_from_folder(recorded: RecordedRun, plan: Plan, state: State) -> bool:
     """Whether the folder of the very training that a record is of has other final metrics."""
     folder = state.finished(plan.name, recorded.planned.identity)
     ended = folder.ended() if folder is not None else None

@@ -109,10 +109,10 @@ def test_a_refusal_and_a_server_that_is_gone_are_told_without_the_password(user:
 
 
 def test_the_address_that_links_and_json_are_made_of_names_nobody() -> None:
-    tracker = open_mlflow("https://me:secret@mlflow.example.org:5000/a@b")
+    tracker = open_mlflow("https://me:secret@mlflow.example.org:5000/a%40b")
 
     assert isinstance(tracker, MlflowTracker)
-    assert "https://mlflow.example.org:5000/a@b" == tracker.tracking_uri
+    assert "https://mlflow.example.org:5000/a%40b" == tracker.tracking_uri
     assert "secret" not in tracker._ui_command()
 
 
@@ -145,6 +145,8 @@ def test_the_same_command_is_shown_without_passwords(monkeypatch: pytest.MonkeyP
     "address",
     [
         "http://me:se/cret@host:5000",
+        "http://me:1/se/cret@host:5000/path",
+        "http://me:secr@t/x@host:5000",
         "http://me:secret@host:none",
         "http://me:se%00cret@host",
         "http://me:secret%FF@host",
@@ -173,3 +175,20 @@ def test_an_address_is_read_in_capitals_too() -> None:
 )
 def test_an_address_without_a_user_or_of_a_database_stays_as_it_is(address: str) -> None:
     assert (address, None) == without_credentials(address)
+
+
+@pytest.mark.parametrize("address", ["me:secret@host:5000", "@host", "secret@host"])
+def test_an_address_without_its_kind_is_refused_without_what_stands_before_its_host(address: str) -> None:
+    with pytest.raises(AddressInvalid, match=r"^\*\*\*@host(:5000)? is no address") as found:
+        without_credentials(address)
+
+    assert "se" not in str(found.value).partition(" is")[0]
+
+
+def test_a_reason_that_names_the_address_is_shown_without_its_password() -> None:
+    tracker = open_mlflow("htps://me:secret@host/")
+
+    with pytest.raises(TrackingUnavailable, match=re.escape("htps://me:***@host/")) as found:
+        tracker.find_study("quick")
+
+    assert "secret" not in str(found.value)

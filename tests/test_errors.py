@@ -19,6 +19,7 @@ RAISED = [
     errors.LaunchUnknown("MLFLOW_RUN_ID", "0" * 32, tracking_uri="sqlite:///a.db"),
     errors.RecordRefused("depth=2/seed-4", "no such name"),
     errors.AddressInvalid("cannot be read as an address"),
+    errors.StudyUnplanned("quick"),
     errors.NoResults("quick"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
     errors.RunsNotRecorded("quick", 3, "no answer"),

@@ -19,6 +19,7 @@ from ablation.errors import (
     DiskFull,
     ModelInvalid,
     NoResults,
+    StorageUnavailable,
     StudyChanged,
     StudyLocked,
     StudyNarrowed,
@@ -428,3 +429,17 @@ def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
 
 def _files(folder: Path) -> Sequence[tuple[str, bytes]]:
     return [(str(path.relative_to(folder)), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_a_finished_study_stays_so_where_a_start_trains_nothing(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(tiny)
+    (bench.state.folder / "optuna.db").write_text("no database, but long enough to be read as one" * 100)
+
+    with pytest.raises(StorageUnavailable):
+        bench.run(tiny)
+
+    record = bench.tracker.find_study("tiny")
+    assert record is not None
+    assert "FINISHED" == record.status

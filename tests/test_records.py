@@ -297,6 +297,7 @@ def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker:
     assert here.uploads.wait()
     (recorded,) = [run for run in mlflow_tracker.recorded_runs(here.record) if run.planned == planned]
     mlflow_tracker._client.log_metric(recorded.run_id, "score", 0.5, step=2, timestamp=1)
+    mlflow_tracker._client.delete_tag(recorded.run_id, "ablation.read_back")
     assert 0.5 == mlflow_tracker.recorded_runs(here.record)[0].metrics["score"]
 
     recover_ended(here.uploads, mlflow_tracker.recorded_runs(here.record), plan=here.plan, state=here.state)
@@ -304,6 +305,26 @@ def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker:
     assert here.uploads.wait()
     assert 0.2 == mlflow_tracker.recorded_runs(here.record)[0].metrics["score"]
     here.uploads.close()
+
+
+def test_a_record_or_a_folder_that_was_changed_since_is_told_and_mlflow_counts(
+    mlflow_tracker: Any, bench: Bench, tiny: Study
+) -> None:
+    bench.tracker = mlflow_tracker
+    bench.run(tiny)
+    record = mlflow_tracker.find_study("tiny")
+    changed = mlflow_tracker.recorded_runs(record)[0]
+    folder = bench.state.finished("tiny", changed.planned.identity)
+    assert folder is not None
+    result = folder.result()
+    assert result is not None
+    folder.finish(replace(result, metrics={**result.metrics, "test_accuracy": 0.99}))
+
+    bench.run(tiny)
+
+    (note,) = [note for note in bench.notes if "MLflow counts" in note]
+    assert f"result.json of {changed.planned.name} in this state folder was changed" in note
+    assert changed.metrics == mlflow_tracker.recorded_runs(record)[0].metrics
 
 
 def test_a_study_of_an_earlier_version_is_held_by_nobody_once_it_has_ended(mlflow_tracker: Any) -> None:

@@ -72,7 +72,9 @@ class _Clock:
     """Estimates the time left from the runs that have ended since it was made, or since what is counted changed."""
 
     def __init__(self, *, study: Study, slots: int) -> None:
-        self.epochs = int(study.spec.settings()["training"].get("epochs") or 1)
+        epochs = study.spec.settings()["training"].get("epochs")
+        self._epochs = epochs if isinstance(epochs, int) and epochs > 0 else None
+        """Of a run; a training function may report otherwise, and need not say how often."""
         self.metric = study.spec.metric.name
         self._slots = slots
         self._begun = time.monotonic()
@@ -84,11 +86,19 @@ class _Clock:
         ended = sum(progress.ended.values())
         if self._ended_before is None or progress.planned != self._planned:  # tuning ends and the comparison begins
             self._ended_before, self._planned, self._begun = ended, progress.planned, time.monotonic()
-        shares = [metrics.epoch / self.epochs for _, metrics in progress.running if metrics is not None]
+        shares = [self._share(metrics) for _, metrics in progress.running if metrics is not None]
         done = ended - self._ended_before + sum(shares)
         if done <= 0:
             return None
         return (time.monotonic() - self._begun) / done * max(0.0, progress.planned - ended - sum(shares))
+
+    def epoch_text(self, epoch: Epoch) -> str:
+        is_within = self._epochs is not None and epoch.epoch <= self._epochs
+        return f"epoch {epoch.epoch}/{self._epochs}" if is_within else f"epoch {epoch.epoch}"
+
+    def _share(self, epoch: Epoch) -> float:
+        """Return how much of a run is done after an epoch, as far as that can be told."""
+        return min(1.0, epoch.epoch / self._epochs) if self._epochs is not None else 0.0
 
 
 def _drain(steps: Steps, show: Callable[[Progress], None]) -> StudyOutcome:
@@ -136,9 +146,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
         if metrics is None:
             table.add_row(Text(plain(run.name)), "starting")
         else:
-            table.add_row(
-                Text(plain(run.name)), f"epoch {metrics.epoch}/{clock.epochs}", *map(Text, _epoch_texts(metrics))
-            )
+            table.add_row(Text(plain(run.name)), clock.epoch_text(metrics), *map(Text, _epoch_texts(metrics)))
     if len(progress.running) > MOST_SHOWN:
         table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
     bar = Table.grid(padding=(0, 2))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ablation.databases import ESCAPES, with_driver, without_password
+from ablation.databases import ESCAPES, with_driver
 from ablation.errors import AddressInvalid
 
 
@@ -56,6 +56,11 @@ def without_credentials(address: str) -> tuple[str, Credentials | None]:
     Raises:
         AddressInvalid: it cannot be read, or says what cannot be sent; its password is not shown.
     """
+    if "@" in address and "://" not in address:
+        shown = f"***@{address.rpartition('@')[2]}"
+        raise AddressInvalid(
+            f"{shown} is no address: it begins with http://, https:// or the kind of a database, as sqlite:///"
+        )
     if not re.match("https?://", address, re.IGNORECASE):
         with_driver(address)
         return address, None
@@ -63,7 +68,10 @@ def without_credentials(address: str) -> tuple[str, Credentials | None]:
         parts = urlsplit(address)
         said, _, host = parts.netloc.rpartition("@")
         _ = parts.port, parts.hostname
+        if "@" in parts.path:  # a password with a / in it, and no host of the user's
+            raise ValueError(address)
         credentials = Credentials.parsed(said) if said else None
     except ValueError:
-        raise AddressInvalid(f"{without_password(address)} cannot be read as an address; {ESCAPES}") from None
+        shown = f"{address.partition('://')[0]}://***@{address.rpartition('@')[2]}"
+        raise AddressInvalid(f"{shown} cannot be read as an address; {ESCAPES}") from None
     return urlunsplit(parts._replace(netloc=host)), credentials

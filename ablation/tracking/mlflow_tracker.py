@@ -73,6 +73,7 @@ from ablation.tracking.reading import (
     NOBODY,
     OUTCOME,
     PAGE,
+    READ_BACK,
     TUNING_TRIAL,
     Artifacts,
     holder_of,
@@ -302,6 +303,7 @@ class MlflowTracker:
             "ablation.error": result.error and result.error[-MAX_TAG:],
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
+            READ_BACK: "yes",
             FINAL: _final_names(result),
             "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }
@@ -444,7 +446,7 @@ class MlflowTracker:
             if not _is_of_a_store(error):
                 raise
             reason = failure(error) if isinstance(error, ImportError) else said_by(error)
-            raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
+            raise TrackingUnavailable(without_password(self.tracking_uri), without_password(reason)) from error
 
     def _patience(self, *, is_first: bool = False) -> AbstractContextManager[None]:
         """Give up soon: who reads has nothing to lose, and who writes tries again, having looked what was done."""

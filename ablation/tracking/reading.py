@@ -56,6 +56,8 @@ IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
 HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
+READ_BACK = "ablation.read_back"
+"""Tag: the final metrics were read back when they were recorded; earlier versions did not."""
 FINAL = "ablation.final_metrics"
 """Tag: the names of a run's final metrics, where it has others that were reported by epoch alone."""
 NAME = "ablation.name"
@@ -315,6 +317,7 @@ def _recorded(
         error=tags.get("ablation.error"),
         failure=_failure(tags.get("ablation.failure")),
         attempt=tags.get(ATTEMPT, ""),
+        is_read_back=READ_BACK in tags,
         diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
     )
 

@@ -308,7 +308,7 @@ def test_what_an_error_says_of_a_store_is_text(words: str, run: Any, store_uri: 
     result = run(*words.split())
 
     assert 2 == result.exit_code
-    assert "evil ]0;owned  2J" in result.stderr
+    assert "evil ]0;owned  2J" in result.stderr or repr(STEERING) in result.stderr
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*result.output}
 
 

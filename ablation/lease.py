@@ -8,6 +8,7 @@ takes over what was silent, suspended for example, for minutes.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -140,12 +141,13 @@ class Lease:
             self._tracker.hold(self._run_id, self._now())
 
     def release(self) -> None:
-        """Leave the study to whoever comes next; nothing is changed where somebody has come already."""
+        """Leave the study to whoever comes next; where somebody has come already, or it was deleted, nothing is changed."""
         self._is_over.set()
-        with self._one_at_a_time:
+        with self._one_at_a_time, contextlib.suppress(StudyRunGone):
             if self._run_id is not None and self._lost is None:
-                self.check()
-                self._tracker.hold(self._run_id, None)
+                found = self._tracker.holder(self._run_id)
+                if found is not None and found.nonce == self._holder.nonce:
+                    self._tracker.hold(self._run_id, None)
                 self._run_id = None
 
     def _keep(self) -> None:

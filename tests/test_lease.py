@@ -222,6 +222,17 @@ def test_a_lease_is_renewed_whatever_takes_long_and_no_more_once_it_is_released(
     assert store.holder(run_id) is None
 
 
+def test_a_study_run_deleted_at_the_very_end_is_not_made_again(tmp_path: Path) -> None:
+    tracker = MemoryTracker()
+    lease = lease_from(tmp_path, "mine", tracker)
+    lease.open(make_plan(seeds=1))
+    tracker._studies.clear()
+
+    lease.release()
+
+    assert () == tracker.study_names()
+
+
 def test_of_two_study_runs_made_in_one_moment_and_seen_late_the_latest_counts(tmp_path: Path) -> None:
     class Two(MemoryTracker):
         """A store with two study runs of one name, of which the second is seen late."""

@@ -141,7 +141,7 @@ class Lease:
             self._tracker.hold(self._run_id, self._now())
 
     def release(self) -> None:
-        """Leave the study to whoever comes next; where somebody has come already, or it was deleted, nothing is changed."""
+        """Leave the study to whoever comes next; nothing is changed where somebody has come, or it was deleted."""
         self._is_over.set()
         with self._one_at_a_time, contextlib.suppress(StudyRunGone):
             if self._run_id is not None and self._lost is None:

@@ -151,6 +151,9 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
     (there / "data").symlink_to(data_cache)
     first = place.study()
     place.wait_for_epochs()
+    workers = psutil.Process(first.pid).children(recursive=True)
+    for worker in workers:
+        worker.suspend()  # so that the study does not end before it was looked at
 
     for command in (("study", "tiny.yaml", *LONG), ("sync", "long")):
         refused = subprocess.run(
@@ -172,6 +175,8 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
         this_process(nonce="theirs"), host="elsewhere", pid=7, boot="another", seen_ms=time.time_ns() // 10**6
     )
     first.send_signal(signal.SIGSTOP)
+    for worker in workers:
+        worker.resume()
     client.set_tag(record.study_run_id, "ablation.holder", theirs.to_json())
     before = {run.info.run_id: run.info.status for run in place.runs()}
     first.send_signal(signal.SIGCONT)

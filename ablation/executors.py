@@ -228,7 +228,7 @@ def available_cores() -> int:
 
 
 def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int) -> Executor:
-    """Return an executor of a kind: `inline`, or `processes`, which `auto` is too, as many as there is room for.
+    """Return an executor of a kind in EXECUTORS; `auto` is `processes`, as many as there is room for.
 
     Args:
         devices: what jobs may run on; workers take turns on them.
@@ -237,9 +237,15 @@ def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, t
     """
     on_gpu = devices[0] != "cpu"
     count = workers or (len(devices) if on_gpu else max(1, available_cores() // threads))
-    if kind == "inline":
-        return InlineExecutor(device=devices[0])
-    return ProcessExecutor(slots=tuple(devices[index % len(devices)] for index in range(count)))
+    return EXECUTORS[kind](tuple(devices[index % len(devices)] for index in range(count)))
+
+
+EXECUTORS: Mapping[str, Callable[[tuple[str, ...]], Executor]] = {
+    "auto": lambda slots: ProcessExecutor(slots=slots),
+    "inline": lambda slots: InlineExecutor(device=slots[0]),
+    "processes": lambda slots: ProcessExecutor(slots=slots),
+}
+"""By name: slots to an executor."""
 
 
 def _begin_worker(environment: Mapping[str, str]) -> None:

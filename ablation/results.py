@@ -36,6 +36,8 @@ def recordable_text(text: str) -> str:
 
 
 Direction = Literal["maximize", "minimize"]
+SIGNS: Mapping[str, int] = {"maximize": 1, "minimize": -1}
+"""What a value is multiplied with so that more is better, by direction."""
 EVALUATION_FILE = "evaluation.json"
 
 

@@ -18,7 +18,7 @@ from ablation.errors import TuningFailed
 from ablation.execution import POLL_S, Deaths, Execution, Progress, is_death, result_of_lost_worker
 from ablation.executors import WorkerLost
 from ablation.provenance import provenance
-from ablation.results import Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.results import SIGNS, Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.state import About, RunFolder
 from ablation.stopping import Preempted, stopping
@@ -140,7 +140,7 @@ class VariantTuning:
             code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
             stops_below=trial.suggestion.stops_below,
-            is_minimized=objective_of(self.study.spec.metric.name)[1] == "minimize",
+            is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial

@@ -9,7 +9,7 @@ import pandas as pd
 from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.document import Cost
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
-from ablation.results import Outcome, Plan, RecordedRun, Variant
+from ablation.results import SIGNS, Outcome, Plan, RecordedRun, Variant
 
 
 def variant_rows(finished: FinishedRuns, table: pd.DataFrame) -> tuple[VariantRow, ...]:
@@ -119,7 +119,7 @@ def _good_and_cheap(row: VariantRow, plan: Plan) -> tuple[float, float] | None:
     good, seconds = row.spreads.get(metric["name"]), row.spreads.get("training_seconds")
     if good is None or seconds is None or row.done < row.planned or row.collapsed:
         return None
-    return (good.mean if metric["direction"] == "maximize" else -good.mean), -seconds.mean
+    return SIGNS[metric["direction"]] * good.mean, -seconds.mean
 
 
 def _seed_curves(run: RecordedRun) -> SeedCurves:

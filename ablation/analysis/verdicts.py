@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ablation.analysis import statistics
 from ablation.analysis.records import Effect, SeedsNeeded, Verdict, Wins
-from ablation.results import Direction
+from ablation.results import SIGNS, Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def judge(
     is_found = _exceeds(effect.e_value, rule.decisive_e_value) if rule.is_grown else low > 0 or high < 0
     if not is_found:
         return Verdict.UNDECIDED, None
-    is_better = (effect.mean > 0) == (direction == "maximize")
+    is_better = SIGNS[direction] * effect.mean > 0
     better, worse = (
         (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM) if is_interaction else (Verdict.HELPS, Verdict.HURTS)
     )
@@ -91,7 +91,7 @@ def _seeds_in_all(mean: float, sd: float, rope: float | None, rule: Rule) -> int
 
 def wins_of(differences: Sequence[float], direction: Direction) -> Wins:
     """Return in how many seeds the change was for the better."""
-    sign = 1 if direction == "maximize" else -1
+    sign = SIGNS[direction]
     wins, ties, n = (
         sum(sign * value > 0 for value in differences),
         sum(not value for value in differences),

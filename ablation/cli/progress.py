@@ -134,8 +134,9 @@ def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
             return f"{run.name}: {reached} in {duration_text(result.metrics['total_seconds'])}"
         case Outcome.DIVERGED:
             return f"{run.name}: diverged in epoch {result.diverged_epoch}"
-    reason = (result.error or "").strip().splitlines()[-1:]
-    return f"{run.name}: failed: {' '.join(reason)}"
+        case Outcome.FAILED:
+            reason = (result.error or "").strip().splitlines()[-1:]
+            return f"{run.name}: failed: {' '.join(reason)}"
 
 
 def _view(progress: Progress, clock: _Clock) -> Group:

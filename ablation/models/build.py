@@ -14,6 +14,8 @@ from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
 from ablation.results import DataShape
 
+BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], DataShape], nn.Module]] = {"cnn": build_cnn}
+
 
 def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
     """Build the model of a `model` section for data of a shape, initialized from torch's global generator.
@@ -40,7 +42,7 @@ def _whole(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> 
         raise ModelInvalid(f"{name} is for images, and the data are features {shape.features}", path="model.name")
     if name.startswith("torchvision:"):
         return build_torchvision(_as_built(settings), shape)
-    return build_cnn(settings, shape)
+    return BUILT_IN[name](settings, shape)
 
 
 def _as_built(settings: Mapping[str, Any]) -> dict[str, Any]:

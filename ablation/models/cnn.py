@@ -23,6 +23,26 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "elu": nn.ELU,
 }
+Norm = Callable[[int, int], nn.Module | None]
+"""(groups, channels) to a layer; None where nothing is normalized."""
+
+NORMS_2D: Mapping[str, Norm] = {
+    "batch": lambda _groups, channels: nn.BatchNorm2d(channels),
+    "none": lambda _groups, _channels: None,
+    "group": lambda groups, channels: nn.GroupNorm(groups, channels),
+    "layer": lambda _groups, channels: nn.GroupNorm(1, channels),
+    "instance": lambda _groups, channels: nn.InstanceNorm2d(channels, affine=True),
+}
+"""Of images (B, C, H, W)."""
+NORMS_1D: Mapping[str, Norm] = {
+    "batch": lambda _groups, features: nn.BatchNorm1d(features),
+    "none": lambda _groups, _features: None,
+    "group": lambda groups, features: nn.GroupNorm(groups, features),
+    "layer": lambda _groups, features: nn.LayerNorm(features),
+    "instance": lambda _groups, _features: None,  # it normalizes over an image's pixels, and features have none
+}
+"""Of features (B, F)."""
+PLACEMENTS: Mapping[str, tuple[str, str]] = {"before": ("norm", "activation"), "after": ("activation", "norm")}
 
 
 class Cnn(nn.Module):
@@ -73,58 +93,34 @@ def _check(settings: Mapping[str, Any], shape: DataShape) -> None:
 def _block(settings: Mapping[str, Any], inputs: int, outputs: int, *, is_pooled: bool = True) -> nn.Sequential:
     kernel = int(settings["kernel"])
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-    norm = _norm2d(settings, outputs)
-    activation = ACTIVATIONS[settings["activation"]]()
-    pool = nn.MaxPool2d(2) if is_pooled else None
-    order: dict[str, nn.Module | None]
-    if norm is not None and settings["normalization_placement"] == "after":
-        order = {"convolution": convolution, "activation": activation, "norm": norm, "pool": pool}
-    elif settings["activation"] == "relu":
+    made = {
+        "convolution": convolution,
+        "norm": NORMS_2D[settings["normalization"]](int(settings["groups"]), outputs),
+        "activation": ACTIVATIONS[settings["activation"]](),
+        "pool": nn.MaxPool2d(2) if is_pooled else None,
+    }
+    middle = PLACEMENTS[settings["normalization_placement"]]
+    order = ("convolution", *middle, "pool")
+    if settings["activation"] == "relu" and (made["norm"] is None or middle[-1] == "activation"):
         # Max pooling and ReLU commute to the bit, forward and backward; pooling first leaves a quarter of the work.
-        order = {"convolution": convolution, "norm": norm, "pool": pool, "activation": activation}
-    else:
-        order = {"convolution": convolution, "norm": norm, "activation": activation, "pool": pool}
-    return _sequence(order)
+        order = ("convolution", "norm", "pool", "activation")
+    return _sequence({part: made[part] for part in order})
 
 
 def _dense(settings: Mapping[str, Any], features: int, classes: int) -> nn.Sequential:
     head: dict[str, nn.Module | None] = {}
     for index, outputs in enumerate(settings["dense"], start=1):
-        norm, activation = _norm1d(settings, outputs), ACTIVATIONS[settings["activation"]]()
+        made = {
+            "norm": NORMS_1D[settings["normalization"]](int(settings["groups"]), outputs),
+            "activation": ACTIVATIONS[settings["activation"]](),
+        }
         head[f"dropout{index}"] = _dropout(settings)
         head[f"dense{index}"] = nn.Linear(features, outputs)
-        if settings["normalization_placement"] == "after":
-            head |= {f"activation{index}": activation, f"norm{index}": norm}
-        else:
-            head |= {f"norm{index}": norm, f"activation{index}": activation}
+        head |= {f"{part}{index}": made[part] for part in PLACEMENTS[settings["normalization_placement"]]}
         features = outputs
     head["dropout"] = _dropout(settings)
     head["logits"] = nn.Linear(features, classes)
     return _sequence(head)
-
-
-def _norm2d(settings: Mapping[str, Any], channels: int) -> nn.Module | None:
-    match settings["normalization"]:
-        case "batch":
-            return nn.BatchNorm2d(channels)
-        case "layer":
-            return nn.GroupNorm(1, channels)
-        case "group":
-            return nn.GroupNorm(int(settings["groups"]), channels)
-        case "instance":
-            return nn.InstanceNorm2d(channels, affine=True)
-    return None
-
-
-def _norm1d(settings: Mapping[str, Any], features: int) -> nn.Module | None:
-    match settings["normalization"]:
-        case "batch":
-            return nn.BatchNorm1d(features)
-        case "layer":
-            return nn.LayerNorm(features)
-        case "group":
-            return nn.GroupNorm(int(settings["groups"]), features)
-    return None
 
 
 def _dropout(settings: Mapping[str, Any]) -> nn.Module | None:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from ablation.errors import ModelInvalid
 from ablation.lookup import nearest_names
+from ablation.models.cnn import NORMS_2D
 from ablation.results import DataShape
 
 PREFIX = "torchvision:"
@@ -23,11 +24,8 @@ SMALL_STEMS = (
     *("RegNet", "ResNet", "ShuffleNetV2", "SqueezeNet"),
 )
 WITH_AUXILIARY = ("googlenet", "inception_v3")
-NORMS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "group": lambda groups, channels: nn.GroupNorm(groups, channels),
-    "layer": lambda _groups, channels: nn.GroupNorm(1, channels),
-    "instance": lambda _groups, channels: nn.InstanceNorm2d(channels, affine=True),
-}
+STEMS: Mapping[str, bool] = {"imagenet": False, "small": True}
+"""Whether the stem is made small."""
 SET_HERE = ("weights", "progress", "num_classes", "aux_logits")
 
 
@@ -48,7 +46,7 @@ def build_torchvision(settings: Mapping[str, Any], shape: DataShape) -> nn.Modul
     _check_values(name, shape, normalization=normalization, stem=stem, width=width)
     model = _built(name, options, shape)
     size = f"{shape.height}×{shape.width}"
-    _adapt_stem(model, name, shape.channels, is_small=stem == "small")
+    _adapt_stem(model, name, shape.channels, is_small=STEMS[stem])
     _check_runs(model, shape, f"{name} does not take images of {size}", path="model.name")
     if width != 1:
         _scale_width(model, width)
@@ -65,8 +63,8 @@ def _check_values(name: str, shape: DataShape, *, normalization: str, stem: str,
         message = f"{name} classifies images, and the data are features of shape {shape.features}"
         raise ModelInvalid(f"{message}; use another model", path="model.name")
     for path, value, allowed in (
-        ("model.normalization", normalization, ("batch", "none", *NORMS)),
-        ("model.stem", stem, ("imagenet", "small")),
+        ("model.normalization", normalization, NORMS_2D),
+        ("model.stem", stem, STEMS),
     ):
         if value not in allowed:
             raise ModelInvalid(f"{value!r} is none of {', '.join(allowed)}", path=path)
@@ -210,16 +208,14 @@ def _exchange_norms(model: nn.Module, name: str, normalization: str, groups: int
         message = f"{name} has no batch normalization to exchange for {normalization}; leave the setting out"
         raise ModelInvalid(message, path="model.normalization")
     for key, module in norms:
-        if normalization == "none":
-            model.set_submodule(key, nn.Identity())
-            continue
         if normalization == "group" and module.num_features % groups:
             message = f"{groups} groups do not divide the {module.num_features} channels of {key}"
             raise ModelInvalid(message, path="model.groups")
-        new = NORMS[normalization](groups, module.num_features)
-        # A norm that starts at zero, as with zero_init_residual, still does.
-        _fill(new, module.weight, module.bias)
-        model.set_submodule(key, new)
+        new = NORMS_2D[normalization](groups, module.num_features)
+        if new is not None:
+            # A norm that starts at zero, as with zero_init_residual, still does.
+            _fill(new, module.weight, module.bias)
+        model.set_submodule(key, new or nn.Identity())
 
 
 def _fill(norm: Any, weight: Tensor, bias: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Writes numbers as a reader wants them: accuracies in percent and points, losses in nats, times in s, min and h."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -14,6 +14,18 @@ _SCALES = {
     "logits": (1.0, ""),
 }
 _MOST_DECIMALS = 15
+
+
+def _four_decimals(value: float) -> str:
+    return f"{value:.4f}".replace("-", MINUS)
+
+
+_VALUES: Mapping[str, Callable[[float], str]] = {
+    "fraction": lambda value: f"{100 * value:.2f} %",
+    "nats": _four_decimals,
+    "score": _four_decimals,
+    "seconds": lambda value: f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s",
+}
 
 
 def scale_of(unit: str) -> float:
@@ -55,11 +67,7 @@ def differences_text(values: Sequence[float], unit: str) -> list[str]:
 
 def value_text(value: float, unit: str) -> str:
     """Return a metric's value: `82.83 %`, `0.5412`, `8.4 s`."""
-    if unit == "fraction":
-        return f"{100 * value:.2f} %"
-    if unit in ("nats", "score"):
-        return f"{value:.4f}".replace("-", MINUS)
-    return f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s"
+    return _VALUES[unit](value)
 
 
 def level_percent(level: float) -> str:

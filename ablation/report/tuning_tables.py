@@ -16,7 +16,7 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.table import Table, interval_cell
-from ablation.results import TunedVariant, TuningTrial
+from ablation.results import SIGNS, TunedVariant, TuningTrial
 from ablation.study.design import level_text, short_names
 from ablation.study.tuning import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
@@ -26,6 +26,10 @@ _ACCURACY = MeasuredMetric(
     name="validation_accuracy", label="validation accuracy", direction="maximize", unit="fraction"
 )
 _SAMPLERS = {"tpe": "TPE sampler", "random": "random sampler"}
+_PRUNERS = {
+    "median": "the median pruner stops a trial early that is behind the median of the earlier ones",
+    "none": "no trial is stopped early",
+}
 _KINDS = {"log": "on a log scale", "linear": "on a linear scale", "integers": "among whole numbers"}
 _BUDGET = ("trials", "seeds", "sampler", "pruner", "also_untuned")
 
@@ -47,13 +51,9 @@ def budget_text(analysis: Analysis) -> str:
     tune: Mapping[str, Any] = analysis.study.get("tune") or {}
     trials, seeds = int(tune.get("trials", 0)), int(tune.get("seeds", 1))
     judged = objective(analysis)
-    end = "lowest" if judged.direction == "minimize" else "highest"
+    end = "highest" if SIGNS[judged.direction] > 0 else "lowest"
+    pruner = _PRUNERS.get(str(tune.get("pruner")), "no pruner named")
     each = f" of {seeds} seeds each, over which it is averaged" if seeds > 1 else ""
-    pruner = (
-        "the median pruner stops a trial early that is behind the median of the earlier ones"
-        if tune.get("pruner") == "median"
-        else "no trial is stopped early"
-    )
     return (
         f"Before anything was compared, each variant was tuned with the same budget: {trials} "
         f"trial{'s' if trials != 1 else ''}{each}; {_SAMPLERS.get(str(tune.get('sampler')), 'no sampler named')}; "

@@ -8,10 +8,10 @@ beside any other variant, and after an interruption.
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -128,14 +128,11 @@ class TuningSchedule:
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = stream_seed(self._study_seed, Purpose.TUNING, number) % 2**32
-        if self._tuning.sampler == "random":
-            return RandomSampler(seed=seed)
-        return TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        return SAMPLERS[self._tuning.sampler](seed)
 
     def _stops_below(self, ended: Sequence[TuningTrial]) -> tuple[float, ...]:
-        if self._tuning.pruner == "none":
-            return ()
-        return median_bounds([trial.curve for trial in ended if trial.outcome == "done"], sign=self._sign)
+        curves = [trial.curve for trial in ended if trial.outcome == "done"]
+        return PRUNERS[self._tuning.pruner](curves, sign=self._sign)
 
 
 def median_bounds(curves: Sequence[Sequence[float]], *, sign: int) -> tuple[float, ...]:
@@ -147,6 +144,23 @@ def median_bounds(curves: Sequence[Sequence[float]], *, sign: int) -> tuple[floa
     if len(curves) < STARTUP_TRIALS:
         return ()
     return tuple(statistics.median(sign * value for value in values) for values in zip(*curves, strict=False))
+
+
+def _no_bounds(_curves: Sequence[Sequence[float]], *, sign: int) -> tuple[float, ...]:  # noqa: ARG001 - as the others
+    return ()
+
+
+class Pruner(Protocol):
+    """Gives what the best value of a trial so far must not fall below, by epoch, from the curves of earlier ones."""
+
+    def __call__(self, curves: Sequence[Sequence[float]], /, *, sign: int) -> tuple[float, ...]: ...
+
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+PRUNERS: Mapping[str, Pruner] = {"median": median_bounds, "none": _no_bounds}
 
 
 def open_tuning(

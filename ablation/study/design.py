@@ -2,11 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ablation.results import Variant
-from ablation.study.spec import OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
+from ablation.study.spec import OTHERS, Question, StudySpec, part_levels
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 Assignments = list[tuple[str, dict[str, Any]]]
@@ -26,20 +27,7 @@ def assignments(spec: StudySpec) -> Assignments:
     the same, where each factor is a part that is there or not. add-one: the baseline, all parts off, and one part on
     at a time. leave-one-out+add-one: both. listed: the baseline, and what the file lists.
     """
-    baseline, levels = spec.baseline_levels(), spec.levels
-    match spec.design:
-        case "factorial":
-            combinations = sorted(factorial(levels), key=lambda found: found != baseline)
-            return [(variant_name(found, list(levels)), found) for found in combinations]
-        case "listed":
-            listed = {name: {**baseline, **changed} for name, changed in spec.variants.items()}
-            return _distinct([(BASELINE, baseline), *listed.items()])
-        case "one-at-a-time":
-            return [(BASELINE, baseline), *_changed_one(baseline, levels)]
-    full = (FULL, baseline)
-    without, only = list(_changed_one(baseline, levels)), list(_only_one(baseline, levels))
-    chosen = {"leave-one-out": [full, *without], "add-one": [full, *only]}
-    return _distinct(chosen.get(spec.design, [full, *without, *only]))
+    return DESIGNS[spec.design].assignments(spec)
 
 
 def variants_of(spec: StudySpec, *, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Variant, ...]:
@@ -69,13 +57,7 @@ def default_questions(spec: StudySpec) -> tuple[Question, ...]:
 
     Where tuned variants are compared beside untuned ones, everything is asked of either.
     """
-    asked: tuple[dict[str, Any], ...] = tuple({"effect": factor} for factor in spec.factors)
-    if spec.design == "listed":
-        asked = tuple({"variant": name} for name in spec.variants)
-    elif spec.design == "leave-one-out+add-one" and len(spec.factors) == 2:
-        asked = (*asked, {"interaction": tuple(spec.factors)})
-    elif spec.design == "leave-one-out+add-one" and len(spec.factors) > 2:
-        asked = (*asked, *({"interaction": (factor, OTHERS)} for factor in spec.factors))
+    asked = DESIGNS[spec.design].asked(spec)
     return with_settings(spec, tuple(Question.model_validate(question) for question in asked))
 
 
@@ -193,6 +175,76 @@ def make_variant(
     )
 
 
+def _every_combination(spec: StudySpec) -> Assignments:
+    baseline, levels = spec.baseline_levels(), spec.levels
+    combinations = sorted(factorial(levels), key=lambda found: found != baseline)
+    return [(variant_name(found, list(levels)), found) for found in combinations]
+
+
+def _listed(spec: StudySpec) -> Assignments:
+    baseline = spec.baseline_levels()
+    listed = {name: {**baseline, **changed} for name, changed in spec.variants.items()}
+    return _distinct([(BASELINE, baseline), *listed.items()])
+
+
+def _one_at_a_time(spec: StudySpec) -> Assignments:
+    baseline = spec.baseline_levels()
+    return [(BASELINE, baseline), *_changed_one(baseline, spec.levels)]
+
+
+def _leave_one_out(spec: StudySpec) -> Assignments:
+    baseline = spec.baseline_levels()
+    return _distinct([(FULL, baseline), *_changed_one(baseline, spec.levels)])
+
+
+def _add_one(spec: StudySpec) -> Assignments:
+    baseline = spec.baseline_levels()
+    return _distinct([(FULL, baseline), *_only_one(baseline, spec.levels)])
+
+
+def _each_factor(spec: StudySpec) -> list[dict[str, Any]]:
+    return [{"effect": factor} for factor in spec.factors]
+
+
+def _each_variant(spec: StudySpec) -> list[dict[str, Any]]:
+    return [{"variant": name} for name in spec.variants]
+
+
+def _effects_and_gaps(spec: StudySpec) -> list[dict[str, Any]]:
+    """Ask for each part's effect, and how much it hangs on the other part, or on the others together."""
+    if len(spec.factors) == 2:
+        return [*_each_factor(spec), {"interaction": tuple(spec.factors)}]
+    gaps = [{"interaction": (factor, OTHERS)} for factor in spec.factors] if len(spec.factors) > 2 else []
+    return [*_each_factor(spec), *gaps]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesignKind:
+    """What a design makes of factors: its variants, what it asks unless the file says otherwise, and where it compares.
+
+    `points` says where the other factors stand in a comparison: all at the baseline's level (True), all off it (False);
+    None is anywhere.
+    """
+
+    assignments: Callable[[StudySpec], Assignments]
+    asked: Callable[[StudySpec], Sequence[Mapping[str, Any]]] = _each_factor
+    points: tuple[bool, ...] | None = (True,)
+
+
+DESIGNS: Mapping[str, DesignKind] = {
+    "factorial": DesignKind(assignments=_every_combination, points=None),
+    "one-at-a-time": DesignKind(assignments=_one_at_a_time),
+    "leave-one-out": DesignKind(assignments=_leave_one_out),
+    "add-one": DesignKind(assignments=_add_one, points=(False,)),
+    "leave-one-out+add-one": DesignKind(
+        assignments=lambda spec: _distinct([*_leave_one_out(spec), *_add_one(spec)]),
+        asked=_effects_and_gaps,
+        points=(True, False),
+    ),
+    "listed": DesignKind(assignments=_listed, asked=_each_variant, points=None),
+}
+
+
 def _changed_one(
     baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -230,11 +282,9 @@ def _is_at(rest: Mapping[str, Any], at: Mapping[str, Any] | None) -> bool:
 
 def _is_point(rest: Mapping[str, Any], design: str, order: Mapping[str, Sequence[Any]]) -> bool:
     """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it."""
-    if design not in (*PART_DESIGNS, "one-at-a-time"):
-        return True
+    points = DESIGNS[design].points
     is_on = [level == order[factor][0] for factor, level in rest.items() if factor != SETTINGS]
-    points = {"add-one": (False,), "leave-one-out+add-one": (True, False)}.get(design, (True,))
-    return any(all(on is point for on in is_on) for point in points)
+    return points is None or any(all(on is point for on in is_on) for point in points)
 
 
 def _plain(level: Any) -> Any:

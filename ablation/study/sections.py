@@ -18,6 +18,8 @@ from ablation.results import is_recordable_name, recordable_text
 MAX_PATTERNS = 1000
 MAX_KEY = 200
 """Characters of the name of an argument or of a part: trackers keep parameters under names of at most 250."""
+WITH_MOMENTUM = ("sgd",)
+"""The optimizers that `momentum` is a setting of."""
 OWN = "your own code"
 TORCHVISION = "torchvision"
 CODE_FORM = "'package.module:attribute' or 'path/to/file.py:attribute'"
@@ -217,7 +219,7 @@ class Training(Section):
     def configuration(self) -> dict[str, Any]:
         idle = {"loss"} if self.loss == "cross_entropy" else set()
         idle |= {"precision"} if self.precision == "fp32" else set()
-        return self.model_dump(mode="json", exclude=idle if self.optimizer == "sgd" else {*idle, "momentum"})
+        return self.model_dump(mode="json", exclude=idle if self.optimizer in WITH_MOMENTUM else {*idle, "momentum"})
 
 
 class OwnTraining(OpenSection):

@@ -5,7 +5,7 @@ gives the same batches on every device. Images stay channels-last from storage t
 model is one that was not written for it. Float features are shuffled and reach the model as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,13 @@ from torch import Tensor
 from ablation.streams import Purpose, stream_seed
 
 CROP_PIXELS = 4
+AUGMENTATIONS: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "flip": ("flip",),
+    "crop": ("crop",),
+    "crop-flip": ("crop", "flip"),
+}
+"""What is done to an image, by name."""
 # Forward passes of the original CNN, measured on a CPU: 100 images take 0.6 of the time per image that 500 take, as
 # their activations stay below what the allocator hands back to the system; the logits are the same to the bit.
 CPU_EVALUATION_IMAGES = 100
@@ -59,14 +66,15 @@ def draw_epoch(count: int, *, augmentation: str, study_seed: int, seed: int, epo
 
     Both parts of the augmentation are drawn whatever its kind, so that `flip` and `crop-flip` mirror the same images.
     """
+    parts = AUGMENTATIONS[augmentation]
     order = torch.randperm(count, generator=_generator(Purpose.ORDER, study_seed, seed, epoch))
     generator = _generator(Purpose.AUGMENTATION, study_seed, seed, epoch)
     flips = torch.rand(count, generator=generator) < 0.5
     shifts = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (count, 2), generator=generator)
     return EpochDraw(
         order=order,
-        flips=flips[order] if augmentation in ("flip", "crop-flip") else None,
-        shifts=shifts[order] if augmentation in ("crop", "crop-flip") else None,
+        flips=flips[order] if "flip" in parts else None,
+        shifts=shifts[order] if "crop" in parts else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,7 +157,7 @@ class _Run:
         self.data = member.data
         self.is_diverged = False
         self._diverged_step: int | None = None
-        self.best = _BestEpoch(steps, index) if member.settings.epoch_choice == "best-validation" else None
+        self.best = EPOCH_CHOICES[member.settings.epoch_choice](steps, index)
         self._steps, self._index = steps, index
         self._curve: list[EpochMetrics] = []
         self._measured_epoch = member.settings.epochs
@@ -289,3 +289,10 @@ class _BestEpoch:
 
     def _own_state(self) -> dict[str, Tensor]:
         return self._steps.state(self._member)
+
+
+EPOCH_CHOICES: Mapping[str, Callable[[Steps, int], _BestEpoch | None]] = {
+    "last": lambda _steps, _member: None,
+    "best-validation": _BestEpoch,
+}
+"""What keeps the weights of the epoch that is measured, by name; None where that is the last."""

@@ -1,6 +1,6 @@
 """Makes the optimizer of a training in PyTorch's fused form: one pass over the parameters per step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +10,13 @@ from ablation.training.settings import TrainingSettings
 
 Group = tuple[Sequence[Tensor], TrainingSettings]
 """Parameters, and the settings that their numbers are taken from."""
+OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], bool], Optimizer]] = {
+    "adam": lambda groups, is_captured: Adam(groups, fused=True, capturable=is_captured),
+    "adamw": lambda groups, is_captured: AdamW(groups, fused=True, capturable=is_captured),
+    "sgd": lambda groups, _is_captured: SGD(groups, fused=True),
+}
+"""By name: (groups, whether steps are captured) to an optimizer."""
+WITH_MOMENTUM = ("sgd",)
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
@@ -32,12 +39,8 @@ def optimizer_over(
     ]
     for group, rate in zip(parameters, rates or (), strict=rates is not None):
         group["lr"] = rate
-    match groups[0][1].optimizer:
-        case "adam":
-            return Adam(parameters, fused=True, capturable=is_captured)
-        case "adamw":
-            return AdamW(parameters, fused=True, capturable=is_captured)
-        case "sgd":
-            for group, (_, settings) in zip(parameters, groups, strict=True):
-                group["momentum"] = settings.momentum
-            return SGD(parameters, fused=True)
+    name = groups[0][1].optimizer
+    if name in WITH_MOMENTUM:
+        for group, (_, settings) in zip(parameters, groups, strict=True):
+            group["momentum"] = settings.momentum
+    return OPTIMIZERS[name](parameters, is_captured)

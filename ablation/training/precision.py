@@ -1,11 +1,36 @@
 """Sets the precision of products and convolutions: fp32, TF32 or bf16, never by PyTorch's own choice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ablation.training.settings import Precision
+
+AMPERE = (8, 0)
+"""The compute capability that TF32 and bf16 came with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """How a device computes products and convolutions in a precision, and which devices do.
+
+    `fp32_mode` is what PyTorch calls the mode of a GPU's fp32, `autocast` the type that models are computed in where
+    that is another, `capability` the compute capability that a GPU needs.
+    """
+
+    fp32_mode: str = "ieee"
+    autocast: torch.dtype | None = None
+    is_on_cpu: bool = True
+    capability: tuple[int, int] | None = None
+
+
+PRECISIONS: Mapping[str, Arithmetic] = {
+    "fp32": Arithmetic(),
+    "tf32": Arithmetic(fp32_mode="tf32", is_on_cpu=False, capability=AMPERE),
+    "bf16": Arithmetic(autocast=torch.bfloat16, capability=AMPERE),
+}
 
 
 def set_precision(precision: Precision) -> None:
@@ -13,7 +38,7 @@ def set_precision(precision: Precision) -> None:
 
     PyTorch's own convolutions are TF32 by default and its products are not; a comparison takes neither silently.
     """
-    chosen = "tf32" if precision == "tf32" else "ieee"
+    chosen = PRECISIONS[precision].fp32_mode
     torch.backends.cudnn.conv.fp32_precision = chosen  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = chosen  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = chosen
@@ -21,9 +46,10 @@ def set_precision(precision: Precision) -> None:
 
 def compute(function: Callable[[], Tensor], precision: Precision, device: torch.device) -> Tensor:
     """Return a model's logits, computed in bf16 where PyTorch holds that safe, or as the model does it anyway."""
-    if precision != "bf16":
+    dtype = PRECISIONS[precision].autocast
+    if dtype is None:
         return function()
     # Casts of weights are not kept from one call to the next: a captured step must make its own.
-    with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+    with torch.autocast(device.type, dtype=dtype, cache_enabled=False):
         logits = function()
     return logits.float()

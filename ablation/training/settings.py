@@ -1,15 +1,17 @@
 """The settings of a training, and what is trained: a run's model, data, settings and seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ablation.training.batches import TrainingData
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, classes), labels (B,)) to a scalar."""
+LOSSES: Mapping[str, Loss] = {"cross_entropy": functional.cross_entropy}
 Precision = Literal["fp32", "tf32", "bf16"]
 
 

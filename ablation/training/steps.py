@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -161,8 +161,10 @@ def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor |
             return data.images, data.labels, data.train
         case "heldout" if data.validation is not None:
             return data.images, data.labels, data.validation
-        case _:
+        case "heldout" | "test":
             return data.test_images, data.test_labels, None
+        case _:
+            assert_never(split)
 
 
 def first_step_not_finite(losses: Tensor, epoch: int) -> int | None:

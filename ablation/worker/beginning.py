@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
@@ -16,6 +15,7 @@ from ablation.models import build_model, fastest_layout
 from ablation.results import DataShape
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
+from ablation.training.settings import LOSSES
 from ablation.worker.data import run_data
 from ablation.worker.devices import set_up
 
@@ -60,11 +60,11 @@ def seed_generators(number: int) -> None:
 
 
 def training_of(settings: Mapping[str, Any], code: CodeFolders) -> tuple[dict[str, Any], Loss]:
-    """Return the `training` section without the loss, and the loss: the user's own, or cross entropy."""
+    """Return the `training` section without the loss, and the loss: the user's own, or one of LOSSES."""
     training = dict(settings["training"])
-    name = training.pop("loss", None)
+    name = training.pop("loss", "cross_entropy")
     if not is_code(name):
-        return training, functional.cross_entropy
+        return training, LOSSES[name]
     loss = code.load(name, path="training.loss")
     if isinstance(loss, type):
         raise CodeInvalid(f"{name} is a class; name a function, or a loss made of it in a file", path="training.loss")

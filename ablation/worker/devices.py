@@ -10,11 +10,10 @@ import torch
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.results import Variant
 from ablation.training import Precision, set_precision
+from ablation.training.precision import PRECISIONS
 
 MIB = 1024 * 1024
 CLEAR_PEAK = "5"
-AMPERE = (8, 0)
-"""The compute capability that TF32 and bf16 came with."""
 
 
 def resolve_devices(asked: str) -> tuple[str, ...]:
@@ -76,13 +75,14 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         PrecisionUnavailable: it does not, or only by way of another.
     """
-    if precision == "fp32":
-        return
+    asked = PRECISIONS[precision]
     if device.type == "cpu":
-        if precision == "tf32":
-            raise PrecisionUnavailable(precision, "cpu", ("fp32", "bf16"))
-    elif torch.cuda.get_device_capability(device) < AMPERE:
-        raise PrecisionUnavailable(precision, str(device), ("fp32",))
+        if not asked.is_on_cpu:
+            there = tuple(name for name, one in PRECISIONS.items() if one.is_on_cpu)
+            raise PrecisionUnavailable(precision, "cpu", there)
+    elif asked.capability is not None and torch.cuda.get_device_capability(device) < asked.capability:
+        there = tuple(name for name, one in PRECISIONS.items() if one.capability is None)
+        raise PrecisionUnavailable(precision, str(device), there)
 
 
 def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:

@@ -3,8 +3,9 @@
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -15,6 +16,11 @@ from ablation.worker.ladder import train_alone
 from ablation.worker.run import Job, RunRecord, check_code
 
 Objective = Literal["loss", "accuracy"]
+OBJECTIVES: Mapping[str, Callable[[EpochMetrics], float]] = {
+    "loss": attrgetter("heldout_loss"),
+    "accuracy": attrgetter("heldout_accuracy"),
+}
+"""What tuning looks at of an epoch, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,7 @@ def run_tuning_job(job: TuningJob) -> RunResult:
 def objective_curve(epochs: Sequence[Epoch], objective: Objective) -> tuple[float, ...]:
     """Return what tuning looks at, by epoch: the loss or the accuracy on validation."""
     measured = [epoch for epoch in epochs if isinstance(epoch, EpochMetrics)]
-    return tuple(epoch.heldout_loss if objective == "loss" else epoch.heldout_accuracy for epoch in measured)
+    return tuple(map(OBJECTIVES[objective], measured))
 
 
 def is_whole(folder: RunFolder, result: RunResult) -> bool:
@@ -58,9 +64,14 @@ def is_whole(folder: RunFolder, result: RunResult) -> bool:
 
 def objective_value(curve: Sequence[float], epoch_choice: str, *, is_minimized: bool) -> float:
     """Return a curve's last value, or its best where the study measures the best epoch on validation."""
-    if epoch_choice == "best-validation":
-        return min(curve) if is_minimized else max(curve)
-    return curve[-1]
+    return MEASURED[epoch_choice](curve, min if is_minimized else max)
+
+
+MEASURED: Mapping[str, Callable[[Sequence[float], Callable[[Sequence[float]], float]], float]] = {
+    "last": lambda curve, _best: curve[-1],
+    "best-validation": lambda curve, best: best(curve),
+}
+"""A curve's value at the epoch that is measured, by the choice of that epoch."""
 
 
 class _Ended(Exception):

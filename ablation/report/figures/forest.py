@@ -14,6 +14,7 @@ from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages
 from ablation.report.names import comparison_lines
 from ablation.report.numbers import level_percent, scale_of, unit_of_differences
+from ablation.results import SIGNS
 
 _COLOURS = {
     Verdict.HELPS: BLUE,
@@ -72,7 +73,7 @@ def _draw_comparisons(axes: Axes, answers: Sequence[Answer]) -> None:
 
 def _axis_text(metric: MeasuredMetric) -> str:
     unit = unit_of_differences(metric.unit)
-    side = "right" if metric.direction == "maximize" else "left"
+    side = "right" if SIGNS[metric.direction] > 0 else "left"
     return f"difference in {metric.label}{f', in {unit}' if unit else ''}; better to the {side}"
 
 

@@ -26,6 +26,7 @@ from ablation.report.figures.panels import (
     within,
 )
 from ablation.report.numbers import scale_of
+from ablation.results import SIGNS
 
 _MARGINS = Margins(bottom=0.28)
 
@@ -89,4 +90,4 @@ def _draw_unpaired(axes: Axes, position: int, values: Sequence[float]) -> None:
 def _colour(change: float, metric: MeasuredMetric) -> str:
     if change == 0:
         return GREY
-    return BLUE if (change > 0) == (metric.direction == "maximize") else VERMILLION
+    return BLUE if SIGNS[metric.direction] * change > 0 else VERMILLION

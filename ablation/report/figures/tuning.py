@@ -25,7 +25,7 @@ from ablation.report.figures.panels import (
 )
 from ablation.report.numbers import scale_of
 from ablation.report.tuning_tables import objective
-from ablation.results import Direction, TunedVariant
+from ablation.results import SIGNS, Direction, TunedVariant
 
 _MARGINS = Margins()
 _AT_THE_EDGE = 0.04
@@ -73,7 +73,7 @@ def _draw_trials(axes: Axes, tuned: TunedVariant, scale: float, direction: Direc
     last = max(trial.number for trial in tuned.trials) + 1
     look: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "clip_on": True}
     if done:
-        best = list(accumulate((value for _, value in done), max if direction == "maximize" else min))
+        best = list(accumulate((value for _, value in done), max if SIGNS[direction] > 0 else min))
         numbers = [number for number, _ in done]
         axes.plot([*numbers, last], [*best, best[-1]], drawstyle="steps-post", color=GREY, lw=1.2, zorder=2, gid="best")
     _plot(axes, done, marker="o", color=BLUE, markeredgewidth=0, alpha=0.8, gid="done", **look)

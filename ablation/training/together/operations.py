@@ -29,7 +29,7 @@ class StackedOperations(TorchFunctionMode):
         super().__init__()
         self._generators = tuple(generators)
         self._rules: dict[Callable[..., Any], Rule] = {
-            functional.conv2d: _convolution_by_groups if convolution == "grouped" else _convolution_by_products,
+            functional.conv2d: _CONVOLUTIONS[convolution],
             functional.linear: _linear,
             functional.batch_norm: _batch_norm,
             functional.group_norm: _group_norm,
@@ -246,3 +246,6 @@ def _pooling(pool: Callable[..., Any]) -> Rule:
         return pooled.view(models, -1, *pooled.shape[1:]), 0
 
     return rule
+
+
+_CONVOLUTIONS: Mapping[Convolution, Rule] = {"grouped": _convolution_by_groups, "matmul": _convolution_by_products}

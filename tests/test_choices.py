@@ -1,0 +1,148 @@
+"""Holds every choice of names to what carries it out: a name that nothing implements is in no list."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+import pytest
+
+import ablation.study.spec
+from ablation.analysis.records import Verdict
+from ablation.cli import main
+from ablation.cli.tables import FAILURES
+from ablation.code import NO_FOLDERS
+from ablation.datasets import _source
+from ablation.executors import EXECUTORS
+from ablation.models.build import BUILT_IN
+from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
+from ablation.models.torchvision_models import STEMS
+from ablation.report import FORMATS, numbers, tuning_tables
+from ablation.report.prose import _VERDICT_WORDS
+from ablation.results import METRICS, SIGNS, Direction, Failure, Metric
+from ablation.scheduling.tuning import PRUNERS, SAMPLERS
+from ablation.study.design import DESIGNS
+from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
+from ablation.training import batches, loop, optimizers, precision, schedules, settings
+from ablation.training.paths import BACKENDS, Backend
+from ablation.training.settings import TrainingSettings
+from ablation.training.together.operations import _CONVOLUTIONS, Convolution
+from ablation.tuning import objective_of
+from ablation.worker import tuning as trials
+
+IMPLEMENTED: Mapping[str, Collection[Any]] = {
+    "Cnn.activation": ACTIVATIONS,
+    "Cnn.name": BUILT_IN,
+    "Cnn.normalization": NORMS_2D,
+    "Cnn.normalization_placement": PLACEMENTS,
+    "DataSection.augmentation": batches.AUGMENTATIONS,
+    "DataSection.validation": ("none",),
+    "MetricChoice.direction": SIGNS,
+    "StudySpec.design": DESIGNS,
+    "StudySpec.metrics": SIGNS,
+    "Torchvision.normalization": NORMS_2D,
+    "Torchvision.stem": STEMS,
+    "Training.epoch_choice": loop.EPOCH_CHOICES,
+    "Training.loss": settings.LOSSES,
+    "Training.optimizer": optimizers.OPTIMIZERS,
+    "Training.precision": precision.PRECISIONS,
+    "Training.schedule": schedules.SCHEDULES,
+    "Tuning.pruner": PRUNERS,
+    "Tuning.sampler": SAMPLERS,
+}
+ANY_IS_DONE = {"Cnn.kernel": "the padding follows from any odd number"}
+DATA = ("Digits.name", "Cifar10.name", "Images.name")
+
+
+def literals(annotation: Any) -> Iterator[Any]:
+    """Yield the names of every Literal in a type, however deep."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    for part in get_args(annotation) if get_origin(annotation) in (Annotated, dict, tuple) else ():
+        yield from literals(part)
+    if get_origin(annotation) not in (Literal, Annotated, dict, tuple):
+        for part in get_args(annotation):
+            yield from literals(part)
+
+
+def sections(kind: type[Section]) -> Iterator[type[Section]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from sections(one)
+
+
+def offered() -> dict[str, set[Any]]:
+    """Return the names that the schema of study files offers, by the section and field that has them itself."""
+    return {
+        f"{kind.__name__}.{name}": found
+        for kind in {*sections(Section)}
+        if kind.__module__.startswith(ablation.study.__name__)
+        for name in kind.__annotations__
+        if name in kind.model_fields and (found := set(literals(kind.model_fields[name].rebuild_annotation())))
+    }
+
+
+def test_no_choice_of_the_schema_is_without_what_carries_it_out() -> None:
+    assert {*IMPLEMENTED, *ANY_IS_DONE, *DATA} == offered().keys()
+
+
+@pytest.mark.parametrize("choice", IMPLEMENTED)
+def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not(choice: str) -> None:
+    assert set(IMPLEMENTED[choice]) == offered()[choice]
+
+
+@pytest.mark.parametrize(
+    ("names", "table"),
+    [
+        (get_args(TrainingSettings.__annotations__["optimizer"]), optimizers.OPTIMIZERS),
+        (get_args(TrainingSettings.__annotations__["schedule"]), schedules.SCHEDULES),
+        (get_args(TrainingSettings.__annotations__["epoch_choice"]), loop.EPOCH_CHOICES),
+        (get_args(TrainingSettings.__annotations__["epoch_choice"]), trials.MEASURED),
+        (get_args(TrainingSettings.__annotations__["augmentation"]), batches.AUGMENTATIONS),
+        (get_args(settings.Precision), precision.PRECISIONS),
+        (WITH_MOMENTUM, optimizers.WITH_MOMENTUM),
+        (NORMS_2D, NORMS_1D),
+        (get_args(Direction), SIGNS),
+        (get_args(Backend), BACKENDS),
+        (get_args(Convolution), _CONVOLUTIONS),
+        (get_args(trials.Objective), trials.OBJECTIVES),
+        ({objective_of(metric)[0] for metric in METRICS}, trials.OBJECTIVES),
+        (SAMPLERS, tuning_tables._SAMPLERS),
+        (PRUNERS, tuning_tables._PRUNERS),
+        (get_args(Metric.__annotations__["unit"]), numbers._VALUES),
+        ((*get_args(Failure), None), FAILURES),
+        (Verdict, _VERDICT_WORDS),
+    ],
+    ids=lambda names: ",".join(map(str, names))[:60],
+)
+def test_names_that_layers_keep_apart_are_the_same(names: Collection[Any], table: Collection[Any]) -> None:
+    assert set(names) == set(table)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("study", "executor", EXECUTORS),
+        ("define", "data", built_in_names("data")),
+        ("summarize", "form", ("terminal", *FORMATS)),
+    ],
+)
+def test_the_command_line_offers_what_is_implemented(command: str, option: str, names: Collection[str]) -> None:
+    kind = next(one.type for one in main.commands[command].params if one.name == option)
+    choice = getattr(kind, "_inner", kind)
+
+    assert isinstance(choice, click.Choice)
+    assert set(names) == set(choice.choices)
+
+
+@pytest.mark.parametrize("name", built_in_names("data"))
+def test_every_data_set_that_the_schema_offers_has_a_source(name: str, tmp_path) -> None:
+    source = _source({"name": name, "root": str(tmp_path)}, cache=tmp_path, code=NO_FOLDERS)
+
+    assert source.name == name
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_built_in_names_of_a_section_are_those_of_its_classes(section: str) -> None:
+    tagged = {name for kind in SECTIONS[section][:-1] for name in offered().get(f"{kind.__name__}.name", ())}
+
+    assert tagged == {name for name in built_in_names(section) if not name.endswith(":NAME")}

@@ -1,9 +1,12 @@
 """Components of any model are listed as they are called, and removed or replaced so that nothing else changes."""
 
 import copy
+import dataclasses
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import OrderedDict, UserDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from ablation.errors import ComponentInvalid, ModelInvalid
 from ablation.models import edit_model, list_components, replacement, summarize_model
 from ablation.models.probe import probe_model
+from ablation.models.removed import Removed
 from ablation.results import Component, DataShape
 
 SHAPE = DataShape(channels=3, height=8, width=8, classes=("a", "b"))
@@ -374,6 +378,128 @@ def test_what_returned_a_dictionary_returns_its_first_item_and_none() -> None:
 
     tokens = torch.randn(1, 5, 8)
     assert {"states": tokens, "other": None} == model.named(tokens=tokens)
+
+
+@dataclasses.dataclass
+class Answer(OrderedDict):
+    """A mapping and a dataclass in one that none can change in place, as the models of Hugging Face return."""
+
+    loss: Any = None
+    states: Any = None
+    weights: Any = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                super().__setitem__(field.name, value)
+
+    def _refused(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("an answer is not changed in place")
+
+    update = pop = setdefault = __delitem__ = _refused
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    states: Any
+    loss: Any = None
+    weights: Any = None
+    count: int = dataclasses.field(default=0, init=False)
+
+
+class Pair(NamedTuple):
+    states: Any
+    weights: Any
+
+
+class Asking(Mapping[str, Any]):
+    """A mapping that is made of something other than its items."""
+
+    def __init__(self, states: Any, weights: Any, *, asked: int) -> None:
+        self._items = {"states": states, "weights": weights}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def answering(answer: Callable[[Tensor, Tensor], Any], pick: Callable[[Any], Tensor]) -> Callable[[], nn.Module]:
+    """Return what builds a model one of whose modules answers so with states and weights; `pick` finds the states."""
+
+    class Several(nn.Module):
+        def forward(self, tokens: Tensor) -> Any:
+            return answer(tokens + 1, tokens.mean())
+
+    class Picking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.several, self.block, self.head = Several(), Same(), nn.Linear(8, 2)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.block(pick(self.several(tokens))).mean(1))
+
+    class Same(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens * 2
+
+    return Picking
+
+
+MADE: Mapping[str, Callable[[Any, Any], Any]] = {
+    "mapping and dataclass": lambda states, weights: Answer(states=states, weights=weights),
+    "frozen dataclass": lambda states, weights: Frozen(states=states, weights=weights),
+    "named tuple": Pair,
+    "namespace": lambda states, weights: SimpleNamespace(states=states, weights=weights),
+    "UserDict": lambda states, weights: UserDict(states=states, weights=weights),
+    "mappingproxy": lambda states, weights: MappingProxyType({"states": states, "weights": weights}),
+    "defaultdict": lambda states, weights: defaultdict(None, states=states, weights=weights),
+}
+
+
+def states_of(answer: Any) -> Tensor:
+    return answer["states"] if isinstance(answer, Mapping) else answer.states
+
+
+@pytest.mark.parametrize("answer", MADE.values(), ids=MADE)
+def test_what_returned_outputs_in_whatever_they_came_in_returns_its_first_in_the_same(
+    answer: Callable[[Any, Any], Any],
+) -> None:
+    model = edited(answering(answer, states_of), remove=["several"], shape=TOKENS)
+
+    tokens = torch.randn(1, 5, 8)
+    given = model.several(tokens)
+    assert type(answer(tokens, None)) is type(given)
+    assert states_of(given) is tokens
+    assert (given.get("weights") if isinstance(given, Mapping) else given.weights) is None
+
+
+def test_an_answer_that_only_its_own_code_can_make_hinders_nothing_but_its_own_removal() -> None:
+    build = answering(lambda states, weights: Asking(states, weights, asked=1), states_of)
+
+    listed = components(build, TOKENS)
+    model = edited(build, remove=["block"], shape=TOKENS)
+    error = refused(build=build, remove=["several"], shape=TOKENS)
+
+    assert (5, 8) == listed["several"].output_shape
+    assert isinstance(model.block, Removed)
+    assert str(error).startswith(
+        "'several' (Several) cannot be removed: what it returns, Asking cannot be made of other tensors; removable here"
+    )
+
+
+def test_an_answer_that_holds_itself_is_looked_into_no_further_than_needed() -> None:
+    def looped(states: Tensor, weights: Tensor) -> Any:
+        answer = SimpleNamespace(loop=None)
+        answer.loop, answer.states = answer, states
+        return answer
+
+    assert (5, 8) == components(answering(looped, states_of), TOKENS)["several"].output_shape
 
 
 ENCODER = components(Encoder, TOKENS)

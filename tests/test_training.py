@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -724,6 +725,46 @@ def test_a_model_that_works_in_place_changes_no_feature() -> None:
 
     assert torch.equal(before[0], data.images)
     assert torch.equal(before[1], data.test_images)
+
+
+@dataclasses.dataclass
+class Answer:
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Answering(nn.Module):
+    """Gives its logits in whatever `wrap` puts them into."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear, self.wrap = nn.Linear(5, 4), wrap
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.wrap(self.linear(inputs))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda logits: {"states": logits + 1, "logits": logits},
+        lambda logits: UserDict(logits=logits),
+        lambda logits: Answer(loss=None, logits=logits),
+    ],
+    ids=["dict", "mapping", "dataclass"],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_may_answer_with_a_mapping_or_dataclass_that_has_logits(
+    wrap: Callable[[Tensor], Any], precision: str
+) -> None:
+    settings = settings_of(precision=precision)
+
+    plain, expected = run(Answering(lambda logits: logits), make_features(5), settings)
+    curve, result = run(Answering(wrap), make_features(5), settings)
+
+    assert untimed(plain) == untimed(curve)
+    assert states_equal(dict(expected.state), dict(result.state))
 
 
 def test_a_contiguous_layout_serves_models_that_call_view() -> None:

@@ -297,6 +297,23 @@ def test_models_of_the_users_own_are_fused_as_they_are(backend: Backend) -> None
         assert results[index].state.keys() == result.state.keys()
 
 
+class Answering(Residual):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(images)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_models_that_answer_with_a_mapping_are_fused_as_those_that_answer_with_logits(backend: Backend) -> None:
+    data = dataclasses.replace(make_data(), layout=torch.contiguous_format)
+    expected, _ = fused([member(seed, Residual, data=data) for seed in SEEDS], backend)
+
+    curves, _ = fused([member(seed, Answering, data=data) for seed in SEEDS], backend)
+
+    assert [[one.train_loss for one in epoch] for epoch in expected] == [
+        [one.train_loss for one in epoch] for epoch in curves
+    ]
+
+
 def test_torchvisions_models_are_fused() -> None:
     shape = DataShape(channels=3, height=12, width=8, classes=SHAPE.classes)
     build = lambda: build_torchvision({"name": "torchvision:resnet18", "stem": "small", "width": 0.125}, shape)  # noqa: E731

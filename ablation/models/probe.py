@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablation.errors import AblationError, ModelInvalid
-from ablation.models.removed import emptied, first_output, first_tensor
+from ablation.models.removed import Outputs, first_output, first_tensor, outputs_of
 from ablation.results import DataShape
 from ablation.stopping import stopping
 
@@ -22,13 +22,13 @@ from ablation.stopping import stopping
 class Call:
     """One call of a module: shapes (B, …) of the first tensors it took and gave, None where there was none.
 
-    `reason` says why the call cannot be left out, empty where its input could stand for its output; `outputs` is the
-    container of its outputs, emptied.
+    `reason` says why the call cannot be left out, empty where its input could stand for its output; `outputs` is what
+    its outputs come in.
     """
 
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
-    outputs: Any
+    outputs: Outputs | None
     flops: int
     reason: str
 
@@ -152,13 +152,13 @@ class _Record:
 
 
 def _call(given: Tensor | None, output: Any, flops: int) -> Call:
-    gave = first_tensor(output)
+    gave, outputs = first_tensor(output), outputs_of(output)
     return Call(
         input_shape=None if given is None else tuple(given.shape),
         output_shape=None if gave is None else tuple(gave.shape),
-        outputs=emptied(output),
+        outputs=outputs,
         flops=flops,
-        reason=_reason(given, first_output(output)),
+        reason=_reason(given, first_output(output)) or _why_not_made_anew(outputs, given),
     )
 
 
@@ -171,6 +171,16 @@ def _reason(given: Tensor | None, gave: Tensor | None) -> str:
         shapes = [shape_text(without_batch(tuple(tensor.shape))) for tensor in (given, gave)]
         return f"it changes the shape, {shapes[0]} -> {shapes[1]}"
     return "" if given.dtype == gave.dtype else f"it changes the type, {given.dtype} -> {gave.dtype}"
+
+
+def _why_not_made_anew(outputs: Outputs | None, given: Tensor | None) -> str:
+    if outputs is None or given is None:
+        return ""
+    try:
+        outputs.holding(given)
+    except TypeError as error:
+        return f"what it returns, {error}"
+    return ""
 
 
 def _flop_counter() -> FlopCounterMode:

@@ -1,7 +1,8 @@
 """Sets the precision of products and convolutions: fp32, TF32 or bf16, never by PyTorch's own choice."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +45,23 @@ def set_precision(precision: Precision) -> None:
     torch.backends.cuda.matmul.fp32_precision = chosen
 
 
-def compute(function: Callable[[], Tensor], precision: Precision, device: torch.device) -> Tensor:
+def compute(function: Callable[[], Any], precision: Precision, device: torch.device) -> Tensor:
     """Return a model's logits, computed in bf16 where PyTorch holds that safe, or as the model does it anyway."""
     dtype = PRECISIONS[precision].autocast
     if dtype is None:
-        return function()
+        plain: Tensor = logits_of(function())
+        return plain
     # Casts of weights are not kept from one call to the next: a captured step must make its own.
     with torch.autocast(device.type, dtype=dtype, cache_enabled=False):
-        logits = function()
+        logits: Tensor = logits_of(function())
     return logits.float()
+
+
+def logits_of(output: Any) -> Any:
+    """Return a model's output, or its `logits` where it is a mapping or a dataclass that has them.
+
+    So do the models of Hugging Face answer. Of anything else it is not known which part the loss is meant for.
+    """
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    return getattr(output, "logits", output) if is_dataclass(output) else output

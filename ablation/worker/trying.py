@@ -14,6 +14,7 @@ from ablation.results import DataShape, Variant
 from ablation.study.spec import code_names
 from ablation.temporary import temporary_folder
 from ablation.training import TrainingSettings, train
+from ablation.training.precision import logits_of
 from ablation.training.settings import Loss
 from ablation.worker.beginning import seed_generators, training_of
 from ablation.worker.data import first_batch, made_up_data
@@ -84,12 +85,14 @@ def _told(loss: Loss, name: str) -> Loss:
 def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
     was_training = model.training
     with torch.no_grad():
-        logits = model.eval()(inputs)
+        logits = logits_of(model.eval()(inputs))
     model.train(was_training)
     expected = (len(inputs), len(shape.classes))
     given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if given != expected:
-        raise ValueError(f"the model gives {given} for {len(inputs)} examples, not logits {expected}: one per class")
+        way = "" if isinstance(logits, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
+        what = f"not logits {expected}: one per class{way}"
+        raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
 
 
 def _try_own_training(settings: Mapping[str, Any], dataset: Dataset | None, code: CodeFolders) -> None:

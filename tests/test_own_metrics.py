@@ -1,6 +1,7 @@
 """What a training function reports, returns and leaves: one odd entry is left out and said, and costs no run."""
 
 import html
+import json
 import textwrap
 from decimal import Decimal
 from fractions import Fraction
@@ -15,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric
 
+from ablation.analysis.equal_seeds import equal_seeds
 from ablation.errors import MetricsMissing, StudyFileError
 from ablation.pipeline import export_study
 from ablation.report import report_text
-from ablation.results import Outcome, RecordedRun, is_number
+from ablation.results import Outcome, PlannedRun, RecordedRun, is_number
 from ablation.study import Study, load_study
 from ablation.tracking import MemoryTracker
 from ablation.worker.failures import MetricsUnfit
@@ -289,3 +291,68 @@ def test_a_compared_metric_with_the_name_of_a_column_is_refused(name: str, tmp_p
 def test_a_compared_metric_with_the_name_of_a_factor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match=r"'training\.x' is a factor of this study; .* @ metrics\.training\.x"):
         own(tmp_path, "return {}", seeds="metrics: {training.x: maximize}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["return {'score': seed / 7, 'fit_time': time.perf_counter()}", "return {'score': 0.5, 'loss': seed / 7}"],
+)
+def test_a_factor_that_the_function_does_not_read_is_asked_about(body: str, bench: Bench, tmp_path: Path) -> None:
+    outcome = bench.run(own(tmp_path, f"import time\n{body}"))
+
+    assert outcome.analysis is not None
+    (answer,) = outcome.analysis.answers
+    asked = "both gave identical results: does this factor reach the model?"
+    assert answer.is_identical
+    assert asked in report_text(outcome.analysis, "markdown")
+    assert asked in html.unescape(report_text(outcome.analysis, "html"))
+    assert json.loads(report_text(outcome.analysis, "json"))["answers"][0]["is_identical"]
+
+
+def test_curves_that_differ_show_that_a_factor_is_read(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench.run(own(tmp_path, "report(loss=settings['training']['x'])\nreturn {'score': 1.0}"))
+
+    assert outcome.analysis is not None
+    assert not outcome.analysis.answers[0].is_identical
+
+
+def test_seeds_that_repeat_each_other_to_the_last_digit_give_no_verdict(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench.run(own(tmp_path, "return {'score': 2 ** 0.5 * settings['training']['x']}"))
+
+    assert outcome.analysis is not None
+    assert [(0, 1), (0, 1)] == [equal.seeds for equal in outcome.analysis.diagnostics.equal_seeds]
+    assert (0, 1) == outcome.analysis.answers[0].repeated_seeds
+    assert "Some seeds repeat each other in every number: they are no repetitions." in report_text(
+        outcome.analysis, "markdown"
+    )
+
+
+def test_shares_that_are_the_same_in_all_seeds_are_asked_about_and_withhold_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    outcome = bench.run(own(tmp_path, "x = settings['training']['x']\nreturn {'score': 0.9 if x == 1 else seed / 7}"))
+
+    assert outcome.analysis is not None
+    assert [("x=1", (0, 1), False)] == [
+        (equal.variant, equal.seeds, equal.is_sure) for equal in outcome.analysis.diagnostics.equal_seeds
+    ]
+    assert outcome.analysis.answers[0].effect is not None
+    assert outcome.analysis.answers[0].effect.interval is not None
+    assert "does the seed reach the training?" in report_text(outcome.analysis, "markdown")
+
+
+def test_shares_that_some_seeds_have_in_common_are_no_repetitions() -> None:
+    rows = [{"variant": "a", "seed": seed, "identity": f"{seed}"} for seed in range(3)]
+    recorded = {
+        f"{seed}": RecordedRun(
+            planned=PlannedRun(identity=f"{seed}", variant="a", seed=seed),
+            run_id=None,
+            outcome=Outcome.DONE,
+            metrics={"score": score, "seconds": float(seed)},
+            curves={},
+            confusion={},
+        )
+        for seed, score in enumerate((0.9, 0.9, 0.8))
+    }
+
+    assert () == equal_seeds(rows, recorded)

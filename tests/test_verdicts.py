@@ -13,6 +13,7 @@ from ablation.analysis import Verdict, analyse
 from ablation.analysis.records import Effect
 from ablation.analysis.verdicts import Rule, effect_of, judge
 from ablation.errors import NoResults
+from ablation.report import sentence
 from ablation.results import Outcome, Plan, RecordedRun, Variant
 
 NORMALIZATION = {"model.normalization": ("none", "batch")}
@@ -42,6 +43,17 @@ def judged(shift: float, *, seeds: int = 5, noise: float = 1.0, **plan_options):
 
 def replaced_metrics(run: RecordedRun, **metrics: float) -> RecordedRun:
     return dataclasses.replace(run, metrics={**run.metrics, **metrics})
+
+
+def alike(plan: Plan) -> list[RecordedRun]:
+    """Record what the baseline measured for every variant."""
+    runs = make_runs(plan)
+    baseline = {run.planned.seed: run for run in runs if run.planned.variant == plan.baseline.name}
+    return [
+        dataclasses.replace(run, metrics=twin.metrics, curves=twin.curves)
+        for run in runs
+        if (twin := baseline[run.planned.seed])
+    ]
 
 
 def test_interval_beyond_the_rope_helps_meaningfully():
@@ -273,6 +285,62 @@ def test_two_identical_seeds_among_others_give_no_verdict():
 
     assert answer.verdict is Verdict.NO_VARIATION
     assert answer.repeated_seeds == (0, 3)
+
+
+def test_variants_equal_in_every_number_ask_whether_the_factor_reaches_the_model():
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+
+    answer = only_answer(plan, alike(plan))
+
+    assert answer.is_identical
+    assert answer.verdict is Verdict.NO_VARIATION
+    assert sentence(answer).startswith(
+        "normalization none → batch, the seeds do not vary, no verdict: test accuracy is the same in every seed; "
+        "both gave identical results: does this factor reach the model?"
+    )
+
+
+def test_one_seed_is_enough_to_ask_whether_a_factor_reaches_the_model():
+    plan = make_plan(factors=NORMALIZATION, seeds=1)
+
+    assert "both gave identical results: does this factor reach the model?" in sentence(only_answer(plan, alike(plan)))
+
+
+@pytest.mark.parametrize("name", ["test_loss", "final_train_accuracy"])
+def test_one_other_number_in_one_seed_shows_that_the_factor_reaches_the_model(name):
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+    first, *others = alike(plan)
+    runs = [dataclasses.replace(first, metrics={**first.metrics, name: first.metrics[name] + 1e-9}), *others]
+
+    answer = only_answer(plan, runs)
+
+    assert not answer.is_identical
+    assert "does this factor reach the model?" not in sentence(answer)
+
+
+def test_costs_alone_make_no_difference():
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+    runs = [
+        dataclasses.replace(run, metrics={**run.metrics, "training_seconds": float(index), "fit_time": float(index)})
+        for index, run in enumerate(alike(plan))
+    ]
+
+    assert only_answer(plan, runs).is_identical
+
+
+def test_a_factor_that_nothing_reads_beside_others_is_asked_about_alone():
+    plan = make_plan()
+    runs = make_runs(plan)
+    by_rest = {(run.planned.variant.split(",")[1], run.planned.seed): run for run in runs}
+    runs = [
+        dataclasses.replace(run, metrics=twin.metrics, curves=twin.curves)
+        for run in runs
+        if (twin := by_rest[run.planned.variant.split(",")[1], run.planned.seed])
+    ]
+
+    depth, normalization = analyse(plan, runs).answers
+
+    assert (True, False) == (depth.is_identical, normalization.is_identical)
 
 
 def test_equal_differences_of_different_runs_give_no_certainty():

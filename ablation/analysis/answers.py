@@ -13,7 +13,7 @@ from ablation.analysis import statistics
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
 from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.equal_seeds import repeated_seeds
+from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
 from ablation.analysis.records import (
     Answer,
     CostChange,
@@ -58,7 +58,7 @@ class _Runs:
     """Looks up the rows of a run table by variant and seed."""
 
     def __init__(self, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> None:
-        self._recorded = recorded
+        self.recorded = recorded
         self._rows: dict[tuple[str, int], dict[Any, Any]] = {
             (row["variant"], row["seed"]): row for row in table.to_dict("records")
         }
@@ -77,8 +77,14 @@ class _Runs:
 
     def correct(self, variant: str, seed: int) -> NDArray[np.bool_]:
         """Return which test images the run answered rightly, (N,); empty where that was not kept."""
-        record = self._recorded.get(self._rows[variant, seed]["identity"])
+        record = self.recorded.get(self._rows[variant, seed]["identity"])
         return correct_answers(record) if record is not None else np.zeros(0, dtype=np.bool_)
+
+    def measured(self, variant: str, seed: int) -> Numbers:
+        """Return what a run measured but for its cost; nothing where it is not done."""
+        row = self._rows[variant, seed]
+        record = self.recorded.get(row["identity"])
+        return measured(record) if record is not None and row["outcome"] == Outcome.DONE else ()
 
     def run_id(self, variant: str, seed: int) -> str | None:
         run_id = self._rows[variant, seed]["run_id"]
@@ -94,7 +100,7 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
     differences = _differences(contrast.weights, runs, contrast.metric.name)
     missing = _missing(variants, runs, contrast.metric.name)
     instability = _instability(contrast, runs)
-    repeated = repeated_seeds(runs.rows(variants))
+    repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict, is_meaningful = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE, None
     if not missing and instability is None:
         effect = _varied(differences, repeated, contrast, rule)
@@ -131,7 +137,21 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
         simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
         crossed=_crossed(contrast, runs) if effect and effect.interval else None,
         seconds_per_seed=_mean_seconds(variants, runs),
+        is_identical=_is_identical(contrast, runs),
     )
+
+
+def _is_identical(contrast: Contrast, runs: _Runs) -> bool:
+    """Whether both sides of an effect measured the same, to the bit, in every seed that both have."""
+    if len(contrast.changes) == 2:
+        return False
+    (_, after), (_, before) = contrast.sides
+    pairs = [
+        (runs.measured(first, seed), runs.measured(second, seed))
+        for first, second in zip(after, before, strict=True)
+        for seed in runs.seeds((first, second))
+    ]
+    return bool(pairs) and all(first and first == second for first, second in pairs)
 
 
 def _differences(weights: Mapping[str, float], runs: _Runs, metric: str) -> tuple[SeedDifference, ...]:

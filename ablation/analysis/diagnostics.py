@@ -25,7 +25,7 @@ def diagnose(
     rows = table.to_dict("records")
     missing = [missing_run(row, metric) for row in rows]
     return Diagnostics(
-        equal_seeds=equal_seeds(rows),
+        equal_seeds=equal_seeds(rows, recorded),
         devices=_distinct(table["device"]),
         hosts=_distinct(table["host"]),
         collapsed=_names(table[table["is_collapsed"]]),

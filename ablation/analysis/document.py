@@ -22,10 +22,14 @@ from ablation.results import LeftOut, TunedVariant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualSeeds:
-    """Seeds of a variant whose results are equal in every number, so that they are not repetitions."""
+    """Seeds of a variant whose results are equal in every number, so that they are not repetitions.
+
+    Where it is not sure, all numbers are such as may be equal by chance, and all seeds of the variant have them.
+    """
 
     variant: str
     seeds: tuple[int, ...]
+    is_sure: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

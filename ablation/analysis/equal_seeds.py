@@ -1,30 +1,73 @@
-"""Finds seeds that repeat each other: runs of a variant whose results are equal in every number."""
+"""Finds runs that repeat each other in every number: seeds of a variant, and variants in every seed."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from ablation.analysis.document import EqualSeeds
-from ablation.results import METRICS, Outcome
+from ablation.results import METRICS, Outcome, RecordedRun
+
+LARGEST_SPLIT = 100_000
+"""Examples of a split on which two runs' shares of right answers may well be equal by chance."""
+_COSTS = re.compile(
+    r"(?<![a-z])(seconds?|minutes?|hours?|(wall|run)?time|wall|duration|latency|speed|throughput|memory|mib|gib|[mnu]?s)(?![a-z])",
+    re.IGNORECASE,
+)
+
+Numbers = tuple[tuple[str, Any], ...]
+"""What a run measured, by name: final metrics, and curves as pairs of epoch and value."""
 
 
-def equal_seeds(rows: Iterable[Mapping[Any, Any]]) -> tuple[EqualSeeds, ...]:
-    """Return the groups of seeds with equal results within a variant, from rows of the run table."""
-    # Accuracies are equal by chance on a small split, losses to their last digit are not; times never repeat.
-    compared = [name for name, metric in METRICS.items() if metric.unit != "seconds"]
-    telling = [name for name, metric in METRICS.items() if metric.unit == "nats"]
-    seeds_by_result: dict[tuple[str, ...], list[int]] = defaultdict(list)
+def equal_seeds(rows: Iterable[Mapping[Any, Any]], recorded: Mapping[str, RecordedRun]) -> tuple[EqualSeeds, ...]:
+    """Return the groups of seeds with equal results within a variant, from rows of the run table.
+
+    Numbers that may be equal by chance, as accuracies are, are no sign of a repetition unless they are the same in all
+    seeds of a variant; even then it is not sure.
+    """
+    found: dict[str, dict[Numbers, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["outcome"] == Outcome.DONE and any(math.isfinite(row.get(name, math.nan)) for name in telling):
-            seeds_by_result[row["variant"], *(repr(row.get(name)) for name in compared)].append(int(row["seed"]))
+        record = recorded.get(row["identity"])
+        if record is not None and record.outcome == Outcome.DONE and (numbers := measured(record)):
+            found[row["variant"]][numbers].append(int(row["seed"]))
     return tuple(
-        EqualSeeds(variant=variant, seeds=tuple(sorted(seeds)))
-        for (variant, *_), seeds in seeds_by_result.items()
-        if len(seeds) > 1
+        EqualSeeds(variant=variant, seeds=tuple(sorted(seeds)), is_sure=is_sure)
+        for variant, groups in found.items()
+        for numbers, seeds in groups.items()
+        if len(seeds) > 1 and ((is_sure := _is_telling(numbers)) or len(groups) == 1)
     )
 
 
-def repeated_seeds(rows: Iterable[Mapping[Any, Any]]) -> tuple[int, ...]:
-    """Return the seeds that are part of a repetition in any variant."""
-    return tuple(sorted({seed for group in equal_seeds(rows) for seed in group.seeds}))
+def repeated_seeds(rows: Iterable[Mapping[Any, Any]], recorded: Mapping[str, RecordedRun]) -> tuple[int, ...]:
+    """Return the seeds that are surely part of a repetition in any variant."""
+    return tuple(sorted({seed for group in equal_seeds(rows, recorded) if group.is_sure for seed in group.seeds}))
+
+
+def measured(record: RecordedRun) -> Numbers:
+    """Return what a run measured but for time, memory and speed; its curves too where its metrics may be by chance."""
+    metrics = tuple(item for item in sorted(record.metrics.items()) if not _COSTS.search(item[0]))
+    if _is_telling(metrics):
+        return metrics
+    curves = ((f"{name} by epoch", tuple(points)) for name, points in sorted(record.curves.items()))
+    return (*metrics, *(curve for curve in curves if not _COSTS.search(curve[0])))
+
+
+def _is_telling(numbers: Numbers) -> bool:
+    """Whether another run with equal numbers is the same run: losses to their last digit are not equal by chance."""
+    return any(
+        _is_fine(name, value)
+        for name, found in numbers
+        for _, value in (found if isinstance(found, tuple) else ((0, found),))
+    )
+
+
+def _is_fine(name: str, value: float) -> bool:
+    """Whether a number is neither whole nor the share that something has of a split's examples."""
+    if name in METRICS:
+        return METRICS[name].unit == "nats"
+    if not math.isfinite(value):
+        return False
+    nearest = Fraction(value).limit_denominator(LARGEST_SPLIT)
+    return abs(value - float(nearest)) > 1e-15 * max(1.0, abs(value))

@@ -188,7 +188,7 @@ class Answer:
     `decisive_e_value`. `simple_effects` are at each setting of the other factors; for an interaction, the second
     change's at either level of the first. `crossed` is
     given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
-    variants trains for.
+    variants trains for. `is_identical`: both sides are equal to the bit in every number and seed, but for times.
     """
 
     changes: tuple[LevelChange, ...]
@@ -215,6 +215,7 @@ class Answer:
     simple_effects: tuple[SimpleEffect, ...]
     crossed: CrossedEffect | None
     seconds_per_seed: float | None
+    is_identical: bool = False
 
     @property
     def is_interaction(self) -> bool:

@@ -144,8 +144,10 @@ def _runs_line(analysis: Analysis) -> str:
     planned = f"{analysis.planned_runs} planned runs"
     ends = "diverged or collapsed" if analysis.data.classes else "diverged"
     runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
-    if found.equal_seeds:
+    if any(equal.is_sure for equal in found.equal_seeds):
         runs += " Some seeds repeat each other in every number: they are no repetitions."
+    elif found.equal_seeds:
+        runs += " Some variants gave the same result with every seed: does the seed reach the training?"
     number = len(analysis.deviations)
     return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")
 
@@ -168,6 +170,9 @@ def _finding(answer: Answer) -> str:
     else:
         found = f"{noun} is {amount(effect.mean, answer)} {_word(effect.mean, answer.metric)}"
         found += " than the sum of both effects" if answer.is_interaction else ""
+    if answer.is_identical:
+        repeated = f" {_no_variation(answer)}" if answer.repeated_seeds else ""
+        return f"{found} in every seed; both gave identical results: does this factor reach the model?{repeated}"
     if answer.verdict is Verdict.ONE_SEED:
         return f"{found} in the one seed there is; one run of each variant tells nothing of chance."
     if answer.verdict is Verdict.NO_VARIATION:
@@ -188,7 +193,7 @@ def _no_variation(answer: Answer) -> str:
     if answer.repeated_seeds:
         seeds = ", ".join(map(str, answer.repeated_seeds))
         return f"Seeds {seeds} repeat each other in every number, so they are no repetitions; see what the seed draws."
-    return "The difference is the same in every seed, so nothing says what chance does."
+    return "The difference is identical in every seed, so there is no estimate of noise."
 
 
 def _size(answer: Answer) -> str:

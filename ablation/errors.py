@@ -295,12 +295,12 @@ class ComponentInvalid(AblationError):
 
 
 class NoModel(AblationError):
-    """A study without a model section, whose modules are asked for."""
+    """A study for which no model is built, whose modules are asked for."""
 
     def __init__(self, study: str) -> None:
         super().__init__(
-            f"study {study!r} has no model or no data section: its training function makes its own, whose modules are "
-            "not known here @ model"
+            f"no model is built for study {study!r}: its training function makes its own, whose modules are not known "
+            "here @ training.name"
         )
 
 

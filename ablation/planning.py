@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences
-from ablation.results import METRICS, DataFacts, DataShape, ModelSummary, Plan, PlannedRun, TunedVariant, Variant
+from ablation.results import (
+    METRICS,
+    NOT_MEASURED,
+    DataFacts,
+    DataShape,
+    ModelSummary,
+    Plan,
+    PlannedRun,
+    TunedVariant,
+    Variant,
+)
 from ablation.study import Study, locked_hash
 from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
@@ -144,14 +154,16 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
 def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     """Measure each variant's model; variants that differ only in their parts must come out different.
 
+    What a training function of the user's trains is its own, and not measured.
+
     Raises:
         VariantsAlike: two have the same layers, so one of them is the model unchanged.
     """
     from ablation.models import build_model, summarize_model
 
     def size(settings: Mapping[str, Any]) -> ModelSummary:
-        if settings["model"] is None or shape == NO_DATA.shape:
-            return ModelSummary(parameters=0, flops=0, layers=())
+        if "name" in settings["training"] or settings["model"] is None or shape == NO_DATA.shape:
+            return NOT_MEASURED
         return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
 
     sizes = {variant.name: size(variant.settings) for variant in study.variants}

@@ -87,12 +87,13 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
 
     Raises:
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid: the model cannot be built for the study's data.
-        NoModel: the study has none, as a training function of the user's makes its own.
+        NoModel: none is built, as a training function of the user's makes its own.
     """
     from ablation.models import build_model, list_components
 
     settings = study.variants[0].settings["model"]
-    if settings is None or study.variants[0].settings["data"] is None:
+    is_own_training = "name" in study.variants[0].settings["training"]
+    if is_own_training or settings is None or study.variants[0].settings["data"] is None:
         raise NoModel(study.name)
     shape = _outline(study, state).shape
     return list_components(lambda: build_model(settings, shape, code=study.code), shape)

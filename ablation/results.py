@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, get_args
 
@@ -158,6 +158,10 @@ class ModelSummary:
     layers: tuple[Layer, ...]
 
 
+NOT_MEASURED = ModelSummary(parameters=0, flops=0, layers=())
+"""Of a model that is built by nobody here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """An assignment of levels to factors, and the settings it resolves to.
@@ -247,6 +251,15 @@ class Plan:
     def variant(self, name: str) -> Variant:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def of_trained_models(self) -> "Plan":
+        """Return the plan without the sizes of models that a training function of the user's did not train.
+
+        Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
+        """
+        if not self.is_own_training:
+            return self
+        return replace(self, summaries=dict.fromkeys(self.summaries, NOT_MEASURED))
 
     def runs_to_train(self) -> tuple[PlannedRun, ...]:
         """Return the planned runs, each identity once."""

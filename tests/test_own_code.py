@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 
 from ablation import cli
-from ablation.errors import CodeChanged, CodeInvalid, NoModel, StudyChanged, VariantFails, VariantsAlike
+from ablation.analysis import analyse, compare_variants
+from ablation.cli.summary import comparison_text
+from ablation.cli.tables import preview_json
+from ablation.errors import CodeChanged, CodeInvalid, NoModel, StudyChanged, StudyFileError, VariantFails, VariantsAlike
 from ablation.preview import preview_study, study_components
-from ablation.results import Outcome
-from ablation.study import Study, load_study
+from ablation.report import report_text
+from ablation.results import Layer, ModelSummary, Outcome
+from ablation.study import Override, Study, load_study
+from ablation.tracking.interface import RunDescription
 
 NETS = """
 from torch import nn
@@ -334,3 +341,99 @@ def test_runs_that_a_training_function_starts_in_mlflow_are_its_own_and_end_with
     assert {} == runs.pop(launched).data.params
     assert ["FAILED", "FINISHED", "FINISHED", "FINISHED"] == sorted(run.info.status for run in runs.values())
     assert launched == os.environ["MLFLOW_RUN_ID"]
+
+
+READING = """
+def reads(settings, seed, report):
+    return {"score": settings["model"]["width"] + seed / 7, "speed": 1.0}
+
+def gets(settings, seed, report):
+    chosen = settings.get("model", {})
+    return {"score": chosen["width"] + seed / 7, "speed": 1.0}
+
+def hands_on(settings, seed, report):
+    return reads(settings, seed, report)
+"""
+OWN_MODEL, BUILT_IN = {"name": "nets.py:build", "width": 4}, {"name": "cnn", "width": 4}
+DIGITS = {"name": "digits", "limit": 60, "validation": "none"}
+
+
+def own_reading(folder: Path, function: str, **changes: Any) -> Study:
+    (folder / "reading.py").write_text(READING)
+    training = {"name": function, "bonus": 0.25}
+    return own_training(folder, **{"data": DIGITS, "model": OWN_MODEL, "training": training, **changes})
+
+
+@pytest.mark.parametrize(
+    ("factors", "model", "why"),
+    [
+        (
+            {"model.width": [4, 8]},
+            OWN_MODEL,
+            "loop.py:train reads no settings['model']; make it a key of training that ",
+        ),
+        ({"model.width": [4, 8]}, BUILT_IN, "is given no model, and loop.py:train reads no settings['model']"),
+        ({"model.width": [32, 8]}, None, "such as training.width"),
+        ({"norm": {"remove": ["1"]}}, OWN_MODEL, "is given no model, so nothing is removed or replaced in one"),
+        ({"norm": {"replace": {"1": "GELU"}}}, OWN_MODEL, "such as training.norm"),
+        ({"data.augmentation": ["none", "flip"]}, None, "is given the images as they are"),
+    ],
+    ids=["own model", "built-in model", "no model", "part removed", "part replaced", "augmentation"],
+)
+def test_a_factor_that_a_training_function_cannot_read_is_refused_with_its_line(
+    factors: dict[str, Any], model: dict[str, Any] | None, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        own_training(tmp_path, data=DIGITS, model=model, factors=factors)
+
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("nothing reads this factor: a training function of your own ")
+    assert why in problem.message
+    assert problem.line is not None
+
+
+@pytest.mark.parametrize("function", ["reading.py:reads", "reading.py:gets", "reading.py:hands_on"])
+def test_the_models_settings_are_factors_of_a_function_that_may_read_them(function: str, tmp_path: Path) -> None:
+    study = own_reading(tmp_path, function, factors={"model.width": [4, 8]})
+
+    assert [4, 8] == [variant.settings["model"]["width"] for variant in study.variants]
+
+
+def test_a_built_in_models_settings_are_factors_of_a_function_that_reads_them(tmp_path: Path) -> None:
+    study = own_reading(tmp_path, "reading.py:reads", model=BUILT_IN, factors={"model.width": [4, 8]})
+    renamed = load_study(tmp_path / "study.yaml", overrides=[Override(path="model.depth", value=2)])
+
+    assert [4, 8] == [variant.settings["model"]["width"] for variant in study.variants]
+    assert "own+model.depth=2" == renamed.name
+
+
+def test_nothing_is_said_of_a_model_that_nobody_trained(tmp_path: Path, reporting_bench: Bench) -> None:
+    study = own_reading(tmp_path, "reading.py:reads", factors={"model.width": [4, 8]})
+
+    preview = preview_study(study, state=reporting_bench.state, device=None)
+    outcome = reporting_bench.run(study)
+
+    assert outcome.analysis is not None
+    assert outcome.report is not None
+    text = (outcome.report / "report.md").read_text()
+    shown = json.loads(preview_json(preview))["variants"]
+    assert [(None, None), (None, None)] == [(one["parameters"], one["flops"]) for one in shown]
+    assert not re.search(r"parameters|FLOPs", text)
+    assert {} == RunDescription.of(outcome.record.plan.runs[0], outcome.record.plan).size
+
+
+def test_a_plan_of_an_earlier_version_shows_no_model_that_nobody_trained(tmp_path: Path, bench: Bench) -> None:
+    record = bench.run(own_reading(tmp_path, "reading.py:reads", factors={"model.width": [4, 8]})).record
+    layer = Layer(name="0", type="Linear", parameters=10, output_shape=(4,))
+    measured = ModelSummary(parameters=10, flops=20, layers=(layer,))
+    old = replace(record.plan, summaries=dict.fromkeys(record.plan.summaries, measured))
+    runs = bench.tracker.recorded_runs(record)
+
+    analysis = analyse(old, runs)
+    comparison = compare_variants(old, runs, "width=4", "width=8")
+
+    assert [0, 0] == [row.parameters for row in analysis.variants]
+    assert () == analysis.layers
+    assert (0, 0) == comparison.parameters
+    assert "parameters" not in comparison_text(comparison)
+    assert not re.search(r"parameters|FLOPs", report_text(analysis, "markdown"))

@@ -328,6 +328,16 @@ def test_costs_alone_make_no_difference():
     assert only_answer(plan, runs).is_identical
 
 
+def test_an_answer_on_times_keeps_its_numbers():
+    plan = make_plan(factors=NORMALIZATION, questions=[{"effect": "model.normalization", "on": "training_seconds"}])
+    runs = [replaced_metrics(run, training_seconds=float(index**2)) for index, run in enumerate(alike(plan))]
+
+    answer = only_answer(plan, runs)
+
+    assert not answer.is_identical
+    assert "interval: " in sentence(answer)
+
+
 def test_a_factor_that_nothing_reads_beside_others_is_asked_about_alone():
     plan = make_plan()
     runs = make_runs(plan)

@@ -41,6 +41,7 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
     Raises:
         NoResults: none of the runs has ended.
     """
+    plan = plan.of_trained_models()
     table = run_table(plan, runs)
     recorded = records_by_identity(runs)
     if table["outcome"].isna().all():

@@ -137,7 +137,7 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
         simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
         crossed=_crossed(contrast, runs) if effect and effect.interval else None,
         seconds_per_seed=_mean_seconds(variants, runs),
-        is_identical=_is_identical(contrast, runs),
+        is_identical=not any(found.difference for found in differences) and _is_identical(contrast, runs),
     )
 
 

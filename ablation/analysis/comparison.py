@@ -49,6 +49,7 @@ def compare_variants(plan: Plan, runs: Sequence[RecordedRun], first: str, second
     Raises:
         NameUnknown: the study has no such variant.
     """
+    plan = plan.of_trained_models()
     finished = FinishedRuns(plan=plan, recorded=records_by_identity(runs))
     pair = (_variant(plan, first), _variant(plan, second))
     withheld = tuple(reason for variant in pair for reason in _reasons(finished, variant))

@@ -75,6 +75,8 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
             f"(95 %: {cells[1]} to {cells[2]}; {found.seeds} seeds × {found.images:,} images)."
         )
     sizes = zip(("parameters", "FLOPs per image"), (comparison.parameters, comparison.flops), strict=True)
+    if not any(comparison.parameters):
+        return
     yield Text()
     yield _line("; ".join(f"{what}: {count_text(first)} and {count_text(second)}" for what, (first, second) in sizes))
 

@@ -85,8 +85,8 @@ def preview_json(preview: Preview) -> str:
                 {
                     "name": variant.name,
                     "levels": dict(variant.levels),
-                    "parameters": variant.size.parameters,
-                    "flops": variant.size.flops,
+                    "parameters": variant.size.parameters if variant.size.layers else None,
+                    "flops": variant.size.flops if variant.size.layers else None,
                     "seconds": variant.seconds,
                     "changes": dataclasses.asdict(variant.changes),
                 }

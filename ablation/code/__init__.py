@@ -12,7 +12,7 @@ from typing import Any
 from ablation.code.calling import bound, running
 from ablation.code.loading import load_code
 from ablation.code.names import code_problem, is_code
-from ablation.code.sources import code_digest, code_parts
+from ablation.code.sources import code_digest, code_parts, settings_read
 
 __all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_problem", "is_code", "running"]
 
@@ -48,6 +48,13 @@ class CodeFolders:
     def packages(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the installed packages that the code behind the names imports, each with its version."""
         return code_parts(names, self.folders)[1]
+
+    def settings_read(self, name: str) -> frozenset[str] | None:
+        """Return the keys of its first argument that a function reads; None where its source does not tell them all.
+
+        What it calls its fourth argument and the further ones counts too. Nothing is executed.
+        """
+        return settings_read(name, self.folders)
 
     def files(self, names: Iterable[str]) -> dict[str, Path]:
         """Return the files of the study's own that the names lead to, by their paths in the first folder with them."""

@@ -1,4 +1,4 @@
-"""Reads the import statements of a source and finds the files that they lead to, running nothing."""
+"""Reads the imports of a source, the files that they lead to, and which settings a function looks at; runs nothing."""
 
 import ast
 import functools
@@ -28,13 +28,48 @@ class Found(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def imports_of(content: bytes) -> tuple[Import, ...]:
     """Return the imports of a source, in order, those inside functions too; none where it is not valid Python."""
+    return tuple(one for node in ast.walk(_parsed(content)) for one in _of_node(node))
+
+
+def keys_read(content: bytes, function: str) -> frozenset[str] | None:
+    """Return the keys that a function of a source reads of the mapping that is its first argument.
+
+    What its fourth argument and the further ones are called counts as read. None where that cannot be told: it hands
+    the mapping on, has no such form, or is not there.
+    """
+    defined = [node for node in _parsed(content).body if isinstance(node, ast.FunctionDef) and node.name == function]
+    if len(defined) != 1 or defined[0].decorator_list:
+        return None
+    given = [*defined[0].args.posonlyargs, *defined[0].args.args]
+    used = [node for node in ast.walk(defined[0]) if isinstance(node, ast.Name)]
+    if not given or any(node.id in ("locals", "vars", "eval", "exec") for node in used):
+        return None
+    found = [key for node in ast.walk(defined[0]) if (key := _key_of(node, given[0].arg)) is not None]
+    if len(found) != sum(node.id == given[0].arg for node in used):
+        return None
+    return frozenset([*found, *(one.arg for one in (*given[3:], *defined[0].args.kwonlyargs))])
+
+
+def _key_of(node: ast.AST, name: str) -> str | None:
+    """Return the key where a node is `name["key"]`, read, or `name.get("key")`."""
+    match node:
+        case ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str(key)), ctx=ast.Load()):
+            return key if found == name else None
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id=found), attr="get"), args=[ast.Constant(value=str(key)), *_]
+        ):
+            return key if found == name else None
+    return None
+
+
+def _parsed(content: bytes) -> ast.Module:
+    """Return the tree of a source, an empty one where it is not valid Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(content)
+            return ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ()
-    return tuple(one for node in ast.walk(tree) for one in _of_node(node))
+        return ast.Module(body=[], type_ignores=[])
 
 
 def find_module(parts: Sequence[str], folders: Sequence[Path]) -> Found:

@@ -135,9 +135,9 @@ def load_study(
         StudyFileError: with every problem of the file and of the overrides.
         AblationError: the file cannot be read.
     """
-    study = parse_study(_content(path), source=str(path), overrides=overrides, levels=levels, name=name)
-    folders = dict.fromkeys((path.resolve().parent, Path.cwd()))
-    return replace(study, code=CodeFolders(folders=tuple(folders)))
+    content = _content(path)
+    code = CodeFolders(folders=tuple(dict.fromkeys((path.resolve().parent, Path.cwd()))))
+    return parse_study(content, source=str(path), overrides=overrides, levels=levels, name=name, code=code)
 
 
 def _content(path: Path) -> bytes:
@@ -160,6 +160,7 @@ def parse_study(
     overrides: Sequence[Override] = (),
     levels: Mapping[str, Sequence[Any]] | None = None,
     name: str | None = None,
+    code: CodeFolders = NO_FOLDERS,
 ) -> Study:
     """Check the content of a study file with overrides, and with other levels of some factors.
 
@@ -178,12 +179,13 @@ def parse_study(
     values = _changed(document.values, overrides, levels or {})
     factors = [*(levels or {}), *(f"factors.{factor}" for factor in levels or ())]
     changed = [location_of(path) for path in (*paths, *factors)]
-    spec, variants = check(values, source=source, lines=_without(changed, document.lines), problems=document.problems)
+    lines = _without(changed, document.lines)
+    spec, variants = check(values, source=source, lines=lines, problems=document.problems, code=code)
     if (overrides or levels) and "name" not in paths:
         renaming_nothing = [override for override in overrides if not _may_rename(override)]
         originals = [document.values, _changed(document.values, renaming_nothing, {})]
-        spec = spec.model_copy(update={"name": _name_of_its_own(spec, originals)})
-    return Study(spec=spec, variants=variants)
+        spec = spec.model_copy(update={"name": _name_of_its_own(spec, originals, code)})
+    return Study(spec=spec, variants=variants, code=code)
 
 
 def parse_override(text: str) -> Override:
@@ -264,12 +266,12 @@ def _may_rename(override: Override) -> bool:
     return override.path != "data.root" and section in FIXED
 
 
-def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]]) -> str:
+def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]], code: CodeFolders) -> str:
     """Return the study's name with each setting of the fixed part that the first valid original has otherwise.
 
     What no name may have (`/` leads to another folder) becomes `-`, and a digest keeps apart what is alike then.
     """
-    before = next(filter(None, map(_checked, originals)), spec)
+    before = next(filter(None, (_checked(values, code) for values in originals)), spec)
     if not differences(before.fixed(), spec.fixed()):
         return spec.name
     then, now = (dict(flatten(each.model_dump(mode="json", include=set(FIXED)))) for each in (before, spec))
@@ -280,8 +282,8 @@ def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]]) ->
     return name if safe == name and len(name) <= MAX_NAME else f"{safe[: MAX_NAME - 9]}-{digest}"
 
 
-def _checked(values: Mapping[str, Any]) -> StudySpec | None:
+def _checked(values: Mapping[str, Any], code: CodeFolders) -> StudySpec | None:
     try:
-        return check(values, source="", lines={})[0]
+        return check(values, source="", lines={}, code=code)[0]
     except StudyFileError:
         return None

@@ -6,12 +6,13 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.results import RUN_COLUMNS, Variant
 from ablation.study.design_checks import design_problems, made_variants, question_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
-from ablation.study.factor_checks import factor_problems, setting, tuning_problems
+from ablation.study.factor_checks import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
 from ablation.study.spec import NOT_BUILT_YET, StudySpec, factor_fields, is_own_training, known_metrics
@@ -25,8 +26,9 @@ def check(
     source: str,
     lines: Mapping[Location, int | None],
     problems: Sequence[Problem] = (),
+    code: CodeFolders = NO_FOLDERS,
 ) -> tuple[StudySpec, tuple[Variant, ...]]:
-    """Return the spec and its variants, the baseline first.
+    """Return the spec and its variants, the baseline first; `code` is where the user's own code is looked for.
 
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
@@ -36,6 +38,7 @@ def check(
     found = _merged(
         _later_features(values),
         factor_problems(values),
+        unread_problems(values, code),
         tuning_problems(values),
         errors,
         _section_problems(values),

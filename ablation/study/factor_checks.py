@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
 from ablation.results import METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.design import level_text
@@ -40,6 +41,35 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             yield here, f"must be a list of levels, the baseline's among them, not {shown(factor)}"
         else:
             yield from _level_problems(here, factor, fields[name], baseline=setting(values, name, fields[name]))
+
+
+def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
+    """Refuse the factors that only the built-in training carries out, where a function of the user's trains."""
+    factors, training = values.get("factors"), values.get("training")
+    name = training.get("name") if isinstance(training, Mapping) else None
+    if not isinstance(name, str) or not is_own_training(values):
+        return
+    for path, factor in factors.items() if isinstance(factors, Mapping) else ():
+        key = str(path).rpartition(".")[2]
+        if isinstance(factor, Mapping) or path == "model.remove":
+            why = "is given no model, so nothing is removed or replaced in one"
+        elif path == "data.augmentation":
+            why = "is given the images as they are, and none is moved or mirrored for it"
+        elif str(path).startswith("model.") and not _may_read_model(values, name, code):
+            why = f"is given no model, and {name} reads no settings['model']"
+        else:
+            continue
+        way = f"make it a key of training that the function reads, such as training.{key}"
+        yield ("factors", path), f"nothing reads this factor: a training function of your own {why}; {way}"
+
+
+def _may_read_model(values: Mapping[str, Any], name: str, code: CodeFolders) -> bool:
+    """Whether a training function reads the settings of the model; where its source is silent, those of its own."""
+    model = values.get("model")
+    if not isinstance(model, Mapping):
+        return False
+    read = code.settings_read(name)
+    return is_code(model.get("name")) if read is None else "model" in read
 
 
 def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:

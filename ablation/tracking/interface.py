@@ -33,7 +33,7 @@ class RunDescription:
 
     @classmethod
     def of(cls, planned: PlannedRun, plan: Plan) -> Self:
-        variant, summary = plan.variant(planned.variant), plan.summaries[planned.variant]
+        variant, summary = plan.variant(planned.variant), plan.of_trained_models().summaries[planned.variant]
         return cls(
             seed=planned.seed,
             configuration=variant.configuration,

@@ -17,7 +17,7 @@ from ablation.databases import without_password
 from ablation.errors import RunsNotRecorded, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
-from ablation.results import Outcome, RecordedRun, TunedVariant
+from ablation.results import Outcome, RecordedRun, TunedVariant, same_starts_text
 from ablation.state import State
 from ablation.study import Study
 from ablation.study.spec import code_names
@@ -93,9 +93,12 @@ def run_study(
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     if tried:
         yield Progress(planned=planned, ended={}, running=(), note=f"trying {len(tried)} variants on one batch each")
-    for variant in tried:
-        shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
-        try_variant(variant, shape, dataset=dataset, code=study.code)
+    shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
+    same_starts = tuple(
+        variant.name for variant in tried if try_variant(variant, shape, dataset=dataset, code=study.code)
+    )
+    if same_starts:
+        yield Progress(planned=planned, ended={}, running=(), note=same_starts_text(same_starts))
     remove_left_behind()
     for remark in tracker.remarks(study.name):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
@@ -110,6 +113,7 @@ def run_study(
             facts = dataset.facts if dataset is not None else NO_DATA
             before = tracker.find_study(study.name)
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
+            plan = replace(plan, same_starts=same_starts)
             check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
             tracker.reconcile(lease.open(plan))
             _keep_code(study, state.report(study.name) / "code")
@@ -227,6 +231,7 @@ def _tune(
         locked_hash=before.locked_hash,
         deviations=before.deviations,
         measured=before.measured,
+        same_starts=before.same_starts,
     )
     execution.lease.open(plan)
     execution.state.forget_tuning(study.name)

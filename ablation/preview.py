@@ -32,10 +32,11 @@ class VariantPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A study before it costs anything."""
+    """A study before it costs anything; `same_starts` are the variants whose models start alike with every seed."""
 
     study: Study
     variants: tuple[VariantPreview, ...]
+    same_starts: tuple[str, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -62,9 +63,11 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
     from ablation.worker import estimate_seconds, needs_trying, try_variant
 
     outline = _outline(study, state)
-    for variant in study.design_variants():
-        if needs_trying(variant.settings):
-            try_variant(variant, outline.shape, dataset=None, code=study.code)
+    same_starts = tuple(
+        variant.name
+        for variant in study.design_variants()
+        if needs_trying(variant.settings) and try_variant(variant, outline.shape, dataset=None, code=study.code)
+    )
     sizes = measured_models(study, outline.shape)
     is_timed = device is not None and "name" not in study.spec.settings()["training"]
     variants = tuple(
@@ -79,7 +82,7 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
         )
         for variant in study.variants
     )
-    return Preview(study=study, variants=variants)
+    return Preview(study=study, variants=variants, same_starts=same_starts)
 
 
 def study_components(study: Study, *, state: State) -> tuple[Component, ...]:

@@ -3,13 +3,14 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, get_args
 
 _METRIC_NAME = re.compile(r"[/\w.\- :]{1,250}")
 LONGEST_SHOWN = 60
+MOST_NAMED = 5
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -225,7 +226,8 @@ class Plan:
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
     what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
-    `measured` are the metrics that its runs have, whatever METRICS has come to hold since.
+    `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
+    variants whose models start from the same weights with every seed, by their names in the design.
     """
 
     study: Mapping[str, Any]
@@ -239,6 +241,7 @@ class Plan:
     tuning: tuple[TunedVariant, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[str, ...] = FIRST_MEASURED
+    same_starts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -506,6 +509,17 @@ class RecordedRun:
     @property
     def has_result(self) -> bool:
         return self.outcome is not None and self.outcome.is_result
+
+
+def same_starts_text(variants: Sequence[str]) -> str:
+    """Say what the spread over seeds lacks where models start from the same weights with every seed."""
+    named = ", ".join(variants[:MOST_NAMED]) + (
+        f" and {len(variants) - MOST_NAMED} more" * (len(variants) > MOST_NAMED)
+    )
+    return (
+        f"The model starts from the same weights whatever the seed ({named}): its code seeds itself, or loads them. So "
+        "the spread over seeds does not hold what another initialization would change"
+    )
 
 
 def device_and_path(device: str, path: str) -> str:

@@ -20,6 +20,7 @@ from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
 from ablation.results import LeftOut, Plan, RecordedRun
+from ablation.study.tuning import SETTINGS
 
 __all__ = [
     "Analysis",
@@ -113,12 +114,20 @@ def _seed_varies(plan: Plan) -> tuple[str, ...]:
     augmentations = [_setting(variant.settings, "data", "augmentation") for variant in plan.variants]
     dropouts = [_setting(variant.settings, "model", "dropout") for variant in plan.variants]
     return (
-        "initialization",
+        *_drawn_starts(plan),
         "data order",
         *(["validation split"] if any(split not in (None, "none") for split in splits) else []),
         *(["augmentation"] if any(kind not in (None, "none") for kind in augmentations) else []),
         *(["dropout"] if any(dropouts) else []),
     )
+
+
+def _drawn_starts(plan: Plan) -> tuple[str, ...]:
+    """Return `initialization`, with the variants that it is not drawn for; nothing where it is drawn for none."""
+    fixed = set(plan.same_starts)
+    if all(variant.name.partition(f",{SETTINGS}=")[0] in fixed for variant in plan.variants):
+        return ()
+    return (f"initialization (not that of {', '.join(plan.same_starts)})" if fixed else "initialization",)
 
 
 def _is_measured(plan: Plan, table: DataFrame, name: str) -> bool:

@@ -33,6 +33,7 @@ def diagnose(
         missing=tuple(run for run in missing if run is not None),
         skewed=tuple(index for index, answer in enumerate(answers) if _is_skewed(answer)),
         left_out=tuple(left_out),
+        same_starts=plan.same_starts,
         damaged=tuple(
             DamagedRecord(variant=run.variant, seed=run.seed, run_id=record.run_id, problems=record.problems)
             for run in plan.runs

@@ -56,6 +56,8 @@ class Diagnostics:
     """Positions of the answers whose differences have a skewness beyond ±1."""
     left_out: tuple[LeftOut, ...]
     damaged: tuple[DamagedRecord, ...]
+    same_starts: tuple[str, ...] = ()
+    """Variants whose models start from the same weights with every seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

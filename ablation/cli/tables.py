@@ -17,7 +17,7 @@ from rich.text import Text
 from ablation.holder import Holder
 from ablation.plain_text import plain
 from ablation.preview import Preview
-from ablation.results import Component, Failure, Outcome, RecordedRun
+from ablation.results import Component, Failure, Outcome, RecordedRun, same_starts_text
 from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def preview_text(preview: Preview) -> str:
     ]
     lines += _tuning_lines(preview)
     total = _total_seconds(preview)
+    if preview.same_starts:
+        lines += [f"{same_starts_text(preview.same_starts)}."]
     if total is not None:
         lines += [f"About {duration_text(total)} of training, one run after the other; workers share it."]
     return "\n".join(lines)
@@ -81,6 +83,7 @@ def preview_json(preview: Preview) -> str:
             "tuning_runs": preview.tuning_runs,
             "seeds": preview.study.spec.seeds,
             "seconds": _total_seconds(preview),
+            "same_starts": preview.same_starts,
             "variants": [
                 {
                     "name": variant.name,

@@ -20,6 +20,7 @@ from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
+from ablation.results import same_starts_text
 from ablation.study.design import level_text
 from ablation.temporary import temporary_folder
 
@@ -225,6 +226,8 @@ def _diagnostics(analysis: Analysis) -> Iterator[str]:
     for equal in found.equal_seeds:
         seeds = ", ".join(map(str, equal.seeds))
         yield f"Identical seeds: {equal.variant} has the same result in every number with seeds {seeds}."
+    if found.same_starts:
+        yield f"{same_starts_text(found.same_starts)}."
     for missing in found.missing:
         yield f"Without a result: {missing.variant}/seed-{missing.seed}, {missing.reason}."
     for what, names in (("Diverged", found.diverged), ("Collapsed", found.collapsed)):

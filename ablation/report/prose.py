@@ -148,6 +148,10 @@ def _runs_line(analysis: Analysis) -> str:
         runs += " Some seeds repeat each other in every number: they are no repetitions."
     elif found.equal_seeds:
         runs += " Some variants gave the same result with every seed: does the seed reach the training?"
+    if found.same_starts:
+        runs += (
+            " The model starts from the same weights whatever the seed: spread over seeds holds no initialization's."
+        )
     number = len(analysis.deviations)
     return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")
 

@@ -6,7 +6,8 @@ import re
 
 from pydantic import TypeAdapter, ValidationError
 
-from ablation.results import RUN_COLUMNS, Plan
+from ablation.results import RUN_COLUMNS, SIGNS, Plan
+from ablation.study.design import DESIGNS
 
 _PLAN = TypeAdapter(Plan)
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,200}")
@@ -53,6 +54,7 @@ def _problem(plan: Plan) -> str | None:
         return f"its locked part lacks {', '.join(missing)}"
     try:
         hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
+        hash((DESIGNS[plan.study.get("design", "factorial")], *(SIGNS[one.direction] for one in plan.metrics.values())))
         asked = [name for question in plan.locked["questions"] if (name := question.get("on")) is not None]
         unknown = [name for name in asked if name not in plan.metrics]
     except (AttributeError, KeyError, TypeError):

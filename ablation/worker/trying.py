@@ -30,8 +30,10 @@ def needs_trying(settings: Mapping[str, Any]) -> bool:
     return is_edited or bool(code_names(settings)) or str(model.get("name")).startswith("torchvision:")
 
 
-def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> None:
+def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
     """Train a variant on one batch on the CPU, made up where there is no data set yet, and evaluate it on two examples.
+
+    Return whether its model starts from the same weights with two seeds.
 
     A training function of the user's is looked at, and called only where it takes `max_batches`, and `data` is there
     or not asked for.
@@ -42,8 +44,8 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
     try:
         if "name" in variant.settings["training"]:
             _try_own_training(variant.settings, dataset, code)
-        else:
-            _try_training(variant.settings, shape, dataset, code)
+            return False
+        return _try_training(variant.settings, shape, dataset, code)
     except ComponentInvalid as error:
         parts = [f"factors.{name}" for name, level in variant.levels.items() if level in ("absent", "replaced")]
         raise VariantFails(variant.name, f"{error} ({', '.join(parts)})" if parts else str(error)) from error
@@ -51,14 +53,15 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
         raise VariantFails(variant.name, str(error)) from error
 
 
-def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> None:
+def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
     training, loss = training_of(settings, code)
     training.pop("threads")
     chosen = TrainingSettings(
         **{**training, "epochs": 1, "epoch_choice": "last"}, augmentation=settings["data"]["augmentation"]
     )
-    seed_generators(0)
-    model = build_model(settings["model"], shape, code=code)
+    other, model = (_begun(settings, shape, code, seed=seed) for seed in (1, 0))
+    is_same_start = _are_equal(other, model)
+    del other
     count = min(chosen.batch_size, TRIED_EXAMPLES)
     layout = fastest_layout(settings["model"], torch.device("cpu"))
     if dataset is not None:
@@ -70,6 +73,22 @@ def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Datase
         _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
         for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings["training"]["loss"])):
             pass
+    return is_same_start
+
+
+def _begun(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders, *, seed: int) -> nn.Module:
+    seed_generators(seed)
+    return build_model(settings["model"], shape, code=code)
+
+
+def _are_equal(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models have the same parameters and buffers, to the bit."""
+    mine, theirs = _tensors(first), _tensors(second)
+    return len(mine) == len(theirs) and all(map(torch.equal, mine, theirs))
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
 
 
 def _told(loss: Loss, name: str) -> Loss:

@@ -277,6 +277,8 @@ def _cost(answer: Answer) -> str:
         return ""
     ratios = (("parameters", cost.parameters), ("FLOPs", cost.flops), ("training time", cost.seconds))
     known = [f"{what} {ratio_text(ratio)}" for what, ratio in ratios if ratio is not None]
+    if cost.is_time_unclear:
+        known.append("training time differs less than it varies")
     return f"Cost: {', '.join(known)}." if known else ""
 
 

@@ -213,6 +213,7 @@ class MemoryTracker:
             host=run.provenance.get("host", ""),
             commit=run.provenance.get("git_commit", ""),
             versions=library_versions(run.provenance),
+            is_first=result.is_first,
             problems=(*problems, *more, *filter(None, ["; ".join(result.left_out)])),
             error=result.error,
             failure=result.failure,

@@ -68,6 +68,7 @@ from ablation.tracking.mlflow_schema import mlflow_schema
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     FINAL,
+    FIRST,
     HOLDER,
     IDENTITY,
     NOBODY,
@@ -304,6 +305,7 @@ class MlflowTracker:
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
             READ_BACK: "yes",
+            FIRST: "yes" if result.is_first else None,
             FINAL: _final_names(result),
             "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }

@@ -58,6 +58,8 @@ HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"
 """Tag: the final metrics were read back when they were recorded; earlier versions did not."""
+FIRST = "ablation.first_of_worker"
+"""Tag: the run's worker had trained nothing before, so that its seconds hold more than those of others."""
 FINAL = "ablation.final_metrics"
 """Tag: the names of a run's final metrics, where it has others that were reported by epoch alone."""
 NAME = "ablation.name"
@@ -317,6 +319,7 @@ def _recorded(
         error=tags.get("ablation.error"),
         failure=_failure(tags.get("ablation.failure")),
         attempt=tags.get(ATTEMPT, ""),
+        is_first=FIRST in tags,
         is_read_back=READ_BACK in tags,
         diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
     )

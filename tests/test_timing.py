@@ -1,4 +1,4 @@
-"""A time is told of what usually happens: neither of a worker's first run nor finer than runs differ among themselves."""
+"""A time that is told is what a run usually takes: no first run of a worker, and no finer than runs differ themselves."""
 
 import threading
 from collections.abc import Callable, Sequence

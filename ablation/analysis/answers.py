@@ -15,6 +15,8 @@ from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import repeated_seeds
 from ablation.analysis.records import (
+    FAILED,
+    NOT_ENDED,
     Answer,
     CostChange,
     CrossedEffect,
@@ -45,9 +47,9 @@ def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]
 def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
     """Return why a row of the run table has no result on a metric, or None where it has one or diverged."""
     if row["outcome"] is None:
-        reason = "no result yet"
+        reason = NOT_ENDED
     elif row["outcome"] == Outcome.FAILED:
-        reason = "failed"
+        reason = FAILED
     elif row["outcome"] == Outcome.DONE and not math.isfinite(row[metric]):
         reason = f"recorded no {metric}"
     else:

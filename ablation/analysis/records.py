@@ -142,6 +142,10 @@ class Instability:
     runs: tuple[str, ...]
 
 
+FAILED, NOT_ENDED = "failed", "no result yet"
+"""Why a run has no result; else it ended and recorded no value of the metric."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingRun:
     """A planned run without the result that is needed: why, and the error where it failed."""

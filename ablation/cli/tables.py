@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablation.holder import Holder
-from ablation.plain_text import plain
+from ablation.plain_text import last_line, plain
 from ablation.preview import Preview
 from ablation.results import Component, Failure, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
@@ -163,7 +163,7 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
-    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {_last_line(run.error)}" for run in failed]
+    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
     if failed:
         lines.append("  Failed runs are trained again by `ablation study FILE --retry-failed`.")
     return lines
@@ -190,17 +190,13 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
         "to_do": ended[None],
         "unrecorded": standing.unrecorded,
         "failures": [
-            {"run": run.planned.name, "failure": run.failure, "error": _last_line(run.error)}
+            {"run": run.planned.name, "failure": run.failure, "error": last_line(run.error) or "failed"}
             for run in runs
             if run.outcome is Outcome.FAILED
         ],
         "study_run_id": record.study_run_id,
         "experiment_id": record.experiment_id,
     }
-
-
-def _last_line(error: str | None) -> str:
-    return plain((error or "failed").strip().splitlines()[-1])
 
 
 def _changes_text(changes: ModelChanges) -> str:

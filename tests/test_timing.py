@@ -1,4 +1,4 @@
-"""A time that is told is what a run usually takes: no first run of a worker, and no finer than runs differ themselves."""
+"""A time that is told is what a run usually takes: no first run of a worker, and no finer than runs vary."""
 
 import threading
 from collections.abc import Callable, Sequence

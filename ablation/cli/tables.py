@@ -21,6 +21,9 @@ from ablation.results import Component, Failure, Outcome, RecordedRun
 from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ablation.deletion import Holdings
     from ablation.models import ModelChanges
     from ablation.pipeline import SyncOutcome
 
@@ -145,6 +148,14 @@ def sync_json(outcomes: Sequence[SyncOutcome]) -> str:
         ],
         indent=1,
     )
+
+
+def deletion_text(found: Holdings, folder: Path) -> str:
+    """Say what a deletion will delete."""
+    kept = f"{found.folders} folders in {folder}"
+    said = f"{found.name}: {found.runs} runs in MLflow, which go to its trash, and {kept}, which are removed"
+    lost = f"; {found.unrecorded} runs have ended here and are not recorded in MLflow" if found.unrecorded else ""
+    return f"{said}{lost}."
 
 
 def _status_lines(standing: StudyStanding) -> list[str]:

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ablation.results import Direction, TunedVariant, TuningTrial
-from ablation.scheduling.storage import explained, open_storage, trials_in
+from ablation.scheduling.storage import explained, open_storage, trials_in, tuning_name
 from ablation.streams import Purpose, stream_seed
 from ablation.study.tuning import SearchSpace, Tuning
 
@@ -170,7 +170,7 @@ def open_tuning(
         StorageUnavailable: the storage cannot be opened.
     """
     digest = hashlib.sha256(f"{basis}/{tuning.model_dump_json()}".encode()).hexdigest()[:12]
-    study_name = _study_name(f"{name}/tuning/{variant}", digest)
+    study_name = _study_name(tuning_name(name, variant), digest)
     with explained(url):
         storage = open_storage(url)
         try:

@@ -70,12 +70,12 @@ TUNING, TUNING_TRIAL = "tuning", "tuning trial"
 Curve = tuple[tuple[int, float], ...]
 
 
-def search_runs(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient, experiment_ids: list[str], query: str, *, view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[Run]:
     token: str | None = None
     while experiment_ids:
-        page = client.search_runs(
-            experiment_ids, query, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-        )
+        page = client.search_runs(experiment_ids, query, run_view_type=view, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -144,9 +144,7 @@ def _spread(values: Sequence[float]) -> Spread:
 
 def _timing(seconds: Sequence[float]) -> Timing:
     middle = float(np.median(seconds))
-    return Timing(
-        n=len(seconds), median=middle, quartile_range=None, minimum=float(min(seconds)), maximum=float(max(seconds))
-    )
+    return Timing(n=len(seconds), median=middle, spread=None, minimum=float(min(seconds)), maximum=float(max(seconds)))
 
 
 def _row(name: str, levels: Mapping[str, Any], values: np.ndarray, index: int, metric: MeasuredMetric) -> VariantRow:

@@ -71,6 +71,16 @@ def test_a_time_that_varies_more_than_it_differs_is_not_told(plan: Plan) -> None
     assert "training time differs less than it varies" in sentence(answer)
 
 
+def test_a_difference_that_some_runs_of_a_variant_show_too_is_not_told(plan: Plan) -> None:
+    """Seconds as they were seen on a machine whose load changed: "+65 %" would have been told."""
+    seen = {NONE: (0.58, 1.82, 0.80, 1.12), BATCH: (3.05, 2.50, 2.18, 1.10)}
+
+    answer = answer_of(plan, timed(plan, lambda variant, seed: seen[variant][seed]))
+
+    assert answer.cost is not None
+    assert answer.cost.is_time_unclear
+
+
 def test_an_earlier_versions_first_runs_are_seen_by_their_spread(plan: Plan) -> None:
     """Versions that did not record which run was a worker's first told "+3,998 %"."""
 

@@ -26,14 +26,14 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds over n runs of a variant that are done; `quartile_range`, first to third quartile, is None with one.
+    """Seconds over n runs of a variant that are done; `spread`, first to ninth decile, is None with one.
 
     Runs that were the first of their worker do not count where there are others.
     """
 
     n: int
     median: float
-    quartile_range: float | None
+    spread: float | None
     minimum: float
     maximum: float
 

@@ -24,11 +24,11 @@ def timing_of(
     found = [value for run in usual_runs(runs) if (value := measure(run)) is not None and math.isfinite(value)]
     if not found:
         return None
-    low, median, high = np.quantile(found, (0.25, 0.5, 0.75))
+    first, median, ninth = np.quantile(found, (0.1, 0.5, 0.9))
     return Timing(
         n=len(found),
         median=float(median),
-        quartile_range=float(high - low) if len(found) > 1 else None,
+        spread=float(ninth - first) if len(found) > 1 else None,
         minimum=min(found),
         maximum=max(found),
     )
@@ -47,10 +47,10 @@ def timings_alike(runs: RunsByVariant) -> Mapping[str, Timing] | None:
 def is_told_apart(after: Sequence[Timing], before: Sequence[Timing]) -> bool:
     """Whether two sums of medians differ by more than runs of the same variant do, or not at all.
 
-    How much those differ is the root of the summed squares of the variants' quartile ranges.
+    How much those differ is the root of the summed squares of the variants' spreads.
     """
     difference = abs(total(after) - total(before))
-    ranges = [timing.quartile_range for timing in (*after, *before)]
+    ranges = [timing.spread for timing in (*after, *before)]
     return all(own is not None for own in ranges) and math.hypot(*(own or 0.0 for own in ranges)) <= difference
 
 

@@ -154,7 +154,7 @@ def _deleted(name: str, tracker: Tracker, storage_url: str, state: State) -> str
     except StudyNowhere:
         return None
     delete_held(found, tracker=tracker, storage_url=storage_url, state=state, say=lambda _: None)
-    return f"begun anew: {found.runs} runs of before are in MLflow's trash"
+    return "begun anew: what was recorded of the study before is in MLflow's trash"
 
 
 def _execute(

@@ -102,6 +102,8 @@ class State:
         """Remove what lies here of a study for good."""
         for path in self.folders_of(study, identities):
             shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others were set aside too, or none
+            self._deleted(study).parent.rmdir()
         self.forget_begun(study)
         self.forget_tuning(study)
 

@@ -74,6 +74,15 @@ class StudyUnknown(AblationError):
         )
 
 
+class StudyNowhere(AblationError):
+    """There is nothing of a study that is to be deleted, neither in MLflow nor in the state folder."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(
+            f"there is no study {name!r} to delete, neither in MLflow (--tracking-uri) nor in {folder} (--state-dir)"
+        )
+
+
 class StudyUnplanned(AblationError):
     """A study whose first execution ended before its plan was written: there is nothing of it yet."""
 

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
+from ablation.cores import available_cores
 from ablation.stopping import GRACE_S, Preempted, leave_to_this_process, stopping
 
 LOOK_S = 1.0
@@ -220,11 +221,6 @@ class _Worker:
         if self._ended_by is not None:
             self.end(self._ended_by)
         return self._pool
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int) -> Executor:

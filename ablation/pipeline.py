@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.databases import without_password
-from ablation.errors import RunsNotRecorded, StudyUnknown, StudyUnplanned
+from ablation.errors import RunsNotRecorded, StudyNowhere, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
 from ablation.results import Outcome, RecordedRun, TunedVariant, same_starts_text
@@ -63,11 +63,14 @@ def run_study(
     state: State,
     fuse: int | None = None,
     retry_failed: bool = False,
+    is_fresh: bool = False,
+    is_reused: bool = False,
 ) -> Generator[Progress, None, StudyOutcome]:
     """Run a study, or what is left of it, and report it; yield where it stands about twice a second.
 
     `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. Runs that
-    have failed are trained again with `retry_failed` only.
+    have failed are trained again with `retry_failed` only. `is_fresh` deletes what is recorded of the study first;
+    `is_reused` takes what was trained of it before it was deleted in the tracker.
 
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
@@ -81,6 +84,7 @@ def run_study(
         DiskFull, TrackingUnavailable, StorageUnavailable, RunsNotRecorded: what was trained is kept, and recorded by
             the next execution.
     """
+    from ablation.deletion import leave_deleted
     from ablation.execution import Execution, Progress
     from ablation.lease import Lease
     from ablation.locks import coordinating
@@ -103,6 +107,9 @@ def run_study(
     for remark in tracker.remarks(study.name):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
+        if is_fresh:
+            note = _deleted(study.name, tracker, storage_url, state)
+            yield Progress(planned=planned, ended={}, running=(), note=note)
         lease = Lease(study.name, tracker=tracker, state_folder=state.folder)
         if (why := lease.why_it_takes_long()) is not None:
             yield Progress(planned=planned, ended={}, running=(), note=why)
@@ -114,6 +121,12 @@ def run_study(
             before = tracker.find_study(study.name)
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
             plan = replace(plan, same_starts=same_starts)
+            if is_reused:
+                state.take_back(study.name)
+            elif (note := leave_deleted(plan, tracker=tracker, storage_url=storage_url, state=state)) is not None:
+                yield Progress(planned=planned, ended={}, running=(), note=note)
+            if is_fresh:
+                state.remove(study.name, {run.identity for run in plan.runs})
             check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
             tracker.reconcile(lease.open(plan))
             _keep_code(study, state.report(study.name) / "code")
@@ -133,6 +146,19 @@ def run_study(
             return (yield from _execute(study, execution, known, storage_url=storage_url, retry_failed=retry_failed))
         finally:
             uploads.close()
+
+
+def _deleted(name: str, tracker: Tracker, storage_url: str, state: State) -> str | None:
+    """Delete what there is of a study, and say what it was; None where there was nothing."""
+    from ablation.deletion import delete_held, holdings_of
+
+    tracker.clear_experiment(name)
+    try:
+        found = holdings_of(name, tracker=tracker, state=state)
+    except StudyNowhere:
+        return None
+    delete_held(found, tracker=tracker, storage_url=storage_url, state=state, say=lambda _: None)
+    return "begun anew: what was recorded of the study before is in MLflow's trash"
 
 
 def _execute(

@@ -356,7 +356,9 @@ class RunResult:
 
     `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
     says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
-    `left_out` says in sentences what the training function gave and no tracker takes.
+    `left_out` says in sentences what the training function gave and no tracker takes. `is_first` is whether its worker
+    had trained nothing before, so that its seconds hold what a process imports and prepares once; it says nothing of
+    what was trained, and two results that differ in it alone are equal.
 
     Whatever there is one of can be recorded: texts that no database takes are kept as escapes.
 
@@ -376,6 +378,7 @@ class RunResult:
     path_note: str = ""
     ended_ms: int = 0
     left_out: tuple[str, ...] = ()
+    is_first: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         wrong = [name for name, is_right in self._checked() if not is_right]
@@ -398,6 +401,7 @@ class RunResult:
         yield "path", isinstance(self.path, str)
         yield "path_note", isinstance(self.path_note, str)
         yield "ended_ms", is_count(self.ended_ms)
+        yield "is_first", isinstance(self.is_first, bool)
         yield "left_out", isinstance(self.left_out, tuple) and all(isinstance(one, str) for one in self.left_out)
 
     @classmethod
@@ -484,6 +488,7 @@ class RecordedRun:
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
     of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
     of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
+    `is_first` is that of RunResult, and False of versions that did not record it.
     `attempt` is that of the run's folder which it is the record of, empty where it is not known; `is_read_back`
     whether the metrics were seen to be those of the folder when they were recorded.
     """
@@ -503,6 +508,7 @@ class RecordedRun:
     error: str | None = None
     failure: Failure | None = None
     diverged_epoch: int | None = None
+    is_first: bool = False
     attempt: str = ""
     is_read_back: bool = False
 

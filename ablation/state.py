@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,6 +90,49 @@ class State:
         else:
             shutil.rmtree(begun.path, ignore_errors=True)
         self.forget_begun(study)
+
+    def folders_of(self, study: str, identities: Collection[str]) -> tuple[Path, ...]:
+        """Return what lies here of a study: runs under way and of its tuning, its report, and runs by identity."""
+        kept = [self.folder / "runs" / identity for identity in sorted(identities)]
+        begun = sorted(path for kind in ("begun", "tuning") for path in (self.folder / kind / study).glob("*"))
+        found = [*kept, *begun, self.report(study), self._deleted(study)]
+        return tuple(path for path in found if path.exists())
+
+    def remove(self, study: str, identities: Collection[str]) -> None:
+        """Remove what lies here of a study for good."""
+        for path in self.folders_of(study, identities):
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others were set aside too, or none
+            self._deleted(study).parent.rmdir()
+        self.forget_begun(study)
+        self.forget_tuning(study)
+
+    def set_aside(self, study: str, identities: Collection[str]) -> Path | None:
+        """Put a study's runs where no study finds them, and return where that is; None where there are none."""
+        place, moved = self._deleted(study), False
+        for path in self.folders_of(study, identities):
+            if path not in (place, self.report(study)):
+                to = place / path.relative_to(self.folder).parts[0] / path.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(to, ignore_errors=True)
+                path.rename(to)
+                moved = True
+        self.forget_begun(study)
+        self.forget_tuning(study)
+        return place if moved else None
+
+    def take_back(self, study: str) -> None:
+        """Put runs that were set aside where they were, but for those that have been trained again since."""
+        for path in sorted(self._deleted(study).glob("*/*")):
+            kind = path.parent.name
+            to = self.folder / kind / path.name if kind == "runs" else self.folder / kind / study / path.name
+            if not to.exists():
+                to.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(to)
+        shutil.rmtree(self._deleted(study), ignore_errors=True)
+
+    def _deleted(self, study: str) -> Path:
+        return self.folder / "deleted" / study
 
     def forget_begun(self, study: str) -> None:
         """Remove the folder of a study's runs under way once it is empty."""

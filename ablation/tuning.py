@@ -111,6 +111,7 @@ class VariantTuning:
             name=spec.name,
             variant=variant.name,
             tuning=tuning,
+            whole=self.study.whole_settings(),
             start=start,
             direction=objective_of(spec.metric.name)[1],
             study_seed=spec.study_seed,

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ablation.cores import available_cores
+
 TRAINING_LIBRARIES = ("torch", "torchvision", "numpy")
 
 
@@ -20,18 +22,13 @@ def environment(
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
-        "cores": core_count(),
+        "cores": available_cores(),
         "gpu": gpu,
         "load_average": os.getloadavg(),
         "python": platform.python_version(),
         **_versions(libraries),
         "options": {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()},
     }
-
-
-def core_count() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:

@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
+from ablation.cores import available_cores
 from benchmarks.case import MODEL, TrainingCase, load_images
 from benchmarks.loops import our_epochs
-from benchmarks.machine import core_count, environment, write_record
+from benchmarks.machine import environment, write_record
 from benchmarks.turns import Rates, SideProcess, process_context, ratio, spread_text
 
 SIDE = "ours"
@@ -55,7 +56,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--processes", type=int, default=core_count(), help="processes of one thread, or threads of one"
+        "--processes", type=int, default=available_cores(), help="processes of one thread, or threads of one"
     )
     parser.add_argument("--normalization", choices=("none", "batch"), default="none")
     parser.add_argument("--batch-size", type=int, default=64)

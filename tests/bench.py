@@ -10,7 +10,7 @@ from ablation.results import Outcome, PlannedRun
 from ablation.scheduling import default_storage
 from ablation.state import State
 from ablation.study import Study
-from ablation.tracking import MemoryTracker
+from ablation.tracking import MemoryTracker, Tracker
 
 
 class Bench:
@@ -20,11 +20,13 @@ class Bench:
         self.state = State(folder=folder)
         self.state.folder.mkdir(exist_ok=True)
         (self.state.folder / "data").symlink_to(data_cache)
-        self.tracker = MemoryTracker()
+        self.tracker: Tracker = MemoryTracker()
         self.trained: list[PlannedRun] = []
         self.notes: list[str] = []
         self.fuse: int | None = None
         self.retry_failed = False
+        self.is_fresh = False
+        self.is_reused = False
         self.executor: Executor = InlineExecutor(device="cpu")
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
@@ -36,6 +38,8 @@ class Bench:
             state=self.state,
             fuse=self.fuse,
             retry_failed=self.retry_failed,
+            is_fresh=self.is_fresh,
+            is_reused=self.is_reused,
         )
 
     def run(self, study: Study) -> StudyOutcome:

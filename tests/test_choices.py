@@ -49,7 +49,10 @@ IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Tuning.pruner": PRUNERS,
     "Tuning.sampler": SAMPLERS,
 }
-ANY_IS_DONE = {"Cnn.kernel": "the padding follows from any odd number"}
+ANY_IS_DONE = {
+    "Cnn.kernel": "the padding follows from any odd number",
+    "SearchSpace.log": "there is one word, beside bounds",
+}
 DATA = ("Digits.name", "Cifar10.name", "Images.name")
 
 

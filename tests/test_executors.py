@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from ablation.executors import Executor, ProcessExecutor, WorkerLost, available_cores, make_executor
+from ablation.cores import available_cores
+from ablation.executors import Executor, ProcessExecutor, WorkerLost, make_executor
 from ablation.stopping import Preempted, stopping
 
 

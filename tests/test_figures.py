@@ -24,6 +24,7 @@ from ablation.analysis.described import (
     SeedCurves,
     SeedValue,
     Spread,
+    Timing,
     VariantCurves,
     VariantRow,
 )
@@ -141,6 +142,11 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(n=len(numbers), mean=float(np.mean(numbers)), sd=None, minimum=min(numbers), maximum=max(numbers))
 
 
+def _timing(seconds: Sequence[float]) -> Timing:
+    middle = float(np.median(seconds))
+    return Timing(n=len(seconds), median=middle, spread=None, minimum=float(min(seconds)), maximum=float(max(seconds)))
+
+
 def _row(name: str, levels: Mapping[str, Any], values: np.ndarray, index: int, metric: MeasuredMetric) -> VariantRow:
     seconds = [400 + 60 * (index % 7) + 5 * seed for seed in range(len(values))]
     return VariantRow(
@@ -156,6 +162,8 @@ def _row(name: str, levels: Mapping[str, Any], values: np.ndarray, index: int, m
         spreads={metric.name: _spread(values), "training_seconds": _spread(seconds)},
         values=tuple(SeedValue(seed=seed, value=float(value), run_ids=("r",)) for seed, value in enumerate(values)),
         differences={metric.name: Difference(n=len(values), mean=0.01, interval=None)} if index else {},
+        training=_timing(seconds),
+        epoch=None,
         dominated_by=None,
         parameters=1000,
         flops=40_000_000 * (1 + index),
@@ -167,7 +175,7 @@ def _dominating(row: VariantRow, rows: Sequence[VariantRow], metric: MeasuredMet
     sign = 1 if metric.direction == "maximize" else -1
 
     def outcome(of: VariantRow) -> tuple[float, float]:
-        return sign * of.spreads[metric.name].mean, -of.spreads["training_seconds"].mean
+        return sign * of.spreads[metric.name].mean, -of.training.median
 
     better = [of.name for of in rows if of is not row and all(np.array(outcome(of)) >= outcome(row))]
     return better[0] if better else None
@@ -556,7 +564,7 @@ def test_pareto_shows_flops_and_no_front_where_times_cannot_be_compared(analysis
     if lack == "mixed hosts":
         untimed = replace(analysis, diagnostics=_diagnostics(hosts=("one", "two")))
     elif lack == "no times":
-        rows = [replace(row, spreads={"test_accuracy": row.spreads["test_accuracy"]}) for row in analysis.variants]
+        rows = [replace(row, training=None) for row in analysis.variants]
         untimed = replace(analysis, variants=tuple(rows))
     else:
         seconds = MeasuredMetric(name="training_seconds", label="seconds", direction="minimize", unit="seconds")

@@ -160,6 +160,41 @@ def test_incomplete_answer_names_the_run_and_gives_no_difference():
     assert "higher" not in text
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "steps"),
+    [
+        ([Outcome.FAILED], ["mend what failed; the same command with --retry-failed trains it again"]),
+        ([None], ["the same command trains what has not ended"]),
+        (
+            [Outcome.FAILED, None, Outcome.DONE],
+            [
+                "mend what failed; the same command with --retry-failed trains it again",
+                "delete in MLflow the runs that lack the metric; the same command brings them anew",
+                "the same command trains what has not ended",
+            ],
+        ),
+    ],
+)
+def test_each_kind_of_lack_has_its_own_way_out(outcomes: list[Outcome | None], steps: list[str]) -> None:
+    plan = make_plan(factors=NORMALIZATION)
+    runs = make_runs(plan, outcomes={("normalization=batch", seed): way for seed, way in enumerate(outcomes)})
+    lacking = [
+        dataclasses.replace(run, metrics={}) if run.planned.seed == 2 and len(outcomes) == 3 else run for run in runs
+    ]
+
+    text = sentence(analyse(plan, lacking).answers[0])
+
+    assert text.endswith(f"Next: {'; '.join(steps)}.")
+
+
+def test_a_failed_run_is_named_with_the_last_line_of_its_error() -> None:
+    answer = answer_with(Outcome.FAILED)
+    long = dataclasses.replace(answer.missing[0], error=f"Traceback:\n  x\nValueError: {'a' * 500}\n\n")
+
+    assert "normalization=batch/seed-1 failed: RuntimeError: lost | worker)" in sentence(answer)
+    assert f"failed: ValueError: {'a' * 148}…)" in sentence(dataclasses.replace(answer, missing=(long,)))
+
+
 def test_unstable_answer_gives_rates_and_no_difference():
     text = sentence(answer_with(Outcome.DIVERGED))
 

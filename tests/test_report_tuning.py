@@ -95,6 +95,19 @@ def test_the_budget_and_the_spaces_are_said(analysis: Analysis) -> None:
     assert [("training.learning_rate", "0.0001 to 0.01, on a log scale")] == tuning_tables.spaces(analysis)
 
 
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        ({"log": None, "linear": None, "integers": [8, 64], "choices": None}, "8 to 64, among whole numbers"),
+        ({"log": True, "linear": None, "integers": [8, 64]}, "8 to 64, among whole numbers on a log scale"),
+        ({"log": None, "linear": [0.0, 1.0]}, "0 to 1, on a linear scale"),
+        ({"log": None, "choices": ["adam", "sgd"]}, "adam, sgd"),
+    ],
+)
+def test_a_space_is_told_with_its_scale(space: dict[str, Any], text: str) -> None:
+    assert text == tuning_tables._space_text(space)
+
+
 def test_a_study_that_compares_losses_is_tuned_by_the_validation_loss() -> None:
     found = analysed(
         metric="test_loss", seeds=2, sampler="random", pruner="none", **{"training.momentum": {"choices": [0.5, 0.9]}}

@@ -104,6 +104,14 @@ def test_a_finished_run_is_given_back_as_it_was_recorded(tracker: Tracker, recor
     assert () == found.problems
 
 
+def test_a_workers_first_run_is_known_as_one(tracker: Tracker, record: StudyRecord) -> None:
+    for planned, is_first in zip(record.plan.runs[:2], (True, False), strict=True):
+        run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+        tracker.finish_run(run_id, replace(_result(planned.identity), is_first=is_first), None)
+
+    assert [True, False] == [run.is_first for run in tracker.recorded_runs(record)[:2]]
+
+
 def test_a_run_under_way_has_no_outcome(tracker: Tracker, record: StudyRecord) -> None:
     run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
     tracker.log_epochs(run_id, [_epoch(1)], heldout_split="test")

@@ -12,14 +12,14 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablation.errors import StudyChanged
+from ablation.errors import AblationError, StudyChanged
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
 from ablation.results import Outcome, TunedVariant, TuningTrial
 from ablation.scheduling import Suggestion, default_storage, open_tuning
 from ablation.scheduling.tuning import median_bounds
 from ablation.state import State
-from ablation.study import Study, parse_override, parse_study
+from ablation.study import Study, load_study, parse_override, parse_study
 from ablation.study.tuning import FIRST_TUNING_SEED, Tuning
 from ablation.tracking import MemoryTracker
 from ablation.training import loop
@@ -121,11 +121,59 @@ def test_without_a_trial_that_has_a_value_nothing_is_chosen(tmp_path: Path) -> N
     assert opened.result() is None
 
 
+WHOLE = ("training.batch_size", "training.epochs", "model.width", "model.depth")
+
+
+@pytest.mark.parametrize(
+    ("space", "is_whole"),
+    [
+        ("training.batch_size: {log: [8, 64]}", True),
+        ("training.batch_size: {linear: [8, 64]}", True),
+        ("training.batch_size: {integers: [8, 64], log: true}", True),
+        ("training.batch_size: {choices: [8, 64]}", False),
+        ("training.learning_rate: {log: [1, 100]}", False),
+        ("model.dropout: {linear: [0, 0.5]}", False),
+    ],
+)
+def test_a_setting_that_is_a_whole_number_is_tuned_as_one(space: str, is_whole: bool) -> None:
+    assert (tuned_study(f"tune={{{space}}}").whole_settings() != frozenset()) is is_whole
+
+
+def test_an_argument_of_own_code_is_whole_where_its_value_and_bounds_are(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def build(shape, **settings): ...\n")
+    text = TINY.decode().replace(
+        "model: {name: cnn, depth: 1, width: 2, dense: [8], normalization: none}",
+        "model: {name: own:build, hidden: 32, scale: 32, rate: 0.5, depth: 1, normalization: none}",
+    )
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    spaces = "model.hidden: {log: [8, 64]}, model.scale: {log: [8.0, 64]}, model.rate: {linear: [0, 1]}"
+    changes = [f"tune={{{spaces}}}", "data.validation=0.2"]
+
+    study = load_study(path, overrides=list(map(parse_override, changes)))
+
+    assert {"model.hidden"} == study.whole_settings()
+
+
+def test_a_log_scale_stands_alone_with_bounds_or_beside_integers() -> None:
+    for space, reason in (
+        ("{log: true}", "log: true stands beside integers"),
+        ("{log: [1, 8], integers: [1, 8]}", "has one of"),
+        ("{log: true, linear: [1, 8]}", "has one of"),
+        ("{log: true, integers: [0, 8]}", "begins above 0"),
+    ):
+        with pytest.raises(AblationError, match=reason):
+            tuned_study(f"tune={{training.batch_size: {space}}}")
+
+
 def test_every_kind_of_space_is_kept_to(tmp_path: Path) -> None:
     spaces = {
         RATE: {"log": (1e-4, 1e-1)},
         "model.dropout": {"linear": (0.1, 0.4)},
         "training.batch_size": {"integers": (8, 16)},
+        "training.epochs": {"integers": (2, 64), "log": True},
+        "model.width": {"log": (4.0, 64.0)},
+        "model.depth": {"linear": (1, 4)},
         "training.optimizer": {"choices": ("adam", "sgd")},
     }
     chosen = Tuning.model_validate({**spaces, "trials": 12, "sampler": "random"})
@@ -138,6 +186,7 @@ def test_every_kind_of_space_is_kept_to(tmp_path: Path) -> None:
         direction="minimize",
         study_seed=0,
         basis="basis",
+        whole=WHOLE,
     )
     tried = []
     while (suggestion := opened.next_trial()) is not None:
@@ -145,6 +194,7 @@ def test_every_kind_of_space_is_kept_to(tmp_path: Path) -> None:
         opened.tell(trial(suggestion, 0.5))
 
     assert all(space.holds(settings[path]) for settings in tried for path, space in chosen.spaces.items())
+    assert all(type(settings[path]) is int for settings in tried for path in WHOLE)
     assert {"adam", "sgd"} == {settings["training.optimizer"] for settings in tried}
 
 

@@ -15,6 +15,8 @@ from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
 from ablation.analysis.records import (
+    FAILED,
+    NOT_ENDED,
     Answer,
     CostChange,
     CrossedEffect,
@@ -27,6 +29,7 @@ from ablation.analysis.records import (
     UnstableRate,
     Verdict,
 )
+from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
 from ablation.results import Outcome, Plan, RecordedRun
 from ablation.study.design import level_text
@@ -44,9 +47,9 @@ def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]
 def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
     """Return why a row of the run table has no result on a metric, or None where it has one or diverged."""
     if row["outcome"] is None:
-        reason = "no result yet"
+        reason = NOT_ENDED
     elif row["outcome"] == Outcome.FAILED:
-        reason = "failed"
+        reason = FAILED
     elif row["outcome"] == Outcome.DONE and not math.isfinite(row[metric]):
         reason = f"recorded no {metric}"
     else:
@@ -74,6 +77,11 @@ class _Runs:
     def value(self, variant: str, seed: int, metric: str) -> float:
         row = self._rows[variant, seed]
         return float(row[metric]) if row["outcome"] == Outcome.DONE else math.nan
+
+    def done(self, variant: str) -> list[RecordedRun]:
+        """Return the records of a variant's runs that are done."""
+        found = (self.recorded.get(self._rows[variant, seed]["identity"]) for seed in self.seeds((variant,)))
+        return [record for record in found if record is not None and record.outcome is Outcome.DONE]
 
     def correct(self, variant: str, seed: int) -> NDArray[np.bool_]:
         """Return which test images the run answered rightly, (N,); empty where that was not kept."""
@@ -136,7 +144,7 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
         cost=_cost(contrast, runs, plan, is_timed_apart=is_timed_apart),
         simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
         crossed=_crossed(contrast, runs) if effect and effect.interval else None,
-        seconds_per_seed=_mean_seconds(variants, runs),
+        seconds_per_seed=_usual_seconds(variants, runs),
         is_identical=not any(found.difference for found in differences) and _is_identical(contrast, runs),
     )
 
@@ -247,25 +255,25 @@ def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) 
         [sum(getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
         for size in ("parameters", "flops")
     )
-    seconds = [_mean_seconds(side, runs) for side in (after, before)]
-    is_timed = not is_timed_apart and seconds[0] is not None and seconds[1]
+    timings = None if is_timed_apart else timings_alike({name: runs.done(name) for name in (*after, *before)})
+    seconds, is_unclear = None, False
+    if timings is not None:
+        sides = [[timings[name] for name in side] for side in (after, before)]
+        is_unclear = not is_told_apart(*sides)
+        seconds = total(sides[0]) / total(sides[1]) if total(sides[1]) and not is_unclear else None
     return CostChange(
         parameters=parameters[0] / parameters[1] if parameters[1] else None,
         flops=flops[0] / flops[1] if flops[1] else None,
-        seconds=seconds[0] / seconds[1] if is_timed and seconds[0] is not None and seconds[1] else None,
+        seconds=seconds,
+        is_time_unclear=is_unclear,
     )
 
 
-def _mean_seconds(variants: Sequence[str], runs: _Runs) -> float | None:
-    """Return the variants' mean training seconds, added up; None where one has no timed run."""
-    total = 0.0
-    for variant in variants:
-        values = [runs.value(variant, seed, "training_seconds") for seed in runs.seeds((variant,))]
-        timed = [value for value in values if math.isfinite(value)]
-        if not timed:
-            return None
-        total += float(np.mean(timed))
-    return total
+def _usual_seconds(variants: Sequence[str], runs: _Runs) -> float | None:
+    """Return the variants' usual training seconds, added up; None where one has no timed run."""
+    timings = [timing_of(runs.done(variant)) for variant in variants]
+    timed = [timing for timing in timings if timing is not None]
+    return total(timed) if len(timed) == len(timings) else None
 
 
 def _simple_effects(contrast: Contrast, runs: _Runs) -> list[SimpleEffect]:

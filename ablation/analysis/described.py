@@ -25,6 +25,20 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds over n runs of a variant that are done; `spread`, first to ninth decile, is None with one.
+
+    Runs that were the first of their worker do not count where there are others.
+    """
+
+    n: int
+    median: float
+    spread: float | None
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """A mean per-seed difference to the baseline with its unadjusted 95 % interval: descriptive."""
 
@@ -48,7 +62,8 @@ class VariantRow:
 
     `spreads` holds every recorded metric and `epoch_seconds`; `values` those of the study's metric by seed;
     `differences` are to the baseline, by metric, empty for the baseline and where either is incomplete or unstable.
-    `dominated_by` names a variant whose mean is at least as good in no more seconds.
+    `training` and `epoch` say how long training and an epoch of it take; `dominated_by` names a variant whose mean is
+    at least as good in no more median seconds of training.
     """
 
     name: str
@@ -63,6 +78,8 @@ class VariantRow:
     spreads: Mapping[str, Spread]
     values: tuple[SeedValue, ...]
     differences: Mapping[str, Difference]
+    training: Timing | None
+    epoch: Timing | None
     dominated_by: str | None
     parameters: int
     flops: int

@@ -9,6 +9,7 @@ import pandas as pd
 from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.document import Cost
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
+from ablation.analysis.timing import timing_of
 from ablation.results import SIGNS, Outcome, Plan, RecordedRun, Variant
 
 
@@ -65,7 +66,8 @@ def _variant_row(
     done = own[own["outcome"] == Outcome.DONE]
     summary = finished.plan.summaries[variant.name]
     values = {name: done[name].dropna().tolist() for name in metrics}
-    values["epoch_seconds"] = _epoch_seconds(finished.done(variant))
+    runs = finished.done(variant)
+    values["epoch_seconds"] = [seconds for run in runs if (seconds := _epoch_seconds(run)) is not None]
     return VariantRow(
         name=variant.name,
         levels=dict(variant.levels),
@@ -77,8 +79,10 @@ def _variant_row(
         failed=int((own["outcome"] == Outcome.FAILED).sum()),
         missing=int(own["outcome"].isna().sum()),
         spreads={name: spread_of(numbers) for name, numbers in values.items() if numbers},
-        values=seed_values(finished.done(variant), finished.plan.locked["metric"]["name"]),
+        values=seed_values(runs, finished.plan.locked["metric"]["name"]),
         differences=_differences(finished, variant, rows),
+        training=timing_of(runs),
+        epoch=timing_of(runs, _epoch_seconds),
         dominated_by=None,
         parameters=summary.parameters,
         flops=summary.flops,
@@ -104,7 +108,7 @@ def _differences(finished: FinishedRuns, variant: Variant, rows: Mapping[str, pd
 
 
 def _dominating(row: VariantRow, rows: Sequence[VariantRow], plan: Plan) -> str | None:
-    """Return the first variant that is at least as good and as fast in the mean, and better in one of them."""
+    """Return the first variant that is at least as good in the mean and as fast in the median, and better in one."""
     better = (_good_and_cheap(other, plan) for other in rows)
     own = _good_and_cheap(row, plan)
     for other, theirs in zip(rows, better, strict=True):
@@ -116,10 +120,10 @@ def _dominating(row: VariantRow, rows: Sequence[VariantRow], plan: Plan) -> str 
 def _good_and_cheap(row: VariantRow, plan: Plan) -> tuple[float, float] | None:
     """Return (goodness, minus the seconds), both better where larger; None where the variant is not whole."""
     metric = plan.locked["metric"]
-    good, seconds = row.spreads.get(metric["name"]), row.spreads.get("training_seconds")
-    if good is None or seconds is None or row.done < row.planned or row.collapsed:
+    good = row.spreads.get(metric["name"])
+    if good is None or row.training is None or row.done < row.planned or row.collapsed:
         return None
-    return SIGNS[metric["direction"]] * good.mean, -seconds.mean
+    return SIGNS[metric["direction"]] * good.mean, -row.training.median
 
 
 def _seed_curves(run: RecordedRun) -> SeedCurves:
@@ -138,7 +142,7 @@ def _median(curves: Sequence[Points]) -> Points:
     return tuple((epoch, float(np.median([points[epoch] for points in by_epoch]))) for epoch in epochs)
 
 
-def _epoch_seconds(done: Sequence[RecordedRun]) -> list[float]:
-    """Return each run's mean seconds per epoch."""
-    timed = [curve(run, "epoch_seconds") for run in done]
-    return [float(np.mean([seconds for _, seconds in points])) for points in timed if points]
+def _epoch_seconds(run: RecordedRun) -> float | None:
+    """Return a run's mean seconds per epoch, None where its epochs were not timed."""
+    points = curve(run, "epoch_seconds")
+    return float(np.mean([seconds for _, seconds in points])) if points else None

@@ -142,6 +142,10 @@ class Instability:
     runs: tuple[str, ...]
 
 
+FAILED, NOT_ENDED = "failed", "no result yet"
+"""Why a run has no result; else it ended and recorded no value of the metric."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingRun:
     """A planned run without the result that is needed: why, and the error where it failed."""
@@ -155,11 +159,16 @@ class MissingRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostChange:
-    """What the change costs, each as a ratio after / before; None where it has no number, `seconds` of training."""
+    """What the change costs, each as a ratio after / before; None where it has no number.
+
+    `seconds` of training are sums of the variants' medians. None where they were timed on several hosts or devices, in
+    one run of a variant, or where `is_time_unclear`: runs of a variant differ by more than the sides.
+    """
 
     parameters: float | None
     flops: float | None
     seconds: float | None
+    is_time_unclear: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,10 @@ def main() -> None:
     help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
 )
 @click.option("--retry-failed", is_flag=True, help="Train the runs again that have failed.")
+@click.option("--fresh", "is_fresh", is_flag=True, help="Delete what is recorded of the study, and train it all anew.")
+@click.option(
+    "--reuse", "is_reused", is_flag=True, help="Take what was trained before the study was deleted in MLflow."
+)
 @click.option(
     "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
 )
@@ -167,6 +171,8 @@ def study(
     workers: int | None,
     fuse: int | None,
     retry_failed: bool,
+    is_fresh: bool,
+    is_reused: bool,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -174,6 +180,8 @@ def study(
     **changes: Any,
 ) -> None:
     """Run a study: plan, train, report. The same command again goes on where it ended."""
+    if is_fresh and is_reused:
+        _refuse("--fresh trains all anew, and --reuse takes what was trained before: give one of them")
     with _interruptible():
         ended = _run_study(
             _load(file, **changes),
@@ -182,6 +190,8 @@ def study(
             workers=workers,
             fuse=fuse,
             retry_failed=retry_failed,
+            is_fresh=is_fresh,
+            is_reused=is_reused,
             storage=storage,
             tracking_uri=tracking_uri,
             state_dir=state_dir,
@@ -424,6 +434,41 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 
 
 @main.command()
+@click.argument("name", metavar="STUDY")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+@click.option(
+    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
+)
+@_tracking_option
+@_state_option
+def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | None, state_dir: Path) -> None:
+    """Delete a study: its runs go to MLflow's trash, its schedule and its folders for good."""
+    from ablation.cli.tables import deletion_text
+    from ablation.deletion import delete_study, holdings_of
+    from ablation.scheduling import default_storage
+
+    state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
+    found = holdings_of(name, tracker=tracker, state=state)
+    if not is_sure and not _is_confirmed(f"{deletion_text(found, state.folder)} Delete it?"):
+        _refuse(f"nothing is deleted: `ablation delete {name}` deletes where it is answered y, or with --yes")
+    url = storage or default_storage(state.folder)
+    deleted = delete_study(name, tracker=tracker, storage_url=url, state=state, say=_say)
+    click.echo(
+        f"Deleted: {deleted.name}. MLflow keeps its {deleted.runs} runs in the trash until `mlflow gc` is run."
+        if deleted.runs
+        else f"Deleted: {deleted.name}."
+    )
+
+
+def _is_confirmed(question: str) -> bool:
+    try:
+        return click.confirm(plain(question), err=True)
+    except click.Abort:  # nobody is there to answer
+        click.echo(err=True)
+        return False
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; elsewhere needs --basic-auth.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--basic-auth", "has_basic_auth", is_flag=True, help="Ask for a name and password, as MLflow can.")
@@ -453,6 +498,8 @@ def _run_study(
     workers: int | None,
     fuse: int | None,
     retry_failed: bool,
+    is_fresh: bool,
+    is_reused: bool,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -481,6 +528,8 @@ def _run_study(
                 state=state,
                 fuse=fuse,
                 retry_failed=retry_failed,
+                is_fresh=is_fresh,
+                is_reused=is_reused,
             )
         ) as steps,
     ):
@@ -566,10 +615,11 @@ def _interruptible() -> Iterator[None]:
 
 
 def _this_command() -> str:
-    """Return the command line for a shell; passwords in addresses are not shown."""
+    """Return the command line for a shell that goes on; passwords in addresses are not shown."""
     from ablation.databases import without_password
 
-    words = [*str(click.get_current_context().find_root().info_name).split(), *sys.argv[1:]]
+    given = [word for word in sys.argv[1:] if word != "--fresh"]  # again would be from the beginning again
+    words = [*str(click.get_current_context().find_root().info_name).split(), *given]
     return shlex.join(map(without_password, words))
 
 

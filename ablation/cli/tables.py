@@ -15,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ablation.holder import Holder
-from ablation.plain_text import plain
+from ablation.plain_text import last_line, plain
 from ablation.preview import Preview
 from ablation.results import Component, Failure, Outcome, RecordedRun, same_starts_text
 from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ablation.deletion import Holdings
     from ablation.models import ModelChanges
     from ablation.pipeline import SyncOutcome
 
@@ -150,6 +153,14 @@ def sync_json(outcomes: Sequence[SyncOutcome]) -> str:
     )
 
 
+def deletion_text(found: Holdings, folder: Path) -> str:
+    """Say what a deletion will delete."""
+    kept = f"{found.folders} folders in {folder}"
+    said = f"{found.name}: {found.runs} runs in MLflow, which go to its trash, and {kept}, which are removed"
+    lost = f"; {found.unrecorded} runs have ended here and are not recorded in MLflow" if found.unrecorded else ""
+    return f"{said}{lost}."
+
+
 def _status_lines(standing: StudyStanding) -> list[str]:
     record, runs = standing.record, standing.runs
     ended = Counter(run.outcome for run in runs)
@@ -166,7 +177,7 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
-    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {_last_line(run.error)}" for run in failed]
+    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
     if failed:
         lines.append("  Failed runs are trained again by `ablation study FILE --retry-failed`.")
     return lines
@@ -193,17 +204,13 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
         "to_do": ended[None],
         "unrecorded": standing.unrecorded,
         "failures": [
-            {"run": run.planned.name, "failure": run.failure, "error": _last_line(run.error)}
+            {"run": run.planned.name, "failure": run.failure, "error": last_line(run.error) or "failed"}
             for run in runs
             if run.outcome is Outcome.FAILED
         ],
         "study_run_id": record.study_run_id,
         "experiment_id": record.experiment_id,
     }
-
-
-def _last_line(error: str | None) -> str:
-    return plain((error or "failed").strip().splitlines()[-1])
 
 
 def _changes_text(changes: ModelChanges) -> str:

@@ -14,6 +14,8 @@ _SCALES = {
     "logits": (1.0, ""),
 }
 _MOST_DECIMALS = 15
+_LARGE_RATIO = 10
+"""From here on a reader takes in a factor better than a change in percent."""
 
 
 def _four_decimals(value: float) -> str:
@@ -76,7 +78,9 @@ def level_percent(level: float) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    """Return a ratio as a change: `+8 %`, `−0.4 %`, `unchanged`."""
+    """Return a ratio as a change: `+8 %`, `−0.4 %`, `unchanged`, and a large one as it is: `×31,000`."""
+    if ratio >= _LARGE_RATIO:
+        return f"×{ratio:,.0f}"
     change = 100 * (ratio - 1)
     if abs(change) < 0.005:
         return "unchanged"

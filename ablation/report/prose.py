@@ -1,7 +1,19 @@
 """Turns answers into sentences: every word that judges or orders is chosen by the number or verdict beside it."""
 
+from collections.abc import Sequence
+
 from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, Interval, MeasuredMetric, SimpleEffect, Verdict
+from ablation.analysis.records import (
+    FAILED,
+    NOT_ENDED,
+    Answer,
+    Interval,
+    MeasuredMetric,
+    MissingRun,
+    SimpleEffect,
+    Verdict,
+)
+from ablation.plain_text import last_line
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
     count_text,
@@ -14,10 +26,12 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
+from ablation.results import same_starts_text
 from ablation.study.spec import OTHERS
 
 _WORDS = {"seconds": ("longer", "shorter")}
 _MOST_NAMED = 3
+_LONGEST_ERROR = 160
 
 
 def overview(analysis: Analysis) -> tuple[str, str, str]:
@@ -149,9 +163,7 @@ def _runs_line(analysis: Analysis) -> str:
     elif found.equal_seeds:
         runs += " Some variants gave the same result with every seed: does the seed reach the training?"
     if found.same_starts:
-        runs += (
-            " The model starts from the same weights whatever the seed: spread over seeds holds no initialization's."
-        )
+        runs += f" {same_starts_text(found.same_starts)}."
     number = len(analysis.deviations)
     return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")
 
@@ -286,23 +298,38 @@ def _cost(answer: Answer) -> str:
         return ""
     ratios = (("parameters", cost.parameters), ("FLOPs", cost.flops), ("training time", cost.seconds))
     known = [f"{what} {ratio_text(ratio)}" for what, ratio in ratios if ratio is not None]
+    if cost.is_time_unclear:
+        known.append("training time differs less than it varies")
     return f"Cost: {', '.join(known)}." if known else ""
 
 
 def _incomplete(answer: Answer) -> str:
     missing = answer.missing
-    named = ", ".join(f"{run.variant}/seed-{run.seed} {run.reason}" for run in missing[:_MOST_NAMED])
-    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    named = "; ".join(map(_missing_text, missing[:_MOST_NAMED]))
+    more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
     besides = f" Besides, {len(answer.instability.runs)} diverged or collapsed." if answer.instability else ""
     which = "a run it needs has" if len(missing) == 1 else f"{count_text(len(missing))} runs it needs have"
-    return (
-        f"{which} no result ({named}{more}), so no difference is given.{besides} "
-        f"Next: {_mending(answer)}the same command trains what is missing."
-    )
+    return f"{which} no result ({named}{more}), so no difference is given.{besides} Next: {_mending(missing)}."
 
 
-def _mending(answer: Answer) -> str:
-    return "mend what failed, as the errors at the end say; " if any(run.error for run in answer.missing) else ""
+def _missing_text(run: MissingRun) -> str:
+    """Name a run and why it has no result, with the last line of its error."""
+    error = last_line(run.error, longest=_LONGEST_ERROR)
+    return f"{run.variant}/seed-{run.seed} {run.reason}" + (f": {error}" if error else "")
+
+
+def _mending(missing: Sequence[MissingRun]) -> str:
+    """Say what brings the results: each kind of lack has a way of its own."""
+    reasons = [run.reason for run in missing]
+    failed, not_ended = reasons.count(FAILED), reasons.count(NOT_ENDED)
+    steps = []
+    if failed:
+        steps.append("mend what failed; the same command with --retry-failed trains it again")
+    if failed + not_ended < len(reasons):
+        steps.append("delete in MLflow the runs that lack the metric; the same command brings them anew")
+    if not_ended:
+        steps.append("the same command trains what has not ended")
+    return "; ".join(steps)
 
 
 def _unstable(answer: Answer) -> str:

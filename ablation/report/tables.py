@@ -105,7 +105,7 @@ def secondary_metrics(analysis: Analysis) -> Table:
 
 
 def costs(analysis: Analysis) -> Table:
-    """Return what each variant costs, times as means over its runs; of a user's own function, what was measured."""
+    """Return what each variant costs, times as medians over its runs; of a user's own function, what was measured."""
     head = ("variant", "parameters", "FLOPs per image", "training", "per epoch", "peak memory", "dominated by")
     rows = tuple(map(_cost_row, analysis.variants))
     if not training_function(analysis):
@@ -247,15 +247,13 @@ def mean_and_sd(spread: Spread | None, metric: MeasuredMetric) -> str:
 
 
 def _cost_row(row: VariantRow) -> tuple[str, ...]:
-    training, epoch, memory = (
-        row.spreads.get(name) for name in ("training_seconds", "epoch_seconds", "peak_memory_mib")
-    )
+    memory = row.spreads.get("peak_memory_mib")
     return (
         variant_text(row),
         f"{row.parameters:,}",
         count_text(row.flops),
-        duration_text(training.mean) if training else NONE,
-        duration_text(epoch.mean) if epoch else NONE,
+        duration_text(row.training.median) if row.training else NONE,
+        duration_text(row.epoch.median) if row.epoch else NONE,
         f"{memory.mean:,.0f} MiB" if memory else NONE,
         row.dominated_by or NONE,
     )

@@ -106,10 +106,11 @@ def tuned_and_untuned(analysis: Analysis) -> Table:
 
 
 def _space_text(space: Mapping[str, Any]) -> str:
-    kind, values = next((kind, values) for kind, values in space.items() if values is not None)
-    if kind == "choices":
-        return ", ".join(map(level_text, values))
-    return f"{setting_text(values[0])} to {setting_text(values[1])}, {_KINDS[kind]}"
+    given = {kind: values for kind, values in space.items() if values is not None}
+    if "choices" in given:
+        return ", ".join(map(level_text, given["choices"]))
+    low, high = next(values for values in given.values() if values is not True)
+    return f"{setting_text(low)} to {setting_text(high)}, {' '.join(_KINDS[kind] for kind in reversed(given))}"
 
 
 def setting_text(value: Any) -> str:

@@ -70,6 +70,30 @@ def open_storage(url: str) -> RDBStorage:
     return storage
 
 
+def forget_study(url: str, name: str) -> None:
+    """Delete what Optuna's storage has of a study, its tuning's too; a file that is not there is not made.
+
+    Raises:
+        StorageUnavailable: the storage cannot be opened.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        return
+    with explained(url):
+        storage = open_storage(url)
+        for own in [other for other in optuna.get_all_study_names(storage) if is_of_study(other, name)]:
+            optuna.delete_study(study_name=own, storage=storage)
+
+
+def is_of_study(optuna_name: str, study: str) -> bool:
+    """Whether a study of Optuna's is that of a study's compared runs or of a variant's tuning."""
+    return optuna_name == study or optuna_name.startswith(tuning_name(study, ""))
+
+
+def tuning_name(study: str, variant: str) -> str:
+    return f"{study}/tuning/{variant}"
+
+
 def _optuna_schema() -> Schema:
     tables = BaseModel.metadata.tables.values()
     any_storage = RDBStorage("sqlite://")

@@ -7,8 +7,9 @@ beside any other variant, and after an interruption.
 
 import hashlib
 import json
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ablation.results import Direction, TunedVariant, TuningTrial
-from ablation.scheduling.storage import explained, open_storage, trials_in
+from ablation.scheduling.storage import explained, open_storage, trials_in, tuning_name
 from ablation.streams import Purpose, stream_seed
 from ablation.study.tuning import SearchSpace, Tuning
 
@@ -56,6 +57,7 @@ class TuningSchedule:
         *,
         variant: str,
         tuning: Tuning,
+        whole: Collection[str],
         start: Mapping[str, Any],
         study_seed: int,
     ) -> None:
@@ -63,6 +65,7 @@ class TuningSchedule:
         self._start = start
         self._study = study
         self._tuning = tuning
+        self._whole = whole
         self._study_seed = study_seed
         self._trial: Trial | None = None
         self._reported = 0
@@ -77,9 +80,19 @@ class TuningSchedule:
                 return None
             self._study.sampler = self._sampler(number)
             trial = self._asked() or self._ask(is_first=number == 0)
-            settings = {path: _suggested(trial, path, space) for path, space in sorted(self._tuning.spaces.items())}
+            settings = {
+                path: self._suggested(trial, path, space) for path, space in sorted(self._tuning.spaces.items())
+            }
             self._trial, self._reported = trial, 0
             return Suggestion(number=number, settings=settings, stops_below=self._stops_below(ended))
+
+    def _suggested(self, trial: Trial, path: str, space: SearchSpace) -> Any:
+        if space.choices is not None:
+            return trial.suggest_categorical(path, space.choices)
+        low, high = space.bounds
+        if space.integers is not None or path in self._whole:
+            return trial.suggest_int(path, math.ceil(low), math.floor(high), log=space.is_log)
+        return trial.suggest_float(path, low, high, log=space.is_log)
 
     def tell(self, trial: TuningTrial) -> None:
         """Record how the trial that was asked for last ended."""
@@ -173,18 +186,23 @@ def open_tuning(
     direction: Direction,
     study_seed: int,
     basis: str,
+    whole: Collection[str] = (),
 ) -> TuningSchedule:
     """Open the tuning of a study's variant in Optuna's storage, where it left off.
 
     `start` is tried first: the file's own settings, where they lie within the spaces, so that what is found is never
-    worse than they are on validation. `basis` identifies all that its results depend on beside the settings tried:
-    another basis is another tuning.
+    worse than they are on validation. `whole` are the settings that are whole numbers whatever their scale. `basis`
+    identifies all that its results depend on beside the settings tried: another basis is another tuning.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.
     """
-    digest = hashlib.sha256(f"{basis}/{tuning.model_dump_json()}".encode()).hexdigest()[:12]
-    study_name = _study_name(f"{name}/tuning/{variant}", digest)
+    on_scales = sorted(path for path in whole if tuning.spaces[path].integers is None)
+    asked = "/".join(
+        [basis, tuning.model_dump_json(), *on_scales]
+    )  # which Optuna cannot change in a study that is there
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    study_name = _study_name(tuning_name(name, variant), digest)
     with explained(url):
         storage = open_storage(url)
         try:
@@ -193,7 +211,7 @@ def open_tuning(
             study = optuna.load_study(storage=storage, study_name=study_name)
             for trial in trials_in(study, TrialState.RUNNING):
                 _end(study, trial)
-    return TuningSchedule(url, study, variant=variant, tuning=tuning, start=start, study_seed=study_seed)
+    return TuningSchedule(url, study, variant=variant, tuning=tuning, whole=whole, start=start, study_seed=study_seed)
 
 
 def _study_name(readable: str, digest: str) -> str:
@@ -219,15 +237,6 @@ def _tell(study: optuna.Study, number: int, trial: TuningTrial) -> None:
 
 def _is_recorded(trial: FrozenTrial) -> bool:
     return RECORD in trial.user_attrs and trial.state is not TrialState.RUNNING
-
-
-def _suggested(trial: Trial, path: str, space: SearchSpace) -> Any:
-    if space.choices is not None:
-        return trial.suggest_categorical(path, space.choices)
-    if space.integers is not None:
-        return trial.suggest_int(path, *space.integers)
-    low, high = space.log or space.linear or (0.0, 0.0)
-    return trial.suggest_float(path, low, high, log=space.log is not None)
 
 
 def _to_json(trial: TuningTrial) -> str:

@@ -15,7 +15,7 @@ from ablation.results import PlannedRun, Variant
 from ablation.study.checking import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
 from ablation.study.design_checks import asked_factors
-from ablation.study.factor_checks import setting
+from ablation.study.factor_checks import setting, whole_settings
 from ablation.study.file import MAX_BYTES, MAX_DEPTH, Location, location_of, path_of, read_document, read_value
 from ablation.study.identity import locked_hash, run_identity
 from ablation.study.spec import (
@@ -78,6 +78,10 @@ class Study:
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
         return variants_of(self.spec.model_copy(update={"tune": None}))
+
+    def whole_settings(self) -> frozenset[str]:
+        """Return the tuned settings that are whole numbers."""
+        return whole_settings(self.spec.settings(), self.spec.tune) if self.spec.tune is not None else frozenset()
 
     def with_settings(self, variant: Variant, settings: Mapping[str, Any]) -> Variant:
         """Return one of the design's variants with other settings, by their paths."""

@@ -165,6 +165,30 @@ def _space_problems(here: Location, space: Any, field: FieldInfo) -> Iterator[Fo
             yield here, f"a value must be {expected(field.rebuild_annotation())}, not {shown(end)}"
 
 
+def whole_settings(values: Mapping[str, Any], tuning: Tuning) -> frozenset[str]:
+    """Return the paths of tuned settings that are whole numbers, whatever the scale they are looked for on.
+
+    A setting is one where it can be nothing else; an argument of the user's code where the file's value and the bounds
+    are.
+    """
+    fields = factor_fields(values)
+    return frozenset(path for path, space in tuning.spaces.items() if _is_whole(values, path, space, fields[path]))
+
+
+def _is_whole(values: Mapping[str, Any], path: str, space: SearchSpace, field: FieldInfo) -> bool:
+    if space.choices is not None or space.integers is not None:
+        return space.integers is not None
+    low, high = space.bounds
+    between = low + (high - low) / 3
+    takes_numbers = _fits(field, between if between != int(between) else between + 0.5)
+    if not takes_numbers or not _fits(
+        field, "text"
+    ):  # else it is an argument of the user's code, which may be anything
+        return not takes_numbers
+    at_hand = (setting(values, path, field), low, high)
+    return all(type(value) is int for value in at_hand)
+
+
 def _shown_setting(value: Any) -> str:
     return "own" if value is PydanticUndefined else shown(value)
 

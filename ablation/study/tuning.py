@@ -19,9 +19,12 @@ Bounds = Annotated[tuple[int | float, int | float], "a list of two numbers, the 
 
 
 class SearchSpace(Section):
-    """Where a setting is looked for: on a log or linear scale, among whole numbers, or among choices."""
+    """Where a setting is looked for: on a log or linear scale, among whole numbers, or among choices.
 
-    log: Bounds | None = None
+    Whole numbers are looked for on a log scale where `log` is true beside them.
+    """
+
+    log: Annotated[Bounds | Literal[True], "a list of two numbers, the lower first; true beside integers"] | None = None
     linear: Bounds | None = None
     integers: Annotated[tuple[int, int], "a list of two whole numbers, the lower first"] | None = None
     choices: (
@@ -36,26 +39,38 @@ class SearchSpace(Section):
     @model_validator(mode="after")
     def _is_one_space(self) -> "SearchSpace":
         given = [kind for kind in ("log", "linear", "integers", "choices") if getattr(self, kind) is not None]
-        if len(given) != 1:
+        if given == ["log"] and self.log is True:
+            raise ValueError("log: true stands beside integers: [LOW, HIGH]; alone it is log: [LOW, HIGH]")
+        if len(given) != 1 and not (given == ["log", "integers"] and self.log is True):
             raise ValueError("has one of log: [LOW, HIGH], linear: [LOW, HIGH], integers: [LOW, HIGH], choices: [...]")
-        bounds = self.log or self.linear or self.integers
-        if bounds is not None and not bounds[0] < bounds[1]:
-            raise ValueError(f"the lower bound {bounds[0]} is not below the upper {bounds[1]}")
-        if self.log is not None and self.log[0] <= 0:
-            raise ValueError(f"a log scale begins above 0, not at {self.log[0]}")
+        if self.choices is None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"the lower bound {self.bounds[0]} is not below the upper {self.bounds[1]}")
+        if self.is_log and self.bounds[0] <= 0:
+            raise ValueError(f"a log scale begins above 0, not at {self.bounds[0]}")
         return self
+
+    @property
+    def is_log(self) -> bool:
+        return self.log is not None
+
+    @property
+    def bounds(self) -> tuple[int | float, int | float]:
+        """The lowest and the highest value; of choices there are none."""
+        found = self.integers or self.linear or self.log
+        assert isinstance(found, tuple)
+        return found
 
     def holds(self, value: Any) -> bool:
         """Say whether a value is one that could be found here."""
         if self.choices is not None:
             return any(is_same(value, choice) for choice in self.choices)
-        low, high = self.log or self.linear or self.integers or (0, 0)
+        low, high = self.bounds
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that must all be allowed for the setting: the bounds, or every choice."""
-        return self.choices or self.integers or tuple(map(float, self.log or self.linear or ()))
+        return self.choices or self.integers or tuple(map(float, self.bounds))
 
 
 class Tuning(Section):

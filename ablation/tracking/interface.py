@@ -113,6 +113,26 @@ class Tracker(Protocol):
         """Delete a study run that was made in vain: somebody else has made one in the same moment."""
         ...
 
+    def identities(self, name: str) -> frozenset[str]:
+        """Return the identities of all compared runs that name a study, those in the trash too."""
+        ...
+
+    def count_runs(self, name: str) -> int:
+        """Return how many runs `delete_study` would delete."""
+        ...
+
+    def is_deleted(self, name: str) -> bool:
+        """Whether a study of that name was deleted while nobody ran it; asked where there is none now."""
+        ...
+
+    def delete_study(self, name: str) -> None:
+        """Move all runs that name a study to the trash, the study run last."""
+        ...
+
+    def clear_experiment(self, name: str) -> None:
+        """Take the experiment for a study out of the trash, where it is there, and leave its runs in the trash."""
+        ...
+
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         """Return one record per planned run, in plan order; without details, curves and confusion are empty."""
         ...

@@ -52,6 +52,8 @@ class MemoryTracker:
         self._studies: dict[str, StudyRecord] = {}
         self._runs: dict[str, _Run] = {}
         self._holders: dict[str, Holder] = {}
+        self._deleted: dict[str, frozenset[str]] = {}
+        """By study: the identities of its runs, which were deleted."""
         self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
@@ -103,6 +105,27 @@ class MemoryTracker:
 
     def discard_study_run(self, study_run_id: str) -> None:
         """There is no other: a study made again replaces the one before."""
+
+    def identities(self, name: str) -> frozenset[str]:
+        found = {run.planned.identity for run in list(self._runs.values()) if run.study == name}
+        return frozenset(found) | self._deleted.get(name, frozenset())
+
+    def count_runs(self, name: str) -> int:
+        named = (name, f"tuning of {name}")
+        return sum(run.study in named for run in list(self._runs.values())) + (name in self._studies)
+
+    def is_deleted(self, name: str) -> bool:
+        return name in self._deleted
+
+    def delete_study(self, name: str) -> None:
+        self._deleted[name] = self.identities(name)
+        named = (name, f"tuning of {name}")
+        for run_id in [run_id for run_id, run in list(self._runs.items()) if run.study in named]:
+            del self._runs[run_id]
+        self._studies.pop(name, None)
+
+    def clear_experiment(self, name: str) -> None:
+        """There is none."""
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         by_identity = {
@@ -213,6 +236,7 @@ class MemoryTracker:
             host=run.provenance.get("host", ""),
             commit=run.provenance.get("git_commit", ""),
             versions=library_versions(run.provenance),
+            is_first=result.is_first,
             problems=(*problems, *more, *filter(None, ["; ".join(result.left_out)])),
             error=result.error,
             failure=result.failure,

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
@@ -68,6 +68,7 @@ from ablation.tracking.mlflow_schema import mlflow_schema
 from ablation.tracking.notes import experiment_description, is_ours, study_note
 from ablation.tracking.reading import (
     FINAL,
+    FIRST,
     HOLDER,
     IDENTITY,
     NOBODY,
@@ -233,6 +234,37 @@ class MlflowTracker:
         with self._explained():
             self._client.delete_run(study_run_id)
 
+    def identities(self, name: str) -> frozenset[str]:
+        found = self._runs_of(name, ViewType.ALL)
+        return frozenset(run.data.tags[IDENTITY] for run in found if run.data.tags.get(IDENTITY))
+
+    def count_runs(self, name: str) -> int:
+        return len(self._runs_of(name, ViewType.ACTIVE_ONLY))
+
+    def is_deleted(self, name: str) -> bool:
+        found = [run for run in self._runs_of(name, ViewType.DELETED_ONLY) if run.data.tags.get(KIND) == "study"]
+        latest = max(found, key=lambda run: run.info.start_time or 0, default=None)
+        held_by = holder_of(latest) if latest is not None else None
+        return latest is not None and not (held_by is not None and held_by.is_fresh())
+
+    def delete_study(self, name: str) -> None:
+        runs = self._runs_of(name, ViewType.ACTIVE_ONLY)
+        with self._explained():
+            for run in sorted(runs, key=lambda run: run.data.tags.get(KIND) == "study"):
+                self._client.delete_run(run.info.run_id)
+            self._attempts.forget()
+
+    def clear_experiment(self, name: str) -> None:
+        if self.experiment_id is not None:
+            return
+        with self._explained():
+            experiment = self._client.get_experiment_by_name(self.experiment_name or name)
+            if experiment is None or experiment.lifecycle_stage != LifecycleStage.DELETED:
+                return
+            self._client.restore_experiment(experiment.experiment_id)
+            for run in list(search_runs(self._client, [experiment.experiment_id], "")):
+                self._client.delete_run(run.info.run_id)
+
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
         with self._explained():
             return read_runs(self._client, record, with_details=with_details)
@@ -304,6 +336,7 @@ class MlflowTracker:
             "ablation.path": result.path or None,
             "ablation.path_note": result.path_note or None,
             READ_BACK: "yes",
+            FIRST: "yes" if result.is_first else None,
             FINAL: _final_names(result),
             "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }
@@ -490,6 +523,18 @@ class MlflowTracker:
             if not token:
                 return found
 
+    def _runs_of(self, name: str, view: int) -> list[Run]:
+        """Return all runs that name a study, of experiments in the trash too where those are asked for."""
+        if not self._store_exists():
+            return []
+        with self._explained():
+            places = self._chosen_experiments()
+            if view != ViewType.ACTIVE_ONLY:
+                experiment = self._client.get_experiment_by_name(self.experiment_name or name)
+                places += [str(experiment.experiment_id)] if experiment is not None else []
+            query = f"tags.`{STUDY}` = {quoted(name)}"
+            return list(search_runs(self._client, list(dict.fromkeys(places)), query, view=view))
+
     def _find_study_run(self, name: str, experiment_ids: list[str]) -> Run | None:
         """Return the study run of that name, the latest where several experiments have one."""
         query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = {quoted(name)}"
@@ -541,7 +586,10 @@ class MlflowTracker:
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage == "deleted":
-            message = f"the experiment {name!r} is in MLflow's trash; restore it there, or use --name NEW"
+            message = (
+                f"the experiment {name!r} is in MLflow's trash: restore it there, begin the study anew in it with "
+                "--fresh, or give the study another name with --name"
+            )
             raise AblationError(message)
         return str(experiment.experiment_id)
 

@@ -58,6 +58,8 @@ HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"
 """Tag: the final metrics were read back when they were recorded; earlier versions did not."""
+FIRST = "ablation.first_of_worker"
+"""Tag: the run's worker had trained nothing before, so that its seconds hold more than those of others."""
 FINAL = "ablation.final_metrics"
 """Tag: the names of a run's final metrics, where it has others that were reported by epoch alone."""
 NAME = "ablation.name"
@@ -68,12 +70,12 @@ TUNING, TUNING_TRIAL = "tuning", "tuning trial"
 Curve = tuple[tuple[int, float], ...]
 
 
-def search_runs(client: MlflowClient, experiment_ids: list[str], query: str) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient, experiment_ids: list[str], query: str, *, view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[Run]:
     token: str | None = None
     while experiment_ids:
-        page = client.search_runs(
-            experiment_ids, query, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-        )
+        page = client.search_runs(experiment_ids, query, run_view_type=view, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -317,6 +319,7 @@ def _recorded(
         error=tags.get("ablation.error"),
         failure=_failure(tags.get("ablation.failure")),
         attempt=tags.get(ATTEMPT, ""),
+        is_first=FIRST in tags,
         is_read_back=READ_BACK in tags,
         diverged_epoch=int(diverged_epoch) if diverged_epoch.isdecimal() and len(diverged_epoch) < 10 else None,
     )

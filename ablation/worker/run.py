@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.own_training import Report, load_training, split_data, train_own
 
+_has_trained = threading.Event()
+"""Whether this process has trained a run to its end."""
 MOST_LEFT_OUT = 5
 """Sentences that a run keeps of what is not recorded of it."""
 
@@ -106,6 +109,7 @@ class RunRecord:
         self.epochs: list[Epoch] = []
         self.seconds = 0.0
         self.begun = time.perf_counter()
+        self._is_first = not _has_trained.is_set()
         self._is_resumable = "name" not in job.settings["training"]
         self._classes: tuple[str, ...] = ()
         with self.writing():
@@ -185,8 +189,12 @@ class RunRecord:
         self.check_owned()
         with self.writing():
             said = (*result.left_out, *keep_recordable_files(self.folder.artifacts))
-            ended = replace(result, ended_ms=time.time_ns() // 1_000_000, left_out=_shortened(said))
+            ended = replace(
+                result, ended_ms=time.time_ns() // 1_000_000, left_out=_shortened(said), is_first=self._is_first
+            )
             self.folder.finish(ended)
+        if ended.outcome.is_result:
+            _has_trained.set()
         return ended
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import Affine2D, Transform
 from numpy.typing import ArrayLike, NDArray
 
-from ablation.analysis.described import Spread, VariantRow
+from ablation.analysis.described import VariantRow
 from ablation.analysis.document import Analysis
 from ablation.drawing import BLUE, DARK, GREY, line_width, quiet, text_of
 from ablation.report.figures.panels import Drawing, axis_label, sentence_case
@@ -42,12 +42,24 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a variant lies on an axis, and the range over its seeds."""
+
+    middle: float
+    minimum: float
+    maximum: float
+
+    def scaled(self, scale: float) -> "_Place":
+        return _Place(middle=scale * self.middle, minimum=scale * self.minimum, maximum=scale * self.maximum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
-    """A variant as it is drawn: its cost and metric on the axes' scales, with the ranges over its seeds."""
+    """A variant as it is drawn: its cost and metric on the axes' scales."""
 
     row: VariantRow
-    cost: Spread
-    metric: Spread
+    cost: _Place
+    metric: _Place
 
     @property
     def is_dominated(self) -> bool:
@@ -62,7 +74,8 @@ def pareto_drawings(analysis: Analysis) -> Iterator[Drawing]:
         return
     cost = "training time" if is_timed else "FLOPs per image"
     text = (
-        f"Each variant's mean {analysis.metric.label} against its {cost}, with the range over its seeds (thin lines). "
+        f"Each variant's mean {analysis.metric.label} against its {'median ' if is_timed else ''}{cost}, with the "
+        "range over its seeds (thin lines). "
         + (
             "The step line joins the variants that no other dominates; dominated ones are grey."
             if is_timed
@@ -77,22 +90,19 @@ def pareto_drawings(analysis: Analysis) -> Iterator[Drawing]:
 def _is_timed(analysis: Analysis) -> bool:
     found, rows = analysis.diagnostics, [row for row in analysis.variants if analysis.metric.name in row.spreads]
     is_comparable = max(len(found.hosts), len(found.devices)) <= 1 and analysis.metric.unit != "seconds"
-    return is_comparable and all("training_seconds" in row.spreads for row in rows)
+    return is_comparable and all(row.training is not None for row in rows)
 
 
 def _point(row: VariantRow, analysis: Analysis, *, is_timed: bool) -> _Point | None:
-    metric = row.spreads.get(analysis.metric.name)
+    metric, time = row.spreads.get(analysis.metric.name), row.training
     if metric is None:
         return None
-    flops = Spread(n=metric.n, mean=row.flops, sd=None, minimum=row.flops, maximum=row.flops)
-    cost = row.spreads["training_seconds"] if is_timed else flops
-    return _Point(row=row, cost=cost, metric=_scaled(metric, scale_of(analysis.metric.unit)))
-
-
-def _scaled(spread: Spread, scale: float) -> Spread:
-    numbers = (spread.mean, spread.minimum, spread.maximum)
-    mean, minimum, maximum = (scale * number for number in numbers)
-    return Spread(n=spread.n, mean=mean, sd=None, minimum=minimum, maximum=maximum)
+    if is_timed and time is not None:
+        cost = _Place(middle=time.median, minimum=time.minimum, maximum=time.maximum)
+    else:
+        cost = _Place(middle=row.flops, minimum=row.flops, maximum=row.flops)
+    place = _Place(middle=metric.mean, minimum=metric.minimum, maximum=metric.maximum)
+    return _Point(row=row, cost=cost, metric=place.scaled(scale_of(analysis.metric.unit)))
 
 
 def _figure(points: Sequence[_Point], analysis: Analysis, cost: str, *, is_timed: bool) -> Figure:
@@ -102,9 +112,9 @@ def _figure(points: Sequence[_Point], analysis: Analysis, cost: str, *, is_timed
     axes = figure.add_axes(box)
     heading = f"{sentence_case(analysis.metric.label)} against {cost}"
     figure.text(0.1 / width, 1 - 0.1 / height, heading, fontsize=10.5, va="top", color=DARK)
-    largest = max(point.cost.mean for point in points)
+    largest = max(point.cost.middle for point in points)
     divisor, unit = next((size, name) for least, size, name in (_TIMES if is_timed else _COUNTS) if largest >= least)
-    drawn = [_Point(row=point.row, cost=_scaled(point.cost, 1 / divisor), metric=point.metric) for point in points]
+    drawn = [_Point(row=point.row, cost=point.cost.scaled(1 / divisor), metric=point.metric) for point in points]
     quiet(axes)
     for point in drawn:
         _draw_point(axes, point)
@@ -120,10 +130,10 @@ def _figure(points: Sequence[_Point], analysis: Analysis, cost: str, *, is_timed
 def _draw_point(axes: Axes, point: _Point) -> None:
     colour, order = ("#a6a6a6", 2) if point.is_dominated else (BLUE, 3)
     cost, metric = point.cost, point.metric
-    axes.plot([cost.minimum, cost.maximum], [metric.mean] * 2, color=colour, lw=0.8, zorder=order)
-    axes.plot([cost.mean] * 2, [metric.minimum, metric.maximum], color=colour, lw=0.8, zorder=order)
+    axes.plot([cost.minimum, cost.maximum], [metric.middle] * 2, color=colour, lw=0.8, zorder=order)
+    axes.plot([cost.middle] * 2, [metric.minimum, metric.maximum], color=colour, lw=0.8, zorder=order)
     marker = "s" if point.row.is_baseline else "o"
-    axes.plot([cost.mean], [metric.mean], marker, color=colour, markersize=6, zorder=order + 0.5, gid="variant")
+    axes.plot([cost.middle], [metric.middle], marker, color=colour, markersize=6, zorder=order + 0.5, gid="variant")
 
 
 def _set_scales(axes: Axes, points: Sequence[_Point]) -> None:
@@ -145,7 +155,7 @@ def _set_scales(axes: Axes, points: Sequence[_Point]) -> None:
 
 
 def _draw_front(axes: Axes, points: Sequence[_Point]) -> None:
-    front = sorted((point.cost.mean, point.metric.mean) for point in points if not point.is_dominated)
+    front = sorted((point.cost.middle, point.metric.middle) for point in points if not point.is_dominated)
     x, y = zip(*front, strict=True)
     axes.plot(x, y, drawstyle="steps-post", color=BLUE, lw=1.1, alpha=0.6, zorder=1.5, gid="front")
 
@@ -160,7 +170,7 @@ def _label_points(axes: Axes, points: Sequence[_Point], *, room: tuple[float, fl
         if line.get_gid() == "front":
             taken += _boxes_of_steps(np.asarray(line.get_xydata()), to_room)
     for point in sorted(points, key=lambda point: (point.is_dominated, not point.row.is_baseline)):
-        x, y = to_room.transform((point.cost.mean, point.metric.mean))
+        x, y = to_room.transform((point.cost.middle, point.metric.middle))
         name = text_of(point.row.name, longest=44) + (baseline_mark(point.row.name) if point.row.is_baseline else "")
         # A label may lie on a line of the front or of a range before it is left out, but not if its point is grey.
         obstacles = (taken,) if point.is_dominated else (taken, labels + markers)
@@ -197,7 +207,7 @@ def _boxes_of_steps(data: NDArray[np.float64], to_room: Transform) -> list[Box]:
 def _write_label(axes: Axes, point: _Point, name: str, offset: tuple[float, float], alignment: str) -> None:
     axes.annotate(
         name,
-        xy=(point.cost.mean, point.metric.mean),
+        xy=(point.cost.middle, point.metric.middle),
         xytext=offset,
         textcoords="offset points",
         ha=alignment,

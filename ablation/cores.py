@@ -1,0 +1,78 @@
+"""How many cores this process may use: by its affinity, its container's quota and its batch job's share."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+SYSTEM = Path("/")
+
+
+def available_cores(system: Path = SYSTEM) -> int:
+    """Return the least of the affinity, the CPU quota and SLURM_CPUS_PER_TASK, at least 1.
+
+    A quota is a share of time, not a set of cores: of half a core it is 1, of 2.5 cores 2. Quotas of the process's own
+    control group and of those around it count, of both versions; `system` is where /proc and /sys are found.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    shares = [*_quotas(system), float(task) if task.isdecimal() else math.inf]
+    return max(1, int(min(allowed, *shares)))
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """Yield each quota that holds for this process, in cores; see cgroups(7) and the kernel's cgroup-v2.rst."""
+    for folder in _control_groups(system):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):  # without a quota it is `max`, or -1
+            yield int(quota) / int(period)
+
+
+def _control_groups(system: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control groups that share out time, each with those around it."""
+    memberships = dict(_memberships(system))
+    for line in _read(system / "proc/self/mountinfo").splitlines():
+        mount, _, kind = line.partition(" - ")
+        fields, (file_system, _, options) = mount.split(), kind.split()
+        root, point = fields[3], system / fields[4].lstrip("/")
+        for controller in _controllers(file_system, options):
+            if controller in memberships:
+                yield from _up_to(point, _below(memberships[controller], root))
+
+
+def _controllers(file_system: str, options: str) -> tuple[str, ...]:
+    """Return by what name /proc/self/cgroup tells the group in a mounted hierarchy, where that one shares out time."""
+    if file_system == "cgroup2":
+        return ("",)
+    return ("cpu",) if file_system == "cgroup" and "cpu" in options.split(",") else ()
+
+
+def _memberships(system: Path) -> Iterator[tuple[str, str]]:
+    """Yield each controller with this process's control group; version 2 has one group and names no controller."""
+    for line in _read(system / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            yield controller, path
+
+
+def _below(path: str, root: str) -> Path:
+    """Return a group's path as seen from where its hierarchy is mounted, which may be a group of it."""
+    inner = Path(path)
+    return inner.relative_to(root) if inner.is_relative_to(root) else Path()
+
+
+def _up_to(mount: Path, inner: Path) -> Iterator[Path]:
+    folder = mount / str(inner).lstrip("/")
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,106 @@
+"""Deletes studies, and sees that what a person has deleted is trained again and not taken from a folder.
+
+In MLflow a deleted run lies in the trash, from which it can be restored until `mlflow gc` empties it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ablation.errors import StudyNowhere
+from ablation.lease import Lease
+from ablation.locks import coordinating
+from ablation.results import Plan
+from ablation.scheduling import forget_study
+from ablation.state import State
+from ablation.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What there is of a study: runs in the tracker, folders of runs here, and how many of these only are here."""
+
+    name: str
+    identities: frozenset[str]
+    runs: int
+    folders: int
+    unrecorded: int
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.runs or self.folders)
+
+
+def holdings_of(name: str, *, tracker: Tracker, state: State) -> Holdings:
+    """Return what a deletion of a study would delete.
+
+    Raises:
+        StudyNowhere: there is nothing of that name.
+        TrackingUnavailable.
+    """
+    identities = tracker.identities(name)
+    found = Holdings(
+        name=name,
+        identities=identities,
+        runs=tracker.count_runs(name),
+        folders=len(state.folders_of(name, identities)),
+        unrecorded=state.unrecorded(name),
+    )
+    if found.is_empty:
+        raise StudyNowhere(name, state.folder)
+    return found
+
+
+def delete_study(
+    name: str,
+    *,
+    tracker: Tracker,
+    storage_url: str,
+    state: State,
+    say: Callable[[str], object] = lambda _: None,
+) -> Holdings:
+    """Delete a study: its runs in the tracker go to the trash, its schedule and its folders for good.
+
+    The tracker's records go last: a deletion that was interrupted is gone on with by the same call. `say` is told why
+    it takes long, where it does.
+
+    Raises:
+        StudyNowhere, StudyLocked, TrackingUnavailable, StorageUnavailable.
+    """
+    with coordinating(name, storage_url=storage_url, folder=state.locks):
+        found = holdings_of(name, tracker=tracker, state=state)
+        delete_held(found, tracker=tracker, storage_url=storage_url, state=state, say=say)
+        return found
+
+
+def delete_held(
+    found: Holdings, *, tracker: Tracker, storage_url: str, state: State, say: Callable[[str], object]
+) -> None:
+    """Delete a study whose lock this process has."""
+    lease = Lease(found.name, tracker=tracker, state_folder=state.folder)
+    if (why := lease.why_it_takes_long()) is not None:
+        say(why)
+    try:
+        lease.take()
+        forget_study(storage_url, found.name)
+        state.remove(found.name, found.identities)
+        tracker.delete_study(found.name)
+    finally:
+        lease.release()
+
+
+def leave_deleted(plan: Plan, *, tracker: Tracker, storage_url: str, state: State) -> str | None:
+    """Set aside what is here of a study that was deleted in the tracker, and say so; nothing where it was not.
+
+    To be called before the study is recorded anew: then the tracker shows it as there again.
+    """
+    if tracker.study_run_id(plan.name) is not None or not tracker.is_deleted(plan.name):
+        return None
+    identities = tracker.identities(plan.name)
+    forget_study(storage_url, plan.name)
+    place = state.set_aside(plan.name, identities)
+    if place is None:
+        return None
+    return (
+        f"the study was deleted in MLflow: what was trained of it is trained again; the folders of before are in "
+        f"{place}, and --reuse takes them"
+    )

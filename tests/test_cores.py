@@ -1,0 +1,75 @@
+"""How many workers start is what this process may use, not what the machine has."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ablation.cores import available_cores
+
+V2 = "31 23 0:28 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+V1 = (
+    "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "33 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+
+
+def made(system: Path, *, membership: str, mounts: str, **quotas: str) -> Path:
+    files = {"proc/self/cgroup": membership, "proc/self/mountinfo": mounts, **quotas}
+    for name, text in files.items():
+        (system / name).parent.mkdir(parents=True, exist_ok=True)
+        (system / name).write_text(text)
+    return system
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("200000 100000", 2), ("50000 100000", 1), ("250000 100000", 2), ("max 100000", 64), ("", 64), ("9900000 1", 64)],
+)
+def test_a_containers_quota_counts(tmp_path: Path, quota: str, cores: int) -> None:
+    quotas = {"sys/fs/cgroup/cpu.max": quota}
+
+    assert cores == available_cores(made(tmp_path, membership="0::/\n", mounts=V2.format(root="/"), **quotas))
+
+
+@pytest.mark.parametrize("tight", ["", "pods", "pods/one"])
+def test_the_tightest_quota_around_a_process_counts(tmp_path: Path, tight: str) -> None:
+    quotas = {f"sys/fs/cgroup/{place}/cpu.max": "800000 100000" for place in ("pods", "pods/one")}
+    quotas[f"sys/fs/cgroup/{tight}/cpu.max"] = "300000 100000"
+
+    assert 3 == available_cores(made(tmp_path, membership="0::/pods/one\n", mounts=V2.format(root="/"), **quotas))
+
+
+@pytest.mark.parametrize(
+    ("root", "place"), [("/", "docker/one/"), ("/docker/one", ""), ("/docker", "one/"), ("/other", "")]
+)
+def test_a_quota_of_version_1_counts_wherever_the_hierarchy_is_mounted(tmp_path: Path, root: str, place: str) -> None:
+    folder = f"sys/fs/cgroup/cpu,cpuacct/{place}"
+    quotas = {f"{folder}cpu.cfs_quota_us": "400000\n", f"{folder}cpu.cfs_period_us": "100000\n"}
+    membership = "4:cpuset:/\n3:cpu,cpuacct:/docker/one\n1:name=systemd:/x:y\n0::/\n"
+
+    assert 4 == available_cores(made(tmp_path, membership=membership, mounts=V1.format(root=root), **quotas))
+
+
+def test_no_quota_of_version_1_is_none(tmp_path: Path) -> None:
+    quotas = {f"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_{name}_us": text for name, text in (("quota", "-1"), ("period", "1"))}
+
+    assert 64 == available_cores(made(tmp_path, membership="3:cpu,cpuacct:/\n", mounts=V1.format(root="/"), **quotas))
+
+
+def test_a_system_that_tells_nothing_leaves_the_affinity(tmp_path: Path) -> None:
+    assert 64 == available_cores(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "cores"), [("4", 4), ("100", 64), ("0", 1), ("", 64), ("4(x2)", 64)])
+def test_a_batch_jobs_share_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, cores: int) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+
+    assert cores == available_cores(tmp_path)

@@ -478,3 +478,34 @@ def test_what_a_call_raises_is_shown_without_frames_of_ours(write: Write) -> Non
     assert str(caught.value).startswith("net.py:f raised ValueError when it was called @ model.name")
     assert "in f" in str(caught.value)
     assert str(caught.value).endswith("  ValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def train(s, n, r): return s['a']['b'], s.get('c', {})", {"a", "c"}),
+        ("def train(s, n, r, data, *, max_batches): return 1", {"data", "max_batches"}),
+        ("def train(s, n, r):\n    def inner(): return s['a']\n    return inner()", {"a"}),
+        ("def train(s, n, r): return other(s)", None),
+        ("def train(s, n, r): return {**s}", None),
+        ("def train(s, n, r): return s[n]", None),
+        ("def train(s, n, r):\n    s['a'] = 1\n    return s['a']", None),
+        ("def train(s, n, r):\n    s = dict(n)\n    return s['a']", None),
+        ("def train(s, n, r): return [locals()['s'], s['a']]", None),
+        ("@wrapped\ndef train(s, n, r): return s['a']", None),
+        ("def train(*given): return given[0]['a']", None),
+        ("from elsewhere import train", None),
+        ("if True:\n    def train(s, n, r): return s['a']", None),
+        ("def train(s, n, r: return", None),
+    ],
+)
+def test_what_a_function_reads_of_its_settings_is_told_only_where_its_source_tells_all(
+    source: str, expected: set[str] | None, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(source)
+
+    assert expected == CodeFolders(folders=(tmp_path,)).settings_read("own.py:train")
+
+
+def test_of_a_function_that_is_not_there_nothing_is_known() -> None:
+    assert CodeFolders().settings_read("nowhere.py:train") is None

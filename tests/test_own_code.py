@@ -377,8 +377,10 @@ def own_reading(folder: Path, function: str, **changes: Any) -> Study:
         ({"norm": {"remove": ["1"]}}, OWN_MODEL, "is given no model, so nothing is removed or replaced in one"),
         ({"norm": {"replace": {"1": "GELU"}}}, OWN_MODEL, "such as training.norm"),
         ({"data.augmentation": ["none", "flip"]}, None, "is given the images as they are"),
+        ({"data.limit": [60, 30]}, None, "loop.py:train does not, nor reads settings['data']"),
+        ({"model.name": ["nets.py:build", "nets.py:seven"]}, OWN_MODEL, "such as training.model"),
     ],
-    ids=["own model", "built-in model", "no model", "part removed", "part replaced", "augmentation"],
+    ids=["own model", "built-in model", "no model", "part removed", "part replaced", "augmentation", "limit", "name"],
 )
 def test_a_factor_that_a_training_function_cannot_read_is_refused_with_its_line(
     factors: dict[str, Any], model: dict[str, Any] | None, why: str, tmp_path: Path
@@ -397,6 +399,14 @@ def test_the_models_settings_are_factors_of_a_function_that_may_read_them(functi
     study = own_reading(tmp_path, function, factors={"model.width": [4, 8]})
 
     assert [4, 8] == [variant.settings["model"]["width"] for variant in study.variants]
+
+
+def test_the_data_are_factors_of_a_function_that_is_given_them(tmp_path: Path) -> None:
+    (tmp_path / "reading.py").write_text("def train(settings, seed, report, data):\n    return {}\n")
+
+    study = own_training(tmp_path, data=DIGITS, training={"name": "reading.py:train"}, factors={"data.limit": [60, 30]})
+
+    assert [60, 30] == [variant.settings["data"]["limit"] for variant in study.variants]
 
 
 def test_a_built_in_models_settings_are_factors_of_a_function_that_reads_them(tmp_path: Path) -> None:

@@ -50,26 +50,29 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     if not isinstance(name, str) or not is_own_training(values):
         return
     for path, factor in factors.items() if isinstance(factors, Mapping) else ():
-        key = str(path).rpartition(".")[2]
+        section, _, key = str(path).rpartition(".")
         if isinstance(factor, Mapping) or path == "model.remove":
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
             why = "is given the images as they are, and none is moved or mirrored for it"
-        elif str(path).startswith("model.") and not _may_read_model(values, name, code):
+        elif section == "model" and not _may_read(section, values, name, code):
             why = f"is given no model, and {name} reads no settings['model']"
+        elif section == "data" and not _may_read(section, values, name, code):
+            why = f"is given the data where it takes `data`, and {name} does not, nor reads settings['data']"
         else:
             continue
-        way = f"make it a key of training that the function reads, such as training.{key}"
+        own = "model" if path == "model.name" else key
+        way = f"make it a key of training that the function reads, such as training.{own}"
         yield ("factors", path), f"nothing reads this factor: a training function of your own {why}; {way}"
 
 
-def _may_read_model(values: Mapping[str, Any], name: str, code: CodeFolders) -> bool:
-    """Whether a training function reads the settings of the model; where its source is silent, those of its own."""
-    model = values.get("model")
-    if not isinstance(model, Mapping):
+def _may_read(section: str, values: Mapping[str, Any], name: str, code: CodeFolders) -> bool:
+    """Whether a training function reads a section; where its source does not tell, any but that of a built-in model."""
+    inner = values.get(section)
+    if not isinstance(inner, Mapping):
         return False
     read = code.settings_read(name)
-    return is_code(model.get("name")) if read is None else "model" in read
+    return section == "data" or is_code(inner.get("name")) if read is None else section in read
 
 
 def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:

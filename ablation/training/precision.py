@@ -62,6 +62,8 @@ def logits_of(output: Any) -> Any:
 
     So do the models of Hugging Face answer. Of anything else it is not known which part the loss is meant for.
     """
+    if isinstance(output, Tensor):
+        return output
     if isinstance(output, Mapping):
         return output.get("logits", output)
     return getattr(output, "logits", output) if is_dataclass(output) else output

@@ -53,13 +53,14 @@ def preview_text(preview: Preview) -> str:
     from ablation.report.numbers import duration_text
 
     is_changed = any(variant.changes.gone or variant.changes.replaced for variant in preview.variants)
-    columns = ["variant", "parameters", "FLOPs per image", "time per run", *(["changes"] if is_changed else [])]
+    is_measured = any(variant.size.layers for variant in preview.variants)
+    sizes = ["parameters", "FLOPs per image"] if is_measured else []
+    columns = ["variant", *sizes, "time per run", *(["changes"] if is_changed else [])]
     table = Table(*columns, box=None, pad_edge=False)
     for index, variant in enumerate(preview.variants):
         table.add_row(
             _cell(f"{variant.name}{' (baseline)' if index == 0 else ''}"),
-            f"{variant.size.parameters:,}" if variant.size.layers else "",
-            f"{variant.size.flops:,}" if variant.size.layers else "",
+            *([f"{variant.size.parameters:,}", f"{variant.size.flops:,}"] if is_measured else []),
             "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
             *([_cell(_changes_text(variant.changes))] if is_changed else []),
         )

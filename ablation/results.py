@@ -347,7 +347,10 @@ class Outcome(StrEnum):
 
     @property
     def is_result(self) -> bool:
-        return self is not Outcome.FAILED
+        return _IS_RESULT[self]
+
+
+_IS_RESULT: Mapping[Outcome, bool] = {Outcome.DONE: True, Outcome.DIVERGED: True, Outcome.FAILED: False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
 from ablation.models.torchvision_models import STEMS
 from ablation.report import FORMATS, numbers, tuning_tables
 from ablation.report.prose import _VERDICT_WORDS
-from ablation.results import METRICS, SIGNS, Direction, Failure, Metric
-from ablation.scheduling.tuning import PRUNERS, SAMPLERS
+from ablation.results import _IS_RESULT, METRICS, SIGNS, Direction, Failure, Metric, Outcome, TuningTrial
+from ablation.scheduling.tuning import PRUNERS, SAMPLERS, STATES
 from ablation.study.design import DESIGNS
 from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
 from ablation.training import batches, loop, optimizers, precision, schedules, settings
@@ -114,6 +114,9 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
         (get_args(Metric.__annotations__["unit"]), numbers._VALUES),
         ((*get_args(Failure), None), FAILURES),
         (Verdict, _VERDICT_WORDS),
+        (Outcome, _IS_RESULT),
+        ((*Outcome, "pruned"), get_args(TuningTrial.__annotations__["outcome"])),
+        (get_args(TuningTrial.__annotations__["outcome"]), STATES),
     ],
     ids=lambda names: ",".join(map(str, names))[:60],
 )

@@ -173,6 +173,13 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
     "random": lambda seed: RandomSampler(seed=seed),
 }
+STATES: Mapping[str, TrialState] = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.FAIL,
+    "failed": TrialState.FAIL,
+}
+"""What Optuna calls the end of a trial, by its outcome."""
 PRUNERS: Mapping[str, Pruner] = {"median": median_bounds, "none": _no_bounds}
 
 
@@ -232,7 +239,7 @@ def _tell(study: optuna.Study, number: int, trial: TuningTrial) -> None:
     if trial.value is not None:
         study.tell(number, trial.value)
     else:
-        study.tell(number, state=TrialState.PRUNED if trial.outcome == "pruned" else TrialState.FAIL)
+        study.tell(number, state=STATES[trial.outcome])
 
 
 def _is_recorded(trial: FrozenTrial) -> bool:

@@ -20,6 +20,7 @@ factors: {model.depth: [3, 4]}
 OTHER_VALUES: dict[str, Any] = {
     "data.name": "cifar10",
     "data.limit": 100,
+    "data.size": 64,
     "data.validation": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,

@@ -33,7 +33,14 @@ seeds: 2
 EVERYTHING: dict[str, Any] = {
     "name": "everything",
     "description": "all keys of the format",
-    "data": {"name": "images", "root": "photos", "limit": 100, "validation": 0.2, "augmentation": "flip"},
+    "data": {
+        "name": "images",
+        "root": "photos",
+        "limit": 100,
+        "validation": 0.2,
+        "augmentation": "flip",
+        "size": [48, 64],
+    },
     "model": {
         "name": "cnn",
         "depth": 2,

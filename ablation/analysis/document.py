@@ -64,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDescription:
-    """The data set as the report's front names it."""
+    """The data set as the report's front names it; `notes` say how its files were read, and which were not."""
 
     name: str
     digest: str
@@ -72,6 +72,7 @@ class DataDescription:
     test_images: int
     classes: tuple[str, ...]
     largest_class_share: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,14 +96,14 @@ def unread_validation(places: Collection[Place], beside: Collection[str]) -> lis
 
 
 def _siblings(places: Collection[Place], beside: Collection[str]) -> list[str]:
-    """Return what lies where train and test are, or should be: in the one folder around them where there is one."""
-    folders = {name for name in beside if name.endswith("/") and name.count("/") == 1}
-    tops = {f"{place.top}/" for place in places if place.top} or (folders if len(folders) == 1 else set())
-    top = next(iter(tops)) if tops and not any(place.top == "" for place in places) else ""
-    inner = {name.removeprefix(top) for name in beside if name.startswith(top) and name != top}
+    """Return what lies where train and test are, or should be: in the folder around them where there is one."""
+    folders = [name for name in beside if name.endswith("/") and name.count("/") == 1]
+    around = [f"{place.top}/" for place in places if place.top][:1] or (folders if len(folders) == 1 else [])
+    inner = {name.removeprefix(top) for top in around for name in beside if name.startswith(top) and name != top}
     is_around = bool(places) or any(name.endswith("/") for name in inner)
-    names = inner if is_around else folders
-    return sorted(name for name in names if name.rstrip("/").count("/") == 0)
+    is_in_root = any(not place.top for place in places) or not is_around
+    names = beside if is_in_root else inner
+    return sorted(name for name in names if "/" not in name.removesuffix("/"))
 
 
 def _missing_text(missing: Sequence[str], siblings: Sequence[str]) -> str:

@@ -250,6 +250,13 @@ class TestFiles:
         (note,) = dataset.facts.notes
         assert "7 files passed over: 3 .gif, 1 .avif, 1 .db, 1 .txt, 1 without a suffix" == note
 
+    def test_where_a_class_has_none_left_it_is_said_what_was_passed_over(self, tmp_path: Path, cache: Path) -> None:
+        gifs = {"train/dog/0.gif": b"x", "test/dog/0.gif": b"x"}
+        source = of_images(write_folder(tmp_path / "photos", {**pictures(classes=["cat"]), **gifs}))
+
+        with pytest.raises(DataInvalid, match=r"(?s)2 files passed over: 2 \.gif; what is read ends in .*'dog' has no"):
+            describe(source, cache=cache)
+
     @pytest.mark.parametrize("suffix", ["png", "webp"])
     def test_of_several_frames_the_first_is_used_and_it_is_said(
         self, read: Callable[..., Dataset], suffix: str
@@ -343,6 +350,15 @@ class TestNames:
 
         with pytest.raises(DataInvalid, match=r"'train/cat/caf\\xe9\.png' is not an image"):
             prepare(of_images(write_folder(tmp_path / "broken", {**pictures(), name: b"x"})), cache=cache)
+
+    def test_control_characters_of_a_class_reach_no_report(self, bench: Bench, tmp_path: Path) -> None:
+        write_folder(tmp_path / "data", pictures(size=(4, 4), classes=["a\nb", "c\x1b[31md"]))
+
+        outcome = bench.run(study_in(tmp_path))
+
+        assert outcome.analysis is not None
+        assert ("a\nb", "c\x1b[31md") == outcome.analysis.data.classes
+        assert "\x1b" not in report_text(outcome.analysis, "markdown") + report_text(outcome.analysis, "json")
 
 
 class TestLinks:

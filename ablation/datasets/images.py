@@ -13,7 +13,7 @@ import numpy as np
 
 from ablation.datasets.arrays import IMAGES, SPLITS, array_header, write_arrays
 from ablation.datasets.cache import Written
-from ablation.datasets.image_decoding import Header, bombs_are_errors, read_header, read_pixels
+from ablation.datasets.image_decoding import SUFFIXES, Header, bombs_are_errors, read_header, read_pixels
 from ablation.datasets.image_files import Item, list_items, state_of
 from ablation.datasets.image_layout import (
     Place,
@@ -155,11 +155,18 @@ def _survey(root: Path, size: Size | None) -> _Survey:
             found.add(item)
     images = {*found.folders, *found.headers}
     problems = [*found.problems, *link_problems(found.links, files=_file_count(found), root=root)]
-    problems += [] if found.links else layout_problems(images, found.beside)
+    problems += [] if found.links else _layout_problems(found, images)
     problems = problems or found.unreadable
     if problems:
         raise DataInvalid(root, problems)
     return _surveyed(root, found, images, size)
+
+
+def _layout_problems(found: _Findings, images: set[Place]) -> list[str]:
+    """Say what is wrong with the folders, and first what was passed over, as that may be why."""
+    problems, passed_over = layout_problems(images, found.beside), passed_over_text(found.passed_over)
+    is_told = problems and passed_over is not None
+    return [*([f"{passed_over}; what is read ends in {', '.join(SUFFIXES)}"] if is_told else []), *problems]
 
 
 def _file_count(found: _Findings) -> int:

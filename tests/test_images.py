@@ -387,6 +387,26 @@ class TestLinks:
         with pytest.raises(DataInvalid, match=r"1 of 13 files is a link to what is not there: train/cat/9\.png"):
             describe(of_images(folder), cache=cache)
 
+    @pytest.mark.parametrize("name", ["train", "train/cat/9.png", "train/elk"])
+    def test_one_that_leads_to_itself_is_called_broken(self, tmp_path: Path, cache: Path, name: str) -> None:
+        folder = write_folder(tmp_path / "photos", pictures() if "/" in name else {"test/cat/0.png": picture(1)})
+        (folder / name).symlink_to(Path(name).name)
+
+        with pytest.raises(DataInvalid, match=f"is a link to what is not there: {name}"):
+            describe(of_images(folder), cache=cache)
+
+    def test_one_beside_the_data_that_leads_to_itself_does_no_harm(self, tmp_path: Path, cache: Path) -> None:
+        folder = write_folder(tmp_path / "photos", pictures())
+        (folder / "again").symlink_to("again")
+
+        assert 6 == prepare(of_images(folder), cache=cache).facts.train_images
+
+    def test_a_root_that_leads_to_itself_is_no_folder(self, tmp_path: Path, cache: Path) -> None:
+        (tmp_path / "again").symlink_to("again")
+
+        with pytest.raises(DataUnavailable, match=f"there is no folder or archive {tmp_path}/again"):
+            describe(of_images(tmp_path / "again"), cache=cache)
+
 
 def without(split: str, *, instead: str, top: str = "") -> dict[str, bytes]:
     return {top + name.replace(f"{split}/", instead): value for name, value in pictures().items()}
@@ -600,7 +620,7 @@ class TestSaid:
 
         assert json.loads(result.stdout)["data"] == {
             "name": "images",
-            "images": {"train": 2, "validation": 2, "test": 6},
+            "splits": {"train": 2, "validation": 2, "test": 6},
             "classes": ["cat", "dog"],
             "input_shape": [3, 4, 4],
             "notes": [NOTE],
@@ -673,8 +693,13 @@ class TestRoot:
     ) -> None:
         (tmp_path / "project/own.py").write_text(OWN)
         write_folder(tmp_path / "project/data", {"x": b""})
+        (tmp_path / "project/again").symlink_to("again")
 
-        for root, given in (("data", str(tmp_path / "project/data")), ("s3://bucket", "s3://bucket")):
+        for root, given in (
+            ("data", str(tmp_path / "project/data")),
+            ("again", "again"),
+            ("s3://bucket", "s3://bucket"),
+        ):
             settings = {"name": "own.py:load", "root": root, "limit": None, "validation": "none"}
             assert (given, "b") == describe(settings, cache=cache, code=code).shape.classes
 

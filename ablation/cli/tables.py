@@ -249,7 +249,8 @@ def _data_lines(preview: Preview) -> list[str]:
     if data is None or splits is None:
         return []
     held_out = f", {splits.validation:,} for validation" if splits.validation else ""
-    counts = f"{splits.train:,} images to train on{held_out} and {splits.test:,} to test"
+    kind = "inputs" if data.shape.features else "images"
+    counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
     inputs = _shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
     name = preview.study.spec.settings()["data"]["name"]
     return [f"{name}: {counts}; {len(data.shape.classes)} classes, {inputs}", *(f"  {note}" for note in preview.notes)]
@@ -260,7 +261,7 @@ def _data(preview: Preview) -> dict[str, Any] | None:
         return None
     return {
         "name": preview.study.spec.settings()["data"]["name"],
-        "images": dataclasses.asdict(preview.splits),
+        "splits": dataclasses.asdict(preview.splits),
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),
         "notes": list(preview.notes),

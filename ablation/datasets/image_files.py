@@ -1,5 +1,6 @@
 """Lists the files of a folder or of a tar archive alike, each to be opened on demand; nothing is extracted."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -15,10 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Literal, Self, cast
 
+from ablation.datasets.places import is_there, real_path
 from ablation.errors import DataInvalid, DataUnavailable
 
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (*GZIP_SUFFIXES, ".tar")
+LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
 CHUNK_BYTES = 1 << 20
 LONGEST_NAME_BYTES = 1 << 20
 NAME_TYPES = (
@@ -183,17 +186,17 @@ def _items_in_folder(root: Path) -> Iterator[Item]:
         for entry in _entries(root):
             if entry.name in ("train", "test"):
                 yield from _items_of_split(Path(entry.path), entry.name, root)
-            elif entry.is_dir():
+            elif Path(entry.path).is_dir():  # an entry's own method raises of links in a circle
                 for split in ("train", "test"):
                     if Path(entry.path, split).is_dir():
                         yield from _items_of_split(Path(entry.path, split), f"{entry.name}/{split}", root)
 
 
 def _items_of_split(folder: Path, name: str, root: Path) -> Iterator[Item]:
-    if folder.resolve().is_relative_to(root):
+    if is_there(folder) and real_path(folder).is_relative_to(root):
         yield from _items_below(folder, name, root, levels=2)
     else:
-        yield replace(_item_at(folder, name), kind="link", target=os.fspath(folder.resolve()))
+        yield replace(_item_at(folder, name), kind="link", target=os.fspath(real_path(folder)))
 
 
 def _items_below(folder: Path, name: str, root: Path, *, levels: int) -> Iterator[Item]:
@@ -214,7 +217,7 @@ def _item(entry: os.DirEntry[str], name: str, root: Path) -> Item:
     item = _item_at(entry, name)
     if not entry.is_symlink():
         return item
-    target = Path(entry.path).resolve()
+    target = real_path(Path(entry.path))
     is_followed = item.kind != "link" and target.is_relative_to(root)
     return item if is_followed else replace(item, kind="link", target=os.fspath(target))
 
@@ -223,7 +226,9 @@ def _item_at(entry: os.DirEntry[str] | Path, name: str) -> Item:
     opened = partial(_open_file, Path(entry))
     try:
         facts = entry.stat()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in LEADS_NOWHERE:
+            raise
         return Item(name=name, kind="link", size=0, modified_ns=0, open=opened)
     if stat.S_ISDIR(facts.st_mode):
         return Item(name=name, kind="folder", size=0, modified_ns=0, open=opened)

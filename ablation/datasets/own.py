@@ -15,7 +15,7 @@ from ablation.datasets.arrays import FEATURES, write_arrays
 from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
-from ablation.datasets.places import is_there
+from ablation.datasets.places import is_there, real_path
 from ablation.results import DataOutline, DataShape
 
 PATH = "data.name"
@@ -58,7 +58,7 @@ class Own:
     def key(self) -> str:
         arguments = json.dumps(self.arguments, sort_keys=True, default=repr)
         root = self.arguments.get("root")
-        state = state_of_any(Path(root).expanduser().resolve()) if isinstance(root, str | Path) else ""
+        state = state_of_any(real_path(Path(root).expanduser())) if isinstance(root, str | Path) else ""
         return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}"
 
     def outline(self) -> DataOutline:

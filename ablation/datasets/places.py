@@ -1,5 +1,6 @@
 """Finds the folder or archive that a study file names as its data's root: beside the file, then where one works."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ def find_root(root: str, folders: Sequence[Path]) -> Path:
         DataUnavailable: it begins with the home folder of a user that is not there.
     """
     places = _places(root, folders)
-    return next(filter(is_there, places), places[0]).resolve()
+    return real_path(next(filter(is_there, places), places[0]))
 
 
 def remark_on_root(settings: Mapping[str, Any], folders: Sequence[Path]) -> str | None:
@@ -34,6 +35,11 @@ def remark_on_root(settings: Mapping[str, Any], folders: Sequence[Path]) -> str 
     if others:
         return f"data.root is {found[0]}, beside the study file; the working directory has another: {others[0]}"
     return None
+
+
+def real_path(path: Path) -> Path:
+    """Return where a path leads; links in a circle lead to one of themselves (`Path.resolve` raises)."""
+    return Path(os.path.realpath(path))
 
 
 def is_there(path: Path) -> bool:

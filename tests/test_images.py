@@ -296,6 +296,15 @@ class TestFiles:
         with pytest.raises(DataInvalid, match=r"test/dog/2\.png is not an image of a known format"):
             attempt(source, cache=cache)
 
+    def test_a_class_of_unreadable_images_is_not_said_to_have_none(self, tmp_path: Path, cache: Path) -> None:
+        files = {name: b"no picture" if name.startswith("test/dog") else value for name, value in pictures().items()}
+
+        with pytest.raises(DataInvalid) as caught:
+            describe(of_images(write_folder(tmp_path / "photos", files)), cache=cache)
+
+        assert 3 == str(caught.value).count("is not an image of a known format")
+        assert "has no images" not in str(caught.value)
+
 
 LOSSLESS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

@@ -180,8 +180,10 @@ def link_problems(links: Sequence[Item], *, files: int, root: Path) -> list[str]
     """Say once of each kind which files are links that are not followed; `files` is how many there are with them."""
     if not root.is_dir():
         return [_archived_links_text(links, files)] if links else []
-    outside = [link for link in links if link.target and is_there(Path(link.target))]
-    broken = [link for link in links if link not in outside]
+    outside: list[Item] = []
+    broken: list[Item] = []
+    for link in links:
+        (outside if link.target and is_there(Path(link.target)) else broken).append(link)
     return [
         *([f"{_share_text(broken, files)} to what is not there: {_names_text(broken)}"] if broken else []),
         *([_outside_links_text(outside, files, root)] if outside else []),

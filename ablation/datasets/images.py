@@ -91,10 +91,10 @@ class _Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Findings:
-    """What is found while the items are gone through."""
+    """What is found while the items are gone through; `places` are all classes and images, readable or not."""
 
+    places: set[Place] = field(default_factory=set)
     headers: dict[Place, Header] = field(default_factory=dict)
-    folders: set[Place] = field(default_factory=set)
     links: list[Item] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     beside: set[str] = field(default_factory=set)
@@ -126,15 +126,14 @@ class _Findings:
     def _add_place(self, item: Item, place: Place | None) -> None:
         if place is None:
             return
-        if not place.file:
-            self.folders.add(place)
-        elif not place.class_name:
+        if not place.class_name:
             self.passed_over.append(place.file)
-        else:
-            self._add_image(item, place)
+            return
+        self.places.add(place)
+        if place.file:
+            self._add_header(item, place)
 
-    def _add_image(self, item: Item, place: Place) -> None:
-        self.folders.add(place._replace(file=""))
+    def _add_header(self, item: Item, place: Place) -> None:
         try:
             header = read_header(item)
         except ValueError as error:
@@ -153,18 +152,17 @@ def _survey(root: Path, size: Size | None) -> _Survey:
     with bombs_are_errors():
         for item in list_items(root):
             found.add(item)
-    images = {*found.folders, *found.headers}
     problems = [*found.problems, *link_problems(found.links, files=_file_count(found), root=root)]
-    problems += [] if found.links else _layout_problems(found, images)
+    problems += [] if found.links else _layout_problems(found)
     problems = problems or found.unreadable
     if problems:
         raise DataInvalid(root, problems)
-    return _surveyed(root, found, images, size)
+    return _surveyed(root, found, size)
 
 
-def _layout_problems(found: _Findings, images: set[Place]) -> list[str]:
+def _layout_problems(found: _Findings) -> list[str]:
     """Say what is wrong with the folders, and first what was passed over, as that may be why."""
-    problems, passed_over = layout_problems(images, found.beside), passed_over_text(found.passed_over)
+    problems, passed_over = layout_problems(found.places, found.beside), passed_over_text(found.passed_over)
     is_told = problems and passed_over is not None
     return [*([f"{passed_over}; what is read ends in {', '.join(SUFFIXES)}"] if is_told else []), *problems]
 
@@ -173,8 +171,8 @@ def _file_count(found: _Findings) -> int:
     return len(found.links) + len(found.headers) + len(found.unreadable) + len(found.passed_over)
 
 
-def _surveyed(root: Path, found: _Findings, images: set[Place], size: Size | None) -> _Survey:
-    classes = class_names(images)
+def _surveyed(root: Path, found: _Findings, size: Size | None) -> _Survey:
+    classes = class_names(found.places)
     ordered = sorted(found.headers, key=lambda place: (classes[place.class_name], place.file))
     places = {split: [place for place in ordered if place.split == split] for split in SPLITS}
     sizes: dict[Size, Place] = {}
@@ -190,13 +188,13 @@ def _surveyed(root: Path, found: _Findings, images: set[Place], size: Size | Non
         classes=classes,
         places=places,
         is_scaled=size is not None,
-        notes=_notes(found, images),
+        notes=_notes(found),
     )
 
 
-def _notes(found: _Findings, images: set[Place]) -> tuple[str, ...]:
+def _notes(found: _Findings) -> tuple[str, ...]:
     """Return in sentences what was done to the images and what was not read."""
-    headers, beside = found.headers.values(), unread_validation(images, found.beside)
+    headers, beside = found.headers.values(), unread_validation(found.places, found.beside)
     turned = sum(header.is_turned for header in headers)
     transparent = sum(header.is_transparent for header in headers)
     animated = sum(header.has_frames for header in headers)

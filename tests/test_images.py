@@ -181,7 +181,7 @@ class TestTransparency:
         dataset = read(named)
 
         assert [[255] * len(pixel), pixel] == dataset.train_images[0][0].tolist()
-        assert ("1 image with transparency, laid over white",) == dataset.facts.notes
+        assert ("1 image with an alpha channel or a transparent color, laid over white",) == dataset.facts.notes
 
     def test_what_is_partly_seen_through_is_mixed_with_white(self, read: Callable[..., Dataset]) -> None:
         shades = Image.fromarray(np.array([[[0, 0, 0, alpha] for alpha in (0, 51, 102, 255)]], dtype=np.uint8))

@@ -204,7 +204,11 @@ def _notes(found: _Findings) -> tuple[str, ...]:
         *([passed_over] if passed_over is not None else []),
         *unread,
         *([f"{counted(turned, 'image')} turned upright, as the EXIF orientation says"] if turned else []),
-        *([f"{counted(transparent, 'image')} with transparency, laid over white"] if transparent else []),
+        *(
+            [f"{counted(transparent, 'image')} with an alpha channel or a transparent color, laid over white"]
+            if transparent
+            else []
+        ),
         *([f"{counted(animated, 'image')} of several frames, of which the first is used"] if animated else []),
     )
 

@@ -108,13 +108,16 @@ class Digits(DataSection):
 
 class Cifar10(DataSection):
     name: Literal["cifar10"]
-    root: Root | None = Field(default=None, description="folder that holds, or shall hold, the CIFAR-10 download")
+    root: Root | None = Field(
+        default=None, description="folder that holds, or shall hold, the CIFAR-10 download; relative to this file"
+    )
 
 
 class Images(DataSection):
     name: Literal["images"]
     root: Root = Field(
-        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*", examples=["root: photos.tar.gz"]
+        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*; relative to this file",
+        examples=["root: photos.tar.gz"],
     )
     size: Annotated[Side | tuple[Side, Side], AfterValidator(_square), SIZE_FORM] | None = Field(
         default=None, description="pixels of the shorter side, scaled, the center cut out; or [height, width]"

@@ -94,8 +94,8 @@ def run_study(
     check_devices(study.variants, executor.slots)
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
-    for note in (*data_remarks(study), *(dataset.facts.notes if dataset is not None else ())):
-        yield Progress(planned=planned, ended={}, running=(), note=note)
+    for remark in (*data_remarks(study), *(dataset.facts.notes if dataset is not None else ())):
+        yield Progress(planned=planned, ended={}, running=(), note=remark)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     if tried:
         yield Progress(planned=planned, ended={}, running=(), note=f"trying {len(tried)} variants on one batch each")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ablation.databases import without_password
 from ablation.errors import RunsNotRecorded, StudyNowhere, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
-from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
+from ablation.planning import NO_DATA, check_room, data_remarks, lock_plan, plan_of, tuning_on_record
 from ablation.results import Outcome, RecordedRun, TunedVariant, same_starts_text
 from ablation.state import State
 from ablation.study import Study
@@ -94,6 +94,8 @@ def run_study(
     check_devices(study.variants, executor.slots)
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
+    for remark in (*data_remarks(study), *(dataset.facts.notes if dataset is not None else ())):
+        yield Progress(planned=planned, ended={}, running=(), note=remark)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     if tried:
         yield Progress(planned=planned, ended={}, running=(), note=f"trying {len(tried)} variants on one batch each")

@@ -44,6 +44,14 @@ NO_DATA = DataFacts(
 """Of a study whose training function reads its own data."""
 
 
+def data_remarks(study: Study) -> tuple[str, ...]:
+    """Say where a study's data was found, where that may surprise."""
+    from ablation.datasets import remark_on_root
+
+    remark = remark_on_root(study.variants[0].settings["data"] or {}, study.code.folders)
+    return (remark,) if remark is not None else ()
+
+
 def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
     """Return the tuning that an earlier execution finished, of the variants that the study still has.
 
@@ -71,7 +79,11 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     results = sum(run.has_result for run in recorded)
     if results == 0:
         return plan
-    changed = {**differences(_fixed(previous.plan), _fixed(plan)), **_changed_code(previous.plan, plan)}
+    changed = {
+        **differences(_fixed(previous.plan), _fixed(plan)),
+        **_changed_reading(previous.plan, plan),
+        **_changed_code(previous.plan, plan),
+    }
     if changed:
         raise StudyChanged(study.name, changed)
     planned = {run.identity for run in plan.runs}
@@ -124,6 +136,14 @@ def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
         for variant in now.variants
         if (key := repr(variant.configuration)) in known and known[key] != now.code.get(variant.name)
     }
+
+
+def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return how the data's files were and are read, where that may be why the data is another one."""
+    if before.data.digest == now.data.digest or before.data.notes == now.data.notes:
+        return {}
+    old, new = ("; ".join(plan.data.notes) or "no remarks" for plan in (before, now))
+    return {"data as it is read": (old, new)}
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablation.errors import NoModel
-from ablation.planning import NO_DATA, measured_models
+from ablation.planning import NO_DATA, data_remarks, measured_models
 from ablation.results import Component, DataOutline, ModelSummary
 from ablation.state import State
 from ablation.study import Study
 
 if TYPE_CHECKING:
+    from ablation.datasets import SplitSizes
     from ablation.models import ModelChanges
 
 
@@ -32,10 +33,17 @@ class VariantPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A study before it costs anything; `same_starts` are the variants whose models start alike with every seed."""
+    """A study before it costs anything; `data` is None where a training function of the user's reads its own.
+
+    `splits` are what a run has of it, and `notes` say how it is found and read. `same_starts` are the variants whose
+    models start from the same weights with every seed.
+    """
 
     study: Study
     variants: tuple[VariantPreview, ...]
+    data: DataOutline | None
+    splits: SplitSizes | None
+    notes: tuple[str, ...]
     same_starts: tuple[str, ...] = ()
 
     @property
@@ -59,9 +67,11 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid, VariantFails, VariantsAlike, DeviceUnavailable: the
             study cannot run here.
     """
+    from ablation.datasets import split_sizes
     from ablation.models import model_changes
     from ablation.worker import estimate_seconds, needs_trying, try_variant
 
+    data = study.variants[0].settings["data"]
     outline = _outline(study, state)
     same_starts = tuple(
         variant.name
@@ -82,7 +92,14 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
         )
         for variant in study.variants
     )
-    return Preview(study=study, variants=variants, same_starts=same_starts)
+    return Preview(
+        study=study,
+        variants=variants,
+        data=outline if data is not None else None,
+        splits=split_sizes(outline, data) if data is not None else None,
+        notes=(*data_remarks(study), *outline.notes),
+        same_starts=same_starts,
+    )
 
 
 def study_components(study: Study, *, state: State) -> tuple[Component, ...]:

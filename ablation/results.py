@@ -102,16 +102,20 @@ class DataShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOutline:
-    """What planning needs to know of a data set that is not prepared yet."""
+    """What planning needs to know of a data set that is not prepared yet; `notes` say how it is read."""
 
     shape: DataShape
     train_images: int
     test_images: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What is recorded of a prepared data set: its name, the SHA-256 of its content, shape and sizes."""
+    """What is recorded of a prepared data set: its name, the SHA-256 of its content, shape and sizes.
+
+    `notes` say in sentences how its files were read, and which were not.
+    """
 
     name: str
     digest: str
@@ -120,6 +124,7 @@ class DataFacts:
     test_images: int
     largest_class_share: float
     """Share of the test images that the most frequent class has: the accuracy of always answering it."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,25 @@ def test_define_writes_a_study_that_plan_takes(run: Any, tmp_path: Path) -> None
     assert 12 == json.loads(run("plan", "mine.yaml", "--json").stdout)["runs"]
 
 
+@pytest.mark.parametrize(
+    ("output", "root", "written"),
+    [
+        ("mine.yaml", "photos", "photos"),
+        ("studies/mine.yaml", "photos", "../photos"),
+        ("studies/mine.yaml", "studies/photos.tar.gz", "photos.tar.gz"),
+        ("studies/mine.yaml", "/data/photos", "/data/photos"),
+        ("studies/mine.yaml", "~/photos", "~/photos"),
+    ],
+)
+def test_a_defined_file_names_the_data_as_seen_from_itself(run: Any, output: str, root: str, written: str) -> None:
+    Path("studies").mkdir()
+
+    result = run("define", "--data", "images", "--root", root, "--output", output)
+
+    assert 0 == result.exit_code, result.output
+    assert written == load_study(Path(output)).spec.settings()["data"]["root"]
+
+
 def test_define_does_not_write_over_a_file(run: Any, tmp_path: Path) -> None:
     result = run("define", "--output", "tiny.yaml")
 

@@ -255,15 +255,6 @@ class TestImages:
 
         assert dataset.facts.train_images == 6
 
-    def test_a_palette_with_transparency_is_read_without_it(self, tmp_path, cache):
-        buffer = io.BytesIO()
-        Image.new("P", (6, 4)).save(buffer, format="png", transparency=bytes([0, 128]))
-        files = {**pictures(), "train/cat/0.png": buffer.getvalue()}
-
-        dataset = prepare(of_images(write_folder(tmp_path / "folder", files)), cache=cache)
-
-        assert (dataset.train_images[0] == 0).all()
-
     def test_hidden_and_other_files_are_passed_over(self, tmp_path, cache):
         files = pictures()
         others = {"README.md": b"x", "train/cat/Thumbs.db": b"x", "train/cat/._0.png": b"x", ".git/train/a/b.png": b"x"}
@@ -272,7 +263,7 @@ class TestImages:
         folder = prepare(of_images(write_folder(tmp_path / "folder", {**files, **others})), cache=cache)
         archive = prepare(of_images(write_archive(tmp_path / "a.tgz", {**files, **others})), cache=cache)
 
-        assert plain.facts == folder.facts == archive.facts
+        assert plain.facts.digest == folder.facts.digest == archive.facts.digest
 
 
 class TestUnusableImages:
@@ -315,7 +306,7 @@ class TestUnusableImages:
     def test_an_image_of_another_size_is_named_with_both_sizes(self, tmp_path, cache):
         files = {**pictures(size=(6, 4)), "test/cat/0.png": picture(0, size=(4, 6))}
 
-        with pytest.raises(DataInvalid, match=r"test/cat/0\.png is 4x6, the first training image is 6x4"):
+        with pytest.raises(DataInvalid, match=r"of 2 sizes.*: train/cat/0\.png is 6x4, test/cat/0\.png is 4x6\."):
             prepare(of_images(write_folder(tmp_path / "folder", files)), cache=cache)
 
     @pytest.mark.parametrize("side", [4097, 20_000, 60_000])
@@ -382,7 +373,9 @@ class TestUnusableImages:
     def test_a_link_in_an_archive_is_refused(self, tmp_path, cache, name):
         source = of_images(write_archive(tmp_path / "a.tar", pictures(), links=[name]))
 
-        with pytest.raises(DataInvalid, match=f"{name} is a link"):
+        with pytest.raises(
+            DataInvalid, match=rf"1 of 13 files is a link: {name}\. They are not followed in an archive"
+        ):
             prepare(source, cache=cache)
 
     @pytest.mark.parametrize("attempt", [describe, prepare])

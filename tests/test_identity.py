@@ -20,6 +20,7 @@ factors: {model.depth: [3, 4]}
 OTHER_VALUES: dict[str, Any] = {
     "data.name": "cifar10",
     "data.limit": 100,
+    "data.size": 64,
     "data.validation": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,
@@ -200,3 +201,14 @@ def test_the_training_engine_takes_the_files_training_settings_but_for_the_threa
 
     assert engine == (Training.model_fields.keys() - {"threads", "loss"}) | {"augmentation"}
     assert all("augmentation" in model.model_fields for model in (Digits, Cifar10, Images))
+
+
+def test_a_study_of_images_without_a_size_is_the_run_it_was() -> None:
+    runs = study().runs(data_digest="ab" * 32)
+
+    assert "5347f8b46840279e37df4dcbdc3f2cd6" == runs[0].identity
+    assert identity(data__size=None) == identity()
+
+
+def test_a_size_of_equal_sides_is_the_same_run_written_in_either_way() -> None:
+    assert identity(data__size=[64, 64]) == identity(data__size=64) != identity(data__size=[64, 65])

@@ -127,6 +127,20 @@ def test_many_overrides_make_a_name_that_is_short_enough_and_their_own() -> None
     assert all(len(name) == 200 for name in names)
 
 
+@pytest.mark.parametrize(
+    ("line", "change", "name"),
+    [
+        (b"data: {name: images, root: here, size: 64}", "data.size=null", "quick+data.size=null"),
+        (b"training: {precision: bf16}", "training.precision=fp32", "quick+training.precision=fp32"),
+    ],
+)
+def test_a_default_that_stands_in_no_identity_makes_a_study_of_its_own_too(line: bytes, change: str, name: str) -> None:
+    key = line.partition(b":")[0] + b":"
+    content = b"\n".join(line if text.startswith(key) else text for text in QUICK.split(b"\n"))
+
+    assert name == parse_study(content, source="f", overrides=[parse_override(change)]).name
+
+
 def test_where_the_data_is_kept_is_in_neither_name_nor_identity() -> None:
     images = QUICK.replace(b"name: digits", b"name: images, root: here")
     here = parse_study(images, source="f")

@@ -33,7 +33,14 @@ seeds: 2
 EVERYTHING: dict[str, Any] = {
     "name": "everything",
     "description": "all keys of the format",
-    "data": {"name": "images", "root": "photos", "limit": 100, "validation": 0.2, "augmentation": "flip"},
+    "data": {
+        "name": "images",
+        "root": "photos",
+        "limit": 100,
+        "validation": 0.2,
+        "augmentation": "flip",
+        "size": [48, 64],
+    },
     "model": {
         "name": "cnn",
         "depth": 2,
@@ -302,6 +309,17 @@ ONE_ERROR = {
         "must be text of at most 200 letters, digits and ._+=,@[]-, a letter or digit first, not 'a/b' @ name (line 1)"
     ),
     valid_with("digits}", 'images, root: "a\\0b"}'): 'must be a path, not "a\\u0000b" @ data.root (line 2)',
+    valid_with("digits}", "images, root: a, size: 0}"): (
+        "must be a whole number of pixels from 1 to 4096, or two of them as [height, width], not 0 @ data.size (line 2)"
+    ),
+    valid_with("digits}", "images, root: a, size: [1, 2, 3]}"): (
+        "must be a whole number of pixels from 1 to 4096, or two of them as [height, width], not [1, 2, 3] "
+        "@ data.size (line 2)"
+    ),
+    valid_with("digits}", "images, root: a, size: 64px}"): (
+        "must be a whole number of pixels from 1 to 4096, or two of them as [height, width], not '64px' "
+        "@ data.size (line 2)"
+    ),
     # Names of models, data and metrics
     valid_with("cnn", "resnet99"): (
         f"unknown model 'resnet99'; built in: cnn, torchvision:NAME{OR_YOUR_OWN} @ model.name (line 3)"

@@ -97,6 +97,7 @@ def _data(plan: Plan) -> DataDescription:
         test_images=plan.data.test_images,
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
+        notes=plan.data.notes,
     )
 
 

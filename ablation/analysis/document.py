@@ -70,7 +70,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDescription:
-    """The data set as the report's front names it."""
+    """The data set as the report's front names it; `notes` say how its files were read, and which were not."""
 
     name: str
     digest: str
@@ -78,6 +78,7 @@ class DataDescription:
     test_images: int
     classes: tuple[str, ...]
     largest_class_share: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

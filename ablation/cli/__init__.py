@@ -267,6 +267,7 @@ def define(
         "model.normalization": _levels("--normalization", normalization),
     }
     path = str(output) if output is not None else "FILE"
+    root = _seen_from(output, root) if output is not None and root else root
     text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
     parse_study(text.encode(), source="the study so defined")
     if output is None:
@@ -562,6 +563,12 @@ def _load(
         if text is not None
     }
     return load_study(file, overrides=overrides, levels=levels, name=name)
+
+
+def _seen_from(file: Path, root: str) -> str:
+    """Return a path as it was typed as a file names it: relative paths in a study file start at its folder."""
+    stays = root.startswith("~") or Path(root).is_absolute() or file.parent == Path()
+    return root if stays else os.path.relpath(root, file.parent)
 
 
 def _levels(option: str, text: str) -> list[Any]:

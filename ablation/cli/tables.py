@@ -67,6 +67,7 @@ def preview_text(preview: Preview) -> str:
     seeds = preview.study.spec.seeds
     lines = [
         f"{preview.study.name}: {len(preview.variants)} variants × {seeds} seeds = {preview.runs} runs",
+        *map(plain, _data_lines(preview)),
         "",
         _rendered(table),
     ]
@@ -88,6 +89,7 @@ def preview_json(preview: Preview) -> str:
             "seeds": preview.study.spec.seeds,
             "seconds": _total_seconds(preview),
             "same_starts": preview.same_starts,
+            "data": _data(preview),
             "variants": [
                 {
                     "name": variant.name,
@@ -243,6 +245,31 @@ def _few(names: Sequence[str]) -> str:
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:
     return "×".join(map(str, shape)) if shape else ""
+
+
+def _data_lines(preview: Preview) -> list[str]:
+    """Return how many images each split has and of what size, and what there is to know of how they are read."""
+    data, splits = preview.data, preview.splits
+    if data is None or splits is None:
+        return []
+    held_out = f", {splits.validation:,} for validation" if splits.validation else ""
+    kind = "inputs" if data.shape.features else "images"
+    counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
+    inputs = _shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
+    name = preview.study.spec.settings()["data"]["name"]
+    return [f"{name}: {counts}; {len(data.shape.classes)} classes, {inputs}", *(f"  {note}" for note in preview.notes)]
+
+
+def _data(preview: Preview) -> dict[str, Any] | None:
+    if preview.data is None or preview.splits is None:
+        return None
+    return {
+        "name": preview.study.spec.settings()["data"]["name"],
+        "splits": dataclasses.asdict(preview.splits),
+        "classes": list(preview.data.shape.classes),
+        "input_shape": list(preview.data.shape.input_shape),
+        "notes": list(preview.notes),
+    }
 
 
 def _tuning_lines(preview: Preview) -> list[str]:

@@ -3,7 +3,7 @@
 It imports nothing but numpy beside the standard library until a data set is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,31 @@ from ablation.datasets.cache import Source, prepare_source, recorded_facts
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
-from ablation.datasets.images import Images
+from ablation.datasets.images import Images, Size
 from ablation.datasets.own import Own, own_arguments
-from ablation.datasets.splits import Split, check_augmentation, make_split
+from ablation.datasets.places import find_root, remark_on_root
+from ablation.datasets.splits import Split, SplitSizes, check_augmentation, make_split, split_sizes
 from ablation.results import DataOutline
 
 __all__ = [
     "Dataset",
     "Split",
+    "SplitSizes",
     "channel_statistics",
     "check_augmentation",
     "describe",
     "make_split",
     "open_dataset",
     "prepare",
+    "remark_on_root",
+    "split_sizes",
 ]
 
 
 def describe(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_FOLDERS) -> DataOutline:
     """Return a data set's shape and size without preparing it.
 
-    `images` looks at its files' names and a header, the user's own function is called, unless it was prepared before.
+    `images` looks at its files' names and headers, the user's own function is called, unless it was prepared before.
 
     Raises DataUnavailable where the root is not there, DataInvalid where it holds no classes of images or the function
     returns something else, CodeInvalid where that cannot be called.
@@ -43,7 +47,12 @@ def describe(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO
     outline = (
         source.outline()
         if facts is None
-        else DataOutline(shape=facts.shape, train_images=facts.train_images, test_images=facts.test_images)
+        else DataOutline(
+            shape=facts.shape,
+            train_images=facts.train_images,
+            test_images=facts.test_images,
+            notes=facts.notes,
+        )
     )
     check_augmentation(outline.shape, settings, source=source.where)
     return outline
@@ -64,14 +73,23 @@ def prepare(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_
 
 def _source(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders) -> Source:
     root = settings.get("root")
+    place = find_root(root, code.folders) if isinstance(root, str) else None
     match settings["name"]:
         case "digits":
             return Digits()
         case "cifar10":
-            return Cifar10(root=Path(root).expanduser().resolve() if root else cache.resolve() / "downloads")
+            return Cifar10(root=place or cache.resolve() / "downloads")
         case "images":
-            return Images(root=Path(settings["root"]).expanduser().resolve())
+            return Images(root=find_root(settings["root"], code.folders), size=_size(settings.get("size")))
         case name if is_code(name):
-            return Own(code_name=name, arguments=own_arguments(settings), code=code)
+            return Own(code_name=name, arguments=own_arguments(settings, place=place), code=code)
         case name:
             raise ValueError(f"no data set is called {name!r}; there are digits, cifar10 and images")
+
+
+def _size(size: int | Sequence[int] | None) -> Size | None:
+    """Return a height and width; one number stands for both."""
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    height, width = size
+    return height, width

@@ -54,11 +54,11 @@ class Dataset:
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """Open a folder that `prepare` returned, without verifying its digest again."""
+    """Open a folder that `prepare` returned, without verifying its digest again; its facts have no notes."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     sequences = {"classes": tuple(facts["shape"]["classes"]), "features": tuple(facts["shape"].get("features", ()))}
     shape = DataShape(**{**facts["shape"], **sequences})
-    return Dataset(facts=DataFacts(**{**facts, "shape": shape}), folder=folder)
+    return Dataset(facts=DataFacts(**{**facts, "shape": shape, "notes": ()}), folder=folder)
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -6,6 +6,7 @@ A data set lies in `<cache>/<name>-<digest>/`; `<cache>/sources/` records which 
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,14 @@ from ablation.datasets.arrays import Dataset, open_dataset, verified, write_fact
 from ablation.errors import DataUnavailable
 from ablation.permissions import PRIVATE_FILE, make_folder
 from ablation.results import DataFacts, DataOutline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read."""
+
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -32,18 +41,18 @@ class Source(Protocol):
     def outline(self) -> DataOutline:
         """Return image size, class names and counts, reading as little as that takes."""
 
-    def write(self, folder: Path) -> tuple[str, ...]:
-        """Write the four arrays into `folder` and return the class names; called by one process at a time."""
+    def write(self, folder: Path) -> Written:
+        """Write the four arrays into `folder`; called by one process at a time."""
 
 
 def recorded_facts(source: Source, *, cache: Path) -> DataFacts | None:
     """Return the facts of a source that was prepared before, unverified, or None."""
     try:
-        folder, digest = _read_record(_record_path(source.key(), cache), cache)
-        facts = open_dataset(folder).facts
+        record = _read_record(_record_path(source.key(), cache), cache)
+        facts = open_dataset(record.folder).facts
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return facts if facts.digest == digest else None
+    return replace(facts, notes=record.notes) if facts.digest == record.digest else None
 
 
 def prepare_source(source: Source, *, cache: Path) -> Dataset:
@@ -64,21 +73,39 @@ def prepare_source(source: Source, *, cache: Path) -> Dataset:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """Where a source's data set lies. The notes are the source's own: another one may have the same content."""
+
+    folder: Path
+    digest: str
+    notes: tuple[str, ...]
+
+
 def _record_path(key: str, cache: Path) -> Path:
     return cache / "sources" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
-def _read_record(record: Path, cache: Path) -> tuple[Path, str]:
+def _read_record(record: Path, cache: Path) -> _Record:
     values = json.loads(record.read_text(encoding="utf-8"))
-    return cache / Path(str(values["folder"])).name, str(values["digest"])
+    return _Record(
+        folder=cache / Path(str(values["folder"])).name,
+        digest=str(values["digest"]),
+        notes=tuple(map(str, values.get("notes", ()))),
+    )
 
 
 def _find(record: Path, cache: Path) -> Dataset | None:
     try:
-        folder, digest = _read_record(record, cache)
-    except (OSError, ValueError, TypeError, KeyError):
+        found = _read_record(record, cache)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return verified(folder, digest=digest)
+    dataset = verified(found.folder, digest=found.digest)
+    return _noted(dataset, found.notes) if dataset is not None else None
+
+
+def _noted(dataset: Dataset, notes: tuple[str, ...]) -> Dataset:
+    return replace(dataset, facts=replace(dataset.facts, notes=notes))
 
 
 def _make(source: Source, record: Path, cache: Path) -> Dataset:
@@ -87,16 +114,16 @@ def _make(source: Source, record: Path, cache: Path) -> Dataset:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        classes = source.write(temporary)
-        facts = write_facts(temporary, name=source.name, classes=classes, source=source.where)
+        written = source.write(temporary)
+        facts = write_facts(temporary, name=source.name, classes=written.classes, source=source.where)
         dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:12]}", digest=facts.digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     beside = record.with_suffix(".new")
-    values = {"source": source.where, "folder": dataset.folder.name, "digest": facts.digest}
+    values = {"source": source.where, "folder": dataset.folder.name, "digest": facts.digest, "notes": written.notes}
     beside.write_text(json.dumps(values, indent=1), encoding="utf-8")
     beside.replace(record)
-    return dataset
+    return _noted(dataset, written.notes)
 
 
 def _put_in_place(temporary: Path, folder: Path, *, digest: str) -> Dataset:

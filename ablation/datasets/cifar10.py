@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ablation.datasets.arrays import write_arrays
+from ablation.datasets.cache import Written
 from ablation.errors import DataUnavailable
 from ablation.results import DataOutline, DataShape
 
@@ -45,7 +46,7 @@ class Cifar10:
         shape = DataShape(channels=3, height=SIDE, width=SIDE, classes=CLASSES)
         return DataOutline(shape=shape, train_images=50_000, test_images=10_000)
 
-    def write(self, folder: Path) -> tuple[str, ...]:
+    def write(self, folder: Path) -> Written:
         from torchvision.datasets import CIFAR10
 
         with _quiet():
@@ -58,7 +59,7 @@ class Cifar10:
         for split, data in splits.items():
             labels = np.asarray(data.targets, dtype=np.int64)
             write_arrays(folder, {f"{split}_images": np.ascontiguousarray(data.data), f"{split}_labels": labels})
-        return CLASSES
+        return Written(classes=CLASSES)
 
     def _unavailable(self, error: Exception) -> DataUnavailable:
         return DataUnavailable(

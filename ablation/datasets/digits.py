@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.datasets.arrays import write_arrays
+from ablation.datasets.cache import Written
 from ablation.results import DataOutline, DataShape
 
 CLASSES = tuple("0123456789")
@@ -37,7 +38,7 @@ class Digits:
         shape = DataShape(channels=1, height=SIDE, width=SIDE, classes=CLASSES)
         return DataOutline(shape=shape, train_images=1442, test_images=355)
 
-    def write(self, folder: Path) -> tuple[str, ...]:
+    def write(self, folder: Path) -> Written:
         from sklearn.datasets import load_digits
 
         small, labels = load_digits(return_X_y=True)
@@ -53,7 +54,7 @@ class Digits:
                 "test_labels": labels[is_test],
             },
         )
-        return CLASSES
+        return Written(classes=CLASSES)
 
 
 def _enlarged(image: NDArray[np.float64]) -> NDArray[np.uint8]:

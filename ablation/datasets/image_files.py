@@ -1,22 +1,27 @@
-"""Lists the files of a folder or of a tar archive alike, with the bytes of each on demand; nothing is extracted."""
+"""Lists the files of a folder or of a tar archive alike, each to be opened on demand; nothing is extracted."""
 
+import errno
 import gzip
 import hashlib
 import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal, Self, cast
 
+from ablation.datasets.places import is_there, real_path
 from ablation.errors import DataInvalid, DataUnavailable
 
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (*GZIP_SUFFIXES, ".tar")
+LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
 CHUNK_BYTES = 1 << 20
 LONGEST_NAME_BYTES = 1 << 20
 NAME_TYPES = (
@@ -33,26 +38,29 @@ NAME_TYPES = (
 class Item:
     """One file or folder: its path below the root, with slashes, its size in bytes and its time in nanoseconds.
 
-    `other` is a link in an archive, a link that is broken or leads out of the folder, a device. `read` is to be called
-    before the next item is asked for; it raises ValueError where this file cannot be read, DataInvalid where its
-    archive is damaged.
+    `link` is a link that is not followed: one in an archive, one that is broken or leads out of the folder; `target` is
+    where it leads. `other` is a pipe, a socket or a device. `open` is to be called before the next item is asked for;
+    it raises ValueError where this file cannot be read, DataInvalid where its archive is damaged.
     """
 
     name: str
-    kind: Literal["file", "folder", "other"]
+    kind: Literal["file", "folder", "link", "other"]
     size: int
     modified_ns: int
-    read: Callable[[], bytes]
+    open: Callable[[], IO[bytes]]
+    target: str = ""
 
 
 def list_items(root: Path) -> Iterator[Item]:
     """Yield what lies in an archive, or down to four levels (`top/train/class/file`) below a folder.
 
+    Of a folder, what lies beside train and test is named, and not gone into.
+
     Raises DataUnavailable where `root` is not there or cannot be read, DataInvalid where it is no archive or a damaged
     one.
     """
     check_root(root)
-    return _items_in_folder(root) if root.is_dir() else _items_in_archive(root)
+    return chain(_items_beside(root), _items_in_folder(root)) if root.is_dir() else _items_in_archive(root)
 
 
 def check_root(root: Path) -> None:
@@ -122,10 +130,11 @@ def _items_in_archive(path: Path) -> Iterator[Item]:
         for member in archive:
             yield Item(
                 name=member.name,
-                kind="file" if member.isreg() else "folder" if member.isdir() else "other",
+                kind=_kind_of_member(member),
                 size=member.size,
                 modified_ns=int(member.mtime * 1e9),
-                read=partial(_read_member, archive, member, path),
+                open=partial(_open_member, archive, member, path),
+                target=member.linkname,
             )
         # Only at its very end does gzip compare its check sum.
         while stream.read(CHUNK_BYTES):
@@ -138,10 +147,36 @@ def _stream(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+def _kind_of_member(member: tarfile.TarInfo) -> Literal["file", "folder", "link", "other"]:
+    if member.issym() or member.islnk():
+        return "link"
+    return "file" if member.isreg() else "folder" if member.isdir() else "other"
+
+
+def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> IO[bytes]:
+    """Return the content whole: the archive is a stream, in which nobody can go back."""
     with _reading(path):
         content = archive.extractfile(member)
-        return content.read() if content is not None else b""
+        return BytesIO(content.read() if content is not None else b"")
+
+
+def _items_beside(root: Path) -> Iterator[Item]:
+    """Yield what lies where train and test are, or should be: in the root, and in a folder of it that holds them.
+
+    A root's only folder is taken for one.
+    """
+    root = root.resolve()
+    with _reading(root):
+        entries = [entry for entry in _entries(root) if entry.name not in ("train", "test")]
+        yield from _named(entries, "", root)
+        folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for folder in folders:
+            if len(entries) == 1 or any(Path(folder.path, split).is_dir() for split in ("train", "test")):
+                yield from _named(_entries(Path(folder.path)), f"{folder.name}/", root)
+
+
+def _named(entries: Iterable[os.DirEntry[str]], before: str, root: Path) -> Iterator[Item]:
+    return (_item(entry, f"{before}{entry.name}", root) for entry in entries if entry.name not in ("train", "test"))
 
 
 def _items_in_folder(root: Path) -> Iterator[Item]:
@@ -151,17 +186,17 @@ def _items_in_folder(root: Path) -> Iterator[Item]:
         for entry in _entries(root):
             if entry.name in ("train", "test"):
                 yield from _items_of_split(Path(entry.path), entry.name, root)
-            elif entry.is_dir():
+            elif Path(entry.path).is_dir():  # an entry's own method raises of links in a circle
                 for split in ("train", "test"):
                     if Path(entry.path, split).is_dir():
                         yield from _items_of_split(Path(entry.path, split), f"{entry.name}/{split}", root)
 
 
 def _items_of_split(folder: Path, name: str, root: Path) -> Iterator[Item]:
-    if folder.resolve().is_relative_to(root):
+    if is_there(folder) and real_path(folder).is_relative_to(root):
         yield from _items_below(folder, name, root, levels=2)
     else:
-        yield replace(_item_at(folder, name), kind="other")
+        yield replace(_item_at(folder, name), kind="link", target=os.fspath(real_path(folder)))
 
 
 def _items_below(folder: Path, name: str, root: Path, *, levels: int) -> Iterator[Item]:
@@ -180,24 +215,29 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _item(entry: os.DirEntry[str], name: str, root: Path) -> Item:
     item = _item_at(entry, name)
-    leads_out = entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root)
-    return replace(item, kind="other") if leads_out else item
+    if not entry.is_symlink():
+        return item
+    target = real_path(Path(entry.path))
+    is_followed = item.kind != "link" and target.is_relative_to(root)
+    return item if is_followed else replace(item, kind="link", target=os.fspath(target))
 
 
 def _item_at(entry: os.DirEntry[str] | Path, name: str) -> Item:
-    read = partial(_read_file, Path(entry))
+    opened = partial(_open_file, Path(entry))
     try:
         facts = entry.stat()
-    except FileNotFoundError:
-        return Item(name=name, kind="other", size=0, modified_ns=0, read=read)
+    except OSError as error:
+        if error.errno not in LEADS_NOWHERE:
+            raise
+        return Item(name=name, kind="link", size=0, modified_ns=0, open=opened)
     if stat.S_ISDIR(facts.st_mode):
-        return Item(name=name, kind="folder", size=0, modified_ns=0, read=read)
+        return Item(name=name, kind="folder", size=0, modified_ns=0, open=opened)
     kind: Literal["file", "other"] = "file" if stat.S_ISREG(facts.st_mode) else "other"
-    return Item(name=name, kind=kind, size=facts.st_size, modified_ns=facts.st_mtime_ns, read=read)
+    return Item(name=name, kind=kind, size=facts.st_size, modified_ns=facts.st_mtime_ns, open=opened)
 
 
-def _read_file(path: Path) -> bytes:
+def _open_file(path: Path) -> IO[bytes]:
     try:
-        return path.read_bytes()
+        return path.open("rb")
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error

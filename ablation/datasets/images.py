@@ -1,43 +1,53 @@
 """Reads a folder or archive of train/<class>/* and test/<class>/* into arrays, naming every file that cannot be used.
 
-It goes through the files twice: once for the names, which give classes and order, once to decode each image to its
-place, so the pixels are never in memory together and the digest is the same however the files are packed.
+It goes through the files twice: once for the names and headers, which give classes, order and size, once to decode each
+image to its place, so the pixels are never in memory together and the digest is the same however the files are packed.
 """
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ablation.datasets.arrays import IMAGES, SPLITS, array_header, write_arrays
+from ablation.datasets.cache import Written
+from ablation.datasets.image_decoding import SUFFIXES, Header, bombs_are_errors, read_header, read_pixels
 from ablation.datasets.image_files import Item, list_items, state_of
+from ablation.datasets.image_layout import (
+    Place,
+    class_names,
+    counted,
+    is_in_split,
+    layout_problems,
+    link_problems,
+    parts_of,
+    passed_over_text,
+    place_of,
+    shown_name,
+    sizes_problem,
+    unread_validation,
+)
 from ablation.errors import DataInvalid
 from ablation.results import DataOutline, DataShape
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-GRAY_MODES = ("1", "L", "LA")
-COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-LARGEST_SIDE = 4096
-LARGEST_FILE_MIB = 64
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Images of one size in `root`, a folder or a tar archive, with or without one folder around `train` and `test`.
+    """Images in `root`, a folder or a tar archive, with or without one folder around `train` and `test`.
 
-    They are ordered by class, then by file name. One channel where every file is gray, else RGB; transparency is
-    dropped. Hidden files and files without an image's suffix are passed over; more than 8 bits are refused.
+    They are of one size, or scaled to `size` (bilinear with antialiasing, so that they cover it) and cut at the center.
+    They are ordered by class, then by file name. One channel where every file is gray, else RGB; the EXIF orientation
+    is applied, transparency laid over white. Hidden files are passed over, and files without an image's suffix, which
+    are counted; more than 8 bits are refused.
     """
 
     root: Path
+    size: Size | None = None
 
     @property
     def name(self) -> str:
@@ -48,121 +58,159 @@ class Images:
         return str(self.root)
 
     def key(self) -> str:
-        return f"images 1 {state_of(self.root)}"
+        return f"images 2 {self.size} {state_of(self.root)}"
 
     def outline(self) -> DataOutline:
-        survey = _survey(self.root)
+        survey = _survey(self.root, self.size)
         counts = {split: len(places) for split, places in survey.places.items()}
-        return DataOutline(shape=survey.shape, train_images=counts["train"], test_images=counts["test"])
+        return DataOutline(
+            shape=survey.shape, train_images=counts["train"], test_images=counts["test"], notes=survey.notes
+        )
 
-    def write(self, folder: Path) -> tuple[str, ...]:
-        survey = _survey(self.root)
+    def write(self, folder: Path) -> Written:
+        survey = _survey(self.root, self.size)
         _write_images(self.root, survey, folder)
         labels = {name: label for label, name in enumerate(survey.shape.classes)}
         for split, places in survey.places.items():
-            array = np.asarray([labels[place.class_name] for place in places], dtype=np.int64)
+            array = np.asarray([labels[survey.classes[place.class_name]] for place in places], dtype=np.int64)
             write_arrays(folder, {f"{split}_labels": array})
-        return survey.shape.classes
-
-
-class _Place(NamedTuple):
-    """What a path means; `file` is empty for the folder of a class."""
-
-    top: str
-    split: str
-    class_name: str
-    file: str
+        return Written(classes=survey.shape.classes, notes=survey.notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Survey:
-    """What the names tell, the size of the first training image, and whether all images are gray."""
+    """What the names and headers tell; `classes` are by the names of their folders."""
 
     shape: DataShape
-    places: Mapping[str, list[_Place]]
+    classes: Mapping[str, str]
+    places: Mapping[str, list[Place]]
     """The images of each split, in order."""
+    is_scaled: bool
+    notes: tuple[str, ...]
 
 
-def _survey(root: Path) -> _Survey:
-    """Go through the names, the header of the first training image and, while all are gray, those of the others."""
-    places: set[_Place] = set()
-    problems, unreadable = [], []
-    first: tuple[int, _Place, tuple[int, int]] | None = None
-    are_gray = True
-    with _bombs_are_errors():
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """What is found while the items are gone through; `places` are all classes and images, readable or not."""
+
+    places: set[Place] = field(default_factory=set)
+    headers: dict[Place, Header] = field(default_factory=dict)
+    links: list[Item] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    beside: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    kinds: dict[Header, Header] = field(default_factory=dict)
+    """The headers that differ, so that those of many images take little memory."""
+
+    def add(self, item: Item) -> None:
+        try:
+            parts = parts_of(item)
+            if not parts:
+                return
+            if not is_in_split(parts):
+                self._add_beside(item, parts)
+            elif item.kind == "link":
+                self.links.append(item)
+            else:
+                self._add_place(item, place_of(item, parts))
+        except ValueError as error:
+            self.problems.append(f"{shown_name(item.name)} {error}")
+
+    def _add_beside(self, item: Item, parts: list[str]) -> None:
+        """Keep the names of the two upper levels, a folder's with a slash."""
+        for depth in range(1, min(2, len(parts)) + 1):
+            is_folder = depth < len(parts) or item.kind == "folder"
+            self.beside.add("/".join(parts[:depth]) + ("/" if is_folder else ""))
+
+    def _add_place(self, item: Item, place: Place | None) -> None:
+        if place is None:
+            return
+        if not place.class_name:
+            self.passed_over.append(place.file)
+            return
+        self.places.add(place)
+        if place.file:
+            self._add_header(item, place)
+
+    def _add_header(self, item: Item, place: Place) -> None:
+        try:
+            header = read_header(item)
+        except ValueError as error:
+            self.unreadable.append(f"{shown_name(item.name)} {error}")
+            return
+        self.headers[place] = self.kinds.setdefault(header, header)
+
+
+def _survey(root: Path, size: Size | None) -> _Survey:
+    """Go through the names and headers.
+
+    Raises:
+        DataInvalid: with all that can be seen without decoding an image.
+    """
+    found = _Findings()
+    with bombs_are_errors():
         for item in list_items(root):
-            try:
-                place = _place(item)
-            except ValueError as error:
-                problems.append(f"{_shown(item)} {error}")
-                continue
-            if place is None:
-                continue
-            places.add(place)
-            rank = SPLITS.index(place.split)
-            if place.file and (are_gray or first is None or (rank, place) < first[:2]):
-                try:
-                    is_gray, size = _header(item)
-                except ValueError as error:
-                    unreadable.append(f"{_shown(item)} {error}")
-                    continue
-                are_gray = are_gray and is_gray
-                first = min(first or (rank, place, size), (rank, place, size))
-    problems += _problems_of_layout(places)
-    if problems or first is None:
-        raise DataInvalid(root, problems or unreadable)
-    width, height = first[2]
-    classes = tuple(sorted({place.class_name for place in places}))
-    images = sorted(place for place in places if place.file)
+            found.add(item)
+    problems = [*found.problems, *link_problems(found.links, files=_file_count(found), root=root)]
+    problems += [] if found.links else _layout_problems(found)
+    problems = problems or found.unreadable
+    if problems:
+        raise DataInvalid(root, problems)
+    return _surveyed(root, found, size)
+
+
+def _layout_problems(found: _Findings) -> list[str]:
+    """Say what is wrong with the folders, and first what was passed over, as that may be why."""
+    problems, passed_over = layout_problems(found.places, found.beside), passed_over_text(found.passed_over)
+    is_told = problems and passed_over is not None
+    return [*([f"{passed_over}; what is read ends in {', '.join(SUFFIXES)}"] if is_told else []), *problems]
+
+
+def _file_count(found: _Findings) -> int:
+    return len(found.links) + len(found.headers) + len(found.unreadable) + len(found.passed_over)
+
+
+def _surveyed(root: Path, found: _Findings, size: Size | None) -> _Survey:
+    classes = class_names(found.places)
+    ordered = sorted(found.headers, key=lambda place: (classes[place.class_name], place.file))
+    places = {split: [place for place in ordered if place.split == split] for split in SPLITS}
+    sizes: dict[Size, Place] = {}
+    for place in (*places["train"], *places["test"]):
+        sizes.setdefault((found.headers[place].height, found.headers[place].width), place)
+    if size is None and len(sizes) > 1:
+        raise DataInvalid(root, [sizes_problem(sizes)])
+    height, width = size or next(iter(sizes))
+    are_gray = all(header.is_gray for header in found.kinds)
+    names = tuple(sorted(set(classes.values())))
     return _Survey(
-        shape=DataShape(channels=1 if are_gray else 3, height=height, width=width, classes=classes),
-        places={split: [place for place in images if place.split == split] for split in SPLITS},
+        shape=DataShape(channels=1 if are_gray else 3, height=height, width=width, classes=names),
+        classes=classes,
+        places=places,
+        is_scaled=size is not None,
+        notes=_notes(found),
     )
 
 
-def _place(item: Item) -> _Place | None:
-    """Return what a path means, None where it is nothing to us; ValueError says why it cannot be used."""
-    parts = [part for part in item.name.split("/") if part not in ("", ".")]
-    if item.name.startswith("/") or ".." in parts:
-        raise ValueError("has a name that leads outside the archive")
-    if any(part.startswith(".") for part in parts) or parts[:1] == ["__MACOSX"]:
-        return None
-    if parts[:1] and parts[0] in SPLITS:
-        top, inner = "", parts
-    elif parts[1:] and parts[1] in SPLITS:
-        top, inner = parts[0], parts[1:]
-    else:
-        return None
-    return _place_in_split(item, top, inner)
-
-
-def _place_in_split(item: Item, top: str, parts: list[str]) -> _Place | None:
-    if item.kind == "other":
-        raise ValueError("is a link or a special file, which is not read; links are followed inside a folder only")
-    if item.kind == "folder":
-        if len(parts) > 2:
-            raise ValueError("is a folder inside a class; images are read from train/<class>/ and test/<class>/ only")
-        return _Place(top, parts[0], parts[1], "") if len(parts) == 2 else None
-    if not item.name.lower().endswith(SUFFIXES):
-        return None
-    if len(parts) != 3:
-        raise ValueError("does not lie in train/<class>/ or test/<class>/")
-    return _Place(top, *parts)
-
-
-def _problems_of_layout(places: set[_Place]) -> list[str]:
-    if not places:
-        return ["it has no images in train/<class>/ and test/<class>/"]
-    tops = sorted({place.top or "." for place in places})
-    if len(tops) > 1:
-        return [f"train and test lie in more than one folder: {', '.join(tops)}"]
-    filled = {(place.class_name, place.split) for place in places if place.file}
-    return [
-        f"class {name!r} has no images in {split}"
-        for name in sorted({place.class_name for place in places})
-        for split in SPLITS
-        if (name, split) not in filled
-    ]
+def _notes(found: _Findings) -> tuple[str, ...]:
+    """Return in sentences what was done to the images and what was not read."""
+    headers, beside = found.headers.values(), unread_validation(found.places, found.beside)
+    turned = sum(header.is_turned for header in headers)
+    transparent = sum(header.is_transparent for header in headers)
+    animated = sum(header.has_frames for header in headers)
+    unread = [f"{shown_name(name)} is not read: validation is drawn from train" for name in beside]
+    passed_over = passed_over_text(found.passed_over)
+    return (
+        *([passed_over] if passed_over is not None else []),
+        *unread,
+        *([f"{counted(turned, 'image')} turned upright, as the EXIF orientation says"] if turned else []),
+        *(
+            [f"{counted(transparent, 'image')} with an alpha channel or a transparent color, laid over white"]
+            if transparent
+            else []
+        ),
+        *([f"{counted(animated, 'image')} of several frames, of which the first is used"] if animated else []),
+    )
 
 
 def _write_images(root: Path, survey: _Survey, folder: Path) -> None:
@@ -173,20 +221,20 @@ def _write_images(root: Path, survey: _Survey, folder: Path) -> None:
     unseen = set(positions)
     problems = []
     with ExitStack() as stack:
-        stack.enter_context(_bombs_are_errors())
+        stack.enter_context(bombs_are_errors())
         files = {split: stack.enter_context((folder / f"{split}_images.npy").open("wb")) for split in SPLITS}
         headers = {split: array_header(IMAGES, (len(places), *size)) for split, places in survey.places.items()}
         for split, file in files.items():
             file.write(headers[split])
         for item in list_items(root):
             try:
-                place = _place(item)
+                place = _image_place(item)
                 if place is None or place not in positions:
                     continue
                 unseen.discard(place)
-                pixels = _pixels(item, shape)
+                pixels = read_pixels(item, shape, is_scaled=survey.is_scaled)
             except ValueError as error:
-                problems.append(f"{_shown(item)} {error}")
+                problems.append(f"{shown_name(item.name)} {error}")
                 continue
             files[place.split].seek(len(headers[place.split]) + positions[place] * len(pixels))
             files[place.split].write(pixels)
@@ -195,60 +243,6 @@ def _write_images(root: Path, survey: _Survey, folder: Path) -> None:
         raise DataInvalid(root, problems)
 
 
-def _header(item: Item) -> tuple[bool, tuple[int, int]]:
-    """Return whether an image is gray, and its width and height."""
-    with _opened(item) as image:
-        return image.mode in GRAY_MODES, image.size
-
-
-def _pixels(item: Item, shape: DataShape) -> bytes:
-    with _opened(item) as image:
-        if image.size != (shape.width, shape.height):
-            width, height = image.size
-            raise ValueError(
-                f"is {width}x{height}, the first training image is {shape.width}x{shape.height}; all must be alike"
-            )
-        # PIL warns of a palette with transparency unless it is resolved first.
-        opaque = image.convert("RGBA") if "transparency" in image.info else image
-        return opaque.convert("L" if shape.channels == 1 else "RGB").tobytes()
-
-
-@contextmanager
-def _opened(item: Item) -> Iterator["Image"]:
-    """Open an image whose size and depth can be used; whatever PIL raises of a bad file becomes a ValueError."""
-    import struct
-    import zlib
-    from io import BytesIO
-
-    from PIL import Image, UnidentifiedImageError
-
-    if item.size > LARGEST_FILE_MIB << 20:
-        raise ValueError(f"has more than {LARGEST_FILE_MIB} MiB")
-    data = item.read()
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if max(image.size) > LARGEST_SIDE:
-                raise ValueError(f"is larger than {LARGEST_SIDE}x{LARGEST_SIDE}")
-            if image.mode not in GRAY_MODES + COLOR_MODES:
-                raise ValueError(f"has more than 8 bits per channel (mode {image.mode})")
-            yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"is larger than {LARGEST_SIDE}x{LARGEST_SIDE}") from error
-    except UnidentifiedImageError as error:
-        raise ValueError("is not an image of a known format") from error
-    except (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error) as error:
-        raise ValueError(f"cannot be decoded: {error}") from error
-
-
-@contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # PIL's of odd metadata; what matters is raised
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def _shown(item: Item) -> str:
-    return item.name if item.name.isprintable() else ascii(item.name)
+def _image_place(item: Item) -> Place | None:
+    parts = parts_of(item)
+    return place_of(item, parts) if parts and is_in_split(parts) else None

@@ -1,6 +1,7 @@
 """Calls a function of the user's own for a data set: arrays of images or features, and their labels."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,18 +12,24 @@ from numpy.typing import NDArray
 
 from ablation.code import CodeFolders, bound, running
 from ablation.datasets.arrays import FEATURES, write_arrays
+from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
+from ablation.datasets.places import is_there, real_path
 from ablation.results import DataOutline, DataShape
 
 PATH = "data.name"
 NOT_ARGUMENTS = ("name", "limit", "validation", "augmentation")
 
 
-def own_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a `data` section gives to the user's function: its root, where it has one, and keys of its own."""
+def own_arguments(settings: Mapping[str, Any], *, place: Path | None) -> dict[str, Any]:
+    """Return what a `data` section gives to the user's function: its root, where it has one, and keys of its own.
+
+    A root that is at a `place` is given as that; what is nowhere may be no path, and is given as it stands.
+    """
     given = {key: value for key, value in settings.items() if key not in NOT_ARGUMENTS}
-    return {key: value for key, value in given.items() if key != "root" or value is not None}
+    root = os.fspath(place) if place is not None and is_there(place) else given.get("root")
+    return {**{key: value for key, value in given.items() if key != "root"}, **({"root": root} if root else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,7 @@ class Own:
     def key(self) -> str:
         arguments = json.dumps(self.arguments, sort_keys=True, default=repr)
         root = self.arguments.get("root")
-        state = state_of_any(Path(root).expanduser().resolve()) if isinstance(root, str | Path) else ""
+        state = state_of_any(real_path(Path(root).expanduser())) if isinstance(root, str | Path) else ""
         return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}"
 
     def outline(self) -> DataOutline:
@@ -64,10 +71,10 @@ class Own:
             shape = DataShape(channels=channels, height=height, width=width, classes=classes)
         return DataOutline(shape=shape, train_images=len(images), test_images=len(arrays["test_images"]))
 
-    def write(self, folder: Path) -> tuple[str, ...]:
+    def write(self, folder: Path) -> Written:
         arrays, classes = self._read()
         write_arrays(folder, arrays)
-        return classes
+        return Written(classes=classes)
 
     def _read(self) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
         load = self.code.load(self.code_name, path=PATH)

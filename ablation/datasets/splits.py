@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.arrays import Dataset
 from ablation.errors import DataInvalid
-from ablation.results import DataShape
+from ablation.results import DataOutline, DataShape
 from ablation.streams import Purpose, stream_seed
 
 SAMPLE_SIZE = 2_000
@@ -27,6 +27,22 @@ class Split:
     train: Indices
     validation: Indices | None
     sample: Indices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSizes:
+    """How many images a run trains on, looks at while it trains, and is measured on."""
+
+    train: int
+    validation: int
+    test: int
+
+
+def split_sizes(outline: DataOutline, settings: Mapping[str, Any]) -> SplitSizes:
+    """Return the sizes that a `data` section's splits have with every seed."""
+    used = min(settings.get("limit") or outline.train_images, outline.train_images)
+    held_out = 0 if settings["validation"] == "none" else round(settings["validation"] * used)
+    return SplitSizes(train=used - held_out, validation=held_out, test=outline.test_images)
 
 
 def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int, seed: int) -> Split:

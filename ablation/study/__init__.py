@@ -279,7 +279,12 @@ def _name_of_its_own(spec: StudySpec, originals: Sequence[Mapping[str, Any]], co
     if not differences(before.fixed(), spec.fixed()):
         return spec.name
     then, now = (dict(flatten(each.model_dump(mode="json", include=set(FIXED)))) for each in (before, spec))
-    changed = sorted(path for path, _ in flatten(spec.fixed()) if not is_same(now[path], then.get(path)))
+
+    def changed_among(fixed: Mapping[str, Any]) -> list[str]:
+        return sorted(path for path, _ in flatten(fixed) if path in now and not is_same(now[path], then.get(path)))
+
+    # A setting put back to a default that stands in no identity is in the fixed part of before alone.
+    changed = changed_among(spec.fixed()) or changed_among(before.fixed())
     name = "+".join([spec.name, *(f"{path}={level_text(now[path])}" for path in changed)])
     safe = re.sub(f"[^{NAME_CHARACTERS}]", "-", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

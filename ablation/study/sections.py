@@ -22,6 +22,7 @@ WITH_MOMENTUM = ("sgd",)
 """The optimizers that `momentum` is a setting of."""
 OWN = "your own code"
 TORCHVISION = "torchvision"
+SIZE_FORM = "a whole number of pixels from 1 to 4096, or two of them as [height, width]"
 CODE_FORM = "'package.module:attribute' or 'path/to/file.py:attribute'"
 
 
@@ -69,6 +70,7 @@ def _names_code(name: str) -> str:
 # Text in an `Annotated` says in words what is allowed, where the type alone says it badly.
 CodeName = Annotated[str, Field(max_length=4096), AfterValidator(_names_code), CODE_FORM]
 Root = Annotated[str, Field(pattern=r"^\P{Cc}+$", max_length=4096), "a path"]
+Side = Annotated[int, Field(ge=1, le=4096)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000), "the name of a module, or a pattern such as '*.bn2'"]
 Patterns = Annotated[
     tuple[Pattern, ...], Field(max_length=MAX_PATTERNS), "a list of names of modules, such as [layer3.1, '*.bn2']"
@@ -78,6 +80,11 @@ Replacements = Annotated[
     Field(max_length=MAX_PATTERNS),
     f"a mapping of names of modules to a class of torch.nn or {CODE_FORM}, such as {{'*.relu': GELU}}",
 ]
+
+
+def _square(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Return a height and width that are equal as the one number that means the same."""
+    return size[0] if isinstance(size, tuple) and size[0] == size[1] else size
 
 
 class DataSection(Section):
@@ -103,14 +110,24 @@ class Digits(DataSection):
 
 class Cifar10(DataSection):
     name: Literal["cifar10"]
-    root: Root | None = Field(default=None, description="folder that holds, or shall hold, the CIFAR-10 download")
+    root: Root | None = Field(
+        default=None, description="folder that holds, or shall hold, the CIFAR-10 download; relative to this file"
+    )
 
 
 class Images(DataSection):
     name: Literal["images"]
     root: Root = Field(
-        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*", examples=["root: photos.tar.gz"]
+        description="folder or .tar.gz archive of train/<class>/* and test/<class>/*; relative to this file",
+        examples=["root: photos.tar.gz"],
     )
+    size: Annotated[Side | tuple[Side, Side], AfterValidator(_square), SIZE_FORM] | None = Field(
+        default=None, description="pixels of the shorter side, scaled, the center cut out; or [height, width]"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        values = super().configuration()
+        return {key: value for key, value in values.items() if key != "size" or value is not None}
 
 
 class OwnData(DataSection, OpenSection):

@@ -14,6 +14,7 @@ from ablation.study.sections import (
     SECTIONS,
     Cnn,
     Data,
+    Images,
     Model,
     OwnTraining,
     Patterns,
@@ -231,6 +232,8 @@ class StudySpec(Section):
         if self.model is not None:
             idle = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in idle}
+        if isinstance(self.data, Images) and self.data.size is None:
+            del values["data"]["size"]
         if values["training"].get("precision") == "fp32":
             del values["training"]["precision"]
         factors = {
@@ -289,7 +292,10 @@ class StudySpec(Section):
 
 _RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
 FIXED = (*SECTIONS, "study_seed", "metric", "tune")
-NOT_FACTORS = ("data.name", "data.root", "data.validation", "training.name", "training.threads", "model.replace")
+NOT_FACTORS = (
+    *("data.name", "data.root", "data.size", "data.validation"),
+    *("training.name", "training.threads", "model.replace"),
+)
 """Paths that may not vary: what is compared has one data set, split and thread count in common."""
 
 

@@ -295,7 +295,7 @@ def test_variants_equal_in_every_number_ask_whether_the_factor_reaches_the_model
     assert answer.is_identical
     assert answer.verdict is Verdict.NO_VARIATION
     assert sentence(answer).startswith(
-        "normalization none → batch, the seeds do not vary, no verdict: test accuracy is the same in every seed; "
+        "normalization none → batch, no variation, no verdict: test accuracy is the same in every seed; "
         "both gave identical results: does this factor reach the model?"
     )
 

@@ -117,7 +117,7 @@ _VERDICT_WORDS = {
     Verdict.INCOMPLETE: ", incomplete",
     Verdict.UNSTABLE: ", unstable",
     Verdict.ONE_SEED: ", one seed, no verdict",
-    Verdict.NO_VARIATION: ", the seeds do not vary, no verdict",
+    Verdict.NO_VARIATION: ", no variation, no verdict",  # of the difference, though each variant's seeds may vary
 }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 _LONGEST_NAME = 100
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
+_TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
 
 class AblationError(Exception):
     """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
@@ -240,6 +242,27 @@ class DiskFull(AblationError):
         )
 
 
+class StateUnavailable(AblationError):
+    """A state folder that cannot be made or written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(
+            f"cannot use the state folder {folder}: {_with_file(error, folder)}. Choose a folder that can be written "
+            "with --state-dir or ABLATION_STATE_DIR."
+        )
+
+
+class LockUnavailable(AblationError):
+    """A file that cannot be locked: its folder cannot be written, or its file system has no locks."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"cannot lock {path}: {_with_file(error, path)}. Locks keep two processes from writing to one place; they "
+            f"need a folder that can be written, on a file system that has them, as a local disk does. {path.parent} "
+            "is not: choose another with --state-dir, or with --storage or --tracking-uri where a database lies there."
+        )
+
+
 class AddressInvalid(AblationError):
     """An address of a store that cannot be read as one, or a place that no address can name."""
 
@@ -330,6 +353,22 @@ class PathUnavailable(AblationError):
         self.path = path
         self.reason = " ".join(reason.split())
         super().__init__(f"the {path} path cannot train this model: {self.reason}")
+
+
+def os_error_text(error: OSError) -> str:
+    """Return why the system refused something, and what helps where that is not plain."""
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):
+        reason = "it is there and is no folder"
+    if error.errno in _TOO_MANY_FILES:
+        reason += "; raise the limit with `ulimit -n 4096`, or use fewer --workers"
+    return reason
+
+
+def _with_file(error: OSError, told: Path) -> str:
+    """Return why the system refused something, and of which file where it is another than is told."""
+    reason = os_error_text(error)
+    return f"{reason}: {error.filename}" if error.filename not in (None, str(told)) else reason
 
 
 def is_no_room(error: OSError) -> bool:

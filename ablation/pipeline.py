@@ -73,7 +73,7 @@ def run_study(
 
     Raises:
         PrecisionUnavailable, DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails,
-            VariantsAlike: before anything is created.
+            VariantsAlike, StateUnavailable: before anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         StudyTakenOver: another process has begun to run it, as this one was silent for minutes.
@@ -88,6 +88,7 @@ def run_study(
     from ablation.worker import check_devices, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
+    state.make()
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
@@ -244,12 +245,13 @@ def sync_study(
     `say` is told why it takes long, where it does.
 
     Raises:
-        StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
+        StateUnavailable, StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
     """
     from ablation.lease import Lease
     from ablation.locks import coordinating
     from ablation.uploads import Uploads
 
+    state.make()
     with coordinating(name, storage_url=storage_url, folder=state.locks):
         find_study(name, tracker=tracker)
         lease = Lease(name, tracker=tracker, state_folder=state.folder)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import click
 
 from ablation import __version__
-from ablation.errors import AblationError, is_no_room
+from ablation.errors import AblationError, is_no_room, os_error_text
 from ablation.plain_text import plain
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ class _Commands(click.Group):
             _say(f"Error: {error}")
             ctx.exit(USER_ERROR)
         except OSError as error:
-            if not is_no_room(error):
+            if error.errno is None:  # no system refused anything
                 raise
-            _say(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}")
+            what = "write" if is_no_room(error) else "use"
+            _say(f"Error: cannot {what} {error.filename or 'a file'}: {os_error_text(error)}")
             ctx.exit(USER_ERROR)
 
 
@@ -95,6 +96,17 @@ class _Fuse(click.ParamType[int | None]):
         return int(value)
 
 
+class _Folder(click.ParamType[Path]):
+    """A folder's path; an empty one would be the working directory."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("it is empty; leave the option out for the default, or name a folder.", param, ctx)
+        return Path(value)
+
+
 def _study_options(command: F) -> F:
     """Add what changes a study file from the command line."""
     options = [
@@ -113,7 +125,7 @@ def _study_options(command: F) -> F:
 def _state_option(command: F) -> F:
     return click.option(
         "--state-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Folder(),
         envvar="ABLATION_STATE_DIR",
         default=Path(".ablation"),
         show_default=True,

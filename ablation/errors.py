@@ -277,6 +277,18 @@ class StorageUnavailable(AblationError):
         super().__init__(f"cannot use Optuna's storage at {url}: {reason}. Set it with --storage.")
 
 
+class StorageForeign(StorageUnavailable):
+    """A storage that another version of Optuna has made."""
+
+    def __init__(self, url: str, version: str) -> None:
+        AblationError.__init__(
+            self,
+            f"Optuna's storage at {url} was made by another version of Optuna, and {version} cannot use it. Where it "
+            "is older, `optuna storage upgrade --storage ADDRESS` upgrades it; where it is newer, use that version "
+            "of Optuna. Or name another database @ --storage",
+        )
+
+
 class DataUnavailable(AblationError):
     """A data set that is not there and cannot be fetched."""
 
@@ -359,7 +371,7 @@ def os_error_text(error: OSError) -> str:
     """Return why the system refused something, and what helps where that is not plain."""
     reason = error.strerror or str(error)
     if isinstance(error, FileExistsError):
-        reason = "it is there and is no folder"
+        reason = "not a folder"
     if error.errno in _TOO_MANY_FILES:
         reason += "; raise the limit with `ulimit -n 4096`, or use fewer --workers"
     return reason

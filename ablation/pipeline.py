@@ -84,11 +84,13 @@ def run_study(
     from ablation.execution import Execution, Progress
     from ablation.lease import Lease
     from ablation.locks import coordinating
+    from ablation.scheduling import check_storage, default_storage
     from ablation.uploads import Uploads
     from ablation.worker import check_devices, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
     state.make()
+    check_storage(storage_url, is_rebuilt=storage_url == default_storage(state.folder))
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]

@@ -16,6 +16,7 @@ import click
 
 from ablation import __version__
 from ablation.errors import AblationError, is_no_room, os_error_text
+from ablation.output import make_unfailing
 from ablation.plain_text import plain
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ SOME_RUNS_FAILED = 1
 class _Commands(click.Group):
     """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        make_unfailing()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -49,9 +54,14 @@ class _Commands(click.Group):
             ctx.exit(USER_ERROR)
 
 
+def _print(text: str, *, nl: bool = True) -> None:
+    """Print what a command was asked for, in the encoding that standard output has: click by itself takes UTF-8."""
+    click.echo(text, nl=nl, file=sys.stdout)
+
+
 def _say(text: str) -> None:
     """Say what is no result of the command; whatever of it comes from elsewhere is text, also to a terminal."""
-    click.echo(plain(text), err=True)
+    click.echo(plain(text), file=sys.stderr)
 
 
 class _OrBlank(click.ParamType[Any]):
@@ -217,7 +227,7 @@ def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **chang
     from ablation.worker import resolve_devices
 
     preview = preview_study(checked, state=_state(state_dir), device=resolve_devices(device or "auto")[0])
-    click.echo(preview_json(preview) if as_json else preview_text(preview))
+    _print(preview_json(preview) if as_json else preview_text(preview))
 
 
 @main.command()
@@ -234,7 +244,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
 
     modules = study_components(checked, state=_state(state_dir))
     found = [one for one in modules if one.is_removable or not removable]
-    click.echo(components_json(found) if as_json else components_text(found))
+    _print(components_json(found) if as_json else components_text(found))
 
 
 @main.command()
@@ -272,7 +282,7 @@ def define(
     text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
     parse_study(text.encode(), source="the study so defined")
     if output is None:
-        click.echo(text, nl=False)
+        _print(text, nl=False)
         return
     try:
         with output.open("w" if force else "x") as file:
@@ -281,7 +291,7 @@ def define(
         _refuse(f"{output} is there already; --force writes over it")
     except OSError as error:
         _refuse(f"cannot write {output}: {error.strerror}")
-    click.echo(f"Wrote {output}. Next: ablation plan {output}")
+    _print(f"Wrote {output}. Next: ablation plan {output}")
 
 
 @main.command()
@@ -321,12 +331,12 @@ def summarize(
     if output is not None:
         _writing(output, lambda: write_report(analysis, output))
     if as_json or form != "terminal":
-        click.echo(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
+        _print(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
         return
     from ablation.cli.summary import analysis_text
 
-    click.echo(f"{analysis_text(analysis)}\n")
-    click.echo(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
+    _print(f"{analysis_text(analysis)}\n")
+    _print(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
 
 
 @main.command()
@@ -341,7 +351,7 @@ def compare(name: str, first: str, second: str, tracking_uri: str | None, as_jso
     from ablation.pipeline import compare_study
 
     comparison = compare_study(name, first, second, tracker=_tracker(tracking_uri))
-    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison))
+    _print(comparison_json(comparison) if as_json else comparison_text(comparison))
 
 
 @main.command()
@@ -361,10 +371,10 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
     table = export_study(name, tracker=_tracker(tracking_uri), by_epoch=by_epoch)
     text = table.to_csv(index=False, lineterminator="\n")
     if output == Path("-"):
-        click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)
+        _print(plain(text) if sys.stdout.isatty() else text, nl=False)
         return
     _writing(output, lambda: output.write_text(text, encoding="utf-8", newline="\n"))
-    click.echo(f"Wrote {len(table)} rows to {output}.")
+    _print(f"Wrote {len(table)} rows to {output}.")
 
 
 @main.command()
@@ -400,7 +410,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
         for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
     ]
     if found or as_json or not is_unread:
-        click.echo(status_json(found) if as_json else status_text(found))
+        _print(status_json(found) if as_json else status_text(found))
     if is_unread:
         sys.exit(USER_ERROR)
 
@@ -430,7 +440,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
                 is_refused = True
                 _say(f"Error: {error}")
     if found or as_json or not is_refused:
-        click.echo(sync_json(found) if as_json else sync_text(found))
+        _print(sync_json(found) if as_json else sync_text(found))
     if is_refused:
         sys.exit(USER_ERROR)
 
@@ -448,13 +458,13 @@ def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tr
     tracker = _tracker(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))
     if uri.startswith(("http://", "https://")):
-        click.echo("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
+        _print("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
         return
     place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)
     check_place(place)
     check_store(uri)
     links = "\n".join([f"MLflow is at {place.url}; Ctrl-C ends it.", *study_links(tracker, place.url)])
-    sys.exit(serve(uri, place, when_ready=lambda: click.echo(links)))
+    sys.exit(serve(uri, place, when_ready=lambda: _print(links)))
 
 
 def _run_study(
@@ -497,7 +507,7 @@ def _run_study(
         ) as steps,
     ):
         outcome = follow(steps, study=checked, slots=len(pool.slots), quiet=as_json)
-    click.echo(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
+    _print(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
     return len(outcome.record.plan.runs) <= sum(count for kind, count in outcome.ended.items() if kind != "failed")
 
 

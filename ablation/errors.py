@@ -68,8 +68,9 @@ class StudyNarrowed(AblationError):
 class StudyUnknown(AblationError):
     """No study of that name is recorded in MLflow."""
 
-    def __init__(self, name: str, *, tracking_uri: str, near: Sequence[str]) -> None:
-        hint = f"; near it: {', '.join(near)}" if near else ""
+    def __init__(self, name: str, *, tracking_uri: str, near: Sequence[str], known: Sequence[str]) -> None:
+        shown = [*known[:5], *([f"and {len(known) - 5} more"] if len(known) > 5 else [])]
+        hint = f"; near it: {', '.join(near)}" if near else f"; it has: {', '.join(shown)}" if shown else ""
         super().__init__(
             f"MLflow at {tracking_uri} has no study {name!r}{hint}. "
             "Say where it is with --tracking-uri or MLFLOW_TRACKING_URI."
@@ -77,11 +78,38 @@ class StudyUnknown(AblationError):
 
 
 class StudyUnplanned(AblationError):
-    """A study whose first execution ended before its plan was written: there is nothing of it yet."""
+    """A study without a plan: its first execution ended before it was written, or it was deleted."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"study {name!r} was begun and ended before its plan was written. The same command begins it again."
+            f"study {name!r} is recorded and has no plan.json: it ended before that was written, or the file was "
+            "deleted since. `ablation study` with the study's file writes it anew."
+        )
+
+
+class PlanUnreadable(AblationError):
+    """A study's plan that was read and is none: somebody or something changed the file."""
+
+    def __init__(self, study: str, place: str, reason: str) -> None:
+        super().__init__(
+            f"study {study!r} is recorded, and its plan.json at {place} cannot be used: {reason}. Somebody changed the "
+            "file, or it was damaged: put it back from a copy, or run the study under another name (--name NEW)."
+        )
+
+
+class ArtifactsUnreachable(AblationError):
+    """A study that MLflow has, whose files are not where MLflow says that they are."""
+
+    def __init__(self, study: str, place: str, reason: str, *, missing: Path | None, is_served: bool) -> None:
+        advice = (
+            f" Where the folder was moved, move it back, or put a link in its place: `ln -s NEW_PLACE {missing}`."
+            if missing is not None and not is_served
+            else ""
+        )
+        super().__init__(
+            f"study {study!r} is recorded, and its plan.json cannot be read at {place}: {reason}. That is where its "
+            "experiment's artifacts are kept, which MLflow's --default-artifact-root says, or a server with "
+            f"--serve-artifacts; it is no matter of --tracking-uri.{advice}"
         )
 
 
@@ -206,6 +234,19 @@ class TrackingUnavailable(AblationError):
         super().__init__(
             f"cannot use MLflow at {tracking_uri}: {reason}. "
             "Set the address with --tracking-uri or MLFLOW_TRACKING_URI."
+        )
+
+
+class ArtifactsUnwritable(TrackingUnavailable):
+    """The place where MLflow keeps an experiment's files cannot be written."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        AblationError.__init__(
+            self,
+            f"MLflow keeps the files of the experiment at {place}, which cannot be written: {reason}. That place is "
+            "what MLflow's --default-artifact-root says, or a server with --serve-artifacts; it is no matter of "
+            "--tracking-uri. An experiment keeps its place for good: where it is wrong, run the study under another "
+            "name (--name NEW).",
         )
 
 

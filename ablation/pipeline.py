@@ -17,7 +17,7 @@ from ablation.databases import without_password
 from ablation.errors import RunsNotRecorded, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, check_room, lock_plan, plan_of, tuning_on_record
-from ablation.results import Outcome, RecordedRun, TunedVariant
+from ablation.results import Outcome, Plan, RecordedRun, TunedVariant
 from ablation.state import State
 from ablation.study import Study
 from ablation.study.spec import code_names
@@ -114,8 +114,6 @@ def run_study(
             before = tracker.find_study(study.name)
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
             check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
-            tracker.reconcile(lease.open(plan))
-            _keep_code(study, state.report(study.name) / "code")
             execution = Execution(
                 lease=lease,
                 tracker=tracker,
@@ -129,15 +127,23 @@ def run_study(
                 fuse=fuse,
                 status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
             )
-            return (yield from _execute(study, execution, known, storage_url=storage_url, retry_failed=retry_failed))
+            return (
+                yield from _execute(study, execution, plan, known, storage_url=storage_url, retry_failed=retry_failed)
+            )
         finally:
             uploads.close()
 
 
 def _execute(
-    study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str, retry_failed: bool
+    study: Study,
+    execution: Execution,
+    plan: Plan,
+    known: tuple[TunedVariant, ...],
+    *,
+    storage_url: str,
+    retry_failed: bool,
 ) -> Generator[Progress, None, StudyOutcome]:
-    """Tune, train what has no result yet, and report."""
+    """Open the study's record, tune, train what has no result yet, and report."""
     from ablation.execution import Progress
     from ablation.scheduling import open_schedule
     from ablation.uploads import altered_since, recover_ended
@@ -145,6 +151,8 @@ def _execute(
     tracker, uploads, state = execution.tracker, execution.uploads, execution.state
     planned = len(study.variants) * study.spec.seeds
     try:
+        tracker.reconcile(execution.lease.open(plan))
+        _keep_code(study, state.report(study.name) / "code")
         if study.spec.tune is not None:
             yield from _tune(study, execution, known, storage_url=storage_url)
         record = execution.record
@@ -340,7 +348,7 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
         if name in known:
             raise StudyUnplanned(name)
         where = without_password(str(getattr(tracker, "tracking_uri", "this process")))
-        raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known) or list(known[:5]))
+        raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known), known=known)
     return record
 
 

@@ -307,8 +307,9 @@ class LockUnavailable(AblationError):
 class AddressInvalid(AblationError):
     """An address of a store that cannot be read as one, or a place that no address can name."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason} @ --tracking-uri, --storage or --state-dir")
+    def __init__(self, reason: str, *, at: str = "--tracking-uri, --storage or --state-dir") -> None:
+        self.reason = reason
+        super().__init__(f"{reason} @ {at}")
 
 
 class StorageUnavailable(AblationError):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from ablation import __version__
-from ablation.errors import AblationError, is_no_room, os_error_text
+from ablation.errors import AblationError, AddressInvalid, is_no_room, os_error_text
 from ablation.output import make_unfailing
 from ablation.plain_text import plain
 
@@ -117,6 +118,32 @@ class _Folder(click.ParamType[Path]):
         return Path(value)
 
 
+def _checked_storage(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from ablation.databases import check_database
+
+    return _checked_address(ctx, param, value, check_database)
+
+
+def _checked_store(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from ablation.tracking import check_store
+
+    return _checked_address(ctx, param, value, check_store)
+
+
+def _checked_address(ctx: click.Context, param: click.Parameter, value: str, check: Callable[[str], object]) -> str:
+    """Return an address that can be one; what is wrong is told with the option or the variable that it came from."""
+    is_of_environment = ctx.get_parameter_source(str(param.name)) is ParameterSource.ENVIRONMENT
+    try:
+        check(value)
+    except AddressInvalid as error:
+        raise AddressInvalid(error.reason, at=str(param.envvar) if is_of_environment else param.opts[0]) from None
+    return value
+
+
 def _study_options(command: F) -> F:
     """Add what changes a study file from the command line."""
     options = [
@@ -143,11 +170,21 @@ def _state_option(command: F) -> F:
     )(command)
 
 
+def _storage_option(command: F) -> F:
+    return click.option(
+        "--storage",
+        type=_OrBlank(click.STRING),
+        callback=_checked_storage,
+        help="Optuna's storage [default: optuna.db in the state folder].",
+    )(command)
+
+
 def _tracking_option(command: F) -> F:
     return click.option(
         "--tracking-uri",
         type=_OrBlank(click.STRING),
         envvar="MLFLOW_TRACKING_URI",
+        callback=_checked_store,
         help="MLflow's store [default: sqlite:///mlflow.db].",
     )(command)
 
@@ -176,9 +213,7 @@ def main() -> None:
     help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
 )
 @click.option("--retry-failed", is_flag=True, help="Train the runs again that have failed.")
-@click.option(
-    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
-)
+@_storage_option
 @_tracking_option
 @_state_option
 @_json_option
@@ -417,9 +452,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
 
 @main.command()
 @click.argument("name", metavar="[STUDY]", required=False)
-@click.option(
-    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
-)
+@_storage_option
 @_tracking_option
 @_state_option
 @_json_option

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ablation.results import RUN_COLUMNS, Direction, Plan
+from ablation.lookup import is_same
+from ablation.results import RUN_COLUMNS, Direction, Plan, is_count
 from ablation.study.design import declared_levels
+from ablation.study.spec import OTHERS
 from ablation.study.tuning import Tuning
 
 _PLAN = TypeAdapter(Plan)
@@ -118,8 +121,6 @@ def _problem(plan: Plan) -> str | None:
         return "it has not one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
-    if plan.tuning and not plan.study.get("tune"):
-        return "it has tuned settings, and its study tunes none"
     if names - plan.summaries.keys():
         return "it lacks the model of a variant"
     if any(variant.levels.keys() != plan.baseline.levels.keys() for variant in plan.variants):
@@ -133,5 +134,36 @@ def _problem(plan: Plan) -> str | None:
         return "its study or its locked part is not that of a study file"
     if unknown:
         return f"it asks about {str(unknown[0])[:80]!a}, a metric that this version of ablation does not know"
+    if (problem := next(_problems_of_parts(plan), None)) is not None:
+        return problem
     taken = [name for name in plan.expected_metrics if name in (*RUN_COLUMNS, *plan.baseline.levels)]
     return f"it compares on {taken[0]!a}, which is a column of every run table" if taken else None
+
+
+def _problems_of_parts(plan: Plan) -> Iterator[str]:
+    """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
+    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
+    numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
+    if not all(map(is_count, (*sizes, *numbers, *(run.seed for run in plan.runs)))):
+        yield "a number of it is negative, or larger than any count"
+    seeds = {variant.name: {run.seed for run in plan.runs if run.variant == variant.name} for variant in plan.variants}
+    if any(found != seeds[plan.baseline.name] for found in seeds.values()) or not seeds[plan.baseline.name]:
+        yield "its variants have not the same seeds"
+    tune = plan.study.get("tune")
+    if (tune or plan.tuning) and "trials" not in (tune or {}):
+        yield "its tuning has no number of trials"
+    if any(each.chosen not in {trial.number for trial in each.trials} for each in plan.tuning):
+        yield "a tuned variant lacks the trial that was chosen"
+    if not plan.locked["questions"] or not all(_can_be_asked(question, plan) for question in plan.locked["questions"]):
+        yield "it has no question, or one about what the study has not"
+
+
+def _can_be_asked(question: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether what a question names is there: a listed variant, or factors."""
+    factors, at = {*plan.baseline.levels, OTHERS}, question.get("at") or {}
+    if not any(all(is_same(level, each.levels.get(name)) for name, level in at.items()) for each in plan.variants):
+        return False
+    if listed := question.get("variant"):
+        return any(variant.name.partition(",")[0] == listed for variant in plan.variants)
+    asked = [question["effect"]] if question.get("effect") else question.get("interaction") or []
+    return len(asked) in (1, 2) and factors.issuperset(asked)

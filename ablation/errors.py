@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.commands import commands
+
 _LONGEST_NAME = 100
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
@@ -83,7 +85,7 @@ class StudyUnplanned(AblationError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"study {name!r} is recorded and has no plan.json: it ended before that was written, or the file was "
-            "deleted since. `ablation study` with the study's file writes it anew."
+            f"deleted since. `{commands.shown('study', 'FILE')}` with the study's file writes it anew."
         )
 
 
@@ -179,7 +181,8 @@ class StudyLocked(AblationError):
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(
-            f"study {name!r} is being run by {holder}. Watch it with `ablation status {name}`, or wait for it to end."
+            f"study {name!r} is being run by {holder}. Watch it with `{commands.shown('status', name)}`, or wait for "
+            "it to end."
         )
 
 
@@ -191,7 +194,7 @@ class StudyTakenOver(StudyLocked):
             self,
             f"study {name!r} was taken over by {holder} while this process said nothing: it was suspended, or could "
             "not reach MLflow. This process has stopped and records nothing more. What it trained is in its state "
-            f"folder: `ablation sync {name}` records what is missing, once nobody runs the study.",
+            f"folder: `{commands.shown('sync', name)}` records what is missing, once nobody runs the study.",
         )
 
 
@@ -256,8 +259,9 @@ class RunsNotRecorded(AblationError):
     def __init__(self, study: str, count: int, reason: str) -> None:
         runs = "1 run has" if count == 1 else f"{count} runs have"
         super().__init__(
-            f"{runs} ended and could not be recorded: {reason}\nNothing is lost. `ablation sync {study}` records what "
-            "is left, and so does the same command again."
+            f"{runs} ended and could not be recorded: {reason}\nWhat they measured is kept in the state folder. Once "
+            f"that is put right, `{commands.shown('sync', study)}` records what is left, and so does the same command "
+            "again."
         )
 
 
@@ -279,7 +283,8 @@ class DiskFull(AblationError):
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
-            "again, which goes on from there, or put the state folder elsewhere with --state-dir."
+            "again, which goes on from there, or move the state folder to where there is room, and name it with "
+            "--state-dir."
         )
 
 

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from ablation import __version__
+from ablation.commands import commands
 from ablation.errors import AblationError, AddressInvalid, is_no_room, os_error_text
 from ablation.output import make_unfailing
 from ablation.plain_text import plain
@@ -34,8 +35,29 @@ SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH
 SOME_RUNS_FAILED = 1
 
 
+class _Command(click.Command):
+    """Notes the options that lead to stores and state, for the commands that messages name."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {
+            param.opts[0]: str(ctx.params[param.name])
+            for param in self.params
+            if param.name in ("storage", "tracking_uri", "state_dir")
+            and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+            and ctx.params[param.name] is not None
+        }
+        if given:
+            from ablation.databases import without_password
+
+            given = {option: without_password(value) for option, value in given.items()}
+        with commands.called(str(ctx.find_root().info_name), given):
+            return super().invoke(ctx)
+
+
 class _Commands(click.Group):
     """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
+
+    command_class = _Command
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
@@ -616,7 +638,10 @@ def _interruptible() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):
-                _say(f"Interrupted; nothing is lost. Go on with the same command: {command}")
+                _say(
+                    "Interrupted. What had ended is kept, and what was under way as far as its last checkpoint. "
+                    f"Go on with the same command: {command}"
+                )
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ablation.errors import AddressInvalid
@@ -134,6 +134,22 @@ def _without_secrets(url: str) -> str:
 def connection_settings(url: str) -> dict[str, Any]:
     """Return what SQLAlchemy's engine for a server's database is to be made with."""
     return {"pool_pre_ping": True, **({"connect_args": dict(CONNECTING)} if is_postgresql(url) else {})}
+
+
+def check_answers(url: str) -> None:
+    """Connect to the server of a database once; for a sqlite file, and what is no database, nothing is done.
+
+    Raises:
+        SQLAlchemyError, ImportError, OSError: it does not answer, and why.
+    """
+    if not re.match(r"(postgres(ql)?|mysql|mssql)(\+\w+)?://", url):
+        return
+    arguments = dict(CONNECTING) if is_postgresql(url) else {}
+    engine = create_engine(with_driver(url), poolclass=NullPool, connect_args=arguments)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def without_password(text: str) -> str:

@@ -2,19 +2,22 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import free_port
 from factories import make_plan
 from sqlalchemy import create_engine, text
 
 from ablation.cli import main
 from ablation.databases import absolute, check_database, folder_address, sqlite_address, sqlite_path
-from ablation.errors import AddressInvalid
+from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.scheduling import default_storage
 from ablation.scheduling.storage import open_storage
 from ablation.tracking import check_store, open_mlflow
+from ablation.tracking.waiting import wait_for_database
 
 STUDY = """
 name: odd
@@ -214,3 +217,32 @@ def test_an_address_of_a_database_is_one(address: str) -> None:
 @pytest.mark.parametrize("address", ["databricks", "https://u:p@host/mlflow", "file:///tmp/x", "other-plugin://x"])
 def test_what_mlflow_may_know_is_left_to_it(address: str) -> None:
     check_store(address)
+
+
+class TestAServerThatDoesNotAnswer:
+    @pytest.fixture
+    def refusing(self) -> str:
+        """The address of a database on a port where nobody listens."""
+        return f"postgresql://me:secret@127.0.0.1:{free_port()}/mlflow"
+
+    def test_is_given_up_at_once_by_who_only_reads(self, refusing: str) -> None:
+        begun = time.monotonic()
+
+        ended = CliRunner().invoke(main, ["status", "--tracking-uri", refusing])
+
+        assert 2 == ended.exit_code
+        assert f"Error: cannot use MLflow at {refusing.replace('secret', '***')}: " in ended.stderr
+        assert "refused" in ended.stderr
+        assert time.monotonic() - begun < 30, "MLflow itself tries for nearly two minutes"
+
+    def test_is_waited_for_by_a_study_which_says_so(self, refusing: str) -> None:
+        said: list[str] = []
+
+        with pytest.raises(TrackingUnavailable, match="refused"):
+            wait_for_database(refusing, limit_s=0.5, say=said.append)
+
+        (only,) = said
+        assert only.startswith(f"waiting for MLflow at {refusing.replace('secret', '***')}, 0 s at most: ")
+
+    def test_is_not_asked_for_where_it_is_a_file(self) -> None:
+        wait_for_database("sqlite:////nowhere/x.db", limit_s=0.0, say=pytest.fail)

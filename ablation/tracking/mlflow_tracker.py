@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +42,7 @@ from ablation.first_start import make_whole
 from ablation.holder import Holder
 from ablation.locks import first_use
 from ablation.permissions import make_folder
+from ablation.plain_text import plain
 from ablation.results import (
     DataFacts,
     Epoch,
@@ -88,7 +90,7 @@ from ablation.tracking.reading import (
     search_runs,
 )
 from ablation.tracking.saved_view import saved_views, view_key
-from ablation.tracking.waiting import check_reachable, patience
+from ablation.tracking.waiting import check_reachable, patience, wait_for_database
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
@@ -107,6 +109,8 @@ MAX_PLAN = 256 * 2**20
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
+WAIT_S = 100.0
+"""How long a study waits for the server of a database at its start; whoever only reads does not."""
 ARTIFACTS = "mlruns"
 ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 """What MLflow takes the place of artifacts from, which by itself is `./mlruns` as a path of the working directory's."""
@@ -410,6 +414,7 @@ class MlflowTracker:
     @cached_property
     def _client(self) -> MlflowClient:
         check_reachable(self.tracking_uri, self.credentials)
+        wait_for_database(self.tracking_uri, limit_s=0.0 if self.is_impatient else WAIT_S, say=_say)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each error that we tell
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -647,6 +652,10 @@ class MlflowTracker:
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         log_batch(self._client, run_id, tags=tags)
+
+
+def _say(text: str) -> None:
+    print(plain(text), file=sys.stderr)  # noqa: T201 - it is no result of a command
 
 
 def _view_addresses(record: StudyRecord) -> dict[str, str]:

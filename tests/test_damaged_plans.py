@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from ablation.analysis import analyse, compare_variants, epoch_table, run_table
 from ablation.cli.summary import analysis_text, comparison_json, comparison_text
 from ablation.cli.tables import StudyStanding, status_json, status_text
 from ablation.errors import AblationError
+from ablation.holder import this_process
+from ablation.pipeline import find_study
 from ablation.report import report_text
-from ablation.results import Plan, TunedVariant, TuningTrial
+from ablation.results import Outcome, Plan, RunResult, TunedVariant, TuningTrial
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking import RunDescription, StudyRecord
 
@@ -96,3 +99,56 @@ def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, pl
 
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         plan_from_json(json.dumps(document))
+
+
+ODD = ["", "\n", "9" * 400, "[]", '{"pid": "x"}', "[" * 5000]
+
+
+@pytest.mark.slow
+def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path: Path) -> None:
+    made = make_plan(seeds=1, factors={"model.depth": (2, 3)})
+    record = mlflow_tracker.open_study(made, holder=this_process(nonce="n"))
+    for planned, outcome in zip(made.runs, (Outcome.DONE, Outcome.FAILED), strict=True):
+        run_id = mlflow_tracker.start_run(record, planned, {"device": "cpu"}, attempt="a")
+        error = "lost" if outcome is Outcome.FAILED else None
+        metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
+        result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
+        mlflow_tracker.finish_run(run_id, result, None)
+    client = mlflow_tracker._client
+
+    for run in client.search_runs([record.experiment_id]):
+        for name, value in run.data.tags.items():
+            if name == "mlflow.runName":
+                continue
+            for odd in ODD:
+                client.set_tag(run.info.run_id, name, odd)
+                look(mlflow_tracker, f"{name} is {odd[:20]!a}")
+            client.set_tag(run.info.run_id, name, value)
+    assert record == replace(find_study("quick", tracker=mlflow_tracker), status="RUNNING")
+
+
+def look(tracker: Any, what: str) -> None:
+    """Read a study as `status` and `summarize` do, but for drawing."""
+    try:
+        record = find_study("quick", tracker=tracker)
+        runs = tracker.recorded_runs(record)
+        holder = tracker.holder(record.study_run_id)
+        status_text([StudyStanding(record=record, runs=runs, unrecorded=0, is_interrupted=True, gone=holder)])
+        report_text(analyse(record.plan, runs, left_out=tracker.left_out(record)), "markdown")
+    except AblationError:
+        return
+    except Exception as error:
+        error.add_note(f"where {what}")
+        raise
+
+
+@pytest.mark.parametrize("form", ["markdown", "json", "latex"])
+def test_a_text_that_is_not_unicode_is_written_all_the_same(form: Any) -> None:
+    odd, made = "x\udce9", make_plan(seeds=2, description="x\udce9")
+    runs = make_runs(made, outcomes={(made.runs[0].variant, 0): Outcome.FAILED})
+    odd_runs = [
+        replace(run, host=odd, device=odd, commit=odd, error=odd, problems=(odd,), versions={odd: odd}, run_id=odd)
+        for run in runs
+    ]
+
+    assert report_text(analyse(made, odd_runs), form).encode()

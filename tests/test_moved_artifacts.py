@@ -139,3 +139,14 @@ def test_only_names_that_are_near_are_said_to_be(asked: str, said: str, mlflow_t
 
     with pytest.raises(StudyUnknown, match=said):
         find_study(asked, tracker=mlflow_tracker)
+
+
+def test_a_link_is_advised_on_this_machine_only(tmp_path: Path) -> None:
+    there, served = (
+        str(ArtifactsUnreachable("quick", "/a/mlruns/1", "there is no /a", missing=Path("/a"), is_served=is_served))
+        for is_served in (False, True)
+    )
+
+    assert "`ln -s NEW_PLACE /a`" in there
+    assert "ln -s" not in served
+    assert "--serve-artifacts" in served

@@ -430,7 +430,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
     if output == Path("-"):
         _print(plain(text) if sys.stdout.isatty() else text, nl=False)
         return
-    _writing(output, lambda: output.write_text(text, encoding="utf-8", newline="\n"))
+    _writing(output, lambda: output.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n"))
     _print(f"Wrote {len(table)} rows to {output}.")
 
 

@@ -202,7 +202,8 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
 
 
 def _last_line(error: str | None) -> str:
-    return plain((error or "failed").strip().splitlines()[-1])
+    lines = (error or "").strip().splitlines()
+    return plain(lines[-1]) if lines else "failed"
 
 
 def _changes_text(changes: ModelChanges) -> str:

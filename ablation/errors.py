@@ -240,16 +240,15 @@ class TrackingUnavailable(AblationError):
         )
 
 
-class ArtifactsUnwritable(TrackingUnavailable):
-    """The place where MLflow keeps an experiment's files cannot be written."""
+class ArtifactsUnusable(TrackingUnavailable):
+    """The place where MLflow keeps an experiment's files cannot be used."""
 
     def __init__(self, place: str, reason: str) -> None:
         AblationError.__init__(
             self,
-            f"MLflow keeps the files of the experiment at {place}, which cannot be written: {reason}. That place is "
-            "what MLflow's --default-artifact-root says, or a server with --serve-artifacts; it is no matter of "
-            "--tracking-uri. An experiment keeps its place for good: where it is wrong, run the study under another "
-            "name (--name NEW).",
+            f"MLflow cannot use {place}: {reason}. It keeps an experiment's files where --default-artifact-root says, "
+            "or a server with --serve-artifacts; it is no matter of --tracking-uri. An experiment keeps its place for "
+            "good: where that is wrong, run the study under another name (--name NEW).",
         )
 
 

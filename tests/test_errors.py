@@ -23,7 +23,7 @@ RAISED = [
     errors.StudyUnplanned("quick"),
     errors.PlanUnreadable("quick", "/mlruns/1/2/artifacts", "not a plan"),
     errors.ArtifactsUnreachable("quick", "/a/mlruns/1", "there is no /a", missing=Path("/a"), is_served=False),
-    errors.ArtifactsUnwritable("/a/mlruns", "Permission denied"),
+    errors.ArtifactsUnusable("/a/mlruns", "Permission denied"),
     errors.StateUnavailable(Path("state"), OSError(errno.EACCES, "Permission denied", "state")),
     errors.LockUnavailable(Path("state/lock"), OSError(errno.ENOLCK, "No locks available")),
     errors.StorageForeign("postgresql://host/optuna", "5.0.0"),

@@ -10,7 +10,7 @@ from factories import make_plan
 from mlflow import MlflowClient
 
 from ablation.cli import main
-from ablation.errors import ArtifactsUnreachable, ArtifactsUnwritable, PlanUnreadable, StudyUnknown, StudyUnplanned
+from ablation.errors import ArtifactsUnreachable, ArtifactsUnusable, PlanUnreadable, StudyUnknown, StudyUnplanned
 from ablation.lease import Lease
 from ablation.pipeline import find_study
 from ablation.tracking import Tracker, open_mlflow
@@ -83,11 +83,10 @@ def test_a_place_that_cannot_be_written_is_told_and_no_run_stays_running(store_u
     experiment_id = client.create_experiment("quick", artifact_location=str(tmp_path / "file" / "mlruns"))
     lease = Lease("quick", tracker=open_mlflow(store_uri), state_folder=tmp_path)
 
-    with pytest.raises(ArtifactsUnwritable) as refused:
+    with pytest.raises(ArtifactsUnusable) as refused:
         lease.open(make_plan())
 
-    assert f"{tmp_path / 'file'}" in str(refused.value)
-    assert "cannot be written: not a folder" in str(refused.value)
+    assert f"MLflow cannot use {tmp_path / 'file'}: not a folder" in str(refused.value)
     assert "--default-artifact-root" in str(refused.value)
     assert ["KILLED"] == [run.info.status for run in client.search_runs([experiment_id])]
 

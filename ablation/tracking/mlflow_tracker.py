@@ -29,7 +29,7 @@ from ablation.databases import absolute, failure, folder_address, said_by, sqlit
 from ablation.errors import (
     AblationError,
     ArtifactsUnreachable,
-    ArtifactsUnwritable,
+    ArtifactsUnusable,
     LaunchUnknown,
     PlanUnreadable,
     RecordRefused,
@@ -457,7 +457,7 @@ class MlflowTracker:
             if not _is_of_a_store(error):
                 raise
             if isinstance(error, OSError) and error.filename is not None:
-                raise ArtifactsUnwritable(str(error.filename), os_error_text(error)) from error
+                raise ArtifactsUnusable(str(error.filename), os_error_text(error)) from error
             reason = failure(error) if isinstance(error, ImportError) else said_by(error)
             raise TrackingUnavailable(without_password(self.tracking_uri), without_password(reason)) from error
 

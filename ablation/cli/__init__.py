@@ -335,14 +335,14 @@ def define(
         "model.depth": _levels("--depth", depth),
         "model.normalization": _levels("--normalization", normalization),
     }
-    path = str(output) if output is not None else "FILE"
+    path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
     text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
     parse_study(text.encode(), source="the study so defined")
     if output is None:
         _print(text, nl=False)
         return
     try:
-        with output.open("w" if force else "x") as file:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         _refuse(f"{output} is there already; --force writes over it")

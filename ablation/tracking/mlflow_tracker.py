@@ -53,6 +53,7 @@ from ablation.results import (
     RecordedRun,
     RunResult,
     epoch_metrics,
+    recordable_text,
 )
 from ablation.state import UNFINISHED, write_whole
 from ablation.study.document import plan_from_json, plan_to_json
@@ -505,6 +506,8 @@ class MlflowTracker:
 
     def _find_study_run(self, name: str, experiment_ids: list[str]) -> Run | None:
         """Return the study run of that name, the latest where several experiments have one."""
+        if recordable_text(name) != name:
+            return None  # no database takes it, so none has it
         query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = {quoted(name)}"
         runs = list(search_runs(self._client, experiment_ids, query))
         return max(runs, key=lambda run: (run.info.start_time or 0, run.info.run_id)) if runs else None

@@ -235,7 +235,7 @@ class TrackingUnavailable(AblationError):
 
     def __init__(self, tracking_uri: str, reason: str) -> None:
         super().__init__(
-            f"cannot use MLflow at {tracking_uri}: {reason}. "
+            f"cannot use MLflow at {tracking_uri}: {reason.rstrip('.')}. "
             "Set the address with --tracking-uri or MLFLOW_TRACKING_URI."
         )
 
@@ -320,7 +320,7 @@ class StorageUnavailable(AblationError):
     """Optuna's storage cannot be reached or opened."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"cannot use Optuna's storage at {url}: {reason}. Set it with --storage.")
+        super().__init__(f"cannot use Optuna's storage at {url}: {reason.rstrip('.')}. Set it with --storage.")
 
 
 class StorageForeign(StorageUnavailable):

@@ -1,5 +1,6 @@
 """No input of a command line ends in a traceback: what is wrong is said, with status 2."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from conftest import PROJECT
 from factories import make_plan
 
+from ablation import pipeline
 from ablation.cli import main
 from ablation.errors import StudyFileError
 from ablation.pipeline import find_study
@@ -79,6 +81,28 @@ def test_an_odd_input_is_refused_in_a_sentence(words: list[str], place: Path) ->
 
     assert 2 == ended.exit_code, ended.exception
     assert "Error: " in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit with `ulimit -n 4096`"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "cannot use /x: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "cannot write /x: No space left on device\n"),
+    ],
+)
+def test_what_the_system_refuses_is_told(
+    error: OSError, said: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "find_study", refused)
+
+    ended = CliRunner().invoke(main, ["status", "quick"])
+
+    assert 2 == ended.exit_code
+    assert f"Error: {said}" in ended.stderr
 
 
 def test_a_file_that_is_defined_may_be_called_as_nobody_can_write_it(tmp_path: Path) -> None:

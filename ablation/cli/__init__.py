@@ -72,8 +72,8 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno is None:  # no system refused anything
                 raise
-            what = "write" if is_no_room(error) else "use"
-            _say(f"Error: cannot {what} {error.filename or 'a file'}: {os_error_text(error)}")
+            what = f"cannot {'write' if is_no_room(error) else 'use'} {error.filename}: " if error.filename else ""
+            _say(f"Error: {what}{os_error_text(error)}")
             ctx.exit(USER_ERROR)
 
 

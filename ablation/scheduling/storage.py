@@ -182,5 +182,8 @@ def explained(url: str) -> Iterator[None]:
     """Say in the user's terms that the storage failed; drivers raise what they like, and a missing one ImportError."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
+    except StorageInternalError as error:  # of a commit, whatever went wrong with it
+        cause = error.__cause__
+        raise _in_our_terms(url, cause if isinstance(cause, Exception) else error) from error
+    except (SQLAlchemyError, ImportError, OSError) as error:
         raise _in_our_terms(url, error) from error

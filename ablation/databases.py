@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ablation.errors import AddressInvalid
 
@@ -22,6 +22,10 @@ CONNECTING = {
 """How both of PostgreSQL's drivers are to connect."""
 
 ESCAPES = "write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25 in a name or password"
+
+DATABASES = (
+    "write one such as sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://HOST/DATABASE"
+)
 
 _PASSWORD = re.compile(r"(://[^:/@\n]*):(?!\d*(?:[/?#\s]|$))(?:[^/\n]*@|[^\n]*@)")
 """To the last `@` before the path; a password with a `/` in it, which databases take, to the last of all."""
@@ -100,9 +104,52 @@ def with_driver(url: str) -> str:
     return _BARE.sub("postgresql+psycopg://", url)
 
 
+def check_database(url: str) -> None:
+    """See that an address can be one of a database that is kept, and that its driver is installed.
+
+    Raises:
+        AddressInvalid: it cannot; its password is not shown.
+    """
+    address, shown = _parsed(url), _without_secrets(url)
+    if address is None:
+        raise AddressInvalid(f"{shown!r} is no address of a database; {DATABASES}")
+    kind = address.get_backend_name()
+    if kind == "sqlite" and address.database in (None, "", _IN_MEMORY):
+        raise AddressInvalid(f"{shown} names no file, and what is kept in memory is gone at the end; {DATABASES}")
+    if kind != "sqlite" and not (address.host or address.database or address.query):
+        raise AddressInvalid(f"{shown} names neither a host nor a database; {DATABASES}")
+    try:
+        make_url(with_driver(url)).get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise AddressInvalid(f"{shown} is of no known kind of database; {DATABASES}") from None
+    except ImportError as error:
+        raise AddressInvalid(f"{shown} cannot be opened: {failure(error)}") from None
+
+
+def _without_secrets(url: str) -> str:
+    """Return an address without its password, also where it lacks its beginning."""
+    return f"***@{url.rpartition('@')[2]}" if "@" in url and "://" not in url else without_password(url)
+
+
 def connection_settings(url: str) -> dict[str, Any]:
     """Return what SQLAlchemy's engine for a server's database is to be made with."""
     return {"pool_pre_ping": True, **({"connect_args": dict(CONNECTING)} if is_postgresql(url) else {})}
+
+
+def check_answers(url: str) -> None:
+    """Connect to the server of a database once; for a sqlite file, and what is no database, nothing is done.
+
+    Raises:
+        SQLAlchemyError, ImportError, OSError: it does not answer, and why.
+    """
+    if not re.match(r"(postgres(ql)?|mysql|mssql)(\+\w+)?://", url):
+        return
+    arguments = dict(CONNECTING) if is_postgresql(url) else {}
+    engine = create_engine(with_driver(url), poolclass=NullPool, connect_args=arguments)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def without_password(text: str) -> str:

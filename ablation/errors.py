@@ -5,8 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.commands import commands
+
 _LONGEST_NAME = 100
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+
+_TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class AblationError(Exception):
@@ -66,11 +70,22 @@ class StudyNarrowed(AblationError):
 class StudyUnknown(AblationError):
     """No study of that name is recorded in MLflow."""
 
-    def __init__(self, name: str, *, tracking_uri: str, near: Sequence[str]) -> None:
-        hint = f"; near it: {', '.join(near)}" if near else ""
+    def __init__(self, name: str, *, tracking_uri: str, near: Sequence[str], known: Sequence[str]) -> None:
+        shown = [*known[:5], *([f"and {len(known) - 5} more"] if len(known) > 5 else [])]
+        hint = f"; near it: {', '.join(near)}" if near else f"; it has: {', '.join(shown)}" if shown else ""
         super().__init__(
             f"MLflow at {tracking_uri} has no study {name!r}{hint}. "
             "Say where it is with --tracking-uri or MLFLOW_TRACKING_URI."
+        )
+
+
+class StudyDeleted(AblationError):
+    """A study that lies in MLflow's trash."""
+
+    def __init__(self, name: str, *, tracking_uri: str) -> None:
+        super().__init__(
+            f"study {name!r} was deleted in MLflow at {tracking_uri}: it lies in the trash there until `mlflow gc` is run. "
+            "Restore it there, or begin it anew with `ablation study FILE --fresh`."
         )
 
 
@@ -84,11 +99,38 @@ class StudyNowhere(AblationError):
 
 
 class StudyUnplanned(AblationError):
-    """A study whose first execution ended before its plan was written: there is nothing of it yet."""
+    """A study without a plan: its first execution ended before it was written, or it was deleted."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"study {name!r} was begun and ended before its plan was written. The same command begins it again."
+            f"study {name!r} is recorded and has no plan.json: it ended before that was written, or the file was "
+            f"deleted since. `{commands.shown('study', 'FILE')}` with the study's file writes it anew."
+        )
+
+
+class PlanUnreadable(AblationError):
+    """A study's plan that was read and is none: somebody or something changed the file."""
+
+    def __init__(self, study: str, place: str, reason: str) -> None:
+        super().__init__(
+            f"study {study!r} is recorded, and its plan.json at {place} cannot be used: {reason}. Somebody changed the "
+            "file, or it was damaged: put it back from a copy, or run the study under another name (--name NEW)."
+        )
+
+
+class ArtifactsUnreachable(AblationError):
+    """A study that MLflow has, whose files are not where MLflow says that they are."""
+
+    def __init__(self, study: str, place: str, reason: str, *, missing: Path | None, is_served: bool) -> None:
+        advice = (
+            f" Where the folder was moved, move it back, or put a link in its place: `ln -s NEW_PLACE {missing}`."
+            if missing is not None and not is_served
+            else ""
+        )
+        super().__init__(
+            f"study {study!r} is recorded, and its plan.json cannot be read at {place}: {reason}. That is where its "
+            "experiment's artifacts are kept, which MLflow's --default-artifact-root says, or a server with "
+            f"--serve-artifacts; it is no matter of --tracking-uri.{advice}"
         )
 
 
@@ -158,7 +200,8 @@ class StudyLocked(AblationError):
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(
-            f"study {name!r} is being run by {holder}. Watch it with `ablation status {name}`, or wait for it to end."
+            f"study {name!r} is being run by {holder}. Watch it with `{commands.shown('status', name)}`, or wait for "
+            "it to end."
         )
 
 
@@ -170,7 +213,7 @@ class StudyTakenOver(StudyLocked):
             self,
             f"study {name!r} was taken over by {holder} while this process said nothing: it was suspended, or could "
             "not reach MLflow. This process has stopped and records nothing more. What it trained is in its state "
-            f"folder: `ablation sync {name}` records what is missing, once nobody runs the study.",
+            f"folder: `{commands.shown('sync', name)}` records what is missing, once nobody runs the study.",
         )
 
 
@@ -211,8 +254,20 @@ class TrackingUnavailable(AblationError):
 
     def __init__(self, tracking_uri: str, reason: str) -> None:
         super().__init__(
-            f"cannot use MLflow at {tracking_uri}: {reason}. "
+            f"cannot use MLflow at {tracking_uri}: {reason.rstrip('.')}. "
             "Set the address with --tracking-uri or MLFLOW_TRACKING_URI."
+        )
+
+
+class ArtifactsUnusable(TrackingUnavailable):
+    """The place where MLflow keeps an experiment's files cannot be used."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        AblationError.__init__(
+            self,
+            f"MLflow cannot use {place}: {reason}. It keeps an experiment's files where --default-artifact-root says, "
+            "or a server with --serve-artifacts; it is no matter of --tracking-uri. An experiment keeps its place for "
+            "good: where that is wrong, run the study under another name (--name NEW).",
         )
 
 
@@ -222,8 +277,9 @@ class RunsNotRecorded(AblationError):
     def __init__(self, study: str, count: int, reason: str) -> None:
         runs = "1 run has" if count == 1 else f"{count} runs have"
         super().__init__(
-            f"{runs} ended and could not be recorded: {reason}\nNothing is lost. `ablation sync {study}` records what "
-            "is left, and so does the same command again."
+            f"{runs} ended and could not be recorded: {reason}\nWhat they measured is kept in the state folder. Once "
+            f"that is put right, `{commands.shown('sync', study)}` records what is left, and so does the same command "
+            "again."
         )
 
 
@@ -245,22 +301,57 @@ class DiskFull(AblationError):
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
-            "again, which goes on from there, or put the state folder elsewhere with --state-dir."
+            "again, which goes on from there, or move the state folder to where there is room, and name it with "
+            "--state-dir."
+        )
+
+
+class StateUnavailable(AblationError):
+    """A state folder that cannot be made or written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(
+            f"cannot use the state folder {folder}: {_with_file(error, folder)}. Choose a folder that can be written "
+            "with --state-dir or ABLATION_STATE_DIR."
+        )
+
+
+class LockUnavailable(AblationError):
+    """A file that cannot be locked: its folder cannot be written, or its file system has no locks."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"cannot lock {path}: {_with_file(error, path)}. Locks keep two processes from writing to one place; they "
+            f"need a folder that can be written, on a file system that has them, as a local disk does. {path.parent} "
+            "is not: choose another with --state-dir, or with --storage or --tracking-uri where a database lies there."
         )
 
 
 class AddressInvalid(AblationError):
     """An address of a store that cannot be read as one, or a place that no address can name."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason} @ --tracking-uri, --storage or --state-dir")
+    def __init__(self, reason: str, *, at: str = "--tracking-uri, --storage or --state-dir") -> None:
+        self.reason = reason
+        super().__init__(f"{reason} @ {at}")
 
 
 class StorageUnavailable(AblationError):
     """Optuna's storage cannot be reached or opened."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"cannot use Optuna's storage at {url}: {reason}. Set it with --storage.")
+        super().__init__(f"cannot use Optuna's storage at {url}: {reason.rstrip('.')}. Set it with --storage.")
+
+
+class StorageForeign(StorageUnavailable):
+    """A storage that another version of Optuna has made."""
+
+    def __init__(self, url: str, version: str) -> None:
+        AblationError.__init__(
+            self,
+            f"Optuna's storage at {url} was made by another version of Optuna, and {version} cannot use it. Where it "
+            "is older, `optuna storage upgrade --storage ADDRESS` upgrades it; where it is newer, use that version "
+            "of Optuna. Or name another database @ --storage",
+        )
 
 
 class DataUnavailable(AblationError):
@@ -339,6 +430,22 @@ class PathUnavailable(AblationError):
         self.path = path
         self.reason = " ".join(reason.split())
         super().__init__(f"the {path} path cannot train this model: {self.reason}")
+
+
+def os_error_text(error: OSError) -> str:
+    """Return why the system refused something, and what helps where that is not plain."""
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):
+        reason = "not a folder"
+    if error.errno in _TOO_MANY_FILES:
+        reason += "; raise the limit with `ulimit -n 4096`, or use fewer --workers"
+    return reason
+
+
+def _with_file(error: OSError, told: Path) -> str:
+    """Return why the system refused something, and of which file where it is another than is told."""
+    reason = os_error_text(error)
+    return f"{reason}: {error.filename}" if error.filename not in (None, str(told)) else reason
 
 
 def is_no_room(error: OSError) -> bool:

@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
 from ablation.cores import available_cores
+from ablation.output import make_unfailing
 from ablation.stopping import GRACE_S, Preempted, leave_to_this_process, stopping
 
 LOOK_S = 1.0
@@ -251,6 +252,7 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _asked_to_end)
     leave_to_this_process(_asked_to_end)
+    make_unfailing()
     os.setpgid(0, 0)  # what a job starts is in this group, and is killed with it
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 

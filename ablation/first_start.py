@@ -54,7 +54,7 @@ def make_whole(path: Path, schema: Callable[[], Schema]) -> None:
         _make(path, schema())
     elif _may_hold_nothing(path) and _is_left_half_made(path, found := schema()):
         if path.stat().st_size:
-            _set_aside(path)
+            set_aside(path, "was left half made by a start that was killed, and holds nothing", name="half-made")
         _make(path, found)
 
 
@@ -75,13 +75,43 @@ def _make(path: Path, schema: Schema) -> None:
             file.unlink(missing_ok=True)
 
 
-def _set_aside(path: Path) -> None:
-    aside = path.with_name(f"{path.name}.half-made-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
-    for file, name in zip((path, *_companions(path)), (aside, *_companions(aside)), strict=True):
+def why_unusable(path: Path, head: str) -> str | None:
+    """Return why a program whose revision is `head` cannot use what lies at a database's path; None where it may."""
+    if path.is_dir():
+        return "is a folder"
+    try:
+        with closing(_opened(path)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                return "is damaged"
+            revision = _revision(database) if REVISIONS in _names(database, "table") else head
+    except sqlite3.OperationalError:  # it cannot be opened, or somebody is writing to it: whoever opens it is told
+        return None
+    except sqlite3.DatabaseError as error:
+        return f"cannot be read ({error})"
+    return None if revision == head else f"is of another version (its revision is {revision}, and {head} is needed)"
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether another program is writing to a database, or has one open that is logged ahead (WAL)."""
+    try:
+        with closing(_opened(path)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        return not path.is_dir()
+    except sqlite3.DatabaseError:
+        return False
+    return any(path.with_name(f"{path.name}{suffix}").exists() for suffix in LOGS)
+
+
+def set_aside(path: Path, why: str, *, name: str = "set-aside") -> None:
+    """Give a database another name, with what belongs to it, and say so."""
+    aside = path.with_name(f"{path.name}.{name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+    for file, new in zip((path, *_companions(path)), (aside, *_companions(aside)), strict=True):
         with contextlib.suppress(FileNotFoundError):
-            file.rename(name)
-    said = f"{path} was left half made by a start that was killed, and holds nothing. It is now {aside.name}"
-    print(plain(f"{said}, and is made anew."), file=sys.stderr)  # noqa: T201 - it is no result of a command
+            file.rename(new)
+    said = f"{path} {why}. It is now {aside.name}, and is made anew."
+    print(plain(said), file=sys.stderr)  # noqa: T201 - it is no result of a command
 
 
 def _is_left_half_made(path: Path, schema: Schema) -> bool:
@@ -91,7 +121,7 @@ def _is_left_half_made(path: Path, schema: Schema) -> bool:
             return False
         before = _stamp(path)
         time.sleep(SETTLED_S)
-        if _stamp(path) == before and not _is_in_use(path):
+        if _stamp(path) == before and not is_in_use(path):
             return True
     return False
 
@@ -109,16 +139,6 @@ def is_half_made(path: Path, schema: Schema) -> bool:
             return not is_whole and not any(_holds(database, name, schema) for name in tables - {REVISIONS})
     except sqlite3.Error:
         return False
-
-
-def _is_in_use(path: Path) -> bool:
-    """Whether another program is writing to a database, or has one open that is logged ahead (WAL)."""
-    try:
-        with closing(_opened(path)) as database:
-            database.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error:
-        return True
-    return any(path.with_name(f"{path.name}{suffix}").exists() for suffix in LOGS)
 
 
 def _may_hold_nothing(path: Path) -> bool:

@@ -49,6 +49,11 @@ class Lease:
         """What there is to say about it, which whoever says it takes from here."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a record."""
+        return self._record is not None
+
+    @property
     def record(self) -> StudyRecord:
         """The record of the opened study; another one after the study run was deleted."""
         assert self._record is not None
@@ -160,10 +165,17 @@ class Lease:
                 pass
 
     def _open(self, plan: Plan) -> None:
-        if self._run_id is None:
+        is_new = self._run_id is None
+        if is_new:
             self._make(plan)
-        self.check()
-        self._record = self._tracker.open_study(plan, holder=self._now())
+        try:
+            self.check()
+            self._record = self._tracker.open_study(plan, holder=self._now())
+        except BaseException:
+            if is_new and self._lost is None and self._run_id is not None:
+                with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
+                    self._tracker.abandon_run(self._run_id)
+            raise
 
     def _make(self, plan: Plan) -> None:
         """Make the study run, and see that nobody has made another in the same moment; the latest counts then."""

@@ -1,14 +1,16 @@
 """Keeps processes out of each other's way: one first use of a store at a time, one coordinator per study."""
 
+import fcntl
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from ablation.databases import is_postgresql, sqlite_path
-from ablation.errors import StudyLocked
+from ablation.errors import LockUnavailable, StudyLocked
 from ablation.holder import NOBODY_KNOWN, Holder, this_process
 from ablation.permissions import PRIVATE_FILE, make_folder
 
@@ -32,9 +34,37 @@ def first_use(url: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    make_folder(path.parent)
-    with FileLock(f"{path}.lock", mode=PRIVATE_FILE):
+    with locked(path.with_name(f"{path.name}.lock")):
         yield
+
+
+@contextmanager
+def locked(path: Path, *, is_waited_for: bool = True) -> Iterator[None]:
+    """Hold a lock on a file, made with its folder where it is missing; the lock ends with this process.
+
+    Raises:
+        Timeout: another process holds it, and it is not waited for.
+        LockUnavailable: the file cannot be made, or its file system has no locks.
+    """
+    try:
+        make_folder(path.parent)
+        _check_has_locks(path.parent)
+        lock = FileLock(path, blocking=is_waited_for, mode=PRIVATE_FILE)
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        raise LockUnavailable(path, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_has_locks(folder: Path) -> None:
+    """Raise OSError where a file system has no locks: filelock would use files instead, which outlive their makers."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def coordinating(study: str, *, storage_url: str, folder: Path) -> AbstractContextManager[Coordination]:
@@ -74,19 +104,15 @@ class _FileHeld:
 
 @contextmanager
 def _coordinating_by_file(study: str, folder: Path) -> Iterator[Coordination]:
-    make_folder(folder)
     holder = folder / f"{study}.holder"
-    lock = FileLock(folder / f"{study}.lock", blocking=False, mode=PRIVATE_FILE)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StudyLocked(study, _holder_text(holder)) from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / f"{study}.lock", is_waited_for=False))
+        except Timeout:
+            raise StudyLocked(study, _holder_text(holder)) from None
+        held.callback(holder.unlink, missing_ok=True)
         holder.write_text(this_process().to_json())
         yield _FileHeld()
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def _holder_text(holder: Path) -> str:

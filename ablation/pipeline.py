@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.databases import without_password
-from ablation.errors import RunsNotRecorded, StudyNowhere, StudyUnknown, StudyUnplanned
+from ablation.errors import RunsNotRecorded, StudyDeleted, StudyNowhere, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
 from ablation.planning import NO_DATA, check_room, data_remarks, lock_plan, plan_of, tuning_on_record
-from ablation.results import Outcome, RecordedRun, TunedVariant, same_starts_text
+from ablation.results import Outcome, Plan, RecordedRun, TunedVariant, same_starts_text
 from ablation.state import State
 from ablation.study import Study
 from ablation.study.spec import code_names
@@ -76,7 +76,7 @@ def run_study(
 
     Raises:
         PrecisionUnavailable, DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails,
-            VariantsAlike: before anything is created.
+            VariantsAlike, StateUnavailable: before anything is created.
         StudyChanged, StudyNarrowed: the study has results that this would contradict or leave out.
         StudyLocked: another process is running it.
         StudyTakenOver: another process has begun to run it, as this one was silent for minutes.
@@ -88,10 +88,13 @@ def run_study(
     from ablation.execution import Execution, Progress
     from ablation.lease import Lease
     from ablation.locks import coordinating
+    from ablation.scheduling import check_storage, default_storage
     from ablation.uploads import Uploads
     from ablation.worker import check_devices, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
+    state.make()
+    check_storage(storage_url, is_rebuilt=storage_url == default_storage(state.folder))
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
     for remark in (*data_remarks(study), *(dataset.facts.notes if dataset is not None else ())):
@@ -130,8 +133,6 @@ def run_study(
             if is_fresh:
                 state.remove(study.name, {run.identity for run in plan.runs})
             check_room(plan, state.folder, at_once=len(executor.slots) * (fuse or 1))
-            tracker.reconcile(lease.open(plan))
-            _keep_code(study, state.report(study.name) / "code")
             execution = Execution(
                 lease=lease,
                 tracker=tracker,
@@ -145,7 +146,9 @@ def run_study(
                 fuse=fuse,
                 status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
             )
-            return (yield from _execute(study, execution, known, storage_url=storage_url, retry_failed=retry_failed))
+            return (
+                yield from _execute(study, execution, plan, known, storage_url=storage_url, retry_failed=retry_failed)
+            )
         finally:
             uploads.close()
 
@@ -164,9 +167,15 @@ def _deleted(name: str, tracker: Tracker, storage_url: str, state: State) -> str
 
 
 def _execute(
-    study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str, retry_failed: bool
+    study: Study,
+    execution: Execution,
+    plan: Plan,
+    known: tuple[TunedVariant, ...],
+    *,
+    storage_url: str,
+    retry_failed: bool,
 ) -> Generator[Progress, None, StudyOutcome]:
-    """Tune, train what has no result yet, and report."""
+    """Open the study's record, tune, train what has no result yet, and report."""
     from ablation.execution import Progress
     from ablation.scheduling import open_schedule
     from ablation.uploads import altered_since, recover_ended
@@ -174,6 +183,8 @@ def _execute(
     tracker, uploads, state = execution.tracker, execution.uploads, execution.state
     planned = len(study.variants) * study.spec.seeds
     try:
+        tracker.reconcile(execution.lease.open(plan))
+        _keep_code(study, state.report(study.name) / "code")
         if study.spec.tune is not None:
             yield from _tune(study, execution, known, storage_url=storage_url)
         record = execution.record
@@ -277,12 +288,13 @@ def sync_study(
     `say` is told why it takes long, where it does.
 
     Raises:
-        StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
+        StateUnavailable, StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
     """
     from ablation.lease import Lease
     from ablation.locks import coordinating
     from ablation.uploads import Uploads
 
+    state.make()
     with coordinating(name, storage_url=storage_url, folder=state.locks):
         find_study(name, tracker=tracker)
         lease = Lease(name, tracker=tracker, state_folder=state.folder)
@@ -362,6 +374,7 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
 
     Raises:
         StudyUnknown: there is none of that name, and which names are near.
+        StudyUnplanned, StudyDeleted: there was one, and nothing of it can be read.
     """
     record = tracker.find_study(name)
     if record is None:
@@ -369,7 +382,9 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
         if name in known:
             raise StudyUnplanned(name)
         where = without_password(str(getattr(tracker, "tracking_uri", "this process")))
-        raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known) or list(known[:5]))
+        if tracker.is_deleted(name):
+            raise StudyDeleted(name, tracking_uri=where)
+        raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known), known=known)
     return record
 
 

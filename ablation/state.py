@@ -12,12 +12,15 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ablation.errors import StateUnavailable
+from ablation.permissions import make_folder
 from ablation.results import (
     Epoch,
     EpochMetrics,
@@ -46,6 +49,18 @@ class State:
     """The state folder; Optuna's database lies in it too, unless it is elsewhere."""
 
     folder: Path
+
+    def make(self) -> None:
+        """Make the folder where it is missing, and see that files can be made in it.
+
+        Raises:
+            StateUnavailable: they cannot.
+        """
+        try:
+            make_folder(self.folder)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise StateUnavailable(self.folder, error) from None
 
     @property
     def data(self) -> Path:

@@ -207,7 +207,7 @@ class Uploads:
 
     def _end(self) -> None:
         """Say how the study stands, where that is to be said, and leave it to others."""
-        if self._last_words is not None:
+        if self._last_words is not None and self._lease.is_open:
             self._lease.check()
             self._tracker.close_study(self._lease.record, self._last_words)
         self._lease.release()

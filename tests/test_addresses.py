@@ -2,19 +2,22 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import free_port
 from factories import make_plan
 from sqlalchemy import create_engine, text
 
 from ablation.cli import main
-from ablation.databases import absolute, folder_address, sqlite_address, sqlite_path
-from ablation.errors import AddressInvalid
+from ablation.databases import absolute, check_database, folder_address, sqlite_address, sqlite_path
+from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.scheduling import default_storage
 from ablation.scheduling.storage import open_storage
-from ablation.tracking import open_mlflow
+from ablation.tracking import check_store, open_mlflow
+from ablation.tracking.waiting import wait_for_database
 
 STUDY = """
 name: odd
@@ -139,3 +142,107 @@ def test_a_folder_that_no_address_can_name_is_refused_before_anything_is_made(tm
     with pytest.raises(AddressInvalid, match=r"no address can name .*caf\\udce9.*not UTF-8"):
         default_storage(folder)
     assert [] == [*tmp_path.iterdir()]
+
+
+DATABASES = "write one such as sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE or mysql"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("foo", f"'foo' is no address of a database; {DATABASES}"),
+        ("u:secret@host/db", f"'***@host/db' is no address of a database; {DATABASES}"),
+        ("sqlite://", f"sqlite:// names no file, and what is kept in memory is gone at the end; {DATABASES}"),
+        ("sqlite:///:memory:", "sqlite:///:memory: names no file"),
+        ("postgresql://", f"postgresql:// names neither a host nor a database; {DATABASES}"),
+        ("xyz://u:secret@host/db", f"xyz://u:***@host/db is of no known kind of database; {DATABASES}"),
+        ("mysql://u:secret@x/db", "mysql://u:***@x/db cannot be opened: its driver 'MySQLdb' is not installed"),
+        ("postgresql://host:port/x", "postgresql://host:port/x cannot be read as an address; write / as %2F"),
+        ("http://host/x", f"http://host/x is of no known kind of database; {DATABASES}"),
+    ],
+)
+@pytest.mark.parametrize("words", ["study s.yaml", "sync"])
+def test_a_storage_that_is_none_is_told_with_its_option_before_anything_is_made(
+    words: str, address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    ended = CliRunner().invoke(main, [*words.split(), "--storage", address])
+
+    assert 2 == ended.exit_code
+    assert f"Error: {said}" in ended.stderr
+    assert ended.stderr.endswith("@ --storage\n")
+    assert "secret" not in ended.output
+    assert [] == [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("foo", f"'foo' is no address of an MLflow store; {DATABASES}"),
+        ("  ", f"'  ' is no address of an MLflow store; {DATABASES}"),
+        ("sqlite://", "sqlite:// names no file"),
+        ("postgresql://", "postgresql:// names neither a host nor a database"),
+        ("mysql://u:secret@x/db", "mysql://u:***@x/db cannot be opened: its driver 'MySQLdb' is not installed"),
+        ("http://", "http:// names no host; write http://HOST:5000"),
+        ("http://host:port", "http://host:port cannot be read as an address"),
+        ("http://u:se/cret@[::1", "http://***@[::1 cannot be read as an address"),
+    ],
+)
+def test_a_store_that_is_none_is_told_with_where_its_address_came_from(address: str, said: str) -> None:
+    given = CliRunner().invoke(main, ["status", "--tracking-uri", address])
+    inherited = CliRunner().invoke(main, ["status"], env={"MLFLOW_TRACKING_URI": address})
+
+    for ended, source in ((given, "--tracking-uri"), (inherited, "MLFLOW_TRACKING_URI")):
+        assert 2 == ended.exit_code
+        assert f"Error: {said}" in ended.stderr
+        assert ended.stderr.endswith(f"@ {source}\n")
+        assert "secret" not in ended.output
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:p%40ss%2Fword%23@host:5432/db",
+        "postgresql+psycopg:///db?host=/run/postgresql",
+        "sqlite:////tmp/x.db?timeout=5",
+        "sqlite+pysqlite:////tmp/a%20b.db",
+    ],
+)
+def test_an_address_of_a_database_is_one(address: str) -> None:
+    check_database(address)
+    check_store(address)
+
+
+@pytest.mark.parametrize("address", ["databricks", "https://u:p@host/mlflow", "file:///tmp/x", "other-plugin://x"])
+def test_what_mlflow_may_know_is_left_to_it(address: str) -> None:
+    check_store(address)
+
+
+class TestAServerThatDoesNotAnswer:
+    @pytest.fixture
+    def refusing(self) -> str:
+        """The address of a database on a port where nobody listens."""
+        return f"postgresql://me:secret@127.0.0.1:{free_port()}/mlflow"
+
+    def test_is_given_up_at_once_by_who_only_reads(self, refusing: str) -> None:
+        begun = time.monotonic()
+
+        ended = CliRunner().invoke(main, ["status", "--tracking-uri", refusing])
+
+        assert 2 == ended.exit_code
+        assert f"Error: cannot use MLflow at {refusing.replace('secret', '***')}: " in ended.stderr
+        assert "refused" in ended.stderr
+        assert time.monotonic() - begun < 30, "MLflow itself tries for nearly two minutes"
+
+    def test_is_waited_for_by_a_study_which_says_so(self, refusing: str) -> None:
+        said: list[str] = []
+
+        with pytest.raises(TrackingUnavailable, match="refused"):
+            wait_for_database(refusing, limit_s=0.5, say=said.append)
+
+        (only,) = said
+        assert only.startswith(f"waiting for MLflow at {refusing.replace('secret', '***')}, 0 s at most: ")
+
+    def test_is_not_asked_for_where_it_is_a_file(self) -> None:
+        wait_for_database("sqlite:////nowhere/x.db", limit_s=0.0, say=pytest.fail)

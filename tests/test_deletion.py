@@ -16,9 +16,10 @@ from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
 from ablation.deletion import delete_study, holdings_of
-from ablation.errors import AblationError, StudyLocked, StudyNowhere, TrackingUnavailable
+from ablation.errors import AblationError, StudyDeleted, StudyLocked, StudyNowhere, TrackingUnavailable
 from ablation.holder import this_process
 from ablation.locks import coordinating
+from ablation.pipeline import find_study
 from ablation.results import Outcome, RunResult
 from ablation.scheduling import default_storage
 from ablation.study import Study, parse_override, parse_study
@@ -218,6 +219,8 @@ def test_an_experiment_deleted_by_hand_is_refused_and_begun_anew_when_asked(
     with pytest.raises(AblationError, match=r"the experiment 'tiny' is in MLflow's trash: .* --fresh"):
         in_mlflow.run(tiny)
 
+    with pytest.raises(StudyDeleted, match=r"'tiny' was deleted .* lies in the trash"):
+        find_study(tiny.name, tracker=in_mlflow.tracker)
     in_mlflow.is_fresh = True
     assert ALL == in_mlflow.run(tiny).ended
     assert 4 == len(in_mlflow.trained)

@@ -1,5 +1,6 @@
 """Errors say the same after the way from a worker to the coordinator."""
 
+import errno
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,7 @@ RAISED = [
     errors.StudyFileError("a.yaml", [errors.Problem(message="is missing", path="data", line=3)]),
     errors.StudyChanged("quick", {"training.epochs": (1, 2)}),
     errors.StudyNarrowed("quick", ["depth=2/seed-4"]),
-    errors.StudyUnknown("quick", tracking_uri="sqlite:///a.db", near=["quicker"]),
+    errors.StudyUnknown("quick", tracking_uri="sqlite:///a.db", near=["quicker"], known=["quicker"]),
     errors.NameUnknown("metric", "test_acc", near=["test_accuracy"], known=["test_accuracy"], option="--metric"),
     errors.StudyLocked("quick", "process 1"),
     errors.StudyTakenOver("quick", "process 1"),
@@ -20,6 +21,12 @@ RAISED = [
     errors.RecordRefused("depth=2/seed-4", "no such name"),
     errors.AddressInvalid("cannot be read as an address"),
     errors.StudyUnplanned("quick"),
+    errors.PlanUnreadable("quick", "/mlruns/1/2/artifacts", "not a plan"),
+    errors.ArtifactsUnreachable("quick", "/a/mlruns/1", "there is no /a", missing=Path("/a"), is_served=False),
+    errors.ArtifactsUnusable("/a/mlruns", "Permission denied"),
+    errors.StateUnavailable(Path("state"), OSError(errno.EACCES, "Permission denied", "state")),
+    errors.LockUnavailable(Path("state/lock"), OSError(errno.ENOLCK, "No locks available")),
+    errors.StorageForeign("postgresql://host/optuna", "5.0.0"),
     errors.NoResults("quick"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
     errors.RunsNotRecorded("quick", 3, "no answer"),

@@ -124,7 +124,7 @@ def test_a_study_started_twice_is_run_once_and_ends_in_good_order_when_asked(pla
     refused = second.communicate()[1]
     assert 2 == second.returncode, refused
     assert f"is being run by process {first.pid} on " in refused
-    assert "`ablation status long`" in refused
+    assert "ablation status long" in refused
     place.wait_for_epochs()
     children = psutil.Process(first.pid).children(recursive=True)  # one tidies up after the others have ended
 
@@ -236,7 +236,7 @@ def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     assert 2 == study.returncode, output + errors
     assert "Training goes on" in errors
     assert "Traceback" not in errors
-    assert "`ablation sync long` records what is left" in errors
+    assert "ablation sync long` records what is left" in errors
     left = len(list(place.begun.glob("*/result.json")))
     assert 1 <= left <= 4  # some may have been recorded while the server ended
     with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):

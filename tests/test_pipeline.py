@@ -13,7 +13,7 @@ import pytest
 from bench import Bench
 from conftest import TINY
 
-from ablation import lease
+from ablation import lease, scheduling
 from ablation.errors import (
     DataInvalid,
     DiskFull,
@@ -435,7 +435,11 @@ def test_a_finished_study_stays_so_where_a_start_trains_nothing(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.run(tiny)
-    (bench.state.folder / "optuna.db").write_text("no database, but long enough to be read as one" * 100)
+
+    def failing(*_: object, **__: object) -> None:
+        raise StorageUnavailable("sqlite:///optuna.db", "disk I/O error")
+
+    monkeypatch.setattr(scheduling, "open_schedule", failing)
 
     with pytest.raises(StorageUnavailable):
         bench.run(tiny)

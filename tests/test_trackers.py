@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from factories import make_plan
 
-from ablation.errors import TrackingUnavailable
+from ablation.errors import PlanUnreadable, TrackingUnavailable
 from ablation.holder import Holder
 from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
@@ -414,7 +414,7 @@ def test_a_plan_that_cannot_be_read_is_named(mlflow_tracker: Any, text: str) -> 
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     mlflow_tracker._client.log_text(record.study_run_id, text, "plan.json")
 
-    with pytest.raises(TrackingUnavailable, match=r"plan\.json of run"):
+    with pytest.raises(PlanUnreadable, match=r"study 'quick' is recorded, and its plan\.json at .* cannot be used"):
         mlflow_tracker.find_study("quick")
 
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from ablation import __version__
-from ablation.errors import AblationError, is_no_room
+from ablation.commands import commands
+from ablation.errors import AblationError, AddressInvalid, is_no_room, os_error_text
+from ablation.output import make_unfailing
 from ablation.plain_text import plain
 
 if TYPE_CHECKING:
@@ -32,8 +35,33 @@ SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH
 SOME_RUNS_FAILED = 1
 
 
+class _Command(click.Command):
+    """Notes the options that lead to stores and state, for the commands that messages name."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {
+            param.opts[0]: str(ctx.params[param.name])
+            for param in self.params
+            if param.name in ("storage", "tracking_uri", "state_dir")
+            and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+            and ctx.params[param.name] is not None
+        }
+        if given:
+            from ablation.databases import without_password
+
+            given = {option: without_password(value) for option, value in given.items()}
+        with commands.called(str(ctx.find_root().info_name), given):
+            return super().invoke(ctx)
+
+
 class _Commands(click.Group):
     """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
+
+    command_class = _Command
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        make_unfailing()
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,15 +70,21 @@ class _Commands(click.Group):
             _say(f"Error: {error}")
             ctx.exit(USER_ERROR)
         except OSError as error:
-            if not is_no_room(error):
+            if error.errno is None:  # no system refused anything
                 raise
-            _say(f"Error: cannot write {error.filename or 'a file'}: {error.strerror}")
+            what = f"cannot {'write' if is_no_room(error) else 'use'} {error.filename}: " if error.filename else ""
+            _say(f"Error: {what}{os_error_text(error)}")
             ctx.exit(USER_ERROR)
+
+
+def _print(text: str, *, nl: bool = True) -> None:
+    """Print what a command was asked for, in the encoding that standard output has: click by itself takes UTF-8."""
+    click.echo(text, nl=nl, file=sys.stdout)
 
 
 def _say(text: str) -> None:
     """Say what is no result of the command; whatever of it comes from elsewhere is text, also to a terminal."""
-    click.echo(plain(text), err=True)
+    click.echo(plain(text), file=sys.stderr)
 
 
 class _OrBlank(click.ParamType[Any]):
@@ -95,6 +129,43 @@ class _Fuse(click.ParamType[int | None]):
         return int(value)
 
 
+class _Folder(click.ParamType[Path]):
+    """A folder's path; an empty one would be the working directory."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("it is empty; leave the option out for the default, or name a folder.", param, ctx)
+        return Path(value)
+
+
+def _checked_storage(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from ablation.databases import check_database
+
+    return _checked_address(ctx, param, value, check_database)
+
+
+def _checked_store(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from ablation.tracking import check_store
+
+    return _checked_address(ctx, param, value, check_store)
+
+
+def _checked_address(ctx: click.Context, param: click.Parameter, value: str, check: Callable[[str], object]) -> str:
+    """Return an address that can be one; what is wrong is told with the option or the variable that it came from."""
+    is_of_environment = ctx.get_parameter_source(str(param.name)) is ParameterSource.ENVIRONMENT
+    try:
+        check(value)
+    except AddressInvalid as error:
+        raise AddressInvalid(error.reason, at=str(param.envvar) if is_of_environment else param.opts[0]) from None
+    return value
+
+
 def _study_options(command: F) -> F:
     """Add what changes a study file from the command line."""
     options = [
@@ -113,11 +184,20 @@ def _study_options(command: F) -> F:
 def _state_option(command: F) -> F:
     return click.option(
         "--state-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Folder(),
         envvar="ABLATION_STATE_DIR",
         default=Path(".ablation"),
         show_default=True,
         help="Where optuna.db, run folders and data caches are kept.",
+    )(command)
+
+
+def _storage_option(command: F) -> F:
+    return click.option(
+        "--storage",
+        type=_OrBlank(click.STRING),
+        callback=_checked_storage,
+        help="Optuna's storage [default: optuna.db in the state folder].",
     )(command)
 
 
@@ -126,6 +206,7 @@ def _tracking_option(command: F) -> F:
         "--tracking-uri",
         type=_OrBlank(click.STRING),
         envvar="MLFLOW_TRACKING_URI",
+        callback=_checked_store,
         help="MLflow's store [default: sqlite:///mlflow.db].",
     )(command)
 
@@ -158,9 +239,7 @@ def main() -> None:
 @click.option(
     "--reuse", "is_reused", is_flag=True, help="Take what was trained before the study was deleted in MLflow."
 )
-@click.option(
-    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
-)
+@_storage_option
 @_tracking_option
 @_state_option
 @_json_option
@@ -215,7 +294,7 @@ def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **chang
     from ablation.worker import resolve_devices
 
     preview = preview_study(checked, state=_state(state_dir), device=resolve_devices(device or "auto")[0])
-    click.echo(preview_json(preview) if as_json else preview_text(preview))
+    _print(preview_json(preview) if as_json else preview_text(preview))
 
 
 @main.command()
@@ -232,7 +311,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
 
     modules = study_components(checked, state=_state(state_dir))
     found = [one for one in modules if one.is_removable or not removable]
-    click.echo(components_json(found) if as_json else components_text(found))
+    _print(components_json(found) if as_json else components_text(found))
 
 
 @main.command()
@@ -266,21 +345,21 @@ def define(
         "model.depth": _levels("--depth", depth),
         "model.normalization": _levels("--normalization", normalization),
     }
-    path = str(output) if output is not None else "FILE"
+    path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
     root = _seen_from(output, root) if output is not None and root else root
     text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
     parse_study(text.encode(), source="the study so defined")
     if output is None:
-        click.echo(text, nl=False)
+        _print(text, nl=False)
         return
     try:
-        with output.open("w" if force else "x") as file:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         _refuse(f"{output} is there already; --force writes over it")
     except OSError as error:
         _refuse(f"cannot write {output}: {error.strerror}")
-    click.echo(f"Wrote {output}. Next: ablation plan {output}")
+    _print(f"Wrote {output}. Next: ablation plan {output}")
 
 
 @main.command()
@@ -320,12 +399,12 @@ def summarize(
     if output is not None:
         _writing(output, lambda: write_report(analysis, output))
     if as_json or form != "terminal":
-        click.echo(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
+        _print(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
         return
     from ablation.cli.summary import analysis_text
 
-    click.echo(f"{analysis_text(analysis)}\n")
-    click.echo(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
+    _print(f"{analysis_text(analysis)}\n")
+    _print(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
 
 
 @main.command()
@@ -340,7 +419,7 @@ def compare(name: str, first: str, second: str, tracking_uri: str | None, as_jso
     from ablation.pipeline import compare_study
 
     comparison = compare_study(name, first, second, tracker=_tracker(tracking_uri))
-    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison))
+    _print(comparison_json(comparison) if as_json else comparison_text(comparison))
 
 
 @main.command()
@@ -360,10 +439,10 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
     table = export_study(name, tracker=_tracker(tracking_uri), by_epoch=by_epoch)
     text = table.to_csv(index=False, lineterminator="\n")
     if output == Path("-"):
-        click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)
+        _print(plain(text) if sys.stdout.isatty() else text, nl=False)
         return
-    _writing(output, lambda: output.write_text(text, encoding="utf-8", newline="\n"))
-    click.echo(f"Wrote {len(table)} rows to {output}.")
+    _writing(output, lambda: output.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n"))
+    _print(f"Wrote {len(table)} rows to {output}.")
 
 
 @main.command()
@@ -399,16 +478,14 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
         for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
     ]
     if found or as_json or not is_unread:
-        click.echo(status_json(found) if as_json else status_text(found))
+        _print(status_json(found) if as_json else status_text(found))
     if is_unread:
         sys.exit(USER_ERROR)
 
 
 @main.command()
 @click.argument("name", metavar="[STUDY]", required=False)
-@click.option(
-    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
-)
+@_storage_option
 @_tracking_option
 @_state_option
 @_json_option
@@ -429,7 +506,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
                 is_refused = True
                 _say(f"Error: {error}")
     if found or as_json or not is_refused:
-        click.echo(sync_json(found) if as_json else sync_text(found))
+        _print(sync_json(found) if as_json else sync_text(found))
     if is_refused:
         sys.exit(USER_ERROR)
 
@@ -437,9 +514,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 @main.command()
 @click.argument("name", metavar="STUDY")
 @click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
-@click.option(
-    "--storage", type=_OrBlank(click.STRING), help="Optuna's storage [default: optuna.db in the state folder]."
-)
+@_storage_option
 @_tracking_option
 @_state_option
 def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | None, state_dir: Path) -> None:
@@ -451,7 +526,7 @@ def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | No
     state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
     found = holdings_of(name, tracker=tracker, state=state)
     if not is_sure and not _is_confirmed(f"{deletion_text(found, state.folder)} Delete it?"):
-        _refuse(f"nothing is deleted: `ablation delete {name}` deletes where it is answered y, or with --yes")
+        _refuse(f"nothing is deleted: `{commands.shown('delete', name, '--yes')}` does not ask")
     url = storage or default_storage(state.folder)
     deleted = delete_study(name, tracker=tracker, storage_url=url, state=state, say=_say)
     click.echo(
@@ -482,13 +557,13 @@ def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tr
     tracker = _tracker(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))
     if uri.startswith(("http://", "https://")):
-        click.echo("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
+        _print("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
         return
     place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)
     check_place(place)
     check_store(uri)
     links = "\n".join([f"MLflow is at {place.url}; Ctrl-C ends it.", *study_links(tracker, place.url)])
-    sys.exit(serve(uri, place, when_ready=lambda: click.echo(links)))
+    sys.exit(serve(uri, place, when_ready=lambda: _print(links)))
 
 
 def _run_study(
@@ -535,7 +610,7 @@ def _run_study(
         ) as steps,
     ):
         outcome = follow(steps, study=checked, slots=len(pool.slots), quiet=as_json)
-    click.echo(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
+    _print(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
     return len(outcome.record.plan.runs) <= sum(count for kind, count in outcome.ended.items() if kind != "failed")
 
 
@@ -617,7 +692,10 @@ def _interruptible() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):
-                _say(f"Interrupted; nothing is lost. Go on with the same command: {command}")
+                _say(
+                    "Interrupted. What had ended is kept, and what was under way as far as its last checkpoint. "
+                    f"Go on with the same command: {command}"
+                )
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablation.commands import commands
 from ablation.holder import Holder
 from ablation.plain_text import last_line, plain
 from ablation.preview import Preview
@@ -177,12 +178,13 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         lines.append(f"  {who}. The same command goes on.")
     if standing.unrecorded:
         name = record.plan.name
-        lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: ablation sync {name}")
+        lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: {commands.shown('sync', name)}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
     lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
     if failed:
-        lines.append("  Failed runs are trained again by `ablation study FILE --retry-failed`.")
+        again = commands.shown("study", "FILE", "--retry-failed")
+        lines.append(f"  Failed runs are trained again by `{again}`.")
     return lines
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
 from ablation.errors import DataUnavailable
-from ablation.permissions import PRIVATE_FILE, make_folder
+from ablation.permissions import make_folder
 from ablation.results import DataFacts, DataOutline
 
 
@@ -56,8 +56,12 @@ def recorded_facts(source: Source, *, cache: Path) -> DataFacts | None:
 
 
 def prepare_source(source: Source, *, cache: Path) -> Dataset:
-    """Return the source's data set from the cache, verified, or write it there, under a lock."""
-    from filelock import FileLock
+    """Return the source's data set from the cache, verified, or write it there, under a lock.
+
+    Raises:
+        DataUnavailable, DataInvalid, LockUnavailable.
+    """
+    from ablation.locks import locked
 
     record = _record_path(source.key(), cache)
     found = _find(record, cache)
@@ -65,7 +69,7 @@ def prepare_source(source: Source, *, cache: Path) -> Dataset:
         return found
     try:
         make_folder(record.parent)
-        with FileLock(cache / "lock", mode=PRIVATE_FILE):
+        with locked(cache / "lock"):
             return _find(record, cache) or _make(source, record, cache)
     except OSError as error:
         raise DataUnavailable(

@@ -71,7 +71,7 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     written = []
     for kind, text in texts.items():
         path = folder / FORMATS[kind]
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         written.append(path)
     shown = [picture for drawn in pictures.values() for picture in drawn]
     return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg)))

@@ -26,8 +26,8 @@ from ablation.databases import (
     with_driver,
     without_password,
 )
-from ablation.errors import AblationError, DiskFull, StorageUnavailable
-from ablation.first_start import Schema, make_whole
+from ablation.errors import AblationError, DiskFull, StorageForeign, StorageUnavailable
+from ablation.first_start import Schema, is_in_use, make_whole, set_aside, why_unusable
 from ablation.locks import first_use
 
 LOCKED_S = 60
@@ -60,11 +60,47 @@ def open_storage(url: str) -> RDBStorage:
     What fails in it later raises StorageUnavailable or DiskFull at once, where Optuna would do some things again: what
     was committed before the answer was lost it would do twice.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _first_use(url):
-        if (path := sqlite_path(url)) is not None:
-            make_whole(path, _optuna_schema)
+        return _opened(url)
+
+
+def check_storage(url: str, *, is_rebuilt: bool) -> None:
+    """See that a storage can be opened.
+
+    With `is_rebuilt` a sqlite file that this version of Optuna cannot use is given another name, which is said, and
+    made anew: the tracker and the run folders have all that was in it.
+
+    Raises:
+        StorageUnavailable: it cannot be opened.
+        AblationError: it is another version's, which is using it.
+    """
+    with explained(url), _first_use(url):
+        path = sqlite_path(url)
+        if is_rebuilt and path is not None and path.exists():
+            _set_aside_unusable(path)
+        _opened(url)
+
+
+def _set_aside_unusable(path: Path) -> None:
+    why = why_unusable(path, _optuna_schema().head)
+    if why is None:
+        return
+    if is_in_use(path):
+        raise AblationError(
+            f"{path} {why}, and another program is using it. Wait for that to end, or choose another state folder with "
+            "--state-dir."
+        )
+    set_aside(path, f"{why}; Optuna {optuna.__version__} cannot use it. MLflow and the run folders have all of it")
+
+
+def _opened(url: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if (path := sqlite_path(url)) is not None:
+        make_whole(path, _optuna_schema)
+    try:
         storage = RDBStorage(with_driver(absolute(url)), engine_kwargs=_engine_settings(url))
+    except (RuntimeError, AssertionError) as error:  # of the revision, in Optuna's own words
+        raise StorageForeign(without_password(url), optuna.__version__) from error
     event.listen(storage.engine, "handle_error", lambda context: _raised_instead(url, context))
     weakref.finalize(storage, storage.engine.dispose)
     return storage
@@ -170,5 +206,8 @@ def explained(url: str) -> Iterator[None]:
     """Say in the user's terms that the storage failed; drivers raise what they like, and a missing one ImportError."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
+    except StorageInternalError as error:  # of a commit, whatever went wrong with it
+        cause = error.__cause__
+        raise _in_our_terms(url, cause if isinstance(cause, Exception) else error) from error
+    except (SQLAlchemyError, ImportError, OSError) as error:
         raise _in_our_terms(url, error) from error

@@ -16,7 +16,16 @@ from ablation.study.checking import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
 from ablation.study.design_checks import asked_factors
 from ablation.study.factor_checks import setting, whole_settings
-from ablation.study.file import MAX_BYTES, MAX_DEPTH, Location, location_of, path_of, read_document, read_value
+from ablation.study.file import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Location,
+    is_unicode,
+    location_of,
+    path_of,
+    read_document,
+    read_value,
+)
 from ablation.study.identity import locked_hash, run_identity
 from ablation.study.spec import (
     FIXED,
@@ -202,6 +211,8 @@ def parse_override(text: str) -> Override:
     try:
         if not equals or not path.strip():
             raise ValueError("must be PATH=VALUE, such as training.epochs=5")
+        if not is_unicode(path):
+            raise ValueError("is not Unicode text")
         return Override(path=path.strip(), value=read_value(value))
     except ValueError as error:
         raise StudyFileError("--set", [Problem(message=str(error), path=path_of((text,)))]) from None

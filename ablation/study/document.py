@@ -3,16 +3,69 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ablation.results import RUN_COLUMNS, SIGNS, Plan
-from ablation.study.design import DESIGNS
+from ablation.lookup import is_same
+from ablation.results import RUN_COLUMNS, SIGNS, Direction, Plan, is_count
+from ablation.study.design import DESIGNS, declared_levels
+from ablation.study.spec import OTHERS
+from ablation.study.tuning import Tuning
 
 _PLAN = TypeAdapter(Plan)
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,200}")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
-_LOCKED = ("metric", "questions", "alpha", "seeds", "collapse_margin")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Section = dict[str, Any]
+
+
+class _Part(BaseModel):
+    """What readers take from a part of a plan that is plain values; what else is there is of no concern to them."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Sections(_Part):
+    data: _Section | None = None
+    model: _Section | None = None
+    training: _Section | None = None
+
+
+class _Study(_Sections):
+    name: str
+    description: str = ""
+    design: str = "factorial"
+    seeds: _Count
+    factors: dict[str, list[Any] | _Section]
+    metric: _Section | None = None
+    metrics: dict[str, Direction] = Field(default_factory=dict)
+    tune: Tuning | None = None
+
+
+class _Metric(_Part):
+    name: str
+    direction: Direction
+    meaningful: float | None = None
+
+
+class _Question(_Part):
+    effect: str | None = None
+    interaction: list[str] | None = None
+    variant: str | None = None
+    on: str | None = None
+    at: _Section | None = None
+    meaningful: float | None = None
+
+
+class _Locked(_Part):
+    metric: _Metric
+    questions: list[_Question]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    seeds: _Count
+    collapse_margin: float
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -26,16 +79,35 @@ def plan_from_json(text: str) -> Plan:
         ValueError: the text is not a plan in a known format, or its names could lead out of the folders of a study.
     """
     document = json.loads(text)
-    if not isinstance(document, dict) or document.pop("format", None) != 1:
+    if not isinstance(document, dict) or (kept := document.pop("format", None)) != 1 or isinstance(kept, bool):
         raise ValueError("not a plan of format 1")
+    if _SURROGATE.search(json.dumps(document, ensure_ascii=False, allow_nan=False)):
+        raise ValueError("not a plan: a text of it is not Unicode")
     try:
         plan = _PLAN.validate_python(document)
+        _check_plain_values(plan)
     except ValidationError as error:
-        raise ValueError(f"not a plan: {error.error_count()} errors") from error
+        raise ValueError(f"not a plan: {_first(error)}") from error
     problem = _problem(plan)
     if problem is not None:
         raise ValueError(f"not a plan: {problem}")
     return plan
+
+
+def _check_plain_values(plan: Plan) -> None:
+    """Raise ValidationError where what is plain values in a plan is not what readers take from them."""
+    _Study.model_validate_json(json.dumps(plan.study))  # as JSON, which has lists where spaces have pairs
+    _Locked.model_validate(plan.locked)
+    for variant in plan.variants:
+        _Sections.model_validate(variant.settings)
+        _Sections.model_validate(variant.configuration)
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first of the errors, with where it is, and how many more there are."""
+    first, *others = error.errors(include_url=False, include_input=False)
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{first['msg']} @ {'.'.join(map(str, first['loc']))[:200]}{more}"
 
 
 def _problem(plan: Plan) -> str | None:
@@ -49,17 +121,50 @@ def _problem(plan: Plan) -> str | None:
         return "it has not one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
-    missing = [key for key in _LOCKED if key not in plan.locked]
-    if missing:
-        return f"its locked part lacks {', '.join(missing)}"
+    if names - plan.summaries.keys():
+        return "it lacks the model of a variant"
+    if any(variant.levels.keys() != plan.baseline.levels.keys() for variant in plan.variants):
+        return "its variants have not the same factors"
     try:
+        declared_levels(plan.study)
         hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
         hash((DESIGNS[plan.study.get("design", "factorial")], *(SIGNS[one.direction] for one in plan.metrics.values())))
         asked = [name for question in plan.locked["questions"] if (name := question.get("on")) is not None]
         unknown = [name for name in asked if name not in plan.metrics]
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return "its study or its locked part is not that of a study file"
     if unknown:
         return f"it asks about {str(unknown[0])[:80]!a}, a metric that this version of ablation does not know"
+    if (problem := next(_problems_of_parts(plan), None)) is not None:
+        return problem
     taken = [name for name in plan.expected_metrics if name in (*RUN_COLUMNS, *plan.baseline.levels)]
     return f"it compares on {taken[0]!a}, which is a column of every run table" if taken else None
+
+
+def _problems_of_parts(plan: Plan) -> Iterator[str]:
+    """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
+    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
+    numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
+    if not all(map(is_count, (*sizes, *numbers, *(run.seed for run in plan.runs)))):
+        yield "a number of it is negative, or larger than any count"
+    seeds = {variant.name: {run.seed for run in plan.runs if run.variant == variant.name} for variant in plan.variants}
+    if any(found != seeds[plan.baseline.name] for found in seeds.values()) or not seeds[plan.baseline.name]:
+        yield "its variants have not the same seeds"
+    tune = plan.study.get("tune")
+    if (tune or plan.tuning) and "trials" not in (tune or {}):
+        yield "its tuning has no number of trials"
+    if any(each.chosen not in {trial.number for trial in each.trials} for each in plan.tuning):
+        yield "a tuned variant lacks the trial that was chosen"
+    if not plan.locked["questions"] or not all(_can_be_asked(question, plan) for question in plan.locked["questions"]):
+        yield "it has no question, or one about what the study has not"
+
+
+def _can_be_asked(question: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether what a question names is there: a listed variant, or factors."""
+    factors, at = {*plan.baseline.levels, OTHERS}, question.get("at") or {}
+    if not any(all(is_same(level, each.levels.get(name)) for name, level in at.items()) for each in plan.variants):
+        return False
+    if listed := question.get("variant"):
+        return any(variant.name.partition(",")[0] == listed for variant in plan.variants)
+    asked = [question["effect"]] if question.get("effect") else question.get("interaction") or []
+    return len(asked) in (1, 2) and factors.issuperset(asked)

@@ -90,6 +90,15 @@ def read_value(text: str) -> Any:
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which no file and no database takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def path_of(location: Location) -> str:
     """Render a location as a path: `factors.model.depth[1]`."""
     text = ""
@@ -203,6 +212,8 @@ class _Reading:
         for event in self._until_end():
             if isinstance(event, ScalarEvent):
                 self._check(event, depth=len(location) + 1)
+                if not is_unicode(str(event.value)):
+                    raise _Refused(f"has a key that is not Unicode text: {shown(str(event.value))}", _line(event))
                 here = (*location, str(event.value))
                 self._note_key(event, here, is_repeated=event.value in mapping)
                 mapping[str(event.value)] = self._value(next(self._events), here)

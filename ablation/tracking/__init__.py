@@ -1,9 +1,10 @@
 """Remembers studies and runs: what a tracker does, whichever one it is."""
 
+from ablation.tracking.credentials import check_store
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.memory import MemoryTracker
 
-__all__ = ["MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "open_mlflow"]
+__all__ = ["MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "check_store", "open_mlflow"]
 
 
 def open_mlflow(

@@ -5,11 +5,16 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ablation.databases import ESCAPES, with_driver
+from ablation.databases import DATABASES, ESCAPES, check_database, with_driver
 from ablation.errors import AddressInvalid
+
+_DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
+_WORDS = frozenset({"databricks", "databricks-uc", "uc"})
+"""What MLflow takes for an address though it is one word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,23 @@ class Credentials:
         return f"Basic {base64.b64encode(f'{self.name}:{self.password}'.encode()).decode()}"
 
 
+def check_store(address: str) -> None:
+    """See that an address can be one of an MLflow store; those of other kinds than ours are left to MLflow.
+
+    Raises:
+        AddressInvalid: it cannot, or its driver is not installed; its password is not shown.
+    """
+    without_credentials(address)
+    scheme, has_scheme, rest = address.partition("://")
+    if scheme.lower() in ("http", "https"):
+        if not rest.strip("/"):
+            raise AddressInvalid(f"{address} names no host; write http://HOST:5000")
+    elif scheme.partition("+")[0] in _DATABASES and has_scheme:
+        check_database(address)
+    elif not has_scheme and scheme not in _WORDS and not Path(address).is_dir():
+        raise AddressInvalid(f"{address!r} is no address of an MLflow store; {DATABASES}, or http://HOST:5000")
+
+
 def without_credentials(address: str) -> tuple[str, Credentials | None]:
     """Return an address that names nobody, and who asks where it says so; that of a database stays as it is.
 
@@ -72,6 +94,7 @@ def without_credentials(address: str) -> tuple[str, Credentials | None]:
             raise ValueError(address)
         credentials = Credentials.parsed(said) if said else None
     except ValueError:
-        shown = f"{address.partition('://')[0]}://***@{address.rpartition('@')[2]}"
+        scheme, _, rest = address.partition("://")
+        shown = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else address
         raise AddressInvalid(f"{shown} cannot be read as an address; {ESCAPES}") from None
     return urlunsplit(parts._replace(netloc=host)), credentials

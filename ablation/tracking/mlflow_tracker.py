@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,16 +28,21 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from ablation.databases import absolute, failure, folder_address, said_by, sqlite_path, without_password
 from ablation.errors import (
     AblationError,
+    ArtifactsUnreachable,
+    ArtifactsUnusable,
     LaunchUnknown,
+    PlanUnreadable,
     RecordRefused,
     StudyLocked,
     StudyRunGone,
     TrackingUnavailable,
+    os_error_text,
 )
 from ablation.first_start import make_whole
 from ablation.holder import Holder
 from ablation.locks import first_use
 from ablation.permissions import make_folder
+from ablation.plain_text import plain
 from ablation.results import (
     DataFacts,
     Epoch,
@@ -47,6 +53,7 @@ from ablation.results import (
     RecordedRun,
     RunResult,
     epoch_metrics,
+    recordable_text,
 )
 from ablation.state import UNFINISHED, write_whole
 from ablation.study.document import plan_from_json, plan_to_json
@@ -85,10 +92,12 @@ from ablation.tracking.reading import (
     search_runs,
 )
 from ablation.tracking.saved_view import saved_views, view_key
-from ablation.tracking.waiting import check_reachable, patience
+from ablation.tracking.waiting import check_reachable, patience, wait_for_database
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PLAN_FILE = "plan.json"
+PLANNED = "ablation.locked_hash"
+"""Tag of a study run, and of its runs: the hash of the locked part. A study run with it has had a plan."""
 REPORTS = ("report.html", "report.md")
 FIGURE = "figures/forest.png"
 NOTE_FIGURE = "note-forest.png"
@@ -102,6 +111,8 @@ MAX_PLAN = 256 * 2**20
 FIRST_TIMEOUT_S = 4
 LATER_TIMEOUT_S = 15
 WRITING_TIMEOUT_S = 30
+WAIT_S = 100.0
+"""How long a study waits for the server of a database at its start; whoever only reads does not."""
 ARTIFACTS = "mlruns"
 ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 """What MLflow takes the place of artifacts from, which by itself is `./mlruns` as a path of the working directory's."""
@@ -206,12 +217,12 @@ class MlflowTracker:
                     self._link_launch_run(plan, run, launch)
             run_id = run.info.run_id
             self._attempts.forget()
-            self._tag(run_id, {"ablation.locked_hash": plan.locked_hash, "ablation.data_digest": plan.data.digest})
             self._log_file(run, PLAN_FILE, plan_to_json(plan))
-            self._client.update_run(run_id, status="RUNNING")
+            self._tag(run_id, {PLANNED: plan.locked_hash, "ablation.data_digest": plan.data.digest})
             self._rename_grown(run, plan)
             record = StudyRecord(study_run_id=run_id, experiment_id=run.info.experiment_id, plan=plan, status="RUNNING")
             self._describe_experiment(record)
+            self._client.update_run(run_id, status="RUNNING")  # last: where anything failed the study is not under way
             return record
 
     def holder(self, study_run_id: str) -> Holder | None:
@@ -285,7 +296,7 @@ class MlflowTracker:
             "ablation.variant": planned.variant,
             "ablation.seed": str(planned.seed),
             IDENTITY: planned.identity,
-            "ablation.locked_hash": record.plan.locked_hash,
+            PLANNED: record.plan.locked_hash,
         }
         with self._explained(of=planned.name):
             return self._attempts.start(
@@ -437,6 +448,7 @@ class MlflowTracker:
     @cached_property
     def _client(self) -> MlflowClient:
         check_reachable(self.tracking_uri, self.credentials)
+        wait_for_database(self.tracking_uri, limit_s=0.0 if self.is_impatient else WAIT_S, say=_say)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each error that we tell
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -478,6 +490,8 @@ class MlflowTracker:
                 raise RecordRefused(of, failure(error)) from error
             if not _is_of_a_store(error):
                 raise
+            if isinstance(error, OSError) and error.filename is not None:
+                raise ArtifactsUnusable(str(error.filename), os_error_text(error)) from error
             reason = failure(error) if isinstance(error, ImportError) else said_by(error)
             raise TrackingUnavailable(without_password(self.tracking_uri), without_password(reason)) from error
 
@@ -537,6 +551,8 @@ class MlflowTracker:
 
     def _find_study_run(self, name: str, experiment_ids: list[str]) -> Run | None:
         """Return the study run of that name, the latest where several experiments have one."""
+        if recordable_text(name) != name:
+            return None  # no database takes it, so none has it
         query = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` = {quoted(name)}"
         runs = list(search_runs(self._client, experiment_ids, query))
         return max(runs, key=lambda run: (run.info.start_time or 0, run.info.run_id)) if runs else None
@@ -544,15 +560,18 @@ class MlflowTracker:
     def _record(self, run: Run) -> StudyRecord | None:
         """Return the record of a study run, None where it has no plan: its execution ended before it wrote one."""
         text, failure = Artifacts(tracking_uri=self.tracking_uri).read(run, PLAN_FILE, limit=MAX_PLAN)
+        study, place = str(run.data.tags.get(STUDY)), without_password(run.info.artifact_uri)
+        if text is None and failure and not failure.startswith(f"{PLAN_FILE} is damaged"):
+            raise self._unreachable(study, place, without_password(failure))
         if text is None and not failure:
+            self._check_is_there(run.info.experiment_id, run)
             return None
         try:
             if text is None:
                 raise ValueError(failure)
             plan = plan_from_json(text)
         except (ValueError, RecursionError) as error:
-            reason = f"{PLAN_FILE} of run {run.info.run_id} cannot be read ({error})"
-            raise TrackingUnavailable(without_password(self.tracking_uri), reason) from error
+            raise PlanUnreadable(study, place, str(error) or type(error).__name__) from error
         return StudyRecord(
             study_run_id=run.info.run_id,
             experiment_id=run.info.experiment_id,
@@ -560,11 +579,30 @@ class MlflowTracker:
             status=cast("StudyStatus", run.info.status),
         )
 
+    def _check_is_there(self, experiment_id: str, run: Run) -> None:
+        """See that an experiment's folder on this machine is there, where a study run has had a plan in it.
+
+        Raises:
+            ArtifactsUnreachable: it is not: it was moved, or is another machine's.
+        """
+        location = self._client.get_experiment(experiment_id).artifact_location
+        folder = local_folder(location)
+        if folder is None or folder.exists() or PLANNED not in run.data.tags:
+            return
+        missing = next(path for path in (*reversed(folder.parents), folder) if not path.exists())
+        raise self._unreachable(str(run.data.tags.get(STUDY)), str(folder), f"there is no {missing}", missing=missing)
+
+    def _unreachable(self, study: str, place: str, reason: str, *, missing: Path | None = None) -> ArtifactsUnreachable:
+        is_served = self.tracking_uri.startswith("http")
+        return ArtifactsUnreachable(study, place, reason, missing=missing, is_served=is_served)
+
     def _make_study_run(self, plan: Plan, launch: Run | None, holder: Holder | None) -> Run:
         """Make the study run, or make the run that `mlflow run` created it; held from its first moment."""
         tags = {KIND: "study", STUDY: plan.name, **({HOLDER: holder.to_json()} if holder is not None else {})}
         if launch is None or KIND in launch.data.tags:
             experiment_id = self._experiment_for(plan)
+            for other in search_runs(self._client, [experiment_id], "tags.`ablation.kind` = 'study'"):
+                self._check_is_there(experiment_id, other)  # else a folder would be made where another one was
             run = self._client.create_run(experiment_id, run_name=plan.name, tags={**source_tags(), **tags})
         else:
             self._tag(launch.info.run_id, tags)
@@ -665,6 +703,10 @@ class MlflowTracker:
 
     def _tag(self, run_id: str, tags: dict[str, str]) -> None:
         log_batch(self._client, run_id, tags=tags)
+
+
+def _say(text: str) -> None:
+    print(plain(text), file=sys.stderr)  # noqa: T201 - it is no result of a command
 
 
 def _view_addresses(record: StudyRecord) -> dict[str, str]:

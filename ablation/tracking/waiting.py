@@ -3,17 +3,21 @@
 import os
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 
-from ablation.databases import without_password
+from sqlalchemy.exc import SQLAlchemyError
+
+from ablation.databases import check_answers, failure, without_password
 from ablation.errors import TrackingUnavailable
 from ablation.tracking.credentials import Credentials
 
 CONNECT_TIMEOUT_S = 5.0
+TRIED_EVERY_S = 2.0
 
 
 NO_SETTINGS: Mapping[str, str] = {}
@@ -78,6 +82,30 @@ class Patience:
 
 patience = Patience()
 """This process's."""
+
+
+def wait_for_database(tracking_uri: str, *, limit_s: float, say: Callable[[str], object]) -> None:
+    """See that the server of a database answers; one that does not is waited for, which is said.
+
+    MLflow itself tries for nearly two minutes, in silence.
+
+    Raises:
+        TrackingUnavailable: it has not answered within the limit.
+    """
+    deadline, is_told = time.monotonic() + limit_s, False
+    while True:
+        try:
+            check_answers(tracking_uri)
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            where, reason = without_password(tracking_uri), without_password(failure(error))
+            if time.monotonic() >= deadline or isinstance(error, ImportError):
+                raise TrackingUnavailable(where, reason) from error
+            if not is_told:
+                say(f"waiting for MLflow at {where}, {limit_s:.0f} s at most: {reason}")
+                is_told = True
+            time.sleep(min(TRIED_EVERY_S, max(0.0, deadline - time.monotonic())))
+        else:
+            return
 
 
 def check_reachable(tracking_uri: str, credentials: Credentials | None = None) -> None:

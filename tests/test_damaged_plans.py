@@ -1,0 +1,154 @@
+"""Whatever became of a plan in MLflow, it is read as a plan or refused in a sentence; no reader ends in a traceback."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_plan, make_runs
+from mutations import mutations
+
+from ablation.analysis import analyse, compare_variants, epoch_table, run_table
+from ablation.cli.summary import analysis_text, comparison_json, comparison_text
+from ablation.cli.tables import StudyStanding, status_json, status_text
+from ablation.errors import AblationError
+from ablation.holder import this_process
+from ablation.pipeline import find_study
+from ablation.report import report_text
+from ablation.results import Outcome, Plan, RunResult, TunedVariant, TuningTrial
+from ablation.study.document import plan_from_json, plan_to_json
+from ablation.tracking import RunDescription, StudyRecord
+
+RATE = "training.learning_rate"
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    made = make_plan(seeds=1, factors={"model.depth": (2, 3)})
+    trial = TuningTrial(
+        number=0, settings={RATE: 1e-3}, outcome="done", value=0.5, curve=(0.4, 0.5), seconds=1.0, run_ids=("a",)
+    )
+    tuning = [
+        TunedVariant(variant=each.name, trials=(trial,), chosen=0, settings={RATE: 1e-3}) for each in made.variants
+    ]
+    tune = {"trials": 1, "seeds": 1, RATE: {"log": [1e-4, 1e-1]}}
+    return replace(made, study={**made.study, "tune": tune}, tuning=tuple(tuning))
+
+
+def read(plan: Plan, original: Plan) -> None:
+    """Do with a plan what `summarize`, `status`, `compare` and `export` do, but for drawing."""
+    recorded = {run.planned.identity: run for run in make_runs(original)}
+    runs = [replace(recorded[run.identity], planned=run) for run in plan.runs if run.identity in recorded]
+    analysis = analyse(plan, runs)
+    for form in ("markdown", "json"):
+        report_text(analysis, form).encode()  # type: ignore[arg-type]
+    analysis_text(analysis)
+    record = StudyRecord(study_run_id="a", experiment_id="1", plan=plan, status="FINISHED")
+    standing = StudyStanding(record=record, runs=tuple(runs), unrecorded=0, is_interrupted=False, gone=None)
+    status_text([standing]), status_json([standing])
+    comparison = compare_variants(plan, runs, *(each.name for each in original.variants))
+    comparison_text(comparison), comparison_json(comparison)
+    run_table(plan, runs), epoch_table(plan, runs)
+    for run in plan.runs:
+        RunDescription.of(run, plan)
+
+
+def test_a_whole_plan_is_read(plan: Plan) -> None:
+    read(plan_from_json(plan_to_json(plan)), plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_a_damaged_plan_is_read_or_refused_in_a_sentence(part: int, plan: Plan) -> None:
+    for index, (what, document) in enumerate(mutations(json.loads(plan_to_json(plan)))):
+        if index % 8 != part:
+            continue
+        try:
+            damaged = plan_from_json(json.dumps(document))
+        except ValueError:
+            continue
+        try:
+            read(damaged, plan)
+        except AblationError:
+            continue
+        except Exception as error:
+            error.add_note(f"where {what}")
+            raise
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 1000, -1, -2])
+def test_a_truncated_plan_is_refused(length: int, plan: Plan) -> None:
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated|Extra data|delimiter"):
+        plan_from_json(plan_to_json(plan).strip()[:length])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"alpha": 5}, "not a plan: Input should be less than 1 @ alpha"),
+        ({"alpha": None}, "not a plan: Input should be a valid number @ alpha"),
+        ({"questions": [{"effect": 3}]}, "not a plan: Input should be a valid string @ questions.0.effect"),
+        ({"metric": {}}, "not a plan: Field required @ metric.name (and 1 more)"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, plan: Plan) -> None:
+    document = json.loads(plan_to_json(plan))
+    document["locked"] |= change
+
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        plan_from_json(json.dumps(document))
+
+
+ODD = ["", "\n", "9" * 400, "[]", '{"pid": "x"}', "[" * 5000]
+
+
+@pytest.mark.slow
+def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path: Path) -> None:
+    made = make_plan(seeds=1, factors={"model.depth": (2, 3)})
+    record = mlflow_tracker.open_study(made, holder=this_process(nonce="n"))
+    for planned, outcome in zip(made.runs, (Outcome.DONE, Outcome.FAILED), strict=True):
+        run_id = mlflow_tracker.start_run(record, planned, {"device": "cpu"}, attempt="a")
+        error = "lost" if outcome is Outcome.FAILED else None
+        metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
+        result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
+        mlflow_tracker.finish_run(run_id, result, None)
+    client = mlflow_tracker._client
+
+    for run in client.search_runs([record.experiment_id]):
+        for name, value in run.data.tags.items():
+            if name == "mlflow.runName":
+                continue
+            for odd in ODD:
+                client.set_tag(run.info.run_id, name, odd)
+                look(mlflow_tracker, f"{name} is {odd[:20]!a}")
+            client.set_tag(run.info.run_id, name, value)
+    assert record == replace(find_study("quick", tracker=mlflow_tracker), status="RUNNING")
+
+
+def look(tracker: Any, what: str) -> None:
+    """Read a study as `status` and `summarize` do, but for drawing."""
+    try:
+        record = find_study("quick", tracker=tracker)
+        runs = tracker.recorded_runs(record)
+        holder = tracker.holder(record.study_run_id)
+        status_text([StudyStanding(record=record, runs=runs, unrecorded=0, is_interrupted=True, gone=holder)])
+        report_text(analyse(record.plan, runs, left_out=tracker.left_out(record)), "markdown")
+    except AblationError:
+        return
+    except Exception as error:
+        error.add_note(f"where {what}")
+        raise
+
+
+@pytest.mark.parametrize("form", ["markdown", "json", "latex"])
+def test_a_text_that_is_not_unicode_is_written_all_the_same(form: Any) -> None:
+    odd, made = "x\udce9", make_plan(seeds=2, description="x\udce9")
+    runs = make_runs(made, outcomes={(made.runs[0].variant, 0): Outcome.FAILED})
+    odd_runs = [
+        replace(run, host=odd, device=odd, commit=odd, error=odd, problems=(odd,), versions={odd: odd}, run_id=odd)
+        for run in runs
+    ]
+
+    assert report_text(analyse(made, odd_runs), form).encode()

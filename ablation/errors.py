@@ -84,8 +84,8 @@ class StudyDeleted(AblationError):
 
     def __init__(self, name: str, *, tracking_uri: str) -> None:
         super().__init__(
-            f"study {name!r} was deleted in MLflow at {tracking_uri}: it lies in the trash there until `mlflow gc` is run. "
-            "Restore it there, or begin it anew with `ablation study FILE --fresh`."
+            f"study {name!r} was deleted in MLflow at {tracking_uri}: it lies in the trash there until `mlflow gc` is "
+            f"run. Restore it there, or begin it anew with `{commands.shown('study', 'FILE', '--fresh')}`."
         )
 
 

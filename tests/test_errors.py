@@ -21,6 +21,8 @@ RAISED = [
     errors.RecordRefused("depth=2/seed-4", "no such name"),
     errors.AddressInvalid("cannot be read as an address"),
     errors.StudyUnplanned("quick"),
+    errors.StudyDeleted("quick", tracking_uri="sqlite:///a.db"),
+    errors.StudyNowhere("quick", Path("state")),
     errors.PlanUnreadable("quick", "/mlruns/1/2/artifacts", "not a plan"),
     errors.ArtifactsUnreachable("quick", "/a/mlruns/1", "there is no /a", missing=Path("/a"), is_served=False),
     errors.ArtifactsUnusable("/a/mlruns", "Permission denied"),

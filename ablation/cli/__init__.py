@@ -529,7 +529,7 @@ def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | No
         _refuse(f"nothing is deleted: `{commands.shown('delete', name, '--yes')}` does not ask")
     url = storage or default_storage(state.folder)
     deleted = delete_study(name, tracker=tracker, storage_url=url, state=state, say=_say)
-    click.echo(
+    _print(
         f"Deleted: {deleted.name}. MLflow keeps its {deleted.runs} runs in the trash until `mlflow gc` is run."
         if deleted.runs
         else f"Deleted: {deleted.name}."
@@ -540,7 +540,7 @@ def _is_confirmed(question: str) -> bool:
     try:
         return click.confirm(plain(question), err=True)
     except click.Abort:  # nobody is there to answer
-        click.echo(err=True)
+        _say("")
         return False
 
 

@@ -16,7 +16,7 @@ from ablation.cli.tables import StudyStanding, status_json, status_text
 from ablation.errors import AblationError
 from ablation.holder import this_process
 from ablation.pipeline import find_study
-from ablation.report import report_text
+from ablation.report import figures, report_text
 from ablation.results import Outcome, Plan, RunResult, TunedVariant, TuningTrial
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking import RunDescription, StudyRecord
@@ -35,6 +35,12 @@ def plan() -> Plan:
     ]
     tune = {"trials": 1, "seeds": 1, RATE: {"log": [1e-4, 1e-1]}}
     return replace(made, study={**made.study, "tune": tune}, tuning=tuple(tuning))
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures: they are drawn from what was analysed, and cost a second each time."""
+    monkeypatch.setattr(figures, "KINDS", dict.fromkeys(figures.KINDS, lambda _analysis: ()))
 
 
 def read(plan: Plan, original: Plan) -> None:
@@ -60,11 +66,9 @@ def test_a_whole_plan_is_read(plan: Plan) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(2))
 def test_a_damaged_plan_is_read_or_refused_in_a_sentence(part: int, plan: Plan) -> None:
-    for index, (what, document) in enumerate(mutations(json.loads(plan_to_json(plan)))):
-        if index % 8 != part:
-            continue
+    for what, document in list(mutations(json.loads(plan_to_json(plan))))[part::2]:
         try:
             damaged = plan_from_json(json.dumps(document))
         except ValueError:

@@ -1,5 +1,6 @@
 """Renders templates as Markdown; whatever an expression prints is escaped unless it is marked as Markdown already."""
 
+import functools
 import html
 import re
 from pathlib import Path
@@ -20,6 +21,12 @@ _MOST_LINES = 60
 
 def render(template: str, **values: Any) -> str:
     """Return a template of this package as Markdown."""
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return what renders the templates, which are compiled once."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -30,7 +37,7 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": code, "fenced": fenced, "html": html_text, "markup": Markup, "table": table_text}
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def escaped(text: str) -> str:

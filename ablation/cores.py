@@ -35,7 +35,7 @@ def _control_groups(system: Path) -> Iterator[Path]:
     memberships = dict(_memberships(system))
     for line in _read(system / "proc/self/mountinfo").splitlines():
         mount, _, kind = line.partition(" - ")
-        fields, (file_system, _, options) = mount.split(), kind.split()
+        fields, (file_system, _, options) = mount.split(), kind.split(" ")  # a source may be empty
         root, point = fields[3], system / fields[4].lstrip("/")
         for controller in _controllers(file_system, options):
             if controller in memberships:
@@ -73,6 +73,6 @@ def _up_to(mount: Path, inner: Path) -> Iterator[Path]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text().strip()
+        return os.fsdecode(file.read_bytes()).strip()
     except OSError:
         return ""

@@ -73,3 +73,15 @@ def test_a_batch_jobs_share_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
 
     assert cores == available_cores(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other", [b"30 25 0:27 / /mnt/one rw - tmpfs  rw\n", b"30 25 0:27 / /mnt/\xe4 rw - tmpfs none rw\n"]
+)
+def test_other_mounts_may_have_no_source_and_a_name_that_is_not_utf_8(tmp_path: Path, other: bytes) -> None:
+    quotas = {"sys/fs/cgroup/cpu.max": "200000 100000"}
+    system = made(tmp_path, membership="0::/\n", mounts=V2.format(root="/"), **quotas)
+    mounts = system / "proc/self/mountinfo"
+    mounts.write_bytes(other + mounts.read_bytes())
+
+    assert 2 == available_cores(system)

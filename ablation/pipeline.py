@@ -97,17 +97,19 @@ def run_study(
     check_storage(storage_url, is_rebuilt=storage_url == default_storage(state.folder))
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
-    for remark in (*data_remarks(study), *(dataset.facts.notes if dataset is not None else ())):
+    facts = dataset.facts if dataset is not None else NO_DATA
+    for remark in (*data_remarks(study), *facts.notes):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     if tried:
         yield Progress(planned=planned, ended={}, running=(), note=f"trying {len(tried)} variants on one batch each")
-    shape = dataset.facts.shape if dataset is not None else NO_DATA.shape
     same_starts = tuple(
-        variant.name for variant in tried if try_variant(variant, shape, dataset=dataset, code=study.code)
+        variant.name for variant in tried if try_variant(variant, facts.shape, dataset=dataset, code=study.code)
     )
     if same_starts:
         yield Progress(planned=planned, ended={}, running=(), note=same_starts_text(same_starts))
+    if is_fresh:
+        plan_of(study, data=facts)  # what cannot be planned is refused before anything is deleted
     remove_left_behind()
     for remark in tracker.remarks(study.name):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
@@ -122,7 +124,6 @@ def run_study(
         try:
             lease.take()
             known = tuning_on_record(study, tracker=tracker)
-            facts = dataset.facts if dataset is not None else NO_DATA
             before = tracker.find_study(study.name)
             plan = lock_plan(_tuned(study, known), data=facts, tracker=tracker, tuning=known)
             plan = replace(plan, same_starts=same_starts)

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
 from ablation.deletion import delete_study, holdings_of
-from ablation.errors import AblationError, StudyDeleted, StudyLocked, StudyNowhere, TrackingUnavailable
+from ablation.errors import AblationError, StudyDeleted, StudyLocked, StudyNowhere, TrackingUnavailable, VariantsAlike
 from ablation.holder import this_process
 from ablation.locks import coordinating
 from ablation.pipeline import find_study
@@ -264,6 +264,19 @@ def test_fresh_needs_nothing_of_before_and_takes_another_plan(bench: Bench, tiny
     assert ALL == bench.run(small("alpha=0.1")).ended
     assert () == study_run_of(bench, tiny).plan.deviations
     assert 4 == len(bench.trained)
+
+
+def test_fresh_deletes_nothing_for_a_file_that_cannot_be_run(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    folders = sorted((bench.state.folder / "runs").glob("*"))
+    twice = "factors={model.remove: [[], [blocks.block1.activation], ['blocks.block1.act*']]}"
+    bench.is_fresh = True
+
+    with pytest.raises(VariantsAlike):
+        bench.run(small(twice))
+
+    assert (tiny.name,) == bench.tracker.study_names()
+    assert folders == sorted((bench.state.folder / "runs").glob("*"))
 
 
 def test_a_deleted_study_is_tuned_again(bench: Bench) -> None:

@@ -35,10 +35,10 @@ def timing_of(
 
 
 def timings_alike(runs: RunsByVariant) -> Mapping[str, Timing] | None:
-    """Return each variant's timing, all of usual runs or all of first ones; None where neither is to be had."""
+    """Return each variant's timing, all of usual runs or all of first ones; None where one has fewer than two."""
     for is_first in (False, True):
         found = {name: timing_of([run for run in own if run.is_first is is_first]) for name, own in runs.items()}
-        timed = {name: timing for name, timing in found.items() if timing is not None}
+        timed = {name: timing for name, timing in found.items() if timing is not None and timing.spread is not None}
         if len(timed) == len(runs):
             return timed
     return None
@@ -47,11 +47,10 @@ def timings_alike(runs: RunsByVariant) -> Mapping[str, Timing] | None:
 def is_told_apart(after: Sequence[Timing], before: Sequence[Timing]) -> bool:
     """Whether two sums of medians differ by more than runs of the same variant do, or not at all.
 
-    How much those differ is the root of the summed squares of the variants' spreads.
+    How much those differ is the root of the summed squares of the variants' spreads, which all of them must have.
     """
     difference = abs(total(after) - total(before))
-    ranges = [timing.spread for timing in (*after, *before)]
-    return all(own is not None for own in ranges) and math.hypot(*(own or 0.0 for own in ranges)) <= difference
+    return math.hypot(*(timing.spread or 0.0 for timing in (*after, *before))) <= difference
 
 
 def total(timings: Sequence[Timing]) -> float:

@@ -493,6 +493,8 @@ def test_what_a_call_raises_is_shown_without_frames_of_ours(write: Write) -> Non
         ("def train(s, n, r):\n    s = dict(n)\n    return s['a']", None),
         ("def train(s, n, r): return [locals()['s'], s['a']]", None),
         ("@wrapped\ndef train(s, n, r): return s['a']", None),
+        ("def train(s, n, r): return s['a']\ntrain = wrapped(train)", None),
+        ("def train(s, n, r): return s['a']\nif True:\n    from elsewhere import other as train", None),
         ("def train(*given): return given[0]['a']", None),
         ("from elsewhere import train", None),
         ("if True:\n    def train(s, n, r): return s['a']", None),

@@ -37,8 +37,10 @@ def keys_read(content: bytes, function: str) -> frozenset[str] | None:
     What its fourth argument and the further ones are called counts as read. None where that cannot be told: it hands
     the mapping on, has no such form, or is not there.
     """
-    defined = [node for node in _parsed(content).body if isinstance(node, ast.FunctionDef) and node.name == function]
-    if len(defined) != 1 or defined[0].decorator_list:
+    tree = _parsed(content)
+    named = [node for node in ast.walk(tree) if _gives_name(node, function)]
+    defined = [node for node in named if isinstance(node, ast.FunctionDef) and node in tree.body]
+    if len(named) != 1 or not defined or defined[0].decorator_list:
         return None
     given = [*defined[0].args.posonlyargs, *defined[0].args.args]
     used = [node for node in ast.walk(defined[0]) if isinstance(node, ast.Name)]
@@ -48,6 +50,18 @@ def keys_read(content: bytes, function: str) -> frozenset[str] | None:
     if len(found) != sum(node.id == given[0].arg for node in used):
         return None
     return frozenset([*found, *(one.arg for one in (*given[3:], *defined[0].args.kwonlyargs))])
+
+
+def _gives_name(node: ast.AST, name: str) -> bool:
+    """Whether a node defines, assigns or imports something under a name, so that this is what the name may mean."""
+    match node:
+        case ast.FunctionDef(name=given) | ast.AsyncFunctionDef(name=given) | ast.ClassDef(name=given):
+            return given == name
+        case ast.Name(id=given, ctx=ast.Store()):
+            return given == name
+        case ast.alias(name=imported, asname=given):
+            return (given or imported) == name
+    return False
 
 
 def _key_of(node: ast.AST, name: str) -> str | None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ablation.execution import Progress
 from ablation.pipeline import StudyOutcome
-from ablation.plain_text import plain
+from ablation.plain_text import last_line, plain
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text
 from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
@@ -135,8 +135,7 @@ def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
         case Outcome.DIVERGED:
             return f"{run.name}: diverged in epoch {result.diverged_epoch}"
         case Outcome.FAILED:
-            reason = (result.error or "").strip().splitlines()[-1:]
-            return f"{run.name}: failed: {' '.join(reason)}"
+            return f"{run.name}: failed: {last_line(result.error)}"
 
 
 def _view(progress: Progress, clock: _Clock) -> Group:

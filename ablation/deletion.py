@@ -10,7 +10,7 @@ from ablation.errors import StudyNowhere
 from ablation.lease import Lease
 from ablation.locks import coordinating
 from ablation.results import Plan
-from ablation.scheduling import forget_study
+from ablation.scheduling import default_storage, forget_study
 from ablation.state import State
 from ablation.tracking import Tracker
 
@@ -81,7 +81,7 @@ def delete_held(
         say(why)
     try:
         lease.take()
-        forget_study(storage_url, found.name)
+        forget_study(storage_url, found.name, is_rebuilt=_is_own(storage_url, state))
         state.remove(found.name, found.identities)
         tracker.delete_study(found.name)
     finally:
@@ -96,7 +96,7 @@ def leave_deleted(plan: Plan, *, tracker: Tracker, storage_url: str, state: Stat
     if tracker.study_run_id(plan.name) is not None or not tracker.is_deleted(plan.name):
         return None
     identities = tracker.identities(plan.name)
-    forget_study(storage_url, plan.name)
+    forget_study(storage_url, plan.name, is_rebuilt=_is_own(storage_url, state))
     place = state.set_aside(plan.name, identities)
     if place is None:
         return None
@@ -104,3 +104,8 @@ def leave_deleted(plan: Plan, *, tracker: Tracker, storage_url: str, state: Stat
         f"the study was deleted in MLflow: what was trained of it is trained again; the folders of before are in "
         f"{place}, and --reuse takes them"
     )
+
+
+def _is_own(storage_url: str, state: State) -> bool:
+    """Whether Optuna's storage is the state folder's own, of which MLflow and the run folders have all."""
+    return storage_url == default_storage(state.folder)

@@ -1,6 +1,7 @@
 """What was deleted is gone: in MLflow to the trash, here for good; it is trained again, not found in a folder."""
 
 import dataclasses
+import gc
 import sqlite3
 import time
 from pathlib import Path
@@ -156,6 +157,17 @@ def test_a_deletion_that_was_cut_off_is_gone_on_with(
 
 def _unreachable(_name: str) -> None:
     raise TrackingUnavailable("here", "gone")
+
+
+def test_a_schedule_that_cannot_be_read_keeps_no_study_from_being_deleted(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    gc.collect()  # which closes the file
+    (bench.state.folder / "optuna.db").write_bytes(b"no database" * 500)
+
+    deleted(bench, tiny.name)
+
+    assert () == bench.tracker.study_names()
+    assert [] == optuna_studies(bench)
 
 
 def test_a_study_that_is_run_is_not_deleted(bench: Bench, tiny: Study) -> None:

@@ -106,15 +106,19 @@ def _opened(url: str) -> RDBStorage:
     return storage
 
 
-def forget_study(url: str, name: str) -> None:
+def forget_study(url: str, name: str, *, is_rebuilt: bool) -> None:
     """Delete what Optuna's storage has of a study, its tuning's too; a file that is not there is not made.
+
+    With `is_rebuilt` a sqlite file that cannot be used is set aside, see `check_storage`: it needs no deleting from.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.
+        AblationError: it is another version's, which is using it.
     """
     path = sqlite_path(url)
     if path is not None and not path.exists():
         return
+    check_storage(url, is_rebuilt=is_rebuilt)
     with explained(url):
         storage = open_storage(url)
         for own in [other for other in optuna.get_all_study_names(storage) if is_of_study(other, name)]:

@@ -60,7 +60,7 @@ def delete_study(
 ) -> Holdings:
     """Delete a study: its runs in the tracker go to the trash, its schedule and its folders for good.
 
-    The tracker's records go last: a deletion that was interrupted is gone on with by the same call. `say` is told why
+    The tracker's records go last, so the same call completes an interrupted deletion. `say` is told why
     it takes long, where it does.
 
     Raises:

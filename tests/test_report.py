@@ -163,12 +163,12 @@ def test_incomplete_answer_names_the_run_and_gives_no_difference():
 @pytest.mark.parametrize(
     ("outcomes", "steps"),
     [
-        ([Outcome.FAILED], ["mend what failed; the same command with --retry-failed trains it again"]),
+        ([Outcome.FAILED], ["fix what failed; the same command with --retry-failed trains it again"]),
         ([None], ["the same command trains what has not ended"]),
         (
             [Outcome.FAILED, None, Outcome.DONE],
             [
-                "mend what failed; the same command with --retry-failed trains it again",
+                "fix what failed; the same command with --retry-failed trains it again",
                 "delete in MLflow the runs that lack the metric; the same command brings them anew",
                 "the same command trains what has not ended",
             ],

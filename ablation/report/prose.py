@@ -324,7 +324,7 @@ def _mending(missing: Sequence[MissingRun]) -> str:
     failed, not_ended = reasons.count(FAILED), reasons.count(NOT_ENDED)
     steps = []
     if failed:
-        steps.append("mend what failed; the same command with --retry-failed trains it again")
+        steps.append("fix what failed; the same command with --retry-failed trains it again")
     if failed + not_ended < len(reasons):
         steps.append("delete in MLflow the runs that lack the metric; the same command brings them anew")
     if not_ended:

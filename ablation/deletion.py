@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ablation.errors import StudyNowhere
 from ablation.lease import Lease
 from ablation.locks import coordinating
-from ablation.results import Plan
+from ablation.results import Plan, is_study_name
 from ablation.scheduling import default_storage, forget_study
 from ablation.state import State
 from ablation.tracking import Tracker
@@ -34,9 +34,11 @@ def holdings_of(name: str, *, tracker: Tracker, state: State) -> Holdings:
     """Return what a deletion of a study would delete.
 
     Raises:
-        StudyNowhere: there is nothing of that name.
+        StudyNowhere: there is nothing of that name, or it is no name.
         TrackingUnavailable.
     """
+    if not is_study_name(name):
+        raise StudyNowhere(name, state.folder)
     identities = tracker.identities(name)
     found = Holdings(
         name=name,
@@ -66,6 +68,8 @@ def delete_study(
     Raises:
         StudyNowhere, StudyLocked, TrackingUnavailable, StorageUnavailable.
     """
+    if not is_study_name(name):  # a lock is a file of that name
+        raise StudyNowhere(name, state.folder)
     with coordinating(name, storage_url=storage_url, folder=state.locks):
         found = holdings_of(name, tracker=tracker, state=state)
         delete_held(found, tracker=tracker, storage_url=storage_url, state=state, say=say)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, get_args
 
+_FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,200}")
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 _METRIC_NAME = re.compile(r"[/\w.\- :]{1,250}")
 LONGEST_SHOWN = 60
 MOST_NAMED = 5
@@ -22,6 +24,16 @@ def is_recordable_name(name: str) -> bool:
     """
     leads_to_itself = all(part not in ("", ".", "..") for part in name.split("/"))
     return bool(_METRIC_NAME.fullmatch(name)) and leads_to_itself and not name.startswith("..")
+
+
+def is_study_name(name: str) -> bool:
+    """Whether a study may have that name, also one of an earlier version: as a folder's name it leads nowhere else."""
+    return _FILE_NAME.fullmatch(name) is not None
+
+
+def is_identity(text: str) -> bool:
+    """Whether a text may be a run's identity, which is a folder's name too."""
+    return _IDENTITY.fullmatch(text) is not None
 
 
 def unrecordable_name_text(name: object) -> str:

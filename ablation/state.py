@@ -27,8 +27,10 @@ from ablation.results import (
     ReportedEpoch,
     RunResult,
     is_count,
+    is_identity,
     is_number,
     is_recordable_name,
+    is_study_name,
     recordable_text,
 )
 
@@ -107,16 +109,28 @@ class State:
         self.forget_begun(study)
 
     def folders_of(self, study: str, identities: Collection[str]) -> tuple[Path, ...]:
-        """Return what lies here of a study: runs under way and of its tuning, its report, and runs by identity."""
-        kept = [self.folder / "runs" / identity for identity in sorted(identities)]
+        """Return what lies here of a study: runs under way and of its tuning, its report, and runs by identity.
+
+        A name or an identity that is none has nothing here: names are typed and identities come from the tracker, and
+        what is found is moved and removed.
+        """
+        if not is_study_name(study):
+            return ()
+        kept = [self.folder / "runs" / identity for identity in sorted(filter(is_identity, identities))]
         begun = sorted(path for kind in ("begun", "tuning") for path in (self.folder / kind / study).glob("*"))
         found = [*kept, *begun, self.report(study), self._deleted(study)]
         return tuple(path for path in found if path.exists())
 
     def remove(self, study: str, identities: Collection[str]) -> None:
-        """Remove what lies here of a study for good."""
+        """Remove what lies here of a study for good.
+
+        Raises:
+            OSError: a folder cannot be removed.
+        """
+        if not is_study_name(study):
+            return
         for path in self.folders_of(study, identities):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path)
         with contextlib.suppress(OSError):  # others were set aside too, or none
             self._deleted(study).parent.rmdir()
         self.forget_begun(study)

@@ -1,7 +1,9 @@
 """What was deleted is gone: in MLflow to the trash, here for good; it is trained again, not found in a folder."""
 
 import dataclasses
+import errno
 import gc
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ from ablation.locks import coordinating
 from ablation.pipeline import find_study
 from ablation.results import Outcome, RunResult
 from ablation.scheduling import default_storage
+from ablation.state import State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker, Tracker
 
@@ -141,6 +144,40 @@ def test_a_deletion_leaves_nothing_of_a_study_and_all_of_others(bench: Bench, ti
     assert 4 == len(bench.trained)
 
 
+def _folders(state: State) -> list[Path]:
+    """Make folders in a state folder and one beside it; return all there are."""
+    for name in ("begun/tiny", "reports/tiny", "runs/tiny", "tuning/tiny", "../mine/begun"):
+        (state.folder / name).mkdir(parents=True)
+    return sorted(state.folder.parent.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../mine", "{beside}"])
+def test_a_name_that_leads_elsewhere_deletes_nothing(tmp_path: Path, name: str) -> None:
+    state, tracker = State(folder=tmp_path / "state"), MemoryTracker()
+    before = _folders(state)
+    named = name.format(beside=tmp_path / "mine")
+
+    with pytest.raises(StudyNowhere):
+        holdings_of(named, tracker=tracker, state=state)
+    with pytest.raises(StudyNowhere):
+        delete_study(named, tracker=tracker, storage_url=default_storage(state.folder), state=state)
+    state.remove(named, ())
+
+    assert before == sorted(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("identity", ["", "..", "../../mine", "{beside}"])
+def test_an_identity_that_leads_elsewhere_is_no_folder_of_a_study(tmp_path: Path, identity: str) -> None:
+    state = State(folder=tmp_path / "state")
+    before = _folders(state)
+    found = [identity.format(beside=tmp_path / "mine")]
+
+    state.set_aside("other", found)
+    state.remove("other", found)
+
+    assert before == sorted(tmp_path.rglob("*"))
+
+
 def test_a_deletion_that_was_cut_off_is_gone_on_with(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +190,22 @@ def test_a_deletion_that_was_cut_off_is_gone_on_with(
     deleted(bench, tiny.name)
 
     assert () == bench.tracker.study_names()
+
+
+def test_a_folder_that_cannot_be_removed_is_told_and_the_study_stays(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", _forbidden)
+        with pytest.raises(PermissionError):
+            deleted(bench, tiny.name)
+
+    assert (tiny.name,) == bench.tracker.study_names()
+
+
+def _forbidden(path: Path) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 def _unreachable(_name: str) -> None:

@@ -9,14 +9,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablation.lookup import is_same
-from ablation.results import RUN_COLUMNS, SIGNS, Direction, Plan, is_count
+from ablation.results import RUN_COLUMNS, SIGNS, Direction, Plan, is_count, is_identity, is_study_name
 from ablation.study.design import DESIGNS, declared_levels
 from ablation.study.spec import OTHERS
 from ablation.study.tuning import Tuning
 
 _PLAN = TypeAdapter(Plan)
-_FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,200}")
-_IDENTITY = re.compile(r"[0-9a-f]{32}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Section = dict[str, Any]
@@ -113,9 +111,9 @@ def _first(error: ValidationError) -> str:
 def _problem(plan: Plan) -> str | None:
     """Return what no plan of a checked study has: names that lead elsewhere, runs of no variant, a rule half there."""
     name, names = plan.study.get("name"), {variant.name for variant in plan.variants}
-    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_study_name(name):
         return f"{str(name)[:80]!a} cannot be the name of a study"
-    if any(not _IDENTITY.fullmatch(run.identity) for run in plan.runs):
+    if any(not is_identity(run.identity) for run in plan.runs):
         return "a run's identity is not 32 hexadecimal digits"
     if [variant.is_baseline for variant in plan.variants].count(True) != 1:
         return "it has not one baseline"

@@ -120,6 +120,15 @@ def test_a_study_run_that_was_deleted_while_it_was_held_is_no_deletion(
     assert not mlflow_tracker.is_deleted(record.plan.name)
 
 
+def test_a_study_that_its_holder_deletes_is_deleted_at_once(mlflow_tracker: Tracker) -> None:
+    holder = dataclasses.replace(this_process(nonce="mine"), seen_ms=time.time_ns() // 1_000_000)
+    name = mlflow_tracker.open_study(make_plan(seeds=1), holder=holder).plan.name
+
+    mlflow_tracker.delete_study(name)
+
+    assert mlflow_tracker.is_deleted(name)
+
+
 def test_a_deletion_leaves_nothing_of_a_study_and_all_of_others(bench: Bench, tiny: Study) -> None:
     other = small("training.epochs=3", name="other")
     bench.run(tiny)

@@ -262,6 +262,8 @@ class MlflowTracker:
         runs = self._runs_of(name, ViewType.ACTIVE_ONLY)
         with self._explained():
             for run in sorted(runs, key=lambda run: run.data.tags.get(KIND) == "study"):
+                if run.data.tags.get(KIND) == "study":  # who deletes it holds it: it would look deleted under way
+                    self._tag(run.info.run_id, {HOLDER: NOBODY})
                 self._client.delete_run(run.info.run_id)
             self._attempts.forget()
 

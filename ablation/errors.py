@@ -75,7 +75,7 @@ class StudyUnknown(AblationError):
         hint = f"; near it: {', '.join(near)}" if near else f"; it has: {', '.join(shown)}" if shown else ""
         super().__init__(
             f"MLflow at {tracking_uri} has no study {name!r}{hint}. "
-            "Say where it is with --tracking-uri or MLFLOW_TRACKING_URI."
+            "Another store is named with --tracking-uri or MLFLOW_TRACKING_URI."
         )
 
 

@@ -385,7 +385,8 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
         where = without_password(str(getattr(tracker, "tracking_uri", "this process")))
         if tracker.is_deleted(name):
             raise StudyDeleted(name, tracking_uri=where)
-        raise StudyUnknown(name, tracking_uri=where, near=nearest_names(name, known), known=known)
+        near = nearest_names(name, known) or [other for other in known if other.startswith(f"{name}+")]
+        raise StudyUnknown(name, tracking_uri=where, near=near, known=known)
     return record
 
 

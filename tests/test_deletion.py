@@ -257,8 +257,8 @@ def test_a_study_run_deleted_by_hand_is_trained_again_unless_reuse_is_asked_for(
     assert before == in_mlflow.metrics(tiny)
     place = in_mlflow.state.folder / "deleted" / tiny.name
     assert [
-        "the study was deleted in MLflow: what was trained of it is trained again; the folders of before are in "
-        f"{place}, and --reuse takes them"
+        f"the study was deleted in MLflow: what was trained of it is set aside in {place}, and taken with --reuse "
+        "alone, as long as it is not trained again"
     ] == in_mlflow.notes[:1]
 
     client.delete_run(study_run_of(in_mlflow, tiny).study_run_id)
@@ -274,7 +274,7 @@ def test_reuse_brings_back_what_was_set_aside(in_mlflow: Bench, tiny: Study, cli
     client.delete_run(study_run_of(in_mlflow, tiny).study_run_id)
     steps = in_mlflow.steps(tiny)
     for progress in steps:
-        if progress.note is not None and "--reuse takes them" in progress.note:
+        if progress.note is not None and "with --reuse alone" in progress.note:
             break
     steps.close()
 

@@ -105,8 +105,8 @@ def leave_deleted(plan: Plan, *, tracker: Tracker, storage_url: str, state: Stat
     if place is None:
         return None
     return (
-        f"the study was deleted in MLflow: what was trained of it is set aside in {place}, and taken with --reuse alone, "
-        "as long as it is not trained again"
+        f"the study was deleted in MLflow: what was trained of it is set aside in {place}, and taken with --reuse "
+        "alone, as long as it is not trained again"
     )
 
 

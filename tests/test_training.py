@@ -678,7 +678,7 @@ print(json.dumps([sorted({name.partition(".")[0] for name in set(sys.modules) - 
     assert set(added) <= {"ablation", "torch", "numpy"} | sys.stdlib_module_names
     assert {"optuna", "mlflow", "pydantic", "click"}.isdisjoint(loaded)
     ours = {name for name in loaded if name.startswith("ablation.")}
-    below = {"results", "streams", "errors", "lookup", "code", "stopping", "permissions"}
+    below = {"results", "streams", "errors", "lookup", "code", "stopping", "permissions", "commands"}
     assert {name.split(".")[1] for name in ours} <= {"models", "training", *below}
 
 

@@ -114,12 +114,12 @@ def run_study(
     for remark in tracker.remarks(study.name):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     with coordinating(study.name, storage_url=storage_url, folder=state.locks) as lock:
-        if is_fresh:
-            note = _deleted(study.name, tracker, storage_url, state)
-            yield Progress(planned=planned, ended={}, running=(), note=note)
         lease = Lease(study.name, tracker=tracker, state_folder=state.folder)
         if (why := lease.why_it_takes_long()) is not None:
             yield Progress(planned=planned, ended={}, running=(), note=why)
+        if is_fresh:
+            note = _deleted(study.name, tracker, storage_url, state)
+            yield Progress(planned=planned, ended={}, running=(), note=note)
         uploads = Uploads(tracker, lease)
         try:
             lease.take()
@@ -155,7 +155,7 @@ def run_study(
 
 
 def _deleted(name: str, tracker: Tracker, storage_url: str, state: State) -> str | None:
-    """Delete what there is of a study, and say what it was; None where there was nothing."""
+    """Delete what there is of a study and say so; None where there was nothing. Why it takes long was said before."""
     from ablation.deletion import delete_held, holdings_of
 
     tracker.clear_experiment(name)

@@ -124,6 +124,17 @@ def mlflow_tracker(store_uri: str) -> Tracker:
     return open_mlflow(store_uri)
 
 
+@pytest.fixture(params=["memory", "mlflow"])
+def tracker(request: pytest.FixtureRequest) -> Tracker:
+    """Each kind of tracker, empty: what holds of one holds of both."""
+    from ablation.tracking import MemoryTracker
+
+    if request.param == "memory":
+        return MemoryTracker()
+    made: Tracker = request.getfixturevalue("mlflow_tracker")
+    return made
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     with mlflow_server(tmp_path) as address:

@@ -61,14 +61,6 @@ def client(store_uri: str) -> MlflowClient:
     return MlflowClient(store_uri)
 
 
-@pytest.fixture(params=["memory", "mlflow"])
-def tracker(request: pytest.FixtureRequest) -> Tracker:
-    if request.param == "memory":
-        return MemoryTracker()
-    made: Tracker = request.getfixturevalue("mlflow_tracker")
-    return made
-
-
 def deleted(bench: Bench, name: str) -> Any:
     storage = default_storage(bench.state.folder)
     return delete_study(name, tracker=bench.tracker, storage_url=storage, state=bench.state)

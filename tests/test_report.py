@@ -169,7 +169,7 @@ def test_incomplete_answer_names_the_run_and_gives_no_difference():
             [Outcome.FAILED, None, Outcome.DONE],
             [
                 "fix what failed; the same command with --retry-failed trains it again",
-                "delete in MLflow the runs that lack the metric; the same command brings them anew",
+                "delete in MLflow the runs that lack the metric; the same command records them again",
                 "the same command trains what has not ended",
             ],
         ),

@@ -39,14 +39,6 @@ MATRIX = tuple(tuple(10 if true == guess else 1 for guess in range(4)) for true 
 EVALUATION = {"confusion": {"train": MATRIX, "test": MATRIX}, "test_correct": "1" * 360}
 
 
-@pytest.fixture(params=["memory", "mlflow"])
-def tracker(request: pytest.FixtureRequest) -> Tracker:
-    if request.param == "memory":
-        return MemoryTracker()
-    made: Tracker = request.getfixturevalue("mlflow_tracker")
-    return made
-
-
 @pytest.fixture
 def record(tracker: Tracker) -> StudyRecord:
     return tracker.open_study(make_plan(seeds=2))

@@ -326,7 +326,7 @@ def _mending(missing: Sequence[MissingRun]) -> str:
     if failed:
         steps.append("fix what failed; the same command with --retry-failed trains it again")
     if failed + not_ended < len(reasons):
-        steps.append("delete in MLflow the runs that lack the metric; the same command brings them anew")
+        steps.append("delete in MLflow the runs that lack the metric; the same command records them again")
     if not_ended:
         steps.append("the same command trains what has not ended")
     return "; ".join(steps)

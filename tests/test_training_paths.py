@@ -11,23 +11,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import MODEL, SHAPE, STUDY_SEED, make_data, make_features, run, settings_of, states_equal, untimed
 from torch import Tensor, nn
 from torch.nn import functional
+from trainings import (
+    SEEDS,
+    SHAPE,
+    STUDY_SEED,
+    Build,
+    alone,
+    begun,
+    built_in,
+    finished,
+    make_data,
+    make_features,
+    settings_of,
+    states_equal,
+    untimed,
+)
 
 from ablation.errors import PathUnavailable
-from ablation.models import build_model, build_torchvision
-from ablation.results import DataShape, EpochMetrics, Outcome
-from ablation.streams import Purpose, stream_seed
+from ablation.models import build_torchvision
+from ablation.results import DataShape, Outcome
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
 from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
 from ablation.training.paths import BACKENDS, Backend, check_alike, train_fused, train_graph
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.stacked import Stacked
 
-SEEDS = (0, 1, 2)
 FUSED: tuple[Backend, ...] = ("grouped", "matmul")
-Build = Callable[[], nn.Module]
 
 
 @pytest.fixture(autouse=True)
@@ -38,30 +49,8 @@ def _one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def built_in(**changes: Any) -> nn.Module:
-    return build_model({**MODEL, **changes}, SHAPE)
-
-
-def begun(seed: int, build: Build = built_in) -> nn.Module:
-    torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, seed))
-    return build()
-
-
 def member(seed: int, build: Build = built_in, *, data: TrainingData | None = None, **settings: Any) -> Member:
     return Member(model=begun(seed, build), data=data or make_data(), settings=settings_of(**settings), seed=seed)
-
-
-def finished(epochs: Any) -> tuple[list[tuple[EpochMetrics | None, ...]], tuple[TrainingResult, ...]]:
-    curve = []
-    while True:
-        try:
-            curve.append(next(epochs))
-        except StopIteration as end:
-            return curve, end.value
-
-
-def alone(one: Member) -> tuple[list[EpochMetrics], TrainingResult]:
-    return run(copy.deepcopy(one.model), one.data, one.settings, seed=one.seed)
 
 
 def fused(members: Sequence[Member], backend: Backend) -> tuple[list[Any], tuple[TrainingResult, ...]]:

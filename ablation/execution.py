@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
 from ablation.executors import Executor, WorkerLost
@@ -25,7 +25,6 @@ from ablation.results import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
 from ablation.stopping import Preempted, stopping
-from ablation.study.spec import code_names
 from ablation.tracking import StudyRecord, StudyStatus, Tracker
 from ablation.training.paths import NUMBERS
 from ablation.uploads import Uploads, upload_run

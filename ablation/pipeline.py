@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablation.code import code_names
 from ablation.databases import without_password
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyNowhere, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
@@ -20,7 +21,6 @@ from ablation.planning import NO_DATA, check_room, data_remarks, lock_plan, plan
 from ablation.results import Outcome, Plan, RecordedRun, TunedVariant, same_starts_text
 from ablation.state import State
 from ablation.study import Study
-from ablation.study.spec import code_names
 from ablation.temporary import remove_left_behind
 
 if TYPE_CHECKING:

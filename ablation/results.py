@@ -376,9 +376,10 @@ class RunResult:
 
     `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
     says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
-    `left_out` says in sentences what the training function gave and no tracker takes. `is_first` is whether its worker
-    had trained nothing before, so that its seconds hold what a process imports and prepares once; it says nothing of
-    what was trained, and two results that differ in it alone are equal.
+    `left_out` says in sentences what is not recorded: what the training function gave and no tracker takes, and what
+    could not be drawn. `is_first` is whether its worker had trained nothing before, so that its seconds hold what a
+    process imports and prepares once; it says nothing of what was trained, and two results that differ in it alone are
+    equal.
 
     Whatever there is one of can be recorded: texts that no database takes are kept as escapes.
 

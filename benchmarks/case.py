@@ -10,6 +10,7 @@ import torch
 
 from ablation.models import build_model, list_components, summarize_model
 from ablation.results import DataShape
+from ablation.training import Precision, set_precision
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
@@ -47,11 +48,12 @@ class TrainingCase:
     device: torch.device
     loader_workers: int = 0
     loader_start: str | None = None
+    precision: Precision = "fp32"
+    pins_memory: bool = True
 
     def set_up(self) -> None:
         torch.set_num_threads(self.threads)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.conv.fp32_precision = "ieee"  # as `ablation` sets it; the same for all loops
+        set_precision(self.precision)  # as `ablation` sets it; the same for all loops
 
     @property
     def shape(self) -> DataShape:

@@ -1,198 +1,100 @@
 """Measures all that is claimed of a GPU, in one command and under eight minutes, and writes one result file.
 
     python -m benchmarks.gpu --output benchmarks/results
+    python -m benchmarks.gpu --parts convolutions,fused-bf16 --output benchmarks/results
 
 It needs torch, torchvision and numpy, no installation and no data, and is run from the repository's root. The network
-is the course assignment's (364,426 parameters) at batch 64 with crop and flip, on made-up images of CIFAR-10's shape:
+is the course assignment's (364,426 parameters) at batch 64 with crop and flip, on made-up images of CIFAR-10's shape.
 
-- what the card does: bytes per second of a copy, products in fp32, TF32 and bf16;
-- one run, in turn: a conventional loop (two loader processes, `.item()` each step), eagerly on data that lies on the
-  device, and each step as one CUDA graph; its evaluation, eagerly and as a graph;
-- 8 and 32 runs fused, by each backend, in fp32, TF32 and bf16;
-- the bytes that the operations of a fused bf16 step move, as time at the copy's rate;
-- what the paths agree in: losses, first gradients, accuracies over ten seeds;
-- what a graph cannot capture, and how many runs fit.
-
-The file is written after each part, so that what was measured is there if a later part fails. With `--device cpu` the
-parts are only tried, at small sizes: no figure of it means anything.
+Each part is measured by a process of its own with a time limit, and the file is written after each: what hangs or
+crashes costs that part alone, and the file has what it said. `--list` says what the parts are. At the end a line for
+each goal says whether it is met. `--try` only tries the parts, at small sizes, as `--device cpu` does: no figure of it
+means anything.
 """
 
 import argparse
+import dataclasses
 import json
-import statistics
-import time
-import traceback
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ablation.training import set_precision
-from benchmarks import gpu_parts as parts
-from benchmarks.loader_loop import conventional
+from benchmarks.apart import Answer, run_apart
+from benchmarks.gpu_case import MEASURED, TRIED, Sizes
+from benchmarks.gpu_goals import Verdict, judge
+from benchmarks.gpu_parts import PARTS, Part, chosen_parts
 from benchmarks.machine import environment, write_record
 
-ON_GPU = parts.Sizes(
-    batch_size=64,
-    steps=200,
-    turns=5,
-    fused=(8, 32),
-    seeds=10,
-    epochs=8,
-    images=10_000,
-    product_side=8192,
-    copied_bytes=1 << 30,
-)
-ON_CPU = parts.Sizes(
-    batch_size=8,
-    steps=2,
-    turns=2,
-    fused=(2,),
-    seeds=2,
-    epochs=1,
-    images=40,
-    product_side=256,
-    copied_bytes=1 << 20,
-)
+TRIED_SHARE = 4.0
+"""How many times as long a part may take where it is only tried: what stands in for the device is slow."""
 
 
-def main() -> None:
+def main() -> int:
     options = parse_options()
-    device = torch.device(options.device)
-    sizes = ON_GPU if device.type == "cuda" else ON_CPU
-    set_precision("fp32")
-    record: dict[str, Any] = {"environment": environment(options, gpu=card(device)), "seconds": {}}
-    print(json.dumps(record["environment"], indent=1))
-    for name, measure in measurements(device, sizes).items():
-        begun = time.perf_counter()
-        try:
-            record[name] = measure(record)
-        except Exception:  # noqa: BLE001 - the other parts are worth having
-            record[name] = {"error": traceback.format_exc()}
-        record["seconds"][name] = time.perf_counter() - begun
-        print(f"\n{name} ({record['seconds'][name]:.0f} s)\n{json.dumps(record[name], indent=1)}", flush=True)
+    if options.list:
+        print("\n".join(f"{part.name:20} at most {part.limit_s:3.0f} s  {part.says}" for part in PARTS))
+        return 0
+    device, is_tried = torch.device(options.device), options.try_only or options.device == "cpu"
+    parts = [part for part in chosen_parts(options.parts) if device.type == "cuda" or not part.needs_gpu]
+    record: dict[str, Any] = {"environment": environment(options), "is_only_tried": is_tried, "parts": {}}
+    answers: dict[str, Answer] = {}
+    for part in parts:
+        answer = answers[part.name] = _measure(part, device, is_tried=is_tried)
+        record["parts"][part.name] = _plain(answer)
+        record["goals"] = [dataclasses.asdict(verdict) for verdict in judge(answers)]
+        print(f"\n{part.name} ({answer.seconds:.0f} s)\n{_shown(record['parts'][part.name])}", flush=True)
         if options.output is not None:
             write_record(options.output, record, name="gpu", kind=options.device.replace(":", ""))
-    if device.type == "cuda":
-        print_goals(record["goals"])
+    _print_goals(judge(answers), is_tried=is_tried)
+    return 1 if any(answer.error for answer in answers.values()) else 0
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--parts", type=_names, default=(), help="only these, with commas between; see --list")
+    parser.add_argument("--list", action="store_true", help="print the parts and what they may take")
+    parser.add_argument("--try", dest="try_only", action="store_true", help="small sizes: figures mean nothing")
     parser.add_argument("--output", type=Path, help="folder that gets a dated JSON file")
     return parser.parse_args()
 
 
-def measurements(device: torch.device, sizes: parts.Sizes) -> dict[str, Callable[[dict[str, Any]], Any]]:
-    """Return the parts in order; each is given what was measured before it."""
-    case = parts.case_of(device, sizes)
-    return {
-        "rates": lambda _: parts.device_rates(device, sizes),
-        "solo": lambda _: parts.solo_paths(device, sizes, conventional(case, turns=sizes.turns + 2)),
-        "fused": lambda _: parts.fused_paths(device, sizes),
-        "fused_bf16_bytes": lambda record: parts.bytes_moved(
-            device, sizes, backend=largest(record, "bf16")["fastest"], precision="bf16"
-        ),
-        "agreement": lambda _: parts.agreement(device, sizes),
-        "evaluation": lambda _: parts.evaluations(device, sizes),
-        "fallbacks": lambda _: parts.fallbacks(device, sizes),
-        "goals": goals,
-    }
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def largest(record: dict[str, Any], precision: str) -> dict[str, Any]:
-    """Return what was measured of the largest fused training in a precision."""
-    found = [one for one in record["fused"] if one["precision"] == precision and "fastest" in one]
-    return max(found, key=lambda one: one["runs"])
+def _measure(part: Part, device: torch.device, *, is_tried: bool) -> Answer:
+    sizes: Sizes = TRIED if is_tried else MEASURED
+    limit_s = part.limit_s * (TRIED_SHARE if is_tried else 1)
+    return run_apart(partial(part.measure, device, sizes), limit_s=limit_s)
 
 
-def goals(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each goal with what was measured, or why it could not be.
-
-    Ratios are of model-steps per second over whole epochs, in fp32.
-    """
-    found = []
-    for what, limit, is_floor, measure in GOALS:
-        goal = {"goal": what, "at_least" if is_floor else "at_most": limit}
-        try:
-            value = measure(record)
-            found.append({**goal, "measured": value, "is_met": value >= limit if is_floor else value <= limit})
-        except Exception as error:  # noqa: BLE001 - a part before has failed; the other goals are worth having
-            found.append({**goal, "error": repr(error)})
-    return found
+def _plain(answer: Answer) -> Mapping[str, Any]:
+    """Return what a part gave as JSON has it, or why it gave nothing."""
+    if answer.error is not None:
+        return {"seconds": answer.seconds, "error": answer.error, "said": answer.said}
+    found = answer.value
+    each = [dataclasses.asdict(one) for one in found] if isinstance(found, tuple) else dataclasses.asdict(found)
+    return {"seconds": answer.seconds, "found": each}
 
 
-def solo(record: dict[str, Any], name: str) -> float:
-    return statistics.median(record["solo"][name])
+def _shown(plain: Mapping[str, Any]) -> str:
+    """Return a line for each thing that was measured; of what failed, what it said."""
+    if "error" in plain:
+        return "\n".join(filter(None, [plain["error"], plain["said"]]))
+    found = plain["found"]
+    return "\n".join(map(json.dumps, found)) if isinstance(found, list) else json.dumps(found, indent=1)
 
 
-def speed_up(record: dict[str, Any], name: str) -> float:
-    """Return how many times as many model-steps per second fused runs take as one run on another path."""
-    fused = largest(record, "fp32")
-    return solo(record, name) * fused["runs"] / statistics.median(fused["epoch_seconds_per_step"])
-
-
-def above_the_bytes(record: dict[str, Any]) -> float:
-    fused = largest(record, "bf16")
-    floor = record["fused_bf16_bytes"] / record["rates"]["copy_bytes_per_second"]
-    return fused["step_seconds"][fused["fastest"]] / floor
-
-
-def off_in_standard_errors(record: dict[str, Any], backend: str) -> float:
-    agreed = record["agreement"]
-    alone = agreed["accuracy_alone"]
-    noise = max(statistics.stdev(alone), 1e-4) / len(alone) ** 0.5
-    return abs(statistics.mean(agreed[f"accuracy_{backend}"]) - statistics.mean(alone)) / noise
-
-
-GOALS: list[tuple[str, float, bool, Callable[[dict[str, Any]], float]]] = [
-    ("graph / eager", 2.5, True, lambda record: solo(record, "eager") / solo(record, "graph")),
-    ("fused / graph", 6, True, lambda record: speed_up(record, "graph")),
-    ("fused / eager", 20, True, lambda record: speed_up(record, "eager")),
-    ("fused / conventional", 100, True, lambda record: speed_up(record, "conventional")),
-    ("fused bf16 step / time to move its bytes", 3, False, above_the_bytes),
-    (
-        "largest relative error of a first gradient",
-        1e-4,
-        False,
-        lambda record: max(record["agreement"]["gradient_relative"].values()),
-    ),
-    (
-        "relative error of the graph's first loss",
-        1e-3,
-        False,
-        lambda record: float(record["agreement"]["graph_epoch_1_loss_relative"]),
-    ),
-    *(
-        (
-            f"accuracy of {backend} - alone, in standard errors",
-            3,
-            False,
-            partial(off_in_standard_errors, backend=backend),
-        )
-        for backend in ("grouped", "matmul", "streams")
-    ),
-]
-
-
-def print_goals(found: list[dict[str, Any]]) -> None:
-    for one in found:
-        limit = f"≥ {one['at_least']:g}" if "at_least" in one else f"≤ {one['at_most']:g}"
-        if "error" in one:
-            print(f"failed  {one['goal']}: {one['error']} ({limit})")
-        else:
-            print(f"{'met   ' if one['is_met'] else 'missed'}  {one['goal']}: {one['measured']:.3g} ({limit})")
-
-
-def card(device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return None
-    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-    return f"{torch.cuda.get_device_name(device)}, compute capability {capability}, CUDA {torch.version.cuda}"
+def _print_goals(verdicts: tuple[Verdict, ...], *, is_tried: bool) -> None:
+    print("\nGoals" + (", only tried: no figure means anything" if is_tried else ""))
+    for verdict in verdicts:
+        print(verdict)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -54,7 +54,7 @@ def make_loader(case: TrainingCase) -> DataLoader:
         num_workers=case.loader_workers,
         # The platform's default must be said: in a started process it would be another, and importing would be timed.
         multiprocessing_context=case.loader_start if case.loader_workers else None,
-        pin_memory=case.device.type == "cuda",
+        pin_memory=case.device.type == "cuda" and case.pins_memory,
     )
 
 
@@ -71,8 +71,9 @@ def conventional(case: TrainingCase, *, turns: int) -> Rates:
         for step, (images, labels) in enumerate(loader, start=1 - EXTRA_BATCHES // 2):
             images, labels = images.to(case.device, non_blocking=True), labels.to(case.device, non_blocking=True)
             optimizer.zero_grad()
-            logits = model(images)
-            loss = criterion(logits, labels)
+            with torch.autocast(case.device.type, dtype=torch.bfloat16, enabled=case.precision == "bf16"):
+                logits = model(images)
+                loss = criterion(logits, labels)
             loss.backward()
             optimizer.step()
             total_loss += loss.item() * len(labels)

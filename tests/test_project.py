@@ -48,12 +48,19 @@ def test_the_development_requirements_hold_the_others() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"])
 def test_every_pin_has_hashes_and_no_registry_is_named(name: str) -> None:
     text = (PROJECT / name).read_text()
 
     assert not re.search(r"https?://", text)
     assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z])", text)[1:])
+
+
+def test_the_gpus_tests_have_nothing_of_the_projects_but_torch_torchvision_and_numpy() -> None:
+    named = {canonicalize_name(Requirement(one).name) for one in PYPROJECT["project"]["dependencies"]}
+    of_torch = {"torch", "torchvision", "numpy", "pillow", "jinja2", "filelock"}  # the last three, theirs
+
+    assert of_torch == named & set(pins("requirements-gpu.txt"))
 
 
 def test_conda_takes_the_pinned_requirements_and_a_python_that_the_package_allows() -> None:

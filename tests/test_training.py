@@ -586,6 +586,27 @@ print(json.dumps([sorted({name.partition(".")[0] for name in set(sys.modules) - 
     assert {name.split(".")[1] for name in ours} <= {"models", "training", *below}
 
 
+NOT_NEEDED_TO_TRAIN = (
+    *("click", "filelock", "jinja2", "matplotlib", "mlflow", "optuna", "pandas", "PIL", "pydantic", "ruamel"),
+    *("scipy", "sklearn", "sqlalchemy", "threadpoolctl"),
+)
+
+
+@pytest.mark.parametrize("module", ["ablation.worker", "benchmarks.gpu"])
+def test_the_worker_and_the_benchmark_of_a_gpu_need_torch_torchvision_and_numpy_alone(module: str) -> None:
+    script = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({NOT_NEEDED_TO_TRAIN}))  # None: importing it raises
+importlib.import_module({module!r})
+print(*sorted({{name.partition(".")[2].partition(".")[0] for name in sys.modules if name.startswith("ablation.")}}))
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=root)
+
+    assert 0 == done.returncode, done.stderr
+    assert {"study", "tracking", "scheduling", "report", "analysis"}.isdisjoint(done.stdout.split())
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_brier_score_is_the_mean_squared_distance_of_the_probabilities_from_the_truth(classes: int) -> None:
     random = np.random.default_rng(classes)

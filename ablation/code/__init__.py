@@ -11,10 +11,10 @@ from typing import Any
 
 from ablation.code.calling import bound, running
 from ablation.code.loading import load_code
-from ablation.code.names import code_problem, is_code
+from ablation.code.names import code_names, code_problem, is_code
 from ablation.code.sources import code_digest, code_parts, settings_read
 
-__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_problem", "is_code", "running"]
+__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

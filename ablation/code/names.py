@@ -1,6 +1,8 @@
 """Tells names of code from other names, and says what is wrong with their form."""
 
 import keyword
+from collections.abc import Mapping
+from typing import Any
 
 BUILT_IN = ("torchvision:",)
 FORMS = "write 'file.py:name' or 'package.module:name'"
@@ -11,6 +13,16 @@ def is_code(name: object) -> bool:
     if not isinstance(name, str) or name.startswith(BUILT_IN):
         return False
     return ":" in name or name.endswith(".py")
+
+
+def code_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the user's own code that settings name: data, model, replacements, training and loss."""
+    named = [
+        *((settings.get(section) or {}).get("name") for section in ("data", "model", "training")),
+        (settings.get("training") or {}).get("loss"),
+        *((settings.get("model") or {}).get("replace") or {}).values(),
+    ]
+    return [name for name in named if is_code(name)]
 
 
 def code_problem(name: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
 from ablation.results import PlannedRun, Variant
@@ -33,7 +33,6 @@ from ablation.study.spec import (
     NAME_CHARACTERS,
     Question,
     StudySpec,
-    code_names,
     factor_fields,
 )
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.code import is_code
 from ablation.results import METRICS, Direction
 from ablation.study.file import value_text
 from ablation.study.sections import (
@@ -318,16 +317,6 @@ def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 def is_own_training(values: Mapping[str, Any]) -> bool:
     """Say whether an unchecked study trains with a function of the user's."""
     return section_of("training", values) is OwnTraining
-
-
-def code_names(settings: Mapping[str, Any]) -> list[str]:
-    """Return the user's own code that settings name: data, model, replacements, training and loss."""
-    named = [
-        *((settings.get(section) or {}).get("name") for section in SECTIONS),
-        (settings.get("training") or {}).get("loss"),
-        *((settings.get("model") or {}).get("replace") or {}).values(),
-    ]
-    return [name for name in named if is_code(name)]
 
 
 NOT_BUILT_YET = {"looks": "adding seeds at planned looks"}

@@ -1,6 +1,7 @@
 """Writes what a finished run leaves for MLflow into its folder."""
 
 import csv
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.drawing import write_confusion
 from ablation.results import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
 from ablation.state import RunFolder
 from ablation.training import TrainingResult
@@ -30,10 +30,12 @@ def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: s
         (folder.artifacts / "curves.csv").write_text(text, encoding="utf-8")
 
 
-def write_evaluation(folder: RunFolder, planned: PlannedRun, trained: TrainingResult, classes: tuple[str, ...]) -> None:
-    """Write confusion matrices, answers, logits and the model; nothing of a diverged run."""
+def write_evaluation(
+    folder: RunFolder, planned: PlannedRun, trained: TrainingResult, classes: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Write confusion matrices, answers, logits and the model, nothing of a diverged run; say what is left out."""
     if trained.outcome is Outcome.DIVERGED:
-        return
+        return ()
     confusion = {split: counts.tolist() for split, counts in trained.confusion.items()}
     correct = "".join("01"[is_correct] for is_correct in np.asarray(trained.test_correct).tolist())
     evaluation = RunEvaluation(confusion=confusion, test_correct=correct)
@@ -43,10 +45,24 @@ def write_evaluation(folder: RunFolder, planned: PlannedRun, trained: TrainingRe
         (folder.artifacts / f"confusion_{split}.csv").write_text(
             _csv(["true \\ predicted", *classes], named), encoding="utf-8"
         )
-        title = f"{planned.name} on the {split} split"
-        write_confusion(folder.artifacts / f"confusion_{split}.png", rows, classes, title=title)
     np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
     torch.save(dict(trained.state), folder.artifacts / "model_state.pt")
+    return _draw_confusion(folder, planned, confusion, classes)
+
+
+def _draw_confusion(
+    folder: RunFolder, planned: PlannedRun, confusion: Mapping[str, list[list[int]]], classes: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Draw the confusion matrices; a machine that only trains need not have what draws."""
+    if importlib.util.find_spec("matplotlib") is None:
+        pictures = " and ".join(f"confusion_{split}.png" for split in confusion)
+        return (f"{pictures} are left out: matplotlib is not installed where the run was trained",)
+    from ablation.drawing import write_confusion
+
+    for split, rows in confusion.items():
+        title = f"{planned.name} on the {split} split"
+        write_confusion(folder.artifacts / f"confusion_{split}.png", rows, classes, title=title)
+    return ()
 
 
 def _csv(header: list[str], rows: list[list[Any]]) -> str:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
-from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
 from ablation.results import Epoch, Outcome, PlannedRun, RunResult
 from ablation.state import RunFolder, keep_recordable_files
 from ablation.stopping import Preempted, stopping
-from ablation.study.spec import code_names
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
@@ -163,14 +161,13 @@ class RunRecord:
         if stopping.is_asked and not self._is_resumable:
             raise Preempted
 
-    def write(self, trained: TrainingResult | None = None) -> None:
-        """Write the run's artifacts; `trained` is what one of our paths made."""
+    def write(self, trained: TrainingResult | None = None) -> tuple[str, ...]:
+        """Write the run's artifacts and say what is left out; `trained` is what one of our paths made."""
         job = self.job
         with self.writing():
             write_configuration(job.folder, job.planned, job.settings)
             write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
-            if trained is not None:
-                write_evaluation(job.folder, job.planned, trained, self._classes)
+            return () if trained is None else write_evaluation(job.folder, job.planned, trained, self._classes)
 
     def failed(self, error: BaseException, *, path: str = "", path_note: str = "") -> RunResult:
         return RunResult(
@@ -227,7 +224,7 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
 
 def _done(record: RunRecord, trained: Trained, ended: TrainingResult) -> RunResult:
     begun = time.perf_counter()
-    record.write(ended)
+    left_out = record.write(ended)
     chosen = {"measured_epoch": float(ended.measured_epoch)} if ended.measured_epoch is not None else {}
     return RunResult(
         identity=record.job.planned.identity,
@@ -243,6 +240,7 @@ def _done(record: RunRecord, trained: Trained, ended: TrainingResult) -> RunResu
         diverged_step=ended.diverged_step,
         path=trained.path,
         path_note=trained.note,
+        left_out=left_out,
     )
 
 
@@ -267,6 +265,8 @@ def _check_not_asked() -> None:
 
 def _own_result(record: RunRecord) -> RunResult:
     """Let a training function of the user's train the run."""
+    from threadpoolctl import threadpool_limits  # our own training does without
+
     job = record.job
     device = torch.device(job.device)
     threads = int(job.settings["training"]["threads"])

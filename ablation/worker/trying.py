@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablation.code import CodeFolders, running
+from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
 from ablation.results import DataShape, Variant
-from ablation.study.spec import code_names
 from ablation.temporary import temporary_folder
 from ablation.training import TrainingSettings, train
 from ablation.training.precision import logits_of

@@ -1,6 +1,8 @@
-"""Gives every Python process that has this folder on its path a simulated GPU, as long as there is no real one.
+"""Gives every Python process that has this folder on its path a simulated GPU, unless there is a real one.
 
-PYTHONPATH=tests/simulated_gpu python -m pytest -m gpu tests/test_training_gpu.py
+    PYTHONPATH=tests/simulated_gpu python -m pytest -o addopts= tests/test_training_gpu.py
+
+Where it cannot be had, by what the machine is, there is none, and the tests are skipped with that reason.
 """
 
 import torch
@@ -8,4 +10,8 @@ import torch
 if not torch.cuda.is_available():
     import simulated_gpu
 
-    simulated_gpu.install()
+    if simulated_gpu.why_not() is None:
+        try:
+            simulated_gpu.install()
+        except Exception as error:
+            raise SystemExit(f"the simulated GPU could not be installed: {error!r}") from error

@@ -25,17 +25,15 @@ from simulated_gpu.graphs import (
 from simulated_gpu.memory import PoolId
 from simulated_gpu.tensors import GPU, Dispatch, OnGpu, device
 
-__all__ = ["device", "install", "rules"]
+__all__ = ["device", "install", "rules", "why_not"]
 
 
 def install() -> None:
-    """Put the simulated GPU in the place of `torch.cuda`, for the rest of this process.
+    """Put the simulated GPU in the place of `torch.cuda`, for the rest of this process, unless `why_not` says why not.
 
     Raises:
-        RuntimeError: it cannot be had here, and why.
+        OSError, AttributeError: the functions of PyTorch that it replaces cannot be.
     """
-    if (reason := why_not()) is not None:
-        raise RuntimeError(reason)
     replace_driver()
     device.generator = Generator()
     _replace_queries()

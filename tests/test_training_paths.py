@@ -35,6 +35,7 @@ from ablation.results import DataShape, Outcome
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
 from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
 from ablation.training.paths import BACKENDS, Backend, check_alike, train_fused, train_graph
+from ablation.training.together.dropout import GeneratedMasks
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.stacked import Stacked
 
@@ -100,7 +101,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_first_gradient_of_stacked_models_is_each_models_own(changes: dict[str, Any], convolution: Any) -> None:
     members = [member(seed, lambda: built_in(**changes)) for seed in SEEDS]
     models = [one.model for one in members]
-    stacked = Stacked(models, convolution=convolution, precision="fp32", generators=generators(3))
+    stacked = Stacked(models, convolution=convolution, precision="fp32", masks=GeneratedMasks(generators(3)))
 
     losses, gradients = first_step(stacked, members)
 
@@ -320,7 +321,7 @@ def test_torchvisions_models_are_fused(convolution: Any) -> None:
     build = lambda: build_torchvision({"name": "torchvision:resnet18", "stem": "small", "width": 0.125}, shape)  # noqa: E731
     members = [member(seed, build) for seed in SEEDS]
     models = [one.model for one in members]
-    stacked = Stacked(models, convolution=convolution, precision="fp32", generators=generators(3))
+    stacked = Stacked(models, convolution=convolution, precision="fp32", masks=GeneratedMasks(generators(3)))
 
     losses, gradients = first_step(stacked, members)
 

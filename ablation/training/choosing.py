@@ -145,6 +145,7 @@ def free_memory() -> None:
         gc.collect()
         with contextlib.suppress(RuntimeError):  # `worker.devices` asks a device whether it can go on
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             release_pools()
             torch.cuda.empty_cache()
 

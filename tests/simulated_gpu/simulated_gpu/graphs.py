@@ -136,7 +136,8 @@ class Graph:
         without_modes(lambda: [operation.run() for operation in self._operations] and None)
 
     def pool(self) -> PoolId:
-        assert self._pool is not None
+        if self._pool is None or not self._is_ended:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
         return self._pool
 
 

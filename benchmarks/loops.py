@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ablation.models import build_model, fastest_layout
 from ablation.results import EpochMetrics
-from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
+from ablation.training import Precision, TrainingData, TrainingResult, TrainingSettings, train
 from benchmarks.case import LEARNING_RATE, TrainingCase
 from benchmarks.plain_model import plain_model
 from benchmarks.turns import Rates
@@ -21,13 +21,15 @@ MATRIX_SIDES = (1024, 1536, 2048)
 PRODUCTS = 8
 
 
-def ours(case: TrainingCase, *, turns: int) -> Rates:
+def ours(case: TrainingCase, *, turns: int, precision: Precision = "fp32") -> Rates:
     """Train as a run does; the images per second are those that the epochs say themselves."""
-    for metrics in our_epochs(case, epochs=turns):
+    for metrics in our_epochs(case, epochs=turns, precision=precision):
         yield metrics.images_per_second
 
 
-def our_epochs(case: TrainingCase, *, epochs: int) -> Generator[EpochMetrics, None, TrainingResult]:
+def our_epochs(
+    case: TrainingCase, *, epochs: int, precision: Precision = "fp32"
+) -> Generator[EpochMetrics, None, TrainingResult]:
     torch.manual_seed(0)
     model = build_model(case.model, case.shape).to(case.device)
     settings = TrainingSettings(
@@ -40,6 +42,7 @@ def our_epochs(case: TrainingCase, *, epochs: int) -> Generator[EpochMetrics, No
         weight_decay=0.0,
         epoch_choice="last",
         augmentation=case.augmentation,
+        precision=precision,
     )
     return train(model, _training_data(case), settings, study_seed=0, seed=0)
 

@@ -6,6 +6,7 @@ It needs torch, torchvision and numpy, no installation and no data, and is run f
 train the same network on the same images with the same batch size, threads and device, at the same precision:
 
 - `ours`: `ablation.training.train` as a run calls it, its own `seconds` taken for each epoch.
+- `ours in bf16`: the same with `precision="bf16"`: autocast, which gains where the processor has bf16 units.
 - `eager`: what one writes first without a loader: standardized float tensors in memory, NCHW, conv → ReLU → pool,
   plain Adam, nothing read back inside the loop; augmentation by slicing padded images.
 - `careful`: the same, channels-last and with fused Adam.
@@ -30,6 +31,7 @@ import json
 import multiprocessing
 import statistics
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,8 @@ def make_case(options: argparse.Namespace, *, augmentation: Augmentation) -> Tra
 
 def groups() -> list[dict[str, Side]]:
     """Return the sides by name; those that share a process are together."""
-    alone: dict[str, Side] = {"eager": eager, "careful": careful, "conventional": conventional}
+    in_bf16: Side = partial(ours, precision="bf16")
+    alone: dict[str, Side] = {"ours in bf16": in_bf16, "eager": eager, "careful": careful, "conventional": conventional}
     if importlib.util.find_spec("lightning") is not None:
         from benchmarks.lightning_loop import trainer_fit
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import make_data, settings_of
-from test_training_paths import STUDY_SEED, begun, built_in, finished
 from torch import Tensor, nn
+from trainings import STUDY_SEED, begun, built_in, finished, make_data, settings_of
 
 from ablation.training import (
     Backend,

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 from bench import Bench
-from test_training import make_data, settings_of
-from test_training_paths import STUDY_SEED, begun, built_in
+from replicates import Replicate as Run
 from torch import Tensor, nn
 from torch.nn import functional
+from trainings import begun, built_in, make_data, settings_of
 
 from ablation.errors import PrecisionUnavailable
-from ablation.results import DataShape, EpochMetrics, Outcome
-from ablation.state import RunFolder
+from ablation.results import Outcome
 from ablation.study import Override, Study, load_study, parse_override, parse_study
 from ablation.training import Loss, Member
 from ablation.training.choosing import measurement_key
@@ -140,37 +139,25 @@ ALIVE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """The models that still hold memory."""
 
 
-class Replicate:
+class Replicate(Run):
     """A run that is begun on a device with room for a few models."""
 
     def __init__(self, seed: int, *, room: int = 99, loss: Loss = functional.cross_entropy) -> None:
-        self.seed, self.room, self.loss = seed, room, loss
-        self.epochs: list[EpochMetrics] = []
-        self.fails_in_epoch = 0
-        self.error: Exception = ValueError("no luck")
-        self.folder = RunFolder(path=Path("never made"))
-        self.identity, self.seconds = str(seed), 0.0
-
-    def begin_anew(self) -> None:
-        self.epochs.clear()
-
-    def check_owned(self) -> None:
-        pass
+        super().__init__(seed, small_member, loss=loss)
+        self.room = room
 
     def begin(self) -> Beginning:
         gc.collect()
         if len(ALIVE) >= self.room:
             raise torch.OutOfMemoryError("no more room")
-        model = begun(self.seed, lambda: built_in(dropout=0.0))
-        ALIVE.add(model)
-        member = Member(model=model, data=make_data(), settings=settings_of(), seed=self.seed)
-        shape = DataShape(channels=3, height=12, width=8, classes=tuple("abcd"))
-        return Beginning(member=member, study_seed=STUDY_SEED, loss=self.loss, shape=shape)
+        beginning = super().begin()
+        ALIVE.add(beginning.member.model)
+        return beginning
 
-    def take(self, metrics: EpochMetrics) -> None:
-        self.epochs.append(metrics)
-        if metrics.epoch == self.fails_in_epoch:
-            raise self.error
+
+def small_member(seed: int) -> Member:
+    model = begun(seed, lambda: built_in(dropout=0.0))
+    return Member(model=model, data=make_data(), settings=settings_of(), seed=seed)
 
 
 @pytest.fixture

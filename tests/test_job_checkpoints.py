@@ -13,9 +13,8 @@ import torch
 from bench import Bench
 from hypothesis import given, settings, strategies
 from test_checkpoints import eager, member, members, same
-from test_training import make_data, settings_of
-from test_training_paths import STUDY_SEED, begun, finished
 from torch import nn
+from trainings import STUDY_SEED, begun, finished, make_data, settings_of
 
 from ablation.errors import DiskFull
 from ablation.results import DataShape, Outcome, PlannedRun

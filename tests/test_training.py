@@ -18,42 +18,27 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from trainings import (
+    SEED,
+    STUDY_SEED,
+    batches_of,
+    make_data,
+    make_features,
+    make_model,
+    run,
+    settings_of,
+    states_equal,
+    untimed,
+)
 
 from ablation.errors import CodeInvalid
-from ablation.models import build_model
-from ablation.results import DataShape, EpochMetrics, Outcome
+from ablation.results import EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
-from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
-from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds, training_batches
+from ablation.training import TrainingData
+from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
 from ablation.training.evaluation import brier_score, confusion_matrix, evaluate
 from ablation.training.optimizers import make_optimizer
 from ablation.training.schedules import learning_rate_at
-
-SHAPE = DataShape(channels=3, height=12, width=8, classes=("a", "b", "c", "d"))
-STUDY_SEED, SEED = 7, 2
-TIMES = {"seconds": 0.0, "images_per_second": 0.0, "timestamp_ms": 0}
-MODEL = {
-    "depth": 2,
-    "width": 4,
-    "kernel": 3,
-    "dense": (8,),
-    "normalization": "batch",
-    "normalization_placement": "before",
-    "groups": 2,
-    "dropout": 0.2,
-    "activation": "relu",
-}
-DEFAULTS = TrainingSettings(
-    epochs=2,
-    batch_size=8,
-    optimizer="adam",
-    learning_rate=1e-2,
-    schedule="constant",
-    momentum=0.9,
-    weight_decay=0.0,
-    epoch_choice="last",
-    augmentation="none",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -62,44 +47,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def make_data(*, train_images: int = 43, validation: bool = False, channels: int = 3) -> TrainingData:
-    """Make images whose brightness tells their class, the training split scattered among those held out."""
-    random = np.random.default_rng(0)
-    count = train_images + 12
-    labels = random.integers(0, 4, count)
-    brightness = (30 + 40 * labels)[:, None, None, None]
-    images = (brightness + random.integers(0, 60, (count, 12, 8, channels))).astype(np.uint8)
-    order = random.permutation(count)
-    kept = images[order[:train_images]].astype(np.float64)
-    return TrainingData(
-        images=torch.from_numpy(images),
-        labels=torch.from_numpy(labels),
-        train=torch.from_numpy(order[:train_images]),
-        validation=torch.from_numpy(order[train_images:]) if validation else None,
-        sample=torch.from_numpy(order[:10]),
-        test_images=torch.from_numpy(images[order[train_images:]]),
-        test_labels=torch.from_numpy(labels[order[train_images:]]),
-        mean=torch.from_numpy(kept.mean((0, 1, 2)).astype(np.float32)),
-        deviation=torch.from_numpy(kept.std((0, 1, 2)).astype(np.float32)),
-    )
-
-
-def make_features(*shape: int) -> TrainingData:
-    """Make float32 features (55, *shape) around their class, in data that is otherwise as `make_data` has it."""
-    data = make_data()
-    noise = torch.rand((len(data.labels), *shape), generator=torch.Generator().manual_seed(0))
-    features = data.labels.reshape(-1, *(1 for _ in shape)) + noise
-    held_out = torch.tensor([index for index in range(len(features)) if index not in data.train.tolist()])
-    return dataclasses.replace(
-        data,
-        images=features,
-        test_images=features[held_out],
-        test_labels=data.labels[held_out],
-        mean=torch.zeros(0),
-        deviation=torch.ones(0),
-    )
 
 
 class InPlace(nn.Module):
@@ -114,49 +61,6 @@ class InPlace(nn.Module):
         inputs -= 1
         logits: Tensor = self.linear(inputs.view(len(inputs), -1))
         return logits
-
-
-def make_model(**changes: Any) -> nn.Module:
-    torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, SEED))
-    return build_model({**MODEL, **changes}, SHAPE)
-
-
-def settings_of(**changes: Any) -> TrainingSettings:
-    return dataclasses.replace(DEFAULTS, **changes)
-
-
-def run(
-    model: nn.Module,
-    data: TrainingData,
-    settings: TrainingSettings,
-    *,
-    seed: int = SEED,
-    between: Callable[[EpochMetrics], object] = lambda _: None,
-    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
-) -> tuple[list[EpochMetrics], TrainingResult]:
-    """Train to the end, calling `between` at each epoch, and return the curve and the result."""
-    curve = []
-    epochs = train(model, data, settings, study_seed=STUDY_SEED, seed=seed, loss=loss)
-    while True:
-        try:
-            metrics = next(epochs)
-        except StopIteration as end:
-            return curve, end.value
-        curve.append(metrics)
-        between(metrics)
-
-
-def batches_of(data: TrainingData, **changes: Any) -> list[tuple[Tensor, Tensor]]:
-    chosen = {"batch_size": 8, "augmentation": "none", "study_seed": STUDY_SEED, "seed": SEED, "epoch": 1, **changes}
-    return list(training_batches(data, **chosen))
-
-
-def untimed(curve: list[EpochMetrics]) -> list[EpochMetrics]:
-    return [dataclasses.replace(metrics, **TIMES) for metrics in curve]
-
-
-def states_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
 
 
 def standardized(images: np.ndarray, data: TrainingData) -> Tensor:

@@ -11,23 +11,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import MODEL, SHAPE, STUDY_SEED, make_data, make_features, run, settings_of, states_equal, untimed
 from torch import Tensor, nn
 from torch.nn import functional
+from trainings import (
+    SEEDS,
+    SHAPE,
+    STUDY_SEED,
+    Build,
+    alone,
+    begun,
+    built_in,
+    finished,
+    make_data,
+    make_features,
+    settings_of,
+    states_equal,
+    untimed,
+)
 
 from ablation.errors import PathUnavailable
-from ablation.models import build_model, build_torchvision
-from ablation.results import DataShape, EpochMetrics, Outcome
-from ablation.streams import Purpose, stream_seed
+from ablation.models import build_torchvision
+from ablation.results import DataShape, Outcome
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
 from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
 from ablation.training.paths import BACKENDS, Backend, check_alike, train_fused, train_graph
+from ablation.training.together.dropout import GeneratedMasks
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.stacked import Stacked
 
-SEEDS = (0, 1, 2)
 FUSED: tuple[Backend, ...] = ("grouped", "matmul")
-Build = Callable[[], nn.Module]
 
 
 @pytest.fixture(autouse=True)
@@ -38,30 +50,8 @@ def _one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def built_in(**changes: Any) -> nn.Module:
-    return build_model({**MODEL, **changes}, SHAPE)
-
-
-def begun(seed: int, build: Build = built_in) -> nn.Module:
-    torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, seed))
-    return build()
-
-
 def member(seed: int, build: Build = built_in, *, data: TrainingData | None = None, **settings: Any) -> Member:
     return Member(model=begun(seed, build), data=data or make_data(), settings=settings_of(**settings), seed=seed)
-
-
-def finished(epochs: Any) -> tuple[list[tuple[EpochMetrics | None, ...]], tuple[TrainingResult, ...]]:
-    curve = []
-    while True:
-        try:
-            curve.append(next(epochs))
-        except StopIteration as end:
-            return curve, end.value
-
-
-def alone(one: Member) -> tuple[list[EpochMetrics], TrainingResult]:
-    return run(copy.deepcopy(one.model), one.data, one.settings, seed=one.seed)
 
 
 def fused(members: Sequence[Member], backend: Backend) -> tuple[list[Any], tuple[TrainingResult, ...]]:
@@ -111,7 +101,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_first_gradient_of_stacked_models_is_each_models_own(changes: dict[str, Any], convolution: Any) -> None:
     members = [member(seed, lambda: built_in(**changes)) for seed in SEEDS]
     models = [one.model for one in members]
-    stacked = Stacked(models, convolution=convolution, precision="fp32", generators=generators(3))
+    stacked = Stacked(models, convolution=convolution, precision="fp32", masks=GeneratedMasks(generators(3)))
 
     losses, gradients = first_step(stacked, members)
 
@@ -331,7 +321,7 @@ def test_torchvisions_models_are_fused(convolution: Any) -> None:
     build = lambda: build_torchvision({"name": "torchvision:resnet18", "stem": "small", "width": 0.125}, shape)  # noqa: E731
     members = [member(seed, build) for seed in SEEDS]
     models = [one.model for one in members]
-    stacked = Stacked(models, convolution=convolution, precision="fp32", generators=generators(3))
+    stacked = Stacked(models, convolution=convolution, precision="fp32", masks=GeneratedMasks(generators(3)))
 
     losses, gradients = first_step(stacked, members)
 

@@ -19,6 +19,7 @@ from ablation.errors import PathUnavailable
 from ablation.permissions import make_folder
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Loss, Member
+from ablation.training.together.replay import release_pools
 
 TIMED_STEPS = 10
 USED_SHARE = 0.8
@@ -110,19 +111,22 @@ def measurement_key(members: Sequence[Member], loss: Loss) -> str:
 def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -> int | None:
     """Return how many members like this one fit into its device's free memory together; None on a CPU.
 
-    It is estimated from one step of a copy on its own, and four fifths of what is free are used.
+    It is estimated from one step and the evaluations of a copy on its own, by what the allocator keeps for them: the pool
+    of the graphs beside what their first calls took. Four fifths of what is free are used.
     """
     device = member.data.images.device
     if device.type != "cuda":
         return None
-    model = copy.deepcopy(member.model)
-    before = torch.cuda.memory_allocated(device)
+    free_memory()
+    before = torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
+    model = copy.deepcopy(member.model)
     steps = fused_steps([replace(member, model=model)], backend="streams", study_seed=0, loss=loss)
     steps.seconds_per_step(1)
+    steps.evaluate("sample")
     steps.evaluate("heldout")
-    taken = torch.cuda.max_memory_allocated(device) - before
-    del steps
+    taken = torch.cuda.max_memory_reserved(device) - before
+    del steps, model
     free_memory()
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, int(USED_SHARE * free / max(taken, 1)))
@@ -139,8 +143,9 @@ def free_memory() -> None:
     """Give up what a training that is over held on a GPU: its graphs refer to themselves, so wait for the collector."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
-        with contextlib.suppress(RuntimeError):  # what is wrong with the device, its next use says
+        with contextlib.suppress(RuntimeError):  # `worker.devices` asks a device whether it can go on
             torch.cuda.synchronize()
+            release_pools()
             torch.cuda.empty_cache()
 
 

@@ -13,6 +13,7 @@ from ablation.errors import PathUnavailable
 from ablation.training.loop import EpochsTogether, lay_out, train_members
 from ablation.training.settings import Loss, Member, TrainingSettings
 from ablation.training.snapshots import Checkpoints
+from ablation.training.together.dropout import CountedMasks, GeneratedMasks
 from ablation.training.together.models import Models, SideBySide
 from ablation.training.together.replay import streams_of
 from ablation.training.together.resident import ResidentSteps
@@ -70,9 +71,11 @@ def fused_steps(members: Sequence[Member], *, backend: Backend, study_seed: int,
     for member in members:
         lay_out(member)
     device = members[0].data.images.device
-    generators = [torch.Generator(device) for _ in members]
-    models = _models(members, backend, generators, device)
-    return ResidentSteps(members, models, study_seed=study_seed, loss=loss, generators=generators)
+    # On a CPU masks are those of each member alone, to the bit; a GPU draws others for each path anyway.
+    counted = CountedMasks(len(members), device) if backend != "streams" and device.type == "cuda" else None
+    generators = [] if counted else [torch.Generator(device) for _ in members]
+    models = _models(members, backend, generators, counted)
+    return ResidentSteps(members, models, study_seed=study_seed, loss=loss, generators=generators, masks=counted)
 
 
 def check_alike(members: Sequence[Member]) -> None:
@@ -93,12 +96,14 @@ def check_alike(members: Sequence[Member]) -> None:
 
 
 def _models(
-    members: Sequence[Member], backend: Backend, generators: Sequence[torch.Generator], device: torch.device
+    members: Sequence[Member], backend: Backend, generators: Sequence[torch.Generator], counted: CountedMasks | None
 ) -> Models:
     models = [member.model for member in members]
     precision = members[0].settings.precision
     if backend != "streams":
-        return Stacked(models, convolution=backend, precision=precision, generators=generators)
+        masks = counted or GeneratedMasks(generators)
+        return Stacked(models, convolution=backend, precision=precision, masks=masks)
+    device = members[0].data.images.device
     streams = streams_of(device)[1 : 1 + len(models)] if device.type == "cuda" else ()
     return SideBySide(models, precision=precision, generators=generators, streams=streams)
 

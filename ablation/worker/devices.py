@@ -2,7 +2,7 @@
 
 import resource
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -58,12 +58,24 @@ def set_up(device: torch.device, *, threads: int, precision: Precision = "fp32")
         _clear_peak_memory()
 
 
-def is_usable(device: torch.device) -> bool:
+def computes(device: torch.device) -> bool:
     """Whether a device still computes for this process: after an assertion in a kernel it never does again."""
+    return _succeeds(device, lambda: torch.cuda.synchronize(device))
+
+
+def can_train_more(device: torch.device) -> bool:
+    """Whether this process can train other runs on a device: it computes, and gives memory back.
+
+    PyTorch's allocator never gives any back once it takes a capture that failed for one that goes on.
+    """
+    return computes(device) and _succeeds(device, torch.cuda.empty_cache)
+
+
+def _succeeds(device: torch.device, call: Callable[[], object]) -> bool:
     if device.type != "cuda":
         return True
     try:
-        torch.cuda.synchronize(device)
+        call()
     except RuntimeError:
         return False
     return True

@@ -31,7 +31,7 @@ from ablation.training import (
 )
 from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, Resumable
-from ablation.worker.devices import is_usable, peak_memory_mib
+from ablation.worker.devices import computes, peak_memory_mib
 from ablation.worker.failures import DeviceLost, check_is_of_the_run, is_out_of_memory
 
 LONGEST_REASON = 300
@@ -106,7 +106,7 @@ def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:
 
     if device.type == "cuda" and run.folder.trained_by() != "eager":
         attempt = _attempt([run], device, "graph", graph)
-        if attempt.is_begun or not isinstance(attempt.ended, BaseException):
+        if attempt.is_begun or not isinstance(attempt.ended, BaseException) or not computes(device):
             return attempt.trained("graph", note)[0]
         note = "; ".join(filter(None, [note, _reason("graph", attempt.ended)]))
     return _attempt([run], device, "eager", eager).trained("eager", note)[0]
@@ -136,7 +136,7 @@ def train_together(runs: Sequence[Run], device: torch.device, fusing: Fusing) ->
 
     attempt = _attempt(runs, device, "fused", fused)
     ended, is_begun = attempt.ended, attempt.is_begun
-    if isinstance(ended, BaseException) and len(runs) > 1 and not is_usable(device):
+    if isinstance(ended, BaseException) and len(runs) > 1 and not computes(device):
         raise DeviceLost(_reason("fused", ended))
     if isinstance(ended, BaseException) and is_out_of_memory(ended) and len(runs) > 1:
         half = (len(runs) + 1) // 2

@@ -21,7 +21,7 @@ from ablation.stopping import Preempted, stopping
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.beginning import Beginning, begin
-from ablation.worker.devices import is_usable, peak_memory_mib, set_up
+from ablation.worker.devices import can_train_more, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_mlflow import own_mlflow_runs
@@ -74,7 +74,7 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
             trained = train_together(records, torch.device(jobs[0].device), fusing)
             return tuple(record.finish(_result(record, found)) for record, found in zip(records, trained, strict=True))
     finally:
-        if not is_usable(torch.device(jobs[0].device)):
+        if not can_train_more(torch.device(jobs[0].device)):
             stopping.ask(signal.SIGTERM)  # this process takes no other job
 
 

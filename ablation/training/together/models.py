@@ -1,7 +1,7 @@
 """The interface of models that take a step at once, and its plain form: one after another, or on parallel streams."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
@@ -78,25 +78,25 @@ class SideBySide:
 
     def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         losses, logits = [], []
-        for index, model in enumerate(self._models):
-            with self._lane(index), self._draws(index):
-                model.train()
-                model.zero_grad(set_to_none=True)
-                answers = compute(partial(model, inputs[index]), self._precision, self._device)
-                value = loss(answers, labels[index])
-                value.backward()  # type: ignore[no-untyped-call]
-            losses.append(value.detach())
-            logits.append(answers.detach())
-        self._join()
+        with self._joined():
+            for index, model in enumerate(self._models):
+                with self._lane(index), self._draws(index):
+                    model.train()
+                    model.zero_grad(set_to_none=True)
+                    answers = compute(partial(model, inputs[index]), self._precision, self._device)
+                    value = loss(answers, labels[index])
+                    value.backward()  # type: ignore[no-untyped-call]
+                losses.append(value.detach())
+                logits.append(answers.detach())
         return torch.stack(losses), torch.stack(logits)
 
     def logits(self, inputs: Tensor) -> Tensor:
         found = []
-        for index, model in enumerate(self._models):
-            with self._lane(index), torch.no_grad():
-                model.eval()
-                found.append(compute(partial(model, inputs[index]), self._precision, self._device))
-        self._join()
+        with self._joined():
+            for index, model in enumerate(self._models):
+                with self._lane(index), torch.no_grad():
+                    model.eval()
+                    found.append(compute(partial(model, inputs[index]), self._precision, self._device))
         return torch.stack(found)
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -117,9 +117,14 @@ class SideBySide:
         stream.wait_stream(torch.cuda.current_stream(self._device))
         return torch.cuda.stream(stream)
 
-    def _join(self) -> None:
-        for stream in self._streams[: len(self._models)]:
-            torch.cuda.current_stream(self._device).wait_stream(stream)
+    @contextlib.contextmanager
+    def _joined(self) -> Iterator[None]:
+        """Let the current stream wait for the lanes at the end, of whatever kind: a capture fails where it does not."""
+        try:
+            yield
+        finally:
+            for stream in self._streams[: len(self._models)]:
+                torch.cuda.current_stream(self._device).wait_stream(stream)
 
     def _draws(self, index: int) -> AbstractContextManager[object]:
         if len(self._models) == 1:

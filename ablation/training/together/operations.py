@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ablation.training.together.dropout import dropout_mask
+from ablation.training.together.dropout import Masks
 
 Convolution = Literal["grouped", "matmul"]
 Dimensions = tuple[int | None, ...]
@@ -25,12 +25,13 @@ Rule = Callable[..., tuple[Tensor, int]]
 class StackedOperations(TorchFunctionMode):
     """While active inside `vmap`, layers are computed by the rules of this module, and dropout draws for each model."""
 
-    def __init__(self, convolution: Convolution, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, convolution: Convolution, masks: Masks) -> None:
         super().__init__()
-        self._generators = tuple(generators)
+        self._masks = masks
         self._rules: dict[Callable[..., Any], Rule] = {
             functional.conv2d: _CONVOLUTIONS[convolution],
             functional.linear: _linear,
+            functional.cross_entropy: _cross_entropy,
             functional.batch_norm: _batch_norm,
             functional.group_norm: _group_norm,
             functional.instance_norm: _instance_norm,
@@ -50,7 +51,9 @@ class StackedOperations(TorchFunctionMode):
         rule = self._rules.get(func)
         if rule is None:
             return func(*args, **(kwargs or {}))
-        bound = inspect.signature(rule).bind((), 0, *args, **(kwargs or {}))
+        # A rule's first tensor is `inputs`: `input` would shadow Python's own.
+        named = {"inputs" if name == "input" else name: value for name, value in (kwargs or {}).items()}
+        bound = inspect.signature(rule).bind((), 0, *args, **named)
         bound.apply_defaults()
         stacked, plain = (functools.partial(called, **bound.kwargs) for called in (rule, func))
         return _Stacked.apply(stacked, plain, *bound.args[2:])
@@ -65,16 +68,13 @@ class StackedOperations(TorchFunctionMode):
         inplace: bool = False,  # noqa: ARG002 - a parameter of the function it stands for
     ) -> tuple[Tensor, int]:
         stacked = _outermost(inputs, dimensions[0], models)
-        if not training or not p:
-            return stacked, 0
-        masks = [dropout_mask(one, p, generator) for one, generator in zip(stacked, self._generators, strict=True)]
-        return stacked * torch.stack(masks), 0
+        return (self._masks.applied_to(stacked, p) if training and p else stacked), 0
 
 
 class _Stacked(torch.autograd.Function):
     """Hands the physical tensors of a call inside `vmap` to a rule, whose operations autograd sees.
 
-    The parameters of a rule are named and ordered as those of the function it stands for.
+    The parameters of a rule are named and ordered as those of the function it stands for, but for `inputs`.
     """
 
     @staticmethod
@@ -154,16 +154,30 @@ def _convolution_by_products(
     if groups != 1 or dilation != (1, 1) or padding is None:
         named = {"padding": "same" if padding is None else padding, "dilation": dilation, "groups": groups}
         return _convolution_by_groups(dimensions, models, inputs, weight, bias, stride, **named)
-    stacked = _outermost(inputs, dimensions[0], models)  # (S, B, C, H, W)
-    kernels = _outermost(weight, dimensions[1], models)  # (S, O, C, h, w)
-    height, width = kernels.shape[-2:]
-    padded = functional.pad(stacked, (padding[1], padding[1], padding[0], padding[0]))
-    windows = padded.unfold(3, height, stride[0]).unfold(4, width, stride[1])  # (S, B, C, H', W', h, w)
-    rows = windows.permute(0, 1, 3, 4, 2, 5, 6)
-    products = torch.bmm(rows.reshape(models, -1, kernels[0, 0].numel()), kernels.flatten(2).mT)  # (S, B·H'·W', O)
-    if bias is not None:
-        products = products + _outermost(bias, dimensions[2], models).unsqueeze(1)
-    return products.view(models, *rows.shape[1:4], -1).permute(0, 1, 4, 2, 3), 0
+    # Cast before windows are built, of which there are as many times more as a kernel has pixels.
+    stacked = _as_products_are(_outermost(inputs, dimensions[0], models)).permute(0, 1, 3, 4, 2)  # (S, B, H, W, C)
+    kernels = _as_products_are(_outermost(weight, dimensions[1], models)).permute(0, 1, 3, 4, 2)  # (S, O, h, w, C)
+    padded = (
+        functional.pad(stacked, (0, 0, padding[1], padding[1], padding[0], padding[0])) if any(padding) else stacked
+    )
+    windows = padded.unfold(2, kernels.shape[2], stride[0]).unfold(3, kernels.shape[3], stride[1])
+    rows = windows.permute(0, 1, 2, 3, 5, 6, 4)  # (S, B, H', W', h, w, C): channels stay innermost, as in memory
+    biases = None if bias is None else _outermost(bias, dimensions[2], models).unsqueeze(1)
+    products = _product(biases, rows.reshape(models, -1, kernels[0, 0].numel()), kernels.flatten(2).mT)
+    return products.view(*rows.shape[:4], -1).permute(0, 1, 4, 2, 3), 0  # products (S, B·H'·W', O)
+
+
+def _product(biases: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+    """Return the batched product, in the type that autocast gives products, with what is added to it."""
+    return torch.bmm(first, second) if biases is None else torch.baddbmm(biases, first, second)
+
+
+def _as_products_are(tensor: Tensor) -> Tensor:
+    """Return a tensor in the type that autocast gives products."""
+    kind = tensor.device.type
+    if not torch.is_autocast_enabled(kind) or tensor.dtype != torch.float32:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
@@ -177,13 +191,64 @@ def _linear(
     dimensions: Dimensions, models: int, inputs: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, int]:
     stacked = _outermost(inputs, dimensions[0], models)
-    weights = _outermost(weight, dimensions[1], models).mT  # (S, inputs, outputs)
+    weights = _outermost(weight, dimensions[1], models)  # (S, outputs, inputs)
+    biases = None if bias is None else _outermost(bias, dimensions[2], models)
+    if stacked.dim() == 3:
+        # Transposed, the gradient of the weights comes out in their own layout, and is not copied into it.
+        return _product(None if biases is None else biases.unsqueeze(2), weights, stacked.mT).mT, 0
     rows = stacked.reshape(models, -1, stacked.shape[-1])
-    if bias is None:
-        products = torch.bmm(rows, weights)
-    else:
-        products = torch.baddbmm(_outermost(bias, dimensions[2], models).unsqueeze(1), rows, weights)
-    return products.reshape(*stacked.shape[:-1], -1), 0
+    products = _product(None if biases is None else biases.unsqueeze(1), rows, weights.mT)
+    return products.view(*stacked.shape[:-1], -1), 0
+
+
+def _cross_entropy(
+    dimensions: Dimensions,
+    models: int,
+    inputs: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, int]:
+    """Compute the loss of every example at once, and each model's reduction; what is uncommon goes by `vmap` itself."""
+    logits, truth = (_outermost(one, own, models) for one, own in zip((inputs, target), dimensions, strict=False))
+    is_by_class = truth.dtype == torch.int64
+    is_plain = size_average is None and reduce is None and reduction in ("mean", "sum", "none")
+    if (
+        not is_plain
+        or dimensions[2] is not None
+        or logits.dim() < 3
+        or not (is_by_class or truth.dim() == logits.dim())
+    ):
+        options = (weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        return torch.vmap(functional.cross_entropy, dimensions)(inputs, target, *options), 0
+    # Of (S, classes, B, …), as a linear layer leaves logits in memory.
+    losses = functional.cross_entropy(
+        logits.movedim(2, 1),
+        truth if is_by_class else truth.movedim(2, 1),
+        weight,
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )  # (S, B, …)
+    match reduction:
+        case "none":
+            return losses, 0
+        case "sum":
+            return losses.flatten(1).sum(1), 0
+        case _ if is_by_class:
+            return losses.flatten(1).sum(1) / _counted(truth, weight, ignore_index).flatten(1).sum(1), 0
+        case _:
+            return losses.flatten(1).mean(1), 0
+
+
+def _counted(truth: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
+    """Return what each label counts in a mean: the weight of its class, and nothing where it is ignored."""
+    is_counted = truth != ignore_index
+    return is_counted if weight is None else weight[truth.where(is_counted, 0)].where(is_counted, 0)
 
 
 def _batch_norm(

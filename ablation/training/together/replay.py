@@ -6,6 +6,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -14,6 +15,10 @@ from ablation.errors import PathUnavailable
 T = TypeVar("T")
 LANES = 8
 """Streams beside the main one that models side by side are spread over."""
+WAITS = "called a synchronizing CUDA operation"
+"""What PyTorch says of an operation that waits for the device where that is forbidden."""
+GENERATORS_REGISTER_THEMSELVES = (2, 14)
+"""The version of PyTorch from which a graph finds the generators that it draws from, and telling it warns."""
 
 
 class Captures:
@@ -27,6 +32,25 @@ class Captures:
         self.generators = tuple(generators)
         self.stream = streams_of(device)[0]
         self.pool = torch.cuda.graph_pool_handle()
+        self.graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+
+    def new_graph(self) -> torch.cuda.CUDAGraph:
+        """Return a graph that goes on with the generators at each replay."""
+        graph = torch.cuda.CUDAGraph()
+        if torch.__version__ < GENERATORS_REGISTER_THEMSELVES:  # type: ignore[operator]  # compares with tuples too
+            for generator in self.generators:
+                graph.register_generator_state(generator)
+        return graph
+
+    def give_up(self) -> None:
+        """Put right what a capture that failed leaves behind in PyTorch's allocator.
+
+        Until 2.11 it takes that capture for one that goes on, and then neither captures nor empties its cache again
+        (pytorch#180395); until 2.15 at least it keeps the memory of the pool for good (pytorch#190308).
+        """
+        with contextlib.suppress(RuntimeError):  # from 2.12 on the capture has ended, whatever became of it
+            torch._C._cuda_endAllocateToPool(self.device.index or 0, self.pool)
+        _given_up.append(self)
 
 
 class Replayed(Generic[T]):
@@ -61,15 +85,13 @@ class Replayed(Generic[T]):
         with _no_waiting():
             try:
                 return self._function()
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if WAITS not in str(error):
+                    raise
                 raise PathUnavailable("graph", f"a step waits for the device: {error}") from error
 
     def _captured(self, captures: Captures) -> Callable[[], T]:
-        graph = torch.cuda.CUDAGraph()
-        for generator in captures.generators:
-            graph.register_generator_state(generator)
+        graph = captures.new_graph()
         # A capture that fails may leave the generators as if it went on: their states are swapped for copies then.
         default = torch.cuda.default_generators[captures.device.index or 0]
         drawing = (default, *captures.generators)
@@ -78,17 +100,30 @@ class Replayed(Generic[T]):
             with _no_collection(), torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
                 result = self._function()
         except RuntimeError as error:
+            captures.give_up()
             for generator, state in zip(drawing, states, strict=True):
                 generator.graphsafe_set_state(state)
             if (out_of_memory := _out_of_memory(error)) is not None:
                 raise out_of_memory from None
             raise PathUnavailable("graph", f"a step cannot be captured: {error}") from error
+        captures.graphs.add(graph)
 
         def replay() -> T:
             graph.replay()
             return result
 
         return replay
+
+
+_given_up: list[Captures] = []
+
+
+def release_pools() -> None:
+    """Give back the memory of captures that failed, once no graph of the same pool is left."""
+    for captures in [captures for captures in _given_up if not captures.graphs]:
+        _given_up.remove(captures)
+        with contextlib.suppress(RuntimeError):  # a later PyTorch has done so itself
+            torch._C._cuda_releasePool(captures.device.index or 0, captures.pool)
 
 
 @functools.cache

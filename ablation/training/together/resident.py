@@ -25,6 +25,7 @@ from ablation.training.schedules import learning_rate_at
 from ablation.training.settings import Loss, Member, TrainingSettings
 from ablation.training.snapshots import StepsSnapshot, copied, optimizer_state, put_back, put_back_optimizer
 from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
+from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.watching import watching
@@ -70,9 +71,10 @@ class ResidentSteps:
         study_seed: int,
         loss: Loss,
         generators: Sequence[torch.Generator],
+        masks: CountedMasks | None = None,
     ) -> None:
         self._members, self._models, self._loss = members, models, loss
-        self._study_seed, self._generators = study_seed, generators
+        self._study_seed, self._generators, self._masks = study_seed, generators, masks
         first = members[0]
         self._data, self._settings = first.data, first.settings
         self._device = first.data.images.device
@@ -321,6 +323,8 @@ class ResidentSteps:
         torch.manual_seed(seeds[0])
         for generator, seed in zip(self._generators, seeds, strict=bool(self._generators)):
             generator.manual_seed(seed)
+        if self._masks is not None:
+            self._masks.seed(seeds)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._captures is None:

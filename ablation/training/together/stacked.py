@@ -12,6 +12,7 @@ from ablation.errors import PathUnavailable
 from ablation.training.precision import compute
 from ablation.training.settings import Loss, Precision
 from ablation.training.snapshots import Tensors
+from ablation.training.together.dropout import Masks
 from ablation.training.together.operations import Convolution, StackedOperations
 
 
@@ -30,7 +31,7 @@ class Stacked:
         *,
         convolution: Convolution,
         precision: Precision,
-        generators: Sequence[torch.Generator],
+        masks: Masks,
     ) -> None:
         self._count = len(models)
         self._precision = precision
@@ -42,7 +43,9 @@ class Stacked:
         self._kept_as = _kept_as(models[0])
         self._state_names = list(models[0].state_dict())
         self._model = copy.deepcopy(models[0]).to("meta")
-        self._operations = StackedOperations(convolution, generators)
+        self._masks = masks
+        self._operations = StackedOperations(convolution, masks)
+        self._ones = torch.ones(self._count, device=self._device)
         self._views: list[tuple[slice, list[Tensor]]] = []
 
     def parameters(self, members: slice) -> list[Tensor]:
@@ -58,13 +61,15 @@ class Stacked:
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor, truth: Tensor
         ) -> tuple[Tensor, Tensor]:
             logits = self._forward(parameters, buffers, batch)
-            return loss(logits, truth), logits
+            with self._operations:
+                return loss(logits, truth), logits
 
+        self._masks.begin_step()
         self._model.train()
         for parameter in self._parameters.values():
             parameter.grad = None
         losses, logits = vmap(one)(self._parameters, self._buffers, inputs, labels)
-        losses.sum().backward()  # type: ignore[no-untyped-call]  # each gradient is that of its model's own loss
+        losses.backward(self._ones.to(losses.dtype))  # type: ignore[no-untyped-call]  # each gradient is of its own loss
         for members, views in self._views:
             for view, parameter in zip(views, self._parameters.values(), strict=True):
                 view.grad = None if parameter.grad is None else parameter.grad[members]

@@ -1,0 +1,153 @@
+"""Small trainings that several test files begin: made-up data, a built-in model, settings, and running one to its end.
+
+It needs torch and numpy alone, as the tests on a GPU do.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ablation.models import build_model
+from ablation.results import DataShape, EpochMetrics
+from ablation.streams import Purpose, stream_seed
+from ablation.training import Member, TrainingData, TrainingResult, TrainingSettings, train
+from ablation.training.batches import training_batches
+
+SHAPE = DataShape(channels=3, height=12, width=8, classes=("a", "b", "c", "d"))
+STUDY_SEED, SEED = 7, 2
+TIMES = {"seconds": 0.0, "images_per_second": 0.0, "timestamp_ms": 0}
+MODEL = {
+    "depth": 2,
+    "width": 4,
+    "kernel": 3,
+    "dense": (8,),
+    "normalization": "batch",
+    "normalization_placement": "before",
+    "groups": 2,
+    "dropout": 0.2,
+    "activation": "relu",
+}
+DEFAULTS = TrainingSettings(
+    epochs=2,
+    batch_size=8,
+    optimizer="adam",
+    learning_rate=1e-2,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=0.0,
+    epoch_choice="last",
+    augmentation="none",
+)
+
+
+SEEDS = (0, 1, 2)
+Build = Callable[[], nn.Module]
+
+
+def make_data(*, train_images: int = 43, validation: bool = False, channels: int = 3) -> TrainingData:
+    """Make images whose brightness tells their class, the training split scattered among those held out."""
+    random = np.random.default_rng(0)
+    count = train_images + 12
+    labels = random.integers(0, 4, count)
+    brightness = (30 + 40 * labels)[:, None, None, None]
+    images = (brightness + random.integers(0, 60, (count, 12, 8, channels))).astype(np.uint8)
+    order = random.permutation(count)
+    kept = images[order[:train_images]].astype(np.float64)
+    return TrainingData(
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(labels),
+        train=torch.from_numpy(order[:train_images]),
+        validation=torch.from_numpy(order[train_images:]) if validation else None,
+        sample=torch.from_numpy(order[:10]),
+        test_images=torch.from_numpy(images[order[train_images:]]),
+        test_labels=torch.from_numpy(labels[order[train_images:]]),
+        mean=torch.from_numpy(kept.mean((0, 1, 2)).astype(np.float32)),
+        deviation=torch.from_numpy(kept.std((0, 1, 2)).astype(np.float32)),
+    )
+
+
+def make_features(*shape: int) -> TrainingData:
+    """Make float32 features (55, *shape) around their class, in data that is otherwise as `make_data` has it."""
+    data = make_data()
+    noise = torch.rand((len(data.labels), *shape), generator=torch.Generator().manual_seed(0))
+    features = data.labels.reshape(-1, *(1 for _ in shape)) + noise
+    held_out = torch.tensor([index for index in range(len(features)) if index not in data.train.tolist()])
+    return dataclasses.replace(
+        data,
+        images=features,
+        test_images=features[held_out],
+        test_labels=data.labels[held_out],
+        mean=torch.zeros(0),
+        deviation=torch.ones(0),
+    )
+
+
+def make_model(**changes: Any) -> nn.Module:
+    torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, SEED))
+    return build_model({**MODEL, **changes}, SHAPE)
+
+
+def settings_of(**changes: Any) -> TrainingSettings:
+    return dataclasses.replace(DEFAULTS, **changes)
+
+
+def run(
+    model: nn.Module,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    seed: int = SEED,
+    between: Callable[[EpochMetrics], object] = lambda _: None,
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+) -> tuple[list[EpochMetrics], TrainingResult]:
+    """Train to the end, calling `between` at each epoch, and return the curve and the result."""
+    curve = []
+    epochs = train(model, data, settings, study_seed=STUDY_SEED, seed=seed, loss=loss)
+    while True:
+        try:
+            metrics = next(epochs)
+        except StopIteration as end:
+            return curve, end.value
+        curve.append(metrics)
+        between(metrics)
+
+
+def batches_of(data: TrainingData, **changes: Any) -> list[tuple[Tensor, Tensor]]:
+    chosen = {"batch_size": 8, "augmentation": "none", "study_seed": STUDY_SEED, "seed": SEED, "epoch": 1, **changes}
+    return list(training_batches(data, **chosen))
+
+
+def untimed(curve: list[EpochMetrics]) -> list[EpochMetrics]:
+    return [dataclasses.replace(metrics, **TIMES) for metrics in curve]
+
+
+def states_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
+
+
+def built_in(**changes: Any) -> nn.Module:
+    return build_model({**MODEL, **changes}, SHAPE)
+
+
+def begun(seed: int, build: Build = built_in) -> nn.Module:
+    torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, seed))
+    return build()
+
+
+def finished(epochs: Any) -> tuple[list[tuple[EpochMetrics | None, ...]], tuple[TrainingResult, ...]]:
+    curve = []
+    while True:
+        try:
+            curve.append(next(epochs))
+        except StopIteration as end:
+            return curve, end.value
+
+
+def alone(one: Member) -> tuple[list[EpochMetrics], TrainingResult]:
+    return run(copy.deepcopy(one.model), one.data, one.settings, seed=one.seed)

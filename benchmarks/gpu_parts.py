@@ -10,7 +10,8 @@ from ablation.training import Precision
 from benchmarks import gpu_convolutions, gpu_device, gpu_training
 from benchmarks.gpu_case import Sizes
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("bf16", "tf32", "fp32")
+"""Those that goals are stated in first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ def test_what_a_part_has_started_is_ended_with_it() -> None:
 def test_parts_are_chosen_by_name_or_by_the_name_of_several() -> None:
     chosen = [part.name for part in chosen_parts(["fused-bf16", "solo"])]
 
-    assert ["solo-fp32", "solo-tf32", "solo-bf16", "fused-bf16"] == chosen
+    assert ["solo-bf16", "solo-tf32", "solo-fp32", "fused-bf16"] == chosen
     assert PARTS == chosen_parts([])
 
 

@@ -1,0 +1,138 @@
+"""Trains a study's runs on a machine that has torch, torchvision and numpy alone, to be recorded elsewhere.
+
+    python -m benchmarks.carried pack studies/cifar10-depth-norm.yaml carried   # where ablation is installed
+    python -m benchmarks.carried train carried --device cuda:0                  # where the card is, in this repository
+    cp -r carried/runs .ablation/ && ablation study studies/cifar10-depth-norm.yaml    # records what was trained
+
+`pack` plans the study, prepares its data and writes both into a folder. `train` trains what has no result there yet,
+those together that can be; the same command goes on after an interruption. A study that tunes is not carried, nor one
+whose model, loss or training is code of the user's: both need more than a worker.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.code import code_names
+from ablation.errors import AblationError
+from ablation.provenance import provenance
+from ablation.results import PlannedRun
+from ablation.state import RunFolder, State
+from ablation.training.paths import NUMBERS
+from ablation.worker import Fusing, Job, run_jobs
+
+RUNS, DATA = "runs.json", "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedRun:
+    """A planned run, with what a worker needs to train it but the data."""
+
+    planned: PlannedRun
+    settings: Mapping[str, Any]
+    heldout_split: str
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "CarriedRun":
+        return cls(**{**values, "planned": PlannedRun(**values["planned"])})
+
+    @property
+    def alike(self) -> str:
+        """What runs that are trained together have in common: all but numbers of the optimizer."""
+        training = {name: value for name, value in self.settings["training"].items() if name not in NUMBERS}
+        return json.dumps({**self.settings, "training": training}, sort_keys=True)
+
+
+def pack(file: Path, folder: Path, *, state: State) -> None:
+    """Write what a card needs of a study into a new folder.
+
+    Raises:
+        SystemExit: the study needs more than a worker.
+        AblationError: the study cannot be planned.
+    """
+    from ablation.datasets import prepare
+    from ablation.planning import plan_of
+    from ablation.study import load_study
+
+    study = load_study(file)
+    data = study.variants[0].settings["data"]
+    names = {name for variant in study.variants for name in code_names({**variant.settings, "data": None})}
+    if names or study.spec.tune is not None:
+        why = f"names {', '.join(sorted(names))}" if names else "tunes"
+        raise SystemExit(f"{file} needs more than a worker, as it {why}; train it by `ablation study {file}`")
+    dataset = prepare(data, cache=state.data, code=study.code)
+    plan = plan_of(study, data=dataset.facts)
+    runs = [
+        CarriedRun(planned=run, settings=plan.variant(run.variant).settings, heldout_split=plan.heldout_split)
+        for run in plan.runs_to_train()
+    ]
+    shutil.copytree(dataset.folder, folder / DATA)
+    (folder / RUNS).write_text(json.dumps([dataclasses.asdict(run) for run in runs], indent=1), encoding="utf-8")
+    print(f"{folder} has {len(runs)} runs and their data; where the card is: benchmarks.carried train {folder.name}")
+
+
+def train(folder: Path, *, device: str, fuse: int) -> int:
+    """Train what has no result yet; return how many of the runs still have none."""
+    runs = list(map(CarriedRun.from_plain, json.loads((folder / RUNS).read_text(encoding="utf-8"))))
+    for group in _groups([run for run in runs if _folder(folder, run).result() is None], fuse):
+        jobs = [_job(folder, run, device) for run in group]
+        fusing = Fusing(cache=folder / "backends.json", must_gain=True) if fuse > 1 else None
+        for run, result in zip(group, run_jobs(jobs, fusing), strict=True):
+            accuracy = result.metrics.get("test_accuracy", float("nan"))
+            said = filter(None, [result.path, result.path_note, result.error])
+            print(f"{run.planned.name}: {result.outcome}, test accuracy {accuracy:.4f}, {', '.join(said)}", flush=True)
+    left = sum(_folder(folder, run).result() is None for run in runs)
+    print(f"{len(runs) - left} of {len(runs)} runs have a result")
+    return left
+
+
+def _groups(runs: Sequence[CarriedRun], fuse: int) -> Iterator[Sequence[CarriedRun]]:
+    for kind in dict.fromkeys(run.alike for run in runs):
+        same = [run for run in runs if run.alike == kind]
+        yield from (same[start : start + fuse] for start in range(0, len(same), fuse))
+
+
+def _folder(folder: Path, run: CarriedRun) -> RunFolder:
+    return RunFolder(path=folder / "runs" / run.planned.identity)
+
+
+def _job(folder: Path, run: CarriedRun, device: str) -> Job:
+    return Job(
+        planned=run.planned,
+        settings=run.settings,
+        heldout_split=run.heldout_split,
+        data_folder=folder / DATA,
+        folder=_folder(folder, run),
+        device=device,
+        provenance=provenance(device),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing, training = commands.add_parser("pack"), commands.add_parser("train")
+    packing.add_argument("file", type=Path, help="the study file")
+    packing.add_argument("folder", type=Path, help="a folder that is not there yet")
+    packing.add_argument("--state-dir", type=Path, default=Path(".ablation"), help="where prepared data lie")
+    training.add_argument("folder", type=Path, help="what `pack` wrote")
+    training.add_argument("--device", default="cuda:0")
+    training.add_argument("--fuse", type=int, default=32, help="runs that are trained together at most")
+    options = parser.parse_args()
+    try:
+        if options.command == "train":
+            return 1 if train(options.folder, device=options.device, fuse=options.fuse) else 0
+        pack(options.file, options.folder, state=State(folder=options.state_dir))
+    except (AblationError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A study's runs are trained where nothing of ours but the worker can be imported, and recorded where all is."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench import Bench
+from conftest import TINY
+from test_training import NOT_NEEDED_TO_TRAIN
+
+from ablation.state import RunFolder, State
+from ablation.study import Study
+from benchmarks.carried import pack
+
+ROOT = Path(__file__).parents[1]
+TRAINING = f"""
+import sys
+sys.modules.update(dict.fromkeys({NOT_NEEDED_TO_TRAIN}))  # None: importing it raises
+sys.argv = ["carried", "train", sys.argv[1], "--device", "cpu", "--fuse", sys.argv[2]]
+from benchmarks.carried import main
+sys.exit(main())
+"""
+
+
+def train(folder: Path, *, fuse: int = 1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", TRAINING, str(folder), str(fuse)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study as it is carried: eight runs."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "tiny.yaml").write_bytes(TINY)
+    pack(folder / "tiny.yaml", folder / "carried", state=State(folder=folder / "state"))
+    return folder / "carried"
+
+
+def folders(carried: Path) -> list[RunFolder]:
+    return [RunFolder(path=path) for path in sorted((carried / "runs").iterdir())]
+
+
+@pytest.mark.slow
+def test_what_was_trained_elsewhere_is_recorded_and_not_trained_again(
+    bench: Bench, tiny: Study, packed: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed, tmp_path / "carried")
+
+    done = train(carried)
+    shutil.copytree(carried / "runs", bench.state.folder / "runs")
+    bench.run(tiny)
+
+    assert "8 of 8 runs have a result" in done.stdout, done.stderr
+    assert 0 == done.returncode
+    assert [] == bench.trained
+    assert 8 == len(bench.metrics(tiny))
+
+
+@pytest.mark.slow
+def test_runs_are_trained_together_until_each_has_a_result_and_say_what_was_not_drawn(
+    packed: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed, tmp_path / "carried")
+    (carried / "runs.json").write_text(json.dumps(json.loads((carried / "runs.json").read_text())[:2]))
+    train(carried, fuse=2)
+    first, second = folders(carried)
+    before = first.result()
+    (second.path / "result.json").unlink()
+
+    done = train(carried)
+
+    assert "2 of 2 runs have a result" in done.stdout, done.stderr
+    assert before is not None
+    assert first.result().ended_ms == before.ended_ms
+    assert second.result().ended_ms > before.ended_ms
+    pictures = "confusion_train.png and confusion_test.png"
+    assert (f"{pictures} are left out: matplotlib is not installed where the run was trained",) == before.left_out
+    assert not list(carried.rglob("*.png"))
+
+
+OWN = """
+name: own
+data: {name: digits, validation: 0.2}
+model: {name: cnn, depth: 1, width: 2}
+training: {epochs: 1}
+factors: {training.weight_decay: [0.0, 0.1]}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OWN.replace("name: cnn, depth: 1, width: 2", "name: 'my_model.py:Net'"),
+        OWN.replace("epochs: 1", "epochs: 1, loss: 'my_model.py:loss'"),
+        f"{OWN}tune: {{trials: 2, training.learning_rate: {{log: [1e-4, 1e-2]}}}}",
+    ],
+    ids=["model", "loss", "tuning"],
+)
+def test_a_study_that_needs_more_than_a_worker_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "my_model.py").write_text("class Net: ...\ndef loss(logits, labels): ...\n")
+
+    with pytest.raises(SystemExit, match=r"as it (tunes|names my_model\.py:\w+); train it by `ablation study"):
+        pack(tmp_path / "own.yaml", tmp_path / "carried", state=State(folder=tmp_path / "state"))

@@ -44,6 +44,15 @@ CPU_EVALUATION_IMAGES = 100
 GPU_EVALUATION_IMAGES = 4_000
 
 
+def evaluated_at_once(device: torch.device, batch_size: int) -> int:
+    """Return how many images of each member a part of an evaluation has.
+
+    On a GPU it does not depend on how many members there are: the memory that one takes, `members_that_fit` measures
+    on one alone.
+    """
+    return CPU_EVALUATION_IMAGES if device.type == "cpu" else min(GPU_EVALUATION_IMAGES, 4 * batch_size)
+
+
 class ResidentSteps:
     """Trains members on one data set and device, whose settings differ in numbers of the optimizer alone.
 
@@ -245,12 +254,16 @@ class ResidentSteps:
         indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
         logits = torch.cat([self._models.logits(self._gathered(images, part)) for part in self._parts(indices)], dim=1)
         truth = labels[indices]
-        losses = [functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)]
-        return torch.stack(losses), (logits.argmax(2) == truth).double().mean(1), logits
+        return self._cross_entropies(logits, truth), (logits.argmax(2) == truth).double().mean(1), logits
+
+    def _cross_entropies(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return (S,); of models that are not stacked each is computed as for a model alone, to the bit."""
+        if self._models.is_stacked:
+            return functional.cross_entropy(logits.mT, truth, reduction="none").mean(1)
+        return torch.stack([functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)])
 
     def _parts(self, indices: Tensor) -> list[Tensor]:
-        on_gpu = max(1, min(GPU_EVALUATION_IMAGES // len(self._members), 4 * self._settings.batch_size))
-        size = CPU_EVALUATION_IMAGES if self._device.type == "cpu" else on_gpu
+        size = evaluated_at_once(self._device, self._settings.batch_size)
         return [indices[:, start : start + size] for start in range(0, indices.shape[1], size)]
 
     def _gathered(self, images: Tensor, indices: Tensor) -> Tensor:

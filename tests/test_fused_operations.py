@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import STUDY_SEED
-from test_training_paths import built_in, generators, member
+from test_training_paths import generators, member
 from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import STUDY_SEED, built_in
 
 from ablation.training import Member
 from ablation.training.batches import standardize, standardize_stacked

@@ -90,6 +90,7 @@ class Execution:
     code: CodeFolders = NO_FOLDERS
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
     fuse: int | None = None
+    cudnn_benchmark: bool = False
     status_before: StudyStatus | None = None
     """Of the study, where this execution plans no other runs than the one before."""
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
@@ -243,6 +244,7 @@ class Execution:
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
             expected_metrics=self.record.plan.expected_metrics,
+            cudnn_benchmark=self.cudnn_benchmark,
         )
 
     def _settle(

@@ -62,15 +62,17 @@ def run_study(
     storage_url: str,
     state: State,
     fuse: int | None = None,
+    cudnn_benchmark: bool = False,
     retry_failed: bool = False,
     is_fresh: bool = False,
     is_reused: bool = False,
 ) -> Generator[Progress, None, StudyOutcome]:
     """Run a study, or what is left of it, and report it; yield where it stands about twice a second.
 
-    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. Runs that
-    have failed are trained again with `retry_failed` only. `is_fresh` deletes what is recorded of the study first;
-    `is_reused` takes what was trained of it before it was deleted in the tracker.
+    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. With
+    `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing. Runs that have failed are trained again with
+    `retry_failed` only. `is_fresh` deletes what is recorded of the study first; `is_reused` takes what was trained of
+    it before it was deleted in the tracker.
 
     Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
 
@@ -145,6 +147,7 @@ def run_study(
                 code=study.code,
                 code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
                 fuse=fuse,
+                cudnn_benchmark=cudnn_benchmark,
                 status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
             )
             return (

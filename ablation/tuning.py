@@ -140,6 +140,7 @@ class VariantTuning:
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
+            cudnn_benchmark=self.execution.cudnn_benchmark,
             stops_below=trial.suggestion.stops_below,
             is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ablation.execution import Progress
 from ablation.executors import Executor, InlineExecutor
@@ -11,6 +12,19 @@ from ablation.scheduling import default_storage
 from ablation.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, Tracker
+from ablation.worker.run import Job
+
+
+class Jobs(InlineExecutor):
+    """Runs each job in this process, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(device="cpu")
+        self.given: list[Job] = []
+
+    def submit(self, function: Any, jobs: Any, *rest: Any) -> Any:  # type: ignore[override]
+        self.given += jobs if isinstance(jobs, list) else [jobs]
+        return super().submit(function, jobs, *rest)
 
 
 class Bench:
@@ -24,6 +38,7 @@ class Bench:
         self.trained: list[PlannedRun] = []
         self.notes: list[str] = []
         self.fuse: int | None = None
+        self.cudnn_benchmark = False
         self.retry_failed = False
         self.is_fresh = False
         self.is_reused = False
@@ -37,6 +52,7 @@ class Bench:
             storage_url=default_storage(self.state.folder),
             state=self.state,
             fuse=self.fuse,
+            cudnn_benchmark=self.cudnn_benchmark,
             retry_failed=self.retry_failed,
             is_fresh=self.is_fresh,
             is_reused=self.is_reused,

@@ -278,6 +278,7 @@ MISTAKES = {
     "no such device": (("study", "tiny.yaml", "--device", "cuda:99"), "there is no device 'cuda:99' here"),
     "no number to fuse": (("study", "tiny.yaml", "--fuse", "0"), "'0' is neither auto nor a number from 1 to 1024"),
     "no words to fuse": (("study", "tiny.yaml", "--fuse", "all"), "'all' is neither auto nor a number"),
+    "neither on nor off": (("study", "tiny.yaml", "--cudnn-benchmark", "yes"), "'yes' is not one of 'off', 'on'"),
     "no such precision here": (
         ("study", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),
         "cpu does not compute in tf32; it does in fp32, bf16 @ training.precision",

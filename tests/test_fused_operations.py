@@ -1,5 +1,6 @@
 """Rules for layers and losses of stacked models compute what each model alone would, and draw as its own seed says."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import STUDY_SEED
-from test_training_paths import built_in, generators, member
+from test_training_paths import generators, member
 from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import STUDY_SEED, built_in
 
 from ablation.training import Member
 from ablation.training.batches import standardize, standardize_stacked
@@ -21,7 +22,7 @@ from ablation.training.loop import lay_out
 from ablation.training.paths import fused_steps
 from ablation.training.together.dropout import CountedMasks, GeneratedMasks, squares
 from ablation.training.together.operations import Convolution, StackedOperations
-from ablation.training.together.resident import ResidentSteps, evaluated_at_once
+from ablation.training.together.resident import ResidentSteps, algorithms_timed, evaluated_at_once
 from ablation.training.together.stacked import Stacked
 
 MODELS = 3
@@ -488,3 +489,31 @@ def test_stacked_images_lie_as_one_convolution_for_all_runs_takes_them() -> None
     joined = found.movedim(0, 1).flatten(1, 2)
     assert joined.is_contiguous(memory_format=torch.channels_last)
     assert joined.data_ptr() == found.data_ptr()
+
+
+@pytest.mark.parametrize(("is_capturing", "is_timed"), [(False, True), (True, False)])
+def test_cudnns_algorithms_are_timed_where_no_graph_is_captured(
+    is_capturing: bool, is_timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
+    before = torch.backends.cudnn.benchmark
+
+    with algorithms_timed():
+        within = torch.backends.cudnn.benchmark
+
+    assert is_timed == within
+    assert before == torch.backends.cudnn.benchmark
+
+
+def test_on_a_cpu_cudnns_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    wanted = [dataclasses.replace(dropping(seed), cudnn_benchmark=True) for seed in (0, 1)]
+    steps = counted_steps(wanted)
+    backward = steps._models.backward
+    monkeypatch.setattr(
+        steps._models, "backward", lambda *given: (seen.append(torch.backends.cudnn.benchmark), backward(*given))[1]
+    )
+
+    steps.train_epoch(1)
+
+    assert {False} == set(seen)

@@ -1,5 +1,6 @@
 """A study whose runs are trained together comes to the same, and whatever cannot be is trained by a slower path."""
 
+import dataclasses
 import gc
 import json
 import weakref
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench import Bench
+from bench import Bench, Jobs
 from replicates import Replicate as Run
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +23,7 @@ from ablation.training import Loss, Member
 from ablation.training.choosing import measurement_key
 from ablation.worker.beginning import Beginning
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
+from ablation.worker.run import RunRecord, path_note
 
 CPU = torch.device("cpu")
 STUDY = b"""\
@@ -254,3 +256,43 @@ def test_alone_on_a_cpu_a_run_is_trained_eagerly() -> None:
     trained = train_alone(Replicate(0), CPU)
 
     assert ("eager", "") == (trained.path, trained.note)
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_every_job_is_told_whether_cudnns_algorithms_are_timed(bench: Bench, is_wanted: bool) -> None:
+    bench.executor = jobs = Jobs()
+    bench.cudnn_benchmark = is_wanted
+
+    bench.run(study("seeds=1"))
+
+    assert [is_wanted] * 4 == [job.cudnn_benchmark for job in jobs.given]
+    begun = RunRecord(jobs.given[0]).begin()
+    assert is_wanted == begun.member.cudnn_benchmark
+
+
+def test_the_note_on_a_path_says_that_cudnns_algorithms_were_timed(bench: Bench) -> None:
+    bench.executor = jobs = Jobs()
+    bench.cudnn_benchmark = True
+    bench.run(study("seeds=1"))
+    here = jobs.given[0]
+    there = dataclasses.replace(here, device="cuda:0")
+    trained = Trained(ended=ValueError(), path="fused", note="runs together: 2", seconds=1.0, peak_memory_mib=1.0)
+
+    assert "runs together: 2; cuDNN's algorithms were chosen by timing" == path_note(there, trained)
+    assert "cuDNN's algorithms were chosen by timing" == path_note(
+        there, dataclasses.replace(trained, path="graph", note="")
+    )
+    assert "not graph" == path_note(there, dataclasses.replace(trained, path="eager", note="not graph"))
+    assert "runs together: 2" == path_note(here, trained)
+    assert "runs together: 2" == path_note(dataclasses.replace(there, cudnn_benchmark=False), trained)
+
+
+def test_timing_cudnns_algorithms_changes_no_identity_and_nothing_on_a_cpu(bench: Bench, tmp_path: Path) -> None:
+    bench.run(study("seeds=1"))
+    other = Bench(tmp_path / "other", bench.state.data.resolve())
+    other.cudnn_benchmark = True
+
+    other.run(study("seeds=1"))
+
+    assert [run.identity for run in bench.trained] == [run.identity for run in other.trained]
+    assert paths(bench) == paths(other)

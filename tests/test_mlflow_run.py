@@ -39,6 +39,7 @@ def test_mlflow_run_makes_its_run_the_study_run_and_links_the_next_one_to_it(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     parameters = ["-P", f"study={tmp_path / 'tiny.yaml'}", "-P", "seeds=1", "-P", "executor=inline", "-P", "fuse=2"]
+    parameters += ["-P", "cudnn_benchmark=on"]
     run_project(environment, "-e", "study", *parameters, "-P", "depth=1,2", "-P", "normalization=none,batch")
     run_project(environment, "-e", "study", *parameters)
 

@@ -511,11 +511,12 @@ def test_a_measurement_holds_for_its_model_batch_and_number_of_runs() -> None:
         [member(seed, lambda: built_in(width=8)) for seed in SEEDS],
         [member(seed, batch_size=4) for seed in SEEDS],
         [member(seed, precision="bf16") for seed in SEEDS],
+        [dataclasses.replace(one, cudnn_benchmark=True) for one in members],
     ]
 
     keys = {measurement_key(those, loss) for those in [members, *changed]}
 
-    assert len(keys) == 5
+    assert len(keys) == 6
     assert measurement_key([member(seed, learning_rate=0.5) for seed in SEEDS], loss) in keys  # it takes no longer
 
 

@@ -234,6 +234,12 @@ def main() -> None:
     type=_OrBlank(_Fuse()),
     help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
 )
+@click.option(
+    "--cudnn-benchmark",
+    type=_OrBlank(click.Choice(["off", "on"])),
+    help="Whether cuDNN chooses its algorithms on a GPU by timing them in a graph's first steps: the next time it may "
+    "choose others, so that the same run differs in rounding.  [default: off]",
+)
 @click.option("--retry-failed", is_flag=True, help="Train the runs again that have failed.")
 @click.option("--fresh", "is_fresh", is_flag=True, help="Delete what is recorded of the study, and train it all anew.")
 @click.option(
@@ -249,6 +255,7 @@ def study(
     executor: str | None,
     workers: int | None,
     fuse: int | None,
+    cudnn_benchmark: str | None,
     retry_failed: bool,
     is_fresh: bool,
     is_reused: bool,
@@ -268,6 +275,7 @@ def study(
             executor=executor or "auto",
             workers=workers,
             fuse=fuse,
+            cudnn_benchmark=cudnn_benchmark == "on",
             retry_failed=retry_failed,
             is_fresh=is_fresh,
             is_reused=is_reused,
@@ -573,6 +581,7 @@ def _run_study(
     executor: str,
     workers: int | None,
     fuse: int | None,
+    cudnn_benchmark: bool,
     retry_failed: bool,
     is_fresh: bool,
     is_reused: bool,
@@ -591,6 +600,8 @@ def _run_study(
     devices = resolve_devices(device)
     if device == "auto" and (reason := why_no_gpu()) is not None:
         _say(f"Training on the CPU, as no GPU can be used: {reason}")
+    if cudnn_benchmark and devices == ("cpu",):
+        _say("--cudnn-benchmark on changes nothing on a CPU")
     state = _state(state_dir)
     tracker = _tracker(tracking_uri, is_launched=True)
     with (
@@ -603,6 +614,7 @@ def _run_study(
                 storage_url=storage or default_storage(state.folder),
                 state=state,
                 fuse=fuse,
+                cudnn_benchmark=cudnn_benchmark,
                 retry_failed=retry_failed,
                 is_fresh=is_fresh,
                 is_reused=is_reused,

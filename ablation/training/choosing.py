@@ -90,7 +90,10 @@ def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross
 
 
 def measurement_key(members: Sequence[Member], loss: Loss) -> str:
-    """Return what a measurement holds for: device, versions, model, data, batch, optimizer, precision, how many."""
+    """Return what a measurement holds for: device, versions, model, data, batch, optimizer, precision, how many.
+
+    And for cuDNN's own choice of algorithms, or one by timing.
+    """
     first = members[0]
     settings, data = first.settings, first.data
     device = data.images.device
@@ -104,6 +107,7 @@ def measurement_key(members: Sequence[Member], loss: Loss) -> str:
         [settings.batch_size, settings.optimizer, settings.precision, settings.augmentation],
         getattr(loss, "__qualname__", repr(type(loss))),
         len(members),
+        *(["cudnn.benchmark"] if first.cudnn_benchmark else []),
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

@@ -37,9 +37,13 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One run among those that are trained together: its freshly initialized model, on the device of its data."""
+    """One run among those that are trained together: its freshly initialized model, on the device of its data.
+
+    With `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing them in the first steps of a graph.
+    """
 
     model: nn.Module
     data: TrainingData
     settings: TrainingSettings
     seed: int
+    cudnn_benchmark: bool = False

@@ -31,7 +31,13 @@ class Beginning:
 
 
 def begin(
-    settings: Mapping[str, Any], *, data_folder: Path, seed: int, device: torch.device, code: CodeFolders
+    settings: Mapping[str, Any],
+    *,
+    data_folder: Path,
+    seed: int,
+    device: torch.device,
+    code: CodeFolders,
+    cudnn_benchmark: bool = False,
 ) -> Beginning:
     """Return a run as it begins, the same whenever it is begun."""
     study_seed = int(settings["study_seed"])
@@ -48,7 +54,7 @@ def begin(
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(settings["model"], shape, code=code).to(device)
-    member = Member(model=model, data=data, settings=chosen, seed=seed)
+    member = Member(model=model, data=data, settings=chosen, seed=seed, cudnn_benchmark=cudnn_benchmark)
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
 
 

@@ -29,6 +29,7 @@ from ablation.worker.own_training import Report, load_training, split_data, trai
 
 _has_trained = threading.Event()
 """Whether this process has trained a run to its end."""
+CUDNN_TIMED = "cuDNN's algorithms were chosen by timing"
 MOST_LEFT_OUT = 5
 """Sentences that a run keeps of what is not recorded of it."""
 
@@ -38,7 +39,7 @@ class Job:
     """All that a worker needs to train a run; small and picklable.
 
     `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a training function of the user's.
+    study needs of a training function of the user's. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
     """
 
     planned: PlannedRun
@@ -51,6 +52,7 @@ class Job:
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
     expected_metrics: tuple[str, ...] = ()
+    cudnn_benchmark: bool = False
 
 
 def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResult, ...]:
@@ -124,6 +126,7 @@ class RunRecord:
             seed=job.planned.seed,
             device=torch.device(job.device),
             code=job.code,
+            cudnn_benchmark=job.cudnn_benchmark,
         )
         self._classes = beginning.shape.classes
         return beginning
@@ -211,7 +214,7 @@ def _shortened(sentences: Sequence[str]) -> tuple[str, ...]:
 
 def _result(record: RunRecord, trained: Trained) -> RunResult:
     """Write what was measured into the run's folder and return it as the run's result."""
-    ended, path, note = trained.ended, trained.path, trained.note
+    ended, path, note = trained.ended, trained.path, path_note(record.job, trained)
     if isinstance(ended, BaseException):
         return record.failed(ended, path=path, path_note=note)
     try:
@@ -239,9 +242,15 @@ def _done(record: RunRecord, trained: Trained, ended: TrainingResult) -> RunResu
         diverged_epoch=ended.diverged_epoch,
         diverged_step=ended.diverged_step,
         path=trained.path,
-        path_note=trained.note,
+        path_note=path_note(record.job, trained),
         left_out=left_out,
     )
+
+
+def path_note(job: Job, trained: Trained) -> str:
+    """Return the note on the path that trained a run, and whether cuDNN's algorithms were timed for it."""
+    is_timed = job.cudnn_benchmark and trained.path != "eager" and torch.device(job.device).type == "cuda"
+    return "; ".join(filter(None, [trained.note, CUDNN_TIMED if is_timed else ""]))
 
 
 def _train_own(record: RunRecord) -> RunResult:

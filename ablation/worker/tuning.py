@@ -13,7 +13,7 @@ import torch
 from ablation.results import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.state import RunFolder
 from ablation.worker.ladder import train_alone
-from ablation.worker.run import Job, RunRecord, check_code
+from ablation.worker.run import Job, RunRecord, check_code, path_note
 
 Objective = Literal["loss", "accuracy"]
 OBJECTIVES: Mapping[str, Callable[[EpochMetrics], float]] = {
@@ -110,7 +110,7 @@ def _trained(replicate: _Replicate) -> RunResult:
     trained = train_alone(replicate, torch.device(replicate.job.device))
     if not isinstance(trained.ended, _Ended):
         assert isinstance(trained.ended, BaseException)
-        return replicate.failed(trained.ended, path=trained.path, path_note=trained.note)
+        return replicate.failed(trained.ended, path=trained.path, path_note=path_note(replicate.job, trained))
     replicate.write()
     curve = replicate.curve
     is_diverged = not _is_finite(curve[-1])
@@ -125,7 +125,7 @@ def _trained(replicate: _Replicate) -> RunResult:
         epochs=len(curve),
         diverged_epoch=len(curve) if is_diverged else None,
         path=trained.path,
-        path_note=trained.note,
+        path_note=path_note(replicate.job, trained),
     )
 
 

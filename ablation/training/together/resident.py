@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -42,6 +42,20 @@ WARM_UP_STEPS = 3
 WATCHED_STEPS = 2
 CPU_EVALUATION_IMAGES = 100
 GPU_EVALUATION_IMAGES = 4_000
+
+
+@contextlib.contextmanager
+def algorithms_timed() -> Iterator[None]:
+    """Let cuDNN time its algorithms where it meets a shape for the first time, but for a capture, which that would end.
+
+    What it has chosen it keeps, and takes within the capture and after it.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.cuda.is_current_stream_capturing()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def evaluated_at_once(device: torch.device, batch_size: int) -> int:
@@ -239,7 +253,8 @@ class ResidentSteps:
         examples = self._examples.index_select(2, places)  # (K, S, B)
         inputs, labels = self._inputs(gather(self._data.images, examples.flatten(1), self._moves)), examples[1]
         torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
-        losses, logits = self._models.backward(inputs, labels, self._loss)
+        with self._algorithms():
+            losses, logits = self._models.backward(inputs, labels, self._loss)
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
         self._loss_sums += losses * size
@@ -252,7 +267,9 @@ class ResidentSteps:
         found = [split_of(member.data, split)[2] for member in self._members]
         whole = torch.arange(len(images), device=self._device)
         indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
-        logits = torch.cat([self._models.logits(self._gathered(images, part)) for part in self._parts(indices)], dim=1)
+        with self._algorithms():
+            parts = [self._models.logits(self._gathered(images, part)) for part in self._parts(indices)]
+        logits = torch.cat(parts, dim=1)
         truth = labels[indices]
         return self._cross_entropies(logits, truth), (logits.argmax(2) == truth).double().mean(1), logits
 
@@ -314,6 +331,10 @@ class ResidentSteps:
             generator.manual_seed(seed)
         if self._masks is not None:
             self._masks.seed(seeds)
+
+    def _algorithms(self) -> AbstractContextManager[object]:
+        is_timed = self._captures is not None and self._members[0].cudnn_benchmark
+        return algorithms_timed() if is_timed else contextlib.nullcontext()
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._captures is None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,20 @@ from benchmarks.carried import pack
 from benchmarks.carried import train as train_here
 
 ROOT = Path(__file__).parents[1]
-TRAINING = f"""
+TRAINING = """
 import sys
-sys.modules.update(dict.fromkeys({NOT_NEEDED_TO_TRAIN}))  # None: importing it raises
-sys.argv = ["carried", "train", sys.argv[1], "--device", "cpu", "--fuse", sys.argv[2]]
+absent, sys.argv = sys.argv[1].split(), ["carried", "train", *sys.argv[2:]]
+sys.modules.update(dict.fromkeys(absent))  # None: importing it raises
 from benchmarks.carried import main
 sys.exit(main())
 """
 
 
-def train(folder: Path, *, fuse: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", TRAINING, str(folder), str(fuse)]
+def train(
+    folder: Path, *options: str, fuse: int = 1, may_import: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    absent = " ".join(name for name in NOT_NEEDED_TO_TRAIN if name not in may_import)
+    command = [sys.executable, "-c", TRAINING, absent, str(folder), "--device", "cpu", "--fuse", str(fuse), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
@@ -110,13 +114,15 @@ def packed_without_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "carried"
 
 
-def test_data_that_were_not_carried_are_prepared_where_runs_are_trained(
+def test_data_that_were_not_carried_are_prepared_by_pillow_and_filelock_where_runs_are_trained(
     packed_without_data: Path, tmp_path: Path
 ) -> None:
     carried = shutil.copytree(packed_without_data, tmp_path / "carried")
     write_images(tmp_path / "moved", colour=200)
 
-    assert 0 == train_here(carried, device="cpu", fuse=1, source=tmp_path / "moved")
+    done = train(carried, "--data", str(tmp_path / "moved"), may_import=("PIL", "filelock"))
+
+    assert "2 of 2 runs have a result" in done.stdout, done.stderr
     assert not (carried / "data").exists()
 
 

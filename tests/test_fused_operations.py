@@ -16,11 +16,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablation.training import Member
+from ablation.training.batches import standardize, standardize_stacked
 from ablation.training.loop import lay_out
 from ablation.training.paths import fused_steps
 from ablation.training.together.dropout import CountedMasks, GeneratedMasks, squares
 from ablation.training.together.operations import Convolution, StackedOperations
-from ablation.training.together.resident import ResidentSteps
+from ablation.training.together.resident import ResidentSteps, evaluated_at_once
 from ablation.training.together.stacked import Stacked
 
 MODELS = 3
@@ -424,3 +425,66 @@ def test_on_a_cpu_fused_masks_are_drawn_as_each_run_alone_draws_them() -> None:
     steps = fused_steps([dropping(0)], backend="grouped", study_seed=STUDY_SEED, loss=functional.cross_entropy)
 
     assert isinstance(steps._models._masks, GeneratedMasks)
+
+
+def operations_of(call: Callable[[], object]) -> Counter[str]:
+    with Counting() as counting:
+        call()
+    return counting.names
+
+
+def test_a_step_takes_as_many_operations_whatever_the_number_of_runs() -> None:
+    few, many = (
+        counted_steps([member(seed, lambda: built_in(dropout=0.5), augmentation="crop-flip") for seed in range(count)])
+        for count in (2, 5)
+    )
+    for steps in (few, many):
+        steps._step(8)  # makes the optimizer's state, and learns how many words a step's masks take
+
+    expected, found = (operations_of(lambda steps=steps: steps._step(8)) for steps in (few, many))
+
+    assert expected == found
+
+
+def test_an_evaluation_takes_as_many_operations_whatever_the_number_of_runs() -> None:
+    few, many = (counted_steps([member(seed) for seed in range(count)]) for count in (2, 5))
+
+    expected, found = (operations_of(lambda steps=steps: steps._evaluated("heldout")) for steps in (few, many))
+
+    assert expected == found
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "images"), [("cuda:0", 64, 256), ("cuda:0", 5000, 4000), ("cpu", 64, 100)]
+)
+def test_a_part_of_an_evaluation_has_as_many_images_of_each_run_whatever_their_number(
+    device: str, batch_size: int, images: int
+) -> None:
+    assert images == evaluated_at_once(torch.device(device), batch_size)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_stacked_images_are_standardized_as_each_runs_own(layout: torch.memory_format) -> None:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (MODELS, 4, 6, 5, 3), generator=draw, dtype=torch.uint8)
+    mean, deviation = (255 * torch.rand(MODELS, 3, generator=draw) + 1 for _ in range(2))
+
+    found = standardize_stacked(images, 1 / deviation, -mean / deviation, layout=layout)
+
+    for index in range(MODELS):
+        expected = standardize(images[index], mean[index], deviation[index], layout=layout)
+        torch.testing.assert_close(found[index], expected, rtol=1e-5, atol=1e-4 * expected.abs().max().item())
+    assert found.is_contiguous() == (layout == torch.contiguous_format)
+
+
+def test_stacked_images_lie_as_one_convolution_for_all_runs_takes_them() -> None:
+    found = standardize_stacked(
+        torch.zeros(MODELS, 4, 6, 5, 2, dtype=torch.uint8),
+        torch.ones(MODELS, 2),
+        torch.zeros(MODELS, 2),
+        layout=torch.channels_last,
+    )
+
+    joined = found.movedim(0, 1).flatten(1, 2)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    assert joined.data_ptr() == found.data_ptr()

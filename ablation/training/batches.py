@@ -5,7 +5,7 @@ gives the same batches on every device. Images stay channels-last from storage t
 model is one that was not written for it. Float features are shuffled and reach the model as they are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ablation.streams import Purpose, stream_seed
 
 CROP_PIXELS = 4
+SHIFTS = 2 * CROP_PIXELS + 1
 AUGMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "flip": ("flip",),
@@ -51,14 +52,25 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDraw:
-    """What is drawn for an epoch, in the order of training; None where that part is off."""
+    """What is drawn for an epoch, in the order of training."""
 
     order: Tensor
     """int64 (N,): positions in the training split."""
-    flips: Tensor | None
-    """bool (N,): mirror this image."""
-    shifts: Tensor | None
-    """int64 (N, 2): rows and columns, each in -4..4, to move this image by; what moves in is reflected."""
+    moves: Tensor | None
+    """int64 (2, N): how an image's rows and its columns are moved, by their places in `Moves`; None where none are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """Where the pixels of a moved image lie in it, for each way to move its rows, and its columns; what moves in is
+    reflected.
+
+    int64 on the images' device: `rows` (9, H) for shifts of -4..4 (positions of a row's first pixel), `columns` (18, W)
+    for the same shifts, and again mirrored.
+    """
+
+    rows: Tensor
+    columns: Tensor
 
 
 def draw_epoch(count: int, *, augmentation: str, study_seed: int, seed: int, epoch: int) -> EpochDraw:
@@ -68,14 +80,45 @@ def draw_epoch(count: int, *, augmentation: str, study_seed: int, seed: int, epo
     """
     parts = AUGMENTATIONS[augmentation]
     order = torch.randperm(count, generator=_generator(Purpose.ORDER, study_seed, seed, epoch))
+    if not parts:
+        return EpochDraw(order=order, moves=None)
     generator = _generator(Purpose.AUGMENTATION, study_seed, seed, epoch)
     flips = torch.rand(count, generator=generator) < 0.5
     shifts = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (count, 2), generator=generator)
-    return EpochDraw(
-        order=order,
-        flips=flips[order] if "flip" in parts else None,
-        shifts=shifts[order] if "crop" in parts else None,
+    rows, columns = shifts.mT + CROP_PIXELS if "crop" in parts else torch.full((2, count), CROP_PIXELS)
+    if "flip" in parts:
+        columns = columns + SHIFTS * flips
+    return EpochDraw(order=order, moves=torch.stack([rows, columns])[:, order])
+
+
+def make_moves(images: Tensor, augmentation: str) -> Moves | None:
+    """Return how images (N, H, W, C) are moved; None where they are not."""
+    if not AUGMENTATIONS[augmentation]:
+        return None
+    _, height, width, _ = images.shape
+    shifts = torch.arange(-CROP_PIXELS, CROP_PIXELS + 1, device=images.device).unsqueeze(1)
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
+    return Moves(
+        rows=_reflected(rows + shifts, height) * width,
+        columns=torch.cat([_reflected(places + shifts, width) for places in (columns, columns.flip(0))]),
     )
+
+
+def epoch_examples(data: TrainingData, trains: Sequence[Tensor], draws: Sequence[EpochDraw]) -> Tensor:
+    """Return an epoch of S runs on the device, as `gather` takes it: int64 (K, S, N), in the order of training.
+
+    `trains` are the runs' training splits. The K rows are the position of an image in the data, or of its first pixel
+    where images are moved; its label; then how its rows and its columns are moved.
+    """
+    device = data.images.device
+    orders = torch.stack([draw.order for draw in draws]).to(device)
+    indices = torch.stack([train[order] for train, order in zip(trains, orders, strict=True)])
+    found = torch.stack([indices, data.labels[indices]])
+    moves = [draw.moves for draw in draws if draw.moves is not None]
+    if not moves:
+        return found
+    found[0] *= data.images[0, ..., 0].numel()
+    return torch.cat([found, torch.stack(moves, dim=1).to(device)])
 
 
 def training_batches(
@@ -86,19 +129,13 @@ def training_batches(
     The last batch is what is left over; a single left-over image joins the batch before it, as batch normalization
     cannot train on one.
     """
-    count, device = len(data.train), data.images.device
+    count = len(data.train)
     draw = draw_epoch(count, augmentation=augmentation, study_seed=study_seed, seed=seed, epoch=epoch)
-    indices = data.train[draw.order.to(device)]
-    flips, shifts = (None if drawn is None else drawn.to(device) for drawn in (draw.flips, draw.shifts))
+    examples = epoch_examples(data, [data.train], [draw])[:, 0]
+    moves = make_moves(data.images, augmentation)
     for start, stop in batch_bounds(count, batch_size):
-        of_batch = slice(start, stop)
-        images = gather(
-            data.images,
-            indices[of_batch],
-            flips=None if flips is None else flips[of_batch],
-            shifts=None if shifts is None else shifts[of_batch],
-        )
-        yield standardize(images, data.mean, data.deviation, layout=data.layout), data.labels[indices[of_batch]]
+        images = gather(data.images, examples[:, start:stop], moves)
+        yield standardize(images, data.mean, data.deviation, layout=data.layout), examples[1, start:stop]
 
 
 def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingData) -> Iterator[Tensor]:
@@ -123,21 +160,15 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def gather(images: Tensor, indices: Tensor, *, flips: Tensor | None, shifts: Tensor | None) -> Tensor:
-    """Return uint8 (B, H, W, C) images, each moved and mirrored as drawn, or features, which cannot be."""
-    if flips is None and shifts is None:
-        return images.index_select(0, indices)
-    _, height, width, channels = images.shape
-    rows = torch.arange(height, device=images.device).expand(len(indices), height)
-    columns = torch.arange(width, device=images.device).expand(len(indices), width)
-    if flips is not None:
-        columns = torch.where(flips.unsqueeze(1), width - 1 - columns, columns)
-    if shifts is not None:
-        rows = _reflected(rows + shifts[:, :1], height)
-        columns = _reflected(columns + shifts[:, 1:], width)
-    pixels = (indices[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (B, H, W)
+def gather(images: Tensor, examples: Tensor, moves: Moves | None) -> Tensor:
+    """Return uint8 (B, H, W, C) images of examples (K, B), moved as they say, or features, which cannot be."""
+    if moves is None:
+        return images.index_select(0, examples[0])
+    rows = moves.rows.index_select(0, examples[2]) + examples[0].unsqueeze(1)
+    columns = moves.columns.index_select(0, examples[3])
+    pixels = rows.unsqueeze(2) + columns.unsqueeze(1)  # (B, H, W)
     # One index per pixel into the flattened images is gathered four times as fast as one per image, row and column.
-    return images.flatten(0, 2).index_select(0, pixels.flatten()).view(len(indices), height, width, channels)
+    return images.flatten(0, 2).index_select(0, pixels.flatten()).view(*pixels.shape, -1)
 
 
 def standardize(images: Tensor, mean: Tensor, deviation: Tensor, *, layout: torch.memory_format) -> Tensor:
@@ -148,8 +179,20 @@ def standardize(images: Tensor, mean: Tensor, deviation: Tensor, *, layout: torc
     """
     if images.is_floating_point():
         return images
-    floats = images.float().sub_(mean).div_(deviation).movedim(-1, -3)
+    floats = torch.sub(images, mean).div_(deviation).movedim(-1, -3)
     return floats if layout == torch.channels_last else floats.contiguous()
+
+
+def standardize_stacked(images: Tensor, scale: Tensor, offset: Tensor, *, layout: torch.memory_format) -> Tensor:
+    """Return uint8 (S, B, H, W, C) images as floats (S, B, C, H, W) in one pass, whose channels lie beside each other.
+
+    A float is image × scale + offset, both (S, C); within rounding it is what `standardize` returns. In memory they are
+    (B, H, W, S, C), as one convolution for all of S takes them, unless the layout is contiguous.
+    """
+    beside = images.movedim(0, 3)
+    floats = torch.addcmul(offset, beside, scale, out=torch.empty(beside.shape, device=images.device))
+    apart = floats.movedim((3, 4), (0, 2))
+    return apart if layout == torch.channels_last else apart.contiguous()
 
 
 def _generator(purpose: Purpose, study_seed: int, *indices: int) -> torch.Generator:

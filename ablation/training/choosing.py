@@ -111,8 +111,8 @@ def measurement_key(members: Sequence[Member], loss: Loss) -> str:
 def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -> int | None:
     """Return how many members like this one fit into its device's free memory together; None on a CPU.
 
-    It is estimated from one step and the evaluations of a copy on its own, by what the allocator keeps for them: the pool
-    of the graphs beside what their first calls took. Four fifths of what is free are used.
+    It is estimated from one step and the evaluations of a copy on its own, by what the allocator keeps for them: the
+    pool of the graphs beside what their first calls took. Four fifths of what is free are used.
     """
     device = member.data.images.device
     if device.type != "cuda":
@@ -145,6 +145,7 @@ def free_memory() -> None:
         gc.collect()
         with contextlib.suppress(RuntimeError):  # `worker.devices` asks a device whether it can go on
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             release_pools()
             torch.cuda.empty_cache()
 

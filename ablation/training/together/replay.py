@@ -42,13 +42,15 @@ class Captures:
                 graph.register_generator_state(generator)
         return graph
 
-    def give_up(self) -> None:
-        """Put right what a capture that failed leaves behind in PyTorch's allocator.
+    def give_up(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Put right what a graph whose capture failed leaves behind in PyTorch's allocator.
 
         Until 2.11 it takes that capture for one that goes on, and then neither captures nor empties its cache again
         (pytorch#180395); until 2.15 at least it keeps the memory of the pool for good (pytorch#190308).
         """
-        with contextlib.suppress(RuntimeError):  # from 2.12 on the capture has ended, whatever became of it
+        if _has_ended(graph):
+            return
+        with contextlib.suppress(RuntimeError):  # from 2.12 on the allocator has been told
             torch._C._cuda_endAllocateToPool(self.device.index or 0, self.pool)
         _given_up.append(self)
 
@@ -100,7 +102,7 @@ class Replayed(Generic[T]):
             with _no_collection(), torch.cuda.graph(graph, pool=captures.pool, stream=captures.stream):
                 result = self._function()
         except RuntimeError as error:
-            captures.give_up()
+            captures.give_up(graph)
             for generator, state in zip(drawing, states, strict=True):
                 generator.graphsafe_set_state(state)
             if (out_of_memory := _out_of_memory(error)) is not None:
@@ -119,11 +121,22 @@ _given_up: list[Captures] = []
 
 
 def release_pools() -> None:
-    """Give back the memory of captures that failed, once no graph of the same pool is left."""
+    """Give back the memory of captures that failed, once no graph of the same pool is left.
+
+    The cache must be empty: a pool that nothing uses must not be given back once more.
+    """
     for captures in [captures for captures in _given_up if not captures.graphs]:
         _given_up.remove(captures)
         with contextlib.suppress(RuntimeError):  # a later PyTorch has done so itself
             torch._C._cuda_releasePool(captures.device.index or 0, captures.pool)
+
+
+def _has_ended(graph: torch.cuda.CUDAGraph) -> bool:
+    try:
+        graph.pool()
+    except RuntimeError:
+        return False
+    return True
 
 
 @functools.cache

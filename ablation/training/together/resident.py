@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,7 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.streams import Purpose, stream_seed
-from ablation.training.batches import EpochDraw, batch_bounds, draw_epoch, gather, standardize
+from ablation.training.batches import (
+    EpochDraw,
+    batch_bounds,
+    draw_epoch,
+    epoch_examples,
+    gather,
+    make_moves,
+    standardize,
+    standardize_stacked,
+)
 from ablation.training.evaluation import Evaluation
 from ablation.training.optimizers import optimizer_over
 from ablation.training.schedules import learning_rate_at
@@ -36,21 +44,13 @@ CPU_EVALUATION_IMAGES = 100
 GPU_EVALUATION_IMAGES = 4_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EpochTables:
-    """An epoch of S members on the device, in the order of training."""
+def evaluated_at_once(device: torch.device, batch_size: int) -> int:
+    """Return how many images of each member a part of an evaluation has.
 
-    indices: Tensor
-    """int64 (S, N): into the images."""
-    flips: Tensor | None
-    """bool (S, N)."""
-    shifts: Tensor | None
-    """int64 (S, N, 2)."""
-
-    def copy_from(self, other: "_EpochTables") -> None:
-        for mine, theirs in ((self.indices, other.indices), (self.flips, other.flips), (self.shifts, other.shifts)):
-            if mine is not None and theirs is not None:
-                mine.copy_(theirs)
+    On a GPU it does not depend on how many members there are: the memory that one takes, `members_that_fit` measures
+    on one alone.
+    """
+    return CPU_EVALUATION_IMAGES if device.type == "cpu" else min(GPU_EVALUATION_IMAGES, 4 * batch_size)
 
 
 class ResidentSteps:
@@ -81,9 +81,13 @@ class ResidentSteps:
         self._count = len(first.data.train)
         self._bounds = batch_bounds(self._count, self._settings.batch_size)
         self._captures = Captures(self._device, generators) if self._device.type == "cuda" else None
-        self._mean, self._deviation = (self._per_pixel(name) for name in ("mean", "deviation"))
+        self._mean, self._deviation = (
+            torch.stack([getattr(member.data, name) for member in members]) for name in ("mean", "deviation")
+        )  # (S, C)
+        self._scale, self._offset = 1 / self._deviation, -self._mean / self._deviation
+        self._moves = make_moves(self._data.images, self._settings.augmentation)
         self._drawn = self._draw(1)
-        self._tables = self._on_device(self._drawn)
+        self._examples = self._on_device(self._drawn)
         self._prepare_optimizer()
         self._prepare_steps()
         self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -91,8 +95,8 @@ class ResidentSteps:
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         self._seed(epoch)
         with self._on_stream():
-            self._tables.copy_from(self._on_device(self._drawn))
-            for tensor in (self._cursor, self._loss_sums, self._correct, self._step_in_epoch):
+            self._examples.copy_(self._on_device(self._drawn))
+            for tensor in (self._loss_sums, self._correct, self._step_in_epoch):
                 tensor.zero_()
             for start, stop in self._bounds:
                 self._take_step(stop - start)
@@ -153,7 +157,6 @@ class ResidentSteps:
                     begun = time.perf_counter()
                 self._step_number.zero_()
                 self._step_in_epoch.zero_()
-                self._cursor.zero_()
                 self._take_step(size)
             self._wait()
         return (time.perf_counter() - begun) / steps
@@ -197,22 +200,21 @@ class ResidentSteps:
         ]
         self._rate_table = torch.tensor(table, dtype=precise, device=self._device)  # (groups, steps)
         self._host_rates = table
-        self._rates = [torch.zeros((), dtype=precise, device=self._device) for _ in self._groups]
+        self._rates = torch.zeros(len(self._groups), 1, dtype=precise, device=self._device)
         self._optimizer = optimizer_over(
             [(self._models.parameters(group), own) for group, own in zip(self._groups, settings, strict=True)],
-            rates=self._rates,
+            rates=list(self._rates.squeeze(1)),
             is_captured=self._captures is not None,
         )
 
     def _prepare_steps(self) -> None:
         largest = max(stop - start for start, stop in self._bounds)
         self._offsets = torch.arange(largest, device=self._device)
-        self._cursor = torch.zeros((), dtype=torch.int64, device=self._device)
-        self._step_number = torch.zeros(1, dtype=torch.int64, device=self._device)
+        self._counters = torch.zeros(2, 1, dtype=torch.int64, device=self._device)
+        self._step_number, self._step_in_epoch = self._counters
         self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
         self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
         self._epoch_losses = torch.zeros(len(self._bounds), len(self._members), device=self._device)
-        self._step_in_epoch = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._steps: dict[int, Replayed[None]] = {}
         self._unwatched = WATCHED_STEPS
 
@@ -233,24 +235,16 @@ class ResidentSteps:
 
     def _step(self, size: int) -> None:
         """Take one step of every member; reads and writes tensors of this object alone."""
-        columns = self._cursor + self._offsets[:size]
-        indices = self._tables.indices.index_select(1, columns)  # (S, B)
-        flips, shifts = (
-            None if table is None else table.index_select(1, columns).flatten(0, 1)
-            for table in (self._tables.flips, self._tables.shifts)
-        )
-        inputs = self._inputs(gather(self._data.images, indices.flatten(), flips=flips, shifts=shifts))
-        labels = self._data.labels[indices]
-        for rate, row in zip(self._rates, self._rate_table, strict=True):
-            rate.copy_(row.index_select(0, self._step_number).squeeze(0))
+        places = torch.add(self._offsets[:size], self._step_in_epoch, alpha=self._settings.batch_size)
+        examples = self._examples.index_select(2, places)  # (K, S, B)
+        inputs, labels = self._inputs(gather(self._data.images, examples.flatten(1), self._moves)), examples[1]
+        torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
         losses, logits = self._models.backward(inputs, labels, self._loss)
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
         self._loss_sums += losses * size
         self._correct += (logits.argmax(2) == labels).sum(1)
-        self._cursor += size
-        self._step_number += 1
-        self._step_in_epoch += 1
+        self._counters += 1
 
     def _evaluated(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses (S,), accuracies (S,) and logits (S, N, classes)."""
@@ -260,25 +254,28 @@ class ResidentSteps:
         indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
         logits = torch.cat([self._models.logits(self._gathered(images, part)) for part in self._parts(indices)], dim=1)
         truth = labels[indices]
-        losses = [functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)]
-        return torch.stack(losses), (logits.argmax(2) == truth).double().mean(1), logits
+        return self._cross_entropies(logits, truth), (logits.argmax(2) == truth).double().mean(1), logits
+
+    def _cross_entropies(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return (S,); of models that are not stacked each is computed as for a model alone, to the bit."""
+        if self._models.is_stacked:
+            return functional.cross_entropy(logits.mT, truth, reduction="none").mean(1)
+        return torch.stack([functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)])
 
     def _parts(self, indices: Tensor) -> list[Tensor]:
-        on_gpu = max(1, min(GPU_EVALUATION_IMAGES // len(self._members), 4 * self._settings.batch_size))
-        size = CPU_EVALUATION_IMAGES if self._device.type == "cpu" else on_gpu
+        size = evaluated_at_once(self._device, self._settings.batch_size)
         return [indices[:, start : start + size] for start in range(0, indices.shape[1], size)]
 
     def _gathered(self, images: Tensor, indices: Tensor) -> Tensor:
-        return self._inputs(gather(images, indices.flatten(), flips=None, shifts=None))
+        return self._inputs(images.index_select(0, indices.flatten()))
 
     def _inputs(self, images: Tensor) -> Tensor:
         """Return images (S·B, H, W, C) as a batch for each member (S, B, C, H, W); features (S·B, …) as (S, B, …)."""
         apart = images.view(len(self._members), -1, *images.shape[1:])
-        return standardize(apart, self._mean, self._deviation, layout=self._data.layout)
-
-    def _per_pixel(self, name: str) -> Tensor:
-        """Return a statistic of each member's channels, as it broadcasts against images (S, B, H, W, C)."""
-        return torch.stack([getattr(member.data, name) for member in self._members])[:, None, None, None, :]
+        if images.is_floating_point() or not self._models.is_stacked:
+            mean, deviation = (own[:, None, None, None, :] for own in (self._mean, self._deviation))
+            return standardize(apart, mean, deviation, layout=self._data.layout)
+        return standardize_stacked(apart, self._scale, self._offset, layout=self._data.layout)
 
     def _draw(self, epoch: int) -> list[EpochDraw]:
         return [
@@ -292,16 +289,8 @@ class ResidentSteps:
             for member in self._members
         ]
 
-    def _on_device(self, draws: Sequence[EpochDraw]) -> _EpochTables:
-        flips = [draw.flips for draw in draws if draw.flips is not None]
-        shifts = [draw.shifts for draw in draws if draw.shifts is not None]
-        orders = torch.stack([draw.order for draw in draws]).to(self._device)
-        train = [member.data.train for member in self._members]
-        return _EpochTables(
-            indices=torch.stack([own[order] for own, order in zip(train, orders, strict=True)]),
-            flips=torch.stack(flips).to(self._device) if flips else None,
-            shifts=torch.stack(shifts).to(self._device) if shifts else None,
-        )
+    def _on_device(self, draws: Sequence[EpochDraw]) -> Tensor:
+        return epoch_examples(self._data, [member.data.train for member in self._members], draws)
 
     def _rates_at(self, epoch: int) -> list[float]:
         """Return each member's learning rate in the last step of an epoch."""

@@ -78,7 +78,7 @@ class Graph:
         device.memory.begin_pool(self._pool)
         device.capture = self
         for generator in (device.generator, *self._generators):
-            generator.is_capturing = True
+            device.capturing.add(generator._cdata)
 
     def capture_end(self) -> None:
         device.capture = None
@@ -92,7 +92,7 @@ class Graph:
             _disown(self._own)
             raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
         for generator in (device.generator, *self._generators):
-            generator.is_capturing = False
+            device.capturing.discard(generator._cdata)
         self._is_ended = True
         weakref.finalize(self, _forget, self._pool, frozenset(self._own))
 
@@ -112,7 +112,8 @@ class Graph:
 
     def draw_from(self, generator: torch.Generator | None) -> None:
         """See that a generator that is drawn from goes on at each replay."""
-        if generator is None or GENERATORS_REGISTER_THEMSELVES or generator in self._generators:
+        known = {one._cdata for one in self._generators}  # PyTorch hands on other objects for the same generators
+        if generator is None or GENERATORS_REGISTER_THEMSELVES or generator._cdata in known:
             return
         self.is_broken = True
         raise RuntimeError("a generator that is drawn from in a capture must be registered with its graph")
@@ -135,7 +136,8 @@ class Graph:
         without_modes(lambda: [operation.run() for operation in self._operations] and None)
 
     def pool(self) -> PoolId:
-        assert self._pool is not None
+        if self._pool is None or not self._is_ended:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
         return self._pool
 
 
@@ -206,8 +208,6 @@ def synchronize(of: Any = None) -> None:
 class Generator(PlainGenerator):
     """In the place of `torch.Generator`, of either device; it draws on the CPU."""
 
-    is_capturing = False
-
     def __new__(cls, device: Any = "cpu") -> Self:
         return PlainGenerator.__new__(cls, "cpu")
 
@@ -217,6 +217,6 @@ class Generator(PlainGenerator):
         return copy
 
     def graphsafe_set_state(self, other: "Generator") -> "Generator":
-        self.is_capturing = other.is_capturing
+        device.capturing.discard(self._cdata)
         self.set_state(other.get_state())
         return self

@@ -130,13 +130,17 @@ class Memory:
             RuntimeError: none does.
         """
         pool = self.pools.get(identity)
-        if pool is None or not pool.uses:
-            raise RuntimeError("INTERNAL ASSERT FAILED: the pool is used by no graph")
+        if pool is None:
+            raise RuntimeError("INTERNAL ASSERT FAILED: there is no such pool")
         pool.uses -= 1
+        if pool.uses < 0:
+            raise RuntimeError("INTERNAL ASSERT FAILED: uc >= 0")
 
     def empty_cache(self) -> None:
         if self.under_way:
             raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+        if any(pool.uses < 0 for pool in self.pools.values()):
+            raise RuntimeError("use_count == 0 INTERNAL ASSERT FAILED")
         self.cached = self.outside
         self.pools = {identity: pool for identity, pool in self.pools.items() if pool.uses}
 

@@ -64,6 +64,8 @@ class Device:
     waits: list[str] = field(default_factory=list)
     owners: dict[int, ReferenceType[Any]] = field(default_factory=dict)
     """The graph that a storage, by its address, belongs to."""
+    capturing: set[int] = field(default_factory=set)
+    """The generators that a capture has, by PyTorch's address; one that failed keeps them, until their state is set."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator())
 
     def wait(self, what: str) -> None:
@@ -192,10 +194,13 @@ def dispatch(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 def run(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Run an operation on the CPU; it draws from the GPU's generator where it draws and none is given."""
     try:
-        if _draws(func) and kwargs.get("generator") is None:
-            with _drawing_from_the_gpus():
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        if not _draws(func):
+            return func(*args, **kwargs)
+        given = kwargs.get("generator")
+        if (given or device.generator)._cdata in device.capturing:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        with _drawing_from_the_gpus() if given is None else contextlib.nullcontext():
+            return func(*args, **kwargs)
     except IndexError:
         device.die()
 

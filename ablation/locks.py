@@ -9,7 +9,6 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from ablation.databases import is_postgresql, sqlite_path
 from ablation.errors import LockUnavailable, StudyLocked
 from ablation.holder import NOBODY_KNOWN, Holder, this_process
 from ablation.permissions import PRIVATE_FILE, make_folder
@@ -30,6 +29,8 @@ class Coordination(Protocol):
 @contextmanager
 def first_use(url: str) -> Iterator[None]:
     """Hold the lock beside a sqlite store while it is opened, as creating its tables twice breaks it for good."""
+    from ablation.databases import sqlite_path  # SQLAlchemy, which a lock on a file does without
+
     path = sqlite_path(url)
     if path is None:
         yield
@@ -77,6 +78,8 @@ def coordinating(study: str, *, storage_url: str, folder: Path) -> AbstractConte
         StudyLocked: another process is, and who.
         StorageUnavailable: the database that holds the lock does not answer.
     """
+    from ablation.databases import is_postgresql, sqlite_path
+
     here = _coordinating_by_file(study, folder)
     if is_postgresql(storage_url):
         from ablation.advisory_locks import coordinating_on_postgresql

@@ -5,8 +5,10 @@
     cp -r carried/runs .ablation/ && ablation study studies/cifar10-depth-norm.yaml    # records what was trained
 
 `pack` plans the study, prepares its data and writes both into a folder. `train` trains what has no result there yet,
-those together that can be; the same command goes on after an interruption. A study that tunes is not carried, nor one
-whose model, loss or training is code of the user's: both need more than a worker.
+those together that can be; the same command goes on after an interruption. Where the prepared data are too large to be
+carried, `pack --without-data` leaves them out and `train --data ARCHIVE` prepares them there, which takes Pillow and
+filelock too. A study that tunes is not carried, nor one whose model, loss or training is code of the user's: both need
+more than a worker.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.code import code_names
+from ablation.datasets import open_dataset, prepare
 from ablation.errors import AblationError
 from ablation.provenance import provenance
 from ablation.results import PlannedRun
@@ -32,11 +35,12 @@ RUNS, DATA = "runs.json", "data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarriedRun:
-    """A planned run, with what a worker needs to train it but the data."""
+    """A planned run, with what a worker needs to train it but the data, of which it has the digest."""
 
     planned: PlannedRun
     settings: Mapping[str, Any]
     heldout_split: str
+    data_digest: str
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "CarriedRun":
@@ -49,14 +53,13 @@ class CarriedRun:
         return json.dumps({**self.settings, "training": training}, sort_keys=True)
 
 
-def pack(file: Path, folder: Path, *, state: State) -> None:
-    """Write what a card needs of a study into a new folder.
+def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> None:
+    """Write what a card needs of a study into a new folder, with or without its data.
 
     Raises:
         SystemExit: the study needs more than a worker.
         AblationError: the study cannot be planned.
     """
-    from ablation.datasets import prepare
     from ablation.planning import plan_of
     from ablation.study import load_study
 
@@ -69,19 +72,32 @@ def pack(file: Path, folder: Path, *, state: State) -> None:
     dataset = prepare(data, cache=state.data, code=study.code)
     plan = plan_of(study, data=dataset.facts)
     runs = [
-        CarriedRun(planned=run, settings=plan.variant(run.variant).settings, heldout_split=plan.heldout_split)
+        CarriedRun(
+            planned=run,
+            settings=plan.variant(run.variant).settings,
+            heldout_split=plan.heldout_split,
+            data_digest=plan.data.digest,
+        )
         for run in plan.runs_to_train()
     ]
-    shutil.copytree(dataset.folder, folder / DATA)
+    folder.mkdir(parents=True)
+    if has_data:
+        shutil.copytree(dataset.folder, folder / DATA)
     (folder / RUNS).write_text(json.dumps([dataclasses.asdict(run) for run in runs], indent=1), encoding="utf-8")
-    print(f"{folder} has {len(runs)} runs and their data; where the card is: benchmarks.carried train {folder.name}")
+    print(f"{folder} has {len(runs)} runs; where the card is: benchmarks.carried train {folder.name}")
 
 
-def train(folder: Path, *, device: str, fuse: int) -> int:
-    """Train what has no result yet; return how many of the runs still have none."""
+def train(folder: Path, *, device: str, fuse: int, source: Path | None = None) -> int:
+    """Train what has no result yet, on the data of the folder or of `source`; return how many runs still have none.
+
+    Raises:
+        SystemExit: the data are not those that the runs were planned with.
+        AblationError: the data cannot be prepared.
+    """
     runs = list(map(CarriedRun.from_plain, json.loads((folder / RUNS).read_text(encoding="utf-8"))))
+    data = _data(folder, runs[0], source)
     for group in _groups([run for run in runs if _folder(folder, run).result() is None], fuse):
-        jobs = [_job(folder, run, device) for run in group]
+        jobs = [_job(folder, run, device, data) for run in group]
         fusing = Fusing(cache=folder / "backends.json", must_gain=True) if fuse > 1 else None
         for run, result in zip(group, run_jobs(jobs, fusing), strict=True):
             accuracy = result.metrics.get("test_accuracy", float("nan"))
@@ -102,12 +118,23 @@ def _folder(folder: Path, run: CarriedRun) -> RunFolder:
     return RunFolder(path=folder / "runs" / run.planned.identity)
 
 
-def _job(folder: Path, run: CarriedRun, device: str) -> Job:
+def _data(folder: Path, run: CarriedRun, source: Path | None) -> Path:
+    """Return the folder of the prepared data."""
+    if source is None:
+        dataset = open_dataset(folder / DATA)
+    else:
+        dataset = prepare({**run.settings["data"], "root": str(source.resolve())}, cache=folder / "prepared")
+    if dataset.facts.digest != run.data_digest:
+        raise SystemExit(f"{source or folder / DATA} holds other data than the runs of {folder} were planned with")
+    return dataset.folder
+
+
+def _job(folder: Path, run: CarriedRun, device: str, data: Path) -> Job:
     return Job(
         planned=run.planned,
         settings=run.settings,
         heldout_split=run.heldout_split,
-        data_folder=folder / DATA,
+        data_folder=data,
         folder=_folder(folder, run),
         device=device,
         provenance=provenance(device),
@@ -121,14 +148,16 @@ def main() -> int:
     packing.add_argument("file", type=Path, help="the study file")
     packing.add_argument("folder", type=Path, help="a folder that is not there yet")
     packing.add_argument("--state-dir", type=Path, default=Path(".ablation"), help="where prepared data lie")
+    packing.add_argument("--without-data", action="store_true", help="leave the data out: `train --data` has them")
     training.add_argument("folder", type=Path, help="what `pack` wrote")
+    training.add_argument("--data", type=Path, help="the folder or archive that the study's data are prepared from")
     training.add_argument("--device", default="cuda:0")
     training.add_argument("--fuse", type=int, default=32, help="runs that are trained together at most")
     options = parser.parse_args()
     try:
         if options.command == "train":
-            return 1 if train(options.folder, device=options.device, fuse=options.fuse) else 0
-        pack(options.file, options.folder, state=State(folder=options.state_dir))
+            return 1 if train(options.folder, device=options.device, fuse=options.fuse, source=options.data) else 0
+        pack(options.file, options.folder, state=State(folder=options.state_dir), has_data=not options.without_data)
     except (AblationError, OSError) as error:
         raise SystemExit(str(error)) from None
     return 0

@@ -145,8 +145,13 @@ def _captured(step: Callable[[], object], device: torch.device) -> Callable[[], 
     wait(device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        kept = step()
-    return lambda: (graph.replay(), kept)
+        result = step()
+
+    def replay() -> object:
+        graph.replay()
+        return result, step  # the step holds what the graph reads
+
+    return replay
 
 
 def _grouped(case: _Case) -> Callable[[], object]:

@@ -4,29 +4,35 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from bench import Bench
 from conftest import TINY
+from PIL import Image
 from test_training import NOT_NEEDED_TO_TRAIN
 
 from ablation.state import RunFolder, State
 from ablation.study import Study
 from benchmarks.carried import pack
+from benchmarks.carried import train as train_here
 
 ROOT = Path(__file__).parents[1]
-TRAINING = f"""
+TRAINING = """
 import sys
-sys.modules.update(dict.fromkeys({NOT_NEEDED_TO_TRAIN}))  # None: importing it raises
-sys.argv = ["carried", "train", sys.argv[1], "--device", "cpu", "--fuse", sys.argv[2]]
+absent, sys.argv = sys.argv[1].split(), ["carried", "train", *sys.argv[2:]]
+sys.modules.update(dict.fromkeys(absent))  # None: importing it raises
 from benchmarks.carried import main
 sys.exit(main())
 """
 
 
-def train(folder: Path, *, fuse: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", TRAINING, str(folder), str(fuse)]
+def train(
+    folder: Path, *options: str, fuse: int = 1, may_import: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    absent = " ".join(name for name in NOT_NEEDED_TO_TRAIN if name not in may_import)
+    command = [sys.executable, "-c", TRAINING, absent, str(folder), "--device", "cpu", "--fuse", str(fuse), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
@@ -79,6 +85,56 @@ def test_runs_are_trained_together_until_each_has_a_result_and_say_what_was_not_
     pictures = "confusion_train.png and confusion_test.png"
     assert (f"{pictures} are left out: matplotlib is not installed where the run was trained",) == before.left_out
     assert not list(carried.rglob("*.png"))
+
+
+IMAGES = """
+name: photos
+data: {name: images, root: photos, validation: none}
+model: {name: cnn, depth: 1, width: 2, dense: [4]}
+training: {epochs: 1, batch_size: 4}
+factors: {model.normalization: [none, batch]}
+seeds: 1
+"""
+
+
+def write_images(folder: Path, colour: int) -> None:
+    for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (folder / place).mkdir(parents=True)
+        for index in range(4):
+            image = Image.new("RGB", (8, 8), (colour, 40 * number, 9 * index))
+            image.save(folder / place / f"{index}.png")
+
+
+@pytest.fixture(scope="module")
+def packed_without_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_images(folder / "photos", colour=200)
+    (folder / "photos.yaml").write_text(IMAGES)
+    pack(folder / "photos.yaml", folder / "carried", state=State(folder=folder / "state"), has_data=False)
+    return folder / "carried"
+
+
+def test_data_that_were_not_carried_are_prepared_by_pillow_and_filelock_where_runs_are_trained(
+    packed_without_data: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed_without_data, tmp_path / "carried")
+    write_images(tmp_path / "moved", colour=200)
+
+    done = train(carried, "--data", str(tmp_path / "moved"), may_import=("PIL", "filelock"))
+
+    assert "2 of 2 runs have a result" in done.stdout, done.stderr
+    assert not (carried / "data").exists()
+
+
+def test_runs_are_not_trained_on_other_data_than_they_were_planned_with(
+    packed_without_data: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed_without_data, tmp_path / "carried")
+    write_images(tmp_path / "others", colour=100)
+
+    with pytest.raises(SystemExit, match="others holds other data than the runs of"):
+        train_here(carried, device="cpu", fuse=1, source=tmp_path / "others")
+    assert not (carried / "runs").exists()
 
 
 OWN = """

@@ -180,10 +180,56 @@ def test_the_file_is_written_where_every_part_fails(tmp_path: Path) -> None:
     assert "not measured  a fused step / time to move its bytes (≤ 3): part fused-bf16 was not run" in printed
 
 
-@pytest.mark.slow
-def test_every_part_ends_well_on_a_cpu(tmp_path: Path) -> None:
-    status, _, record = benchmark(tmp_path, "--device", "cpu")
+ASKING = """
+import os, sys, torch
+here, asked = os.getpid(), []
+def asking(name):
+    return lambda *args: asked.append(name) if os.getpid() == here else 0
+for name in ("_cuda_getDeviceCount", "_cuda_init"):
+    setattr(torch._C, name, asking(name))
+sys.argv = ["gpu", "--try", "--parts", "rates"]
+from benchmarks.gpu import main
+main()
+print("asked:", *asked)
+"""
 
+
+def test_the_process_that_forks_asks_nothing_of_a_gpu() -> None:
+    """Those that it starts could not use one then."""
+    done = subprocess.run([sys.executable, "-c", ASKING], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "asked:" == done.stdout.splitlines()[-1]
+
+
+def check_all_ended_well(status: int, record: dict[str, Any]) -> None:
     assert {} == {name: part for name, part in record["parts"].items() if "error" in part}
-    assert [part.name for part in PARTS if not part.needs_gpu] == list(record["parts"])
+    found = [one for part in record["parts"].values() if isinstance(part["found"], list) for one in part["found"]]
+    assert [] == [one for one in found if one.get("error") or one.get("errors")]
     assert 0 == status
+
+
+@pytest.mark.slow
+def test_parts_end_well_on_a_cpu(tmp_path: Path) -> None:
+    names = "conventional-bf16,traffic,evaluation"
+
+    status, _, record = benchmark(tmp_path, "--device", "cpu", "--parts", names)
+
+    check_all_ended_well(status, record)
+    assert 3 == len(record["parts"])
+
+
+@pytest.mark.slow
+def test_parts_end_well_on_a_simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "simulated_gpu")
+    from simulated_gpu import why_not
+
+    if (why := why_not()) is not None:
+        pytest.skip(why)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "simulated_gpu"))
+    names = "rates,failed-capture,convolutions-tf32,solo-tf32,fused-tf32"
+
+    status, _, record = benchmark(tmp_path, "--try", "--parts", names)
+
+    check_all_ended_well(status, record)
+    assert 5 == len(record["parts"])
+    assert "works" == record["parts"]["failed-capture"]["found"]["next_capture_after"]

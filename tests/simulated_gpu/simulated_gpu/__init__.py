@@ -49,6 +49,7 @@ def _replace_queries() -> None:
     cuda: Any = torch.cuda
     cuda.is_available = cuda.is_initialized = cuda._is_compiled = lambda: True
     cuda.init = cuda._lazy_init = lambda: None
+    cuda._is_in_bad_fork = lambda: False  # unlike a real one, it is there in a forked process too
     cuda.set_device = lambda device: None
     cuda.device_count = lambda: 1
     cuda.current_device = lambda: 0

@@ -1,6 +1,9 @@
 """Runs as the ladder of paths trains them, in a folder of their own, without a study."""
 
 import contextlib
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,7 +32,9 @@ class Replicate:
         self.epochs: list[EpochMetrics] = []
         self.fails_in_epoch = 0
         self.error: Exception = ValueError("no luck")
-        self.folder = RunFolder(path=folder or Path("never made"))
+        self.folder = RunFolder(path=folder or Path(tempfile.mkdtemp()))  # a slow training keeps a checkpoint in it
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self.folder.path)
         self.identity, self.seconds = str(seed), 0.0
 
     def begin(self) -> Beginning:

@@ -296,3 +296,32 @@ def test_timing_cudnns_algorithms_changes_no_identity_and_nothing_on_a_cpu(bench
 
     assert [run.identity for run in bench.trained] == [run.identity for run in other.trained]
     assert paths(bench) == paths(other)
+
+
+def test_what_an_error_ended_holds_no_models_and_its_traceback_is_told(
+    together: Callable[..., list[Trained]],
+) -> None:
+    """Whether it came forward or backward."""
+
+    def broken(logits: Tensor, labels: Tensor) -> Tensor:
+        return Broken.apply(functional.cross_entropy(logits, labels))
+
+    gc.collect()
+    before = len(ALIVE)
+
+    trained = together([Replicate(seed, loss=broken) for seed in range(2)])
+
+    gc.collect()
+    assert before == len(ALIVE)
+    assert all(isinstance(one.ended, ZeroDivisionError) for one in trained)
+    assert all("in backward" in one.error_text for one in trained)
+
+
+class Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor) -> Tensor:
+        return loss * 1
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise ZeroDivisionError

@@ -137,9 +137,13 @@ def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -
 
 
 def let_go(error: BaseException | None) -> None:
-    """Let go of what an error holds, which may be most of a device's memory: in its frames, and in autograd's queue."""
+    """Let go of what an error holds, which may be most of a device's memory: its traceback, and autograd's queue.
+
+    Cleared frames would not do: each has its function still, with what that closes over.
+    """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__cause__ or error.__context__
     # A backward pass that failed leaves what it had yet to do, with its tensors, to the thread's next one.
     torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]

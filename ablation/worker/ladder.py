@@ -6,6 +6,7 @@ are trained together do, as one may have spoilt it for all.
 """
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ class Trained:
     """What became of a run: its result or its error, the path that it took, and a note on that.
 
     `path` is eager, graph or fused; the note says how it was fused, or why it was by no faster path. `seconds` and
-    `peak_memory_mib` are the run's share of what those that were trained together took.
+    `peak_memory_mib` are the run's share of what those that were trained together took. An error has no traceback, as
+    that holds what was trained: `error_text` has it, as Python prints it.
     """
 
     ended: TrainingResult | BaseException
@@ -69,6 +71,7 @@ class Trained:
     note: str
     seconds: float
     peak_memory_mib: float
+    error_text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class _Attempt:
     """How training by a path ended: results or an error, and whether any epoch was done; its seconds, its memory."""
 
     ended: tuple[TrainingResult, ...] | BaseException
+    error_text: str
     is_begun: bool
     seconds: float
     peak_memory_mib: float
@@ -88,6 +92,7 @@ class _Attempt:
                 note=note,
                 seconds=self.seconds / together,
                 peak_memory_mib=self.peak_memory_mib / together,
+                error_text=self.error_text,
             )
             for index in range(together)
         ]
@@ -157,7 +162,7 @@ def _attempt(
     path: Callable[[list[Beginning], Checkpoints], EpochsTogether],
 ) -> _Attempt:
     """Train runs by a path, from their beginning or from where it was left, to their end or an error."""
-    started, is_begun = time.perf_counter(), False
+    started, is_begun, error_text = time.perf_counter(), False, ""
     checkpoints = JobCheckpoints(runs, path=name, device=device)
     ended: tuple[TrainingResult, ...] | BaseException
     try:
@@ -180,10 +185,12 @@ def _attempt(
                     run.take(metrics)
     except BaseException as error:  # noqa: BLE001 - the result of these runs, or the reason to take another path
         check_is_of_the_run(error)
+        error_text = "".join(traceback.format_exception(error))
         let_go(error)
         ended = error
     attempt = _Attempt(
         ended=ended,
+        error_text=error_text,
         is_begun=is_begun or checkpoints.is_going_on,
         seconds=time.perf_counter() - started,
         peak_memory_mib=peak_memory_mib(device),

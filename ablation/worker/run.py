@@ -172,13 +172,14 @@ class RunRecord:
             write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
             return () if trained is None else write_evaluation(job.folder, job.planned, trained, self._classes)
 
-    def failed(self, error: BaseException, *, path: str = "", path_note: str = "") -> RunResult:
+    def failed(self, error: BaseException, *, error_text: str = "", path: str = "", path_note: str = "") -> RunResult:
+        """Return the result of a run that an error ended; `error_text` is given where the error's traceback is gone."""
         return RunResult(
             identity=self.job.planned.identity,
             outcome=Outcome.FAILED,
             metrics={},
             epochs=len(self.epochs),
-            error="".join(traceback.format_exception(error)),
+            error=error_text or "".join(traceback.format_exception(error)),
             failure=failure_of(error),
             path=path,
             path_note=path_note,
@@ -216,7 +217,7 @@ def _result(record: RunRecord, trained: Trained) -> RunResult:
     """Write what was measured into the run's folder and return it as the run's result."""
     ended, path, note = trained.ended, trained.path, path_note(record.job, trained)
     if isinstance(ended, BaseException):
-        return record.failed(ended, path=path, path_note=note)
+        return record.failed(ended, error_text=trained.error_text, path=path, path_note=note)
     try:
         return _done(record, trained, ended)
     except DiskFull:

@@ -110,7 +110,8 @@ def _trained(replicate: _Replicate) -> RunResult:
     trained = train_alone(replicate, torch.device(replicate.job.device))
     if not isinstance(trained.ended, _Ended):
         assert isinstance(trained.ended, BaseException)
-        return replicate.failed(trained.ended, path=trained.path, path_note=path_note(replicate.job, trained))
+        note = path_note(replicate.job, trained)
+        return replicate.failed(trained.ended, error_text=trained.error_text, path=trained.path, path_note=note)
     replicate.write()
     curve = replicate.curve
     is_diverged = not _is_finite(curve[-1])

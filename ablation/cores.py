@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYSTEM = Path("/")
+BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
+"""What Linux calls the instructions that multiply bf16 numbers, on x86 and on ARM."""
 
 
 def available_cores(system: Path = SYSTEM) -> int:
@@ -18,6 +20,13 @@ def available_cores(system: Path = SYSTEM) -> int:
     task = os.environ.get("SLURM_CPUS_PER_TASK", "")
     shares = [*_quotas(system), float(task) if task.isdecimal() else math.inf]
     return max(1, int(min(allowed, *shares)))
+
+
+def lacks_bf16_units(system: Path = SYSTEM) -> bool:
+    """Whether the processor is known to have no instructions that multiply bf16 numbers: it computes them by others."""
+    lines = _read(system / "proc/cpuinfo").lower().splitlines()
+    named = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "features"))]
+    return bool(named) and BF16_UNITS.isdisjoint(named[0])
 
 
 def _quotas(system: Path) -> Iterator[float]:

@@ -92,7 +92,7 @@ def run_study(
     from ablation.locks import coordinating
     from ablation.scheduling import check_storage, default_storage
     from ablation.uploads import Uploads
-    from ablation.worker import check_devices, needs_trying, try_variant
+    from ablation.worker import check_devices, device_remarks, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
     state.make()
@@ -100,7 +100,7 @@ def run_study(
     planned = len(study.variants) * study.spec.seeds
     dataset = _prepare(study, state)
     facts = dataset.facts if dataset is not None else NO_DATA
-    for remark in (*data_remarks(study), *facts.notes):
+    for remark in (*device_remarks(study.variants, executor.slots), *data_remarks(study), *facts.notes):
         yield Progress(planned=planned, ended={}, running=(), note=remark)
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     if tried:

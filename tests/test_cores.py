@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.cores import available_cores
+from ablation.cores import available_cores, lacks_bf16_units
 
 V2 = "31 23 0:28 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = (
@@ -85,3 +85,23 @@ def test_other_mounts_may_have_no_source_and_a_name_that_is_not_utf_8(tmp_path: 
     mounts.write_bytes(other + mounts.read_bytes())
 
     assert 2 == available_cores(system)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", False),
+        ("Features\t: fp asimd bf16 i8mm\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("", False),
+    ],
+)
+def test_a_processor_without_bf16_units_is_known_by_what_linux_says_of_it(
+    tmp_path: Path, text: str, lacks: bool
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{text}")
+
+    assert lacks == lacks_bf16_units(tmp_path)

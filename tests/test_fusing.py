@@ -21,6 +21,7 @@ from ablation.results import Outcome
 from ablation.study import Override, Study, load_study, parse_override, parse_study
 from ablation.training import Loss, Member
 from ablation.training.choosing import measurement_key
+from ablation.worker import devices
 from ablation.worker.beginning import Beginning
 from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.run import RunRecord, path_note
@@ -124,6 +125,18 @@ def test_a_precision_that_the_device_has_not_is_refused_before_anything_is_creat
         bench.run(study("training.precision=tf32"))
 
     assert () == bench.tracker.study_names()
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_bf16_on_a_processor_without_units_for_it_is_remarked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lacks: bool
+) -> None:
+    monkeypatch.setattr(devices, "lacks_bf16_units", lambda: lacks)
+
+    bench.run(study("seeds=1", "factors={training.precision: [fp32, bf16]}"))
+
+    said = [note for note in bench.notes if note.startswith("bf16 is slower than fp32 on this processor")]
+    assert lacks == bool(said)
 
 
 def test_bf16_is_another_run_and_trains(bench: Bench) -> None:

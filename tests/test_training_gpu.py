@@ -547,8 +547,8 @@ def course_network(count: int, precision: Precision, backend: Backend) -> Reside
 
 
 @simulated
-@pytest.mark.parametrize(("precision", "kernels", "bytes_moved"), [("fp32", 96, 4.9e9), ("bf16", 123, 3.2e9)])
-def test_a_fused_step_of_32_runs_costs_no_more_than_it_did(
+@pytest.mark.parametrize(("precision", "kernels", "bytes_moved"), [("fp32", 64, 4.2e9), ("bf16", 91, 2.75e9)])
+def test_a_fused_step_of_32_runs_takes_few_kernels_and_bytes_and_copies_no_gradient(
     precision: Precision, kernels: int, bytes_moved: int
 ) -> None:
     steps = course_network(32, precision, "grouped")

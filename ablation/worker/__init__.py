@@ -1,6 +1,6 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
-from ablation.worker.devices import check_devices, resolve_devices, why_no_gpu
+from ablation.worker.devices import check_devices, device_remarks, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.failures import DeviceLost
 from ablation.worker.ladder import Fusing
@@ -15,6 +15,7 @@ __all__ = [
     "Objective",
     "TuningJob",
     "check_devices",
+    "device_remarks",
     "estimate_seconds",
     "is_whole",
     "needs_trying",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ablation.cores import lacks_bf16_units
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.results import Variant
 from ablation.training import Precision, set_precision
@@ -103,10 +104,21 @@ def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:
     Raises:
         PrecisionUnavailable: one does not.
     """
-    for training in (variant.settings["training"] for variant in variants):
-        precision = "fp32" if "name" in training else training.get("precision", "fp32")
+    for precision in _precisions(variants):
         for device in dict.fromkeys(devices):
             check_precision(precision, torch.device(device))
+
+
+def device_remarks(variants: Sequence[Variant], devices: Sequence[str]) -> tuple[str, ...]:
+    """Say what a device computes in a roundabout way."""
+    if "bf16" not in _precisions(variants) or "cpu" not in devices or not lacks_bf16_units():
+        return ()
+    return ("bf16 is slower than fp32 on this processor, which has no instructions for it",)
+
+
+def _precisions(variants: Sequence[Variant]) -> list[str]:
+    trainings = (variant.settings["training"] for variant in variants)
+    return ["fp32" if "name" in training else training.get("precision", "fp32") for training in trainings]
 
 
 def _clear_peak_memory() -> None:

@@ -15,6 +15,7 @@ from torch.func import vmap
 from torch.nn import functional
 
 from ablation.training import Precision, free_memory, let_go, set_precision
+from ablation.training.together.dropout import GeneratedMasks
 from ablation.training.together.operations import StackedOperations
 from ablation.training.together.replay import streams_of
 from benchmarks.gpu_case import Sizes
@@ -22,6 +23,7 @@ from benchmarks.gpu_device import least_seconds, wait
 
 Way = Literal["grouped", "matmul", "streams", "one by one", "bound: one model", "bound: product alone"]
 WARM_UPS = 3
+LAYOUTS = (torch.channels_last, torch.contiguous_format)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +82,44 @@ class _Case:
 
 
 def convolutions(device: torch.device, sizes: Sizes, *, precision: Precision) -> tuple[Timed, ...]:
+    return _of_each_layer(_timed_ways, device, sizes, precision)
+
+
+def benchmarked(device: torch.device, sizes: Sizes, *, precision: Precision) -> tuple[Timed, ...]:
+    """Time grouped convolutions by the algorithms that cuDNN chose by timing.
+
+    In a process of its own: what PyTorch has once taken for a shape, timed or not, it takes from then on.
+    """
+    torch.backends.cudnn.benchmark = True
+    return _of_each_layer(_grouped_ways, device, sizes, precision)
+
+
+def _of_each_layer(
+    ways: Callable[[_Case, Sizes], Iterator[Timed]], device: torch.device, sizes: Sizes, precision: Precision
+) -> tuple[Timed, ...]:
     set_precision(precision)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     found = []
     for layer in LAYERS:
         small = Layer(name=layer.name, inputs=layer.inputs, outputs=layer.outputs, side=layer.side // sizes.shrunk)
         case = _Case(layer=small, runs=max(sizes.fused), images=sizes.convolved, dtype=dtype, device=device)
-        found += list(_timed_ways(case, sizes))
+        found += list(ways(case, sizes))
     return tuple(found)
 
 
 def _timed_ways(case: _Case, sizes: Sizes) -> Iterator[Timed]:
-    nhwc, nchw = torch.channels_last, torch.contiguous_format
-    for is_benchmarked in (False, True):
-        for layout in (nhwc, nchw):
-            yield _timed(case, "grouped", _grouped, sizes, layout=layout, is_benchmarked=is_benchmarked)
+    yield from _grouped_ways(case, sizes)
     yield _timed(case, "matmul", _products, sizes)
-    for layout in (nhwc, nchw):
+    for layout in LAYOUTS:
         yield _timed(case, "streams", _on_streams, sizes, layout=layout)
     yield _timed(case, "one by one", _one_by_one, sizes)
     yield _timed(case, "bound: one model", _of_one_model, sizes)
     yield _timed(case, "bound: product alone", _product_alone, sizes)
+
+
+def _grouped_ways(case: _Case, sizes: Sizes) -> Iterator[Timed]:
+    for layout in LAYOUTS:
+        yield _timed(case, "grouped", _grouped, sizes, layout=layout)
 
 
 def _timed(
@@ -110,16 +129,14 @@ def _timed(
     sizes: Sizes,
     *,
     layout: torch.memory_format = torch.channels_last,
-    is_benchmarked: bool = False,
 ) -> Timed:
     named = partial(
         Timed,
         layer=case.layer.name,
         way=way,
         layout="nhwc" if layout == torch.channels_last else "nchw",
-        is_benchmarked=is_benchmarked,
+        is_benchmarked=torch.backends.cudnn.benchmark,
     )
-    torch.backends.cudnn.benchmark = is_benchmarked
     laid_out = _Case(
         layer=case.layer, runs=case.runs, images=case.images, dtype=case.dtype, device=case.device, layout=layout
     )
@@ -221,7 +238,7 @@ def _products(case: _Case) -> Callable[[], object]:
     gradient = case.tensor(runs, case.images, layer.outputs, side, side, needs_gradient=False)
 
     def convolve(*tensors: Tensor) -> Tensor:
-        with StackedOperations("matmul", ()):
+        with StackedOperations("matmul", GeneratedMasks(())):
             return vmap(partial(functional.conv2d, padding=1))(*tensors)
 
     return partial(_both_ways, convolve, (inputs, weight, bias), gradient=gradient)

@@ -37,7 +37,7 @@ def _of_each_precision(name: str, says: str, limit_s: float, measure: Callable[.
 
 
 PARTS: tuple[Part, ...] = (
-    Part(name="rates", says="the card, its copy and its products", limit_s=25, measure=gpu_device.device_rates),
+    Part(name="rates", says="the card, its copy and its products", limit_s=20, measure=gpu_device.device_rates),
     Part(
         name="gradients",
         says="first gradients and losses of the paths, one against the other",
@@ -52,7 +52,10 @@ PARTS: tuple[Part, ...] = (
         needs_gpu=True,
     ),
     *_of_each_precision(
-        "convolutions", "each convolution of the most runs, by way and layout", 30, gpu_convolutions.convolutions
+        "convolutions", "each convolution of the most runs, by way and layout", 20, gpu_convolutions.convolutions
+    ),
+    *_of_each_precision(
+        "benchmarked", "the grouped ones, by algorithms that cuDNN timed", 15, gpu_convolutions.benchmarked
     ),
     *_of_each_precision("solo", "one run, eagerly and as a graph", 15, gpu_training.solo),
     *_of_each_precision("conventional", "one run in a conventional loop", 25, gpu_training.conventional),
@@ -75,7 +78,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         name="accuracies",
         says="accuracies of ten seeds, alone and fused",
-        limit_s=60,
+        limit_s=50,
         measure=gpu_training.accuracies,
     ),
 )

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from benchmarks.apart import Answer, run_apart
+from benchmarks.gpu_case import TRIED
+from benchmarks.gpu_convolutions import benchmarked, convolutions
 from benchmarks.gpu_device import Rates
 from benchmarks.gpu_goals import Verdict, judge
 from benchmarks.gpu_parts import PARTS, chosen_parts
@@ -81,6 +83,19 @@ def test_a_part_that_is_not_there_is_answered_with_those_that_are() -> None:
 
 def test_all_parts_together_may_take_less_than_ten_minutes() -> None:
     assert sum(part.limit_s for part in PARTS) < 600
+
+
+def test_algorithms_that_cudnn_timed_are_measured_in_a_part_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+    chosen = convolutions(torch.device("cpu"), TRIED, precision="fp32")
+    timed = benchmarked(torch.device("cpu"), TRIED, precision="fp32")
+
+    assert {False} == {one.is_benchmarked for one in chosen}
+    assert {("grouped", "nhwc", True), ("grouped", "nchw", True)} == {
+        (one.way, one.layout, one.is_benchmarked) for one in timed
+    }
+    assert [] == [one.error for one in (*chosen, *timed) if one.error]
 
 
 def answered(value: object) -> Answer:

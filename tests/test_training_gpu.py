@@ -46,6 +46,7 @@ from ablation.training import (
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Precision
 from ablation.training.steps import EagerSteps
+from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.resident import ResidentSteps
 from ablation.worker import checkpoints as checkpoints_module
 from ablation.worker import ladder
@@ -358,7 +359,7 @@ def test_where_the_allocator_cannot_be_put_right_the_run_is_trained_and_the_proc
 
 
 class Fails(nn.Module):
-    """Raises an error in a lane of a capture, or in any other call from the third on."""
+    """Raises an error where it is captured."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -372,7 +373,15 @@ class Fails(nn.Module):
 
 
 @pytest.mark.usefixtures("_a_failed_capture")
-def test_an_error_in_one_lane_of_a_capture_is_told_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_error_in_a_capture_is_told_as_it_is(backend: Backend) -> None:
+    """In a lane of it too, where the lanes of the runs that follow are not in the capture."""
+    with pytest.raises(PathUnavailable, match="a step cannot be captured: mine"):
+        finished(train_fused([member(seed, Fails) for seed in SEEDS], backend=backend, study_seed=STUDY_SEED))
+
+
+@pytest.mark.usefixtures("_a_failed_capture")
+def test_runs_whose_capture_ends_in_an_error_are_trained_eagerly(tmp_path: Path) -> None:
     runs = [replicate(seed, Fails) for seed in SEEDS]
 
     trained = list(train_together(runs, DEVICE, no_gain(tmp_path)))
@@ -471,13 +480,14 @@ def test_every_replay_draws_dropout_anew(backend: Backend | None) -> None:
 
 
 OUT_OF_RANGE = """
-import sys
+import os, sys
 
 sys.path[:0] = ["tests"]
 import test_training_gpu as gpu
 
 alone = gpu.train_alone(gpu.replicate(0, gpu.Asserts), gpu.DEVICE)
-print(alone.path, type(alone.ended).__name__, "assert" in str(alone.ended), gpu.can_train_more(gpu.DEVICE))
+print(alone.path, type(alone.ended).__name__, "assert" in str(alone.ended), gpu.can_train_more(gpu.DEVICE), flush=True)
+os._exit(0)  # a process whose device is lost may abort as it ends
 """
 
 
@@ -502,6 +512,19 @@ def test_an_assertion_in_a_kernel_ends_the_run_and_the_use_of_the_device() -> No
     )
 
     assert "graph AcceleratorError True False" == found.stdout.strip()
+
+
+@simulated
+def test_an_assertion_that_shows_only_after_the_step_is_no_failure_of_the_capture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert SIMULATED is not None
+    lost = SIMULATED.device
+    monkeypatch.setattr(lost, "is_dead", False)
+    step = Replayed(lambda: setattr(lost, "is_dead", True), Captures(DEVICE, ()), warm_ups=1)
+
+    with pytest.raises(torch.AcceleratorError, match="device-side assert"):
+        step()
 
 
 @simulated

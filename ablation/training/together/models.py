@@ -1,7 +1,7 @@
 """The interface of models that take a step at once, and its plain form: one after another, or on parallel streams."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
@@ -78,9 +78,9 @@ class SideBySide:
 
     def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         losses, logits = [], []
-        with self._joined():
+        with self._lanes() as lane:
             for index, model in enumerate(self._models):
-                with self._lane(index), self._draws(index):
+                with lane(index), self._draws(index):
                     model.train()
                     model.zero_grad(set_to_none=True)
                     answers = compute(partial(model, inputs[index]), self._precision, self._device)
@@ -92,9 +92,9 @@ class SideBySide:
 
     def logits(self, inputs: Tensor) -> Tensor:
         found = []
-        with self._joined():
+        with self._lanes() as lane:
             for index, model in enumerate(self._models):
-                with self._lane(index), torch.no_grad():
+                with lane(index), torch.no_grad():
                     model.eval()
                     found.append(compute(partial(model, inputs[index]), self._precision, self._device))
         return torch.stack(found)
@@ -109,21 +109,27 @@ class SideBySide:
     def modules(self) -> list[nn.Module]:
         return list(self._models)
 
-    def _lane(self, index: int) -> AbstractContextManager[object]:
-        """Return the context of a model's stream, which begins where the current one stands."""
-        if not self._streams:
-            return contextlib.nullcontext()
-        stream = self._streams[index % len(self._streams)]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        return torch.cuda.stream(stream)
-
     @contextlib.contextmanager
-    def _joined(self) -> Iterator[None]:
-        """Let the current stream wait for the lanes at the end, of whatever kind: a capture fails where it does not."""
+    def _lanes(self) -> Iterator[Callable[[int], AbstractContextManager[object]]]:
+        """Yield what returns the context of a model's stream, which begins where the current one stands.
+
+        At the end, of whatever kind, the current stream waits for those that were begun, and for no other: a capture
+        fails where it goes on without one of them, and where it waits for what is not captured.
+        """
+        begun: set[torch.cuda.Stream] = set()
+
+        def lane(index: int) -> AbstractContextManager[object]:
+            if not self._streams:
+                return contextlib.nullcontext()
+            stream = self._streams[index % len(self._streams)]
+            stream.wait_stream(torch.cuda.current_stream(self._device))
+            begun.add(stream)
+            return torch.cuda.stream(stream)
+
         try:
-            yield
+            yield lane
         finally:
-            for stream in self._streams[: len(self._models)]:
+            for stream in begun:
                 torch.cuda.current_stream(self._device).wait_stream(stream)
 
     def _draws(self, index: int) -> AbstractContextManager[object]:

@@ -80,6 +80,8 @@ class Replayed(Generic[T]):
         if self._warm_ups > 0:
             return self._function()
         result = self._run_without_waiting()
+        # What failed on the device shows only when it is waited for: here, that is no failure of the capture.
+        torch.cuda.synchronize(self._captures.device)
         self._replay = self._captured(self._captures)
         return result
 

@@ -74,6 +74,7 @@ class Graph:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         device.check_alive()
         Stream.captured = current_stream()
+        Stream.forked.clear()
         self._pool = pool or device.memory.new_pool()
         device.memory.begin_pool(self._pool)
         device.capture = self
@@ -154,6 +155,7 @@ def _disown(addresses: Collection[int]) -> None:
 class Stream:
     """In the place of `torch.cuda.Stream`: knows which streams a capture has gone out to and not come back from."""
 
+    forked: ClassVar[set["Stream"]] = set()
     unjoined: ClassVar[set["Stream"]] = set()
     captured: ClassVar["Stream | None"] = None
 
@@ -163,9 +165,13 @@ class Stream:
     def wait_stream(self, other: "Stream") -> None:
         if device.capture is None:
             return
+        if other is not Stream.captured and other not in Stream.forked:
+            device.capture.is_broken = True
+            raise torch.AcceleratorError("CUDA error: dependency created on uncaptured work in another stream")
         if self is Stream.captured:
             Stream.unjoined.discard(other)
         else:
+            Stream.forked.add(self)
             Stream.unjoined.add(self)
 
     def synchronize(self) -> None:

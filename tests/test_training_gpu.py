@@ -1,5 +1,6 @@
 """On a GPU, every path of training is the CPU's within rounding, on the same batches, and reads nothing in an epoch."""
 
+import contextlib
 import copy
 import dataclasses
 import subprocess
@@ -46,6 +47,7 @@ from ablation.training import (
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Precision
 from ablation.training.steps import EagerSteps
+from ablation.training.together import resident
 from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.resident import ResidentSteps
 from ablation.worker import checkpoints as checkpoints_module
@@ -539,6 +541,28 @@ def test_as_many_runs_fit_as_are_said_to(memory: Any, monkeypatch: pytest.Monkey
 
     assert 2 == len(curve)
     assert room > 3
+
+
+@simulated
+def test_as_many_runs_fit_whatever_cudnn_takes_to_time_its_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, timed = member(0), dataclasses.replace(member(0), cudnn_benchmark=True)
+    expected = members_that_fit(plain)
+    tried: list[str] = []
+
+    @contextlib.contextmanager
+    def timing() -> Iterator[None]:
+        if not tried:
+            tried.append("algorithms")
+            torch.empty(64 << 20, dtype=torch.uint8, device=DEVICE)
+        yield
+
+    monkeypatch.setattr(resident, "algorithms_timed", timing)
+
+    found = members_that_fit(timed)
+
+    assert ["algorithms"] == tried
+    assert expected is not None
+    assert expected == pytest.approx(found, rel=0.01)
 
 
 @simulated

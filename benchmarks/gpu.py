@@ -1,4 +1,4 @@
-"""Measures all that is claimed of a GPU, in one command and under eight minutes, and writes one result file.
+"""Measures all that is claimed of a GPU, in one command and under nine minutes, and writes one result file.
 
     python -m benchmarks.gpu --output benchmarks/results
     python -m benchmarks.gpu --parts convolutions,fused-bf16 --output benchmarks/results

@@ -153,7 +153,8 @@ def let_go(error: BaseException | None) -> None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
     # A backward pass that failed leaves what it had yet to do, with its tensors, to the thread's next one.
-    torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
+    with contextlib.suppress(RuntimeError):  # a device that is lost is told by `worker.devices`
+        torch.zeros((), device="cpu", requires_grad=True).backward()  # type: ignore[no-untyped-call]
 
 
 def free_memory() -> None:

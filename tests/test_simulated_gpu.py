@@ -142,6 +142,20 @@ def test_a_stream_that_a_capture_does_not_come_back_from_breaks_it(stream: torch
         captured(lambda: forked(is_joined=False), stream)
 
 
+def test_a_capture_that_waits_for_a_stream_outside_of_it_breaks(stream: torch.cuda.Stream) -> None:
+    inside, outside, inputs = torch.cuda.Stream(), torch.cuda.Stream(), torch.ones(3, device=DEVICE)
+
+    def waiting(*lanes: torch.cuda.Stream) -> Tensor:
+        inside.wait_stream(torch.cuda.current_stream())
+        for lane in lanes:
+            torch.cuda.current_stream().wait_stream(lane)
+        return inputs + 1
+
+    captured(lambda: waiting(inside), stream)
+    with pytest.raises(torch.AcceleratorError, match="previous error during capture"):
+        captured(lambda: waiting(inside, outside), stream)
+
+
 def test_replays_draw_on_and_the_generators_seed_tells_what(stream: torch.cuda.Stream) -> None:
     draws = torch.zeros(4, device=DEVICE)
     torch.manual_seed(3)

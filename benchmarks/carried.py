@@ -27,8 +27,9 @@ from ablation.errors import AblationError
 from ablation.provenance import provenance
 from ablation.results import PlannedRun
 from ablation.state import RunFolder, State
+from ablation.stopping import Preempted
 from ablation.training.paths import NUMBERS
-from ablation.worker import Fusing, Job, run_jobs
+from ablation.worker import DeviceLost, Fusing, Job, run_jobs
 
 RUNS, DATA = "runs.json", "data"
 
@@ -160,6 +161,9 @@ def main() -> int:
         pack(options.file, options.folder, state=State(folder=options.state_dir), has_data=not options.without_data)
     except (AblationError, OSError) as error:
         raise SystemExit(str(error)) from None
+    except (DeviceLost, Preempted) as error:
+        why = str(error) or "this process takes no more runs"
+        raise SystemExit(f"{why}; the same command goes on with the runs that have no result") from None
     return 0
 
 

@@ -14,7 +14,10 @@ from PIL import Image
 from test_training import NOT_NEEDED_TO_TRAIN
 
 from ablation.state import RunFolder, State
+from ablation.stopping import Preempted
 from ablation.study import Study
+from ablation.worker import DeviceLost
+from benchmarks import carried as carried_module
 from benchmarks.carried import pack
 from benchmarks.carried import train as train_here
 
@@ -85,6 +88,24 @@ def test_runs_are_trained_together_until_each_has_a_result_and_say_what_was_not_
     pictures = "confusion_train.png and confusion_test.png"
     assert (f"{pictures} are left out: matplotlib is not installed where the run was trained",) == before.left_out
     assert not list(carried.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(Preempted(), "this process takes no more runs"), (DeviceLost("assert"), "computes nothing more")],
+    ids=["asked to end", "device lost"],
+)
+def test_a_process_that_can_train_no_more_says_that_the_same_command_goes_on(
+    error: Exception, said: str, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_jobs(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(carried_module, "run_jobs", run_jobs)
+    monkeypatch.setattr(sys, "argv", ["carried", "train", str(packed), "--device", "cpu"])
+
+    with pytest.raises(SystemExit, match=f"{said}.*; the same command goes on with the runs that have no result"):
+        carried_module.main()
 
 
 IMAGES = """

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablation.cores import available_cores
 from ablation.models import build_model
 from ablation.results import DataShape
 from ablation.training import Member, Precision, TrainingData, TrainingSettings
 from benchmarks.case import LEARNING_RATE, MODEL, TrainingCase
 
 CLASSES = 10
+MOST_LOADER_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +133,7 @@ def case_of(device: torch.device, sizes: Sizes, precision: Precision) -> Trainin
         steps=sizes.steps,
         threads=torch.get_num_threads(),
         device=device,
-        loader_workers=2,
+        loader_workers=max(1, min(MOST_LOADER_WORKERS, available_cores() - 1)),  # what starves is no comparison
         loader_start="fork",
         precision=precision,
         pins_memory=sizes != TRIED,  # a device that is only simulated cannot

@@ -49,9 +49,10 @@ class SoloTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderTimes:
-    """Seconds per step of the conventional loop, by turn."""
+    """Seconds per step of the conventional loop, by turn, with so many processes that load images."""
 
     seconds_per_step: tuple[float, ...]
+    workers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,8 @@ def conventional(device: torch.device, sizes: Sizes, *, precision: Precision) ->
     case, turns = case_of(device, sizes, precision), sizes.warm_up + sizes.turns
     case.set_up()
     rates = list(conventional(case, turns=turns))[sizes.warm_up :]
-    return LoaderTimes(seconds_per_step=tuple(sizes.batch_size / rate for rate in rates))
+    seconds = tuple(sizes.batch_size / rate for rate in rates)
+    return LoaderTimes(seconds_per_step=seconds, workers=case.loader_workers)
 
 
 def fused(device: torch.device, sizes: Sizes, *, precision: Precision) -> tuple[FusedTimes, ...]:

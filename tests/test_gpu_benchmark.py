@@ -126,7 +126,10 @@ def verdicts(**changes: Answer | None) -> dict[str, Verdict]:
         "gradients": answered(Gradients(fused={"grouped": 1e-6, "matmul": 1e-3}, graph_loss=1e-5)),
         "traffic": answered((counted,)),
         **{f"solo-{one}": answered(SoloTimes(eager=(0.003,), graph=(0.001,))) for one in ("fp32", "tf32", "bf16")},
-        **{f"conventional-{one}": answered(LoaderTimes(seconds_per_step=(0.02,))) for one in ("tf32", "bf16")},
+        **{
+            f"conventional-{one}": answered(LoaderTimes(seconds_per_step=(0.02,), workers=1))
+            for one in ("tf32", "bf16")
+        },
         "fused-tf32": fused(0.008),
         "fused-bf16": fused(0.005),
         **{name.replace("_", "-"): answer for name, answer in changes.items()},

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from bench import Bench
@@ -14,8 +15,10 @@ from PIL import Image
 from test_training import NOT_NEEDED_TO_TRAIN
 
 from ablation.state import RunFolder, State
+from ablation.stopping import Preempted
 from ablation.study import Study
-from benchmarks.carried import pack
+from ablation.worker.failures import DeviceLost
+from benchmarks.carried import main, pack
 from benchmarks.carried import train as train_here
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +138,62 @@ def test_runs_are_not_trained_on_other_data_than_they_were_planned_with(
     with pytest.raises(SystemExit, match="others holds other data than the runs of"):
         train_here(carried, device="cpu", fuse=1, source=tmp_path / "others")
     assert not (carried / "runs").exists()
+
+
+def test_a_package_that_preparing_data_takes_and_is_not_there_is_named(
+    packed_without_data: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed_without_data, tmp_path / "carried")
+    write_images(tmp_path / "moved", colour=200)
+
+    done = train(carried, "--data", str(tmp_path / "moved"), may_import=("filelock",))
+
+    assert "takes the package PIL, which is not installed here; install it, or `pack` without" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "said"),
+    [
+        ("carried", ("--device", "cuda:99"), "there is no device 'cuda:99' here"),
+        ("carried", ("--device", "nowhere"), "there is no device 'nowhere' here"),
+        ("carried", ("--fuse", "0"), "'0' is not a number of runs, at least 1"),
+        (".", (), "is not a folder that `pack` wrote: it has no runs.json"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_any_run(
+    packed: Path, tmp_path: Path, folder: str, options: Sequence[str], said: str
+) -> None:
+    shutil.copytree(packed, tmp_path / "carried")
+
+    done = train(tmp_path / folder, *options)
+
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 0 != done.returncode
+    assert not (tmp_path / "carried" / "runs").exists()
+
+
+@pytest.mark.parametrize("ending", [Preempted(), KeyboardInterrupt(), DeviceLost("an assert")], ids=repr)
+def test_a_training_that_ends_early_says_that_the_same_command_goes_on(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, ending: BaseException
+) -> None:
+    def end(*_: object) -> NoReturn:
+        raise ending
+
+    monkeypatch.setattr("benchmarks.carried.run_jobs", end)
+    monkeypatch.setattr("sys.argv", ["carried", "train", str(packed), "--device", "cpu"])
+
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        main()
+
+
+def test_a_folder_that_is_there_is_not_packed_into(packed: Path, tmp_path: Path) -> None:
+    before = sorted(packed.rglob("*"))
+
+    with pytest.raises(SystemExit, match="is there already; name a folder that is not"):
+        pack(packed.parent / "tiny.yaml", packed, state=State(folder=tmp_path / "state"))
+    assert sorted(packed.rglob("*")) == before
 
 
 OWN = """

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from ablation.code import code_names
-from ablation.datasets import open_dataset, prepare
+from ablation.datasets import Dataset, open_dataset, prepare
 from ablation.errors import AblationError
 from ablation.provenance import provenance
 from ablation.results import PlannedRun
 from ablation.state import RunFolder, State
-from ablation.stopping import Preempted
+from ablation.stopping import Preempted, stopping
 from ablation.training.paths import NUMBERS
-from ablation.worker import DeviceLost, Fusing, Job, run_jobs
+from ablation.worker import DeviceLost, Fusing, Job, resolve_devices, run_jobs
 
 RUNS, DATA = "runs.json", "data"
 
@@ -58,12 +58,14 @@ def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> No
     """Write what a card needs of a study into a new folder, with or without its data.
 
     Raises:
-        SystemExit: the study needs more than a worker.
+        SystemExit: the study needs more than a worker, or the folder is there.
         AblationError: the study cannot be planned.
     """
     from ablation.planning import plan_of
     from ablation.study import load_study
 
+    if folder.exists():
+        raise SystemExit(f"{folder} is there already; name a folder that is not")
     study = load_study(file)
     data = study.variants[0].settings["data"]
     names = {name for variant in study.variants for name in code_names({**variant.settings, "data": None})}
@@ -92,10 +94,13 @@ def train(folder: Path, *, device: str, fuse: int, source: Path | None = None) -
     """Train what has no result yet, on the data of the folder or of `source`; return how many runs still have none.
 
     Raises:
-        SystemExit: the data are not those that the runs were planned with.
-        AblationError: the data cannot be prepared.
+        SystemExit: the folder is not what `pack` wrote, or the data are not those that the runs were planned with.
+        AblationError: the data cannot be prepared, or there is no such device.
+        Preempted, KeyboardInterrupt: this process was asked to end.
+        DeviceLost: the device computes nothing more in this process.
     """
-    runs = list(map(CarriedRun.from_plain, json.loads((folder / RUNS).read_text(encoding="utf-8"))))
+    device = resolve_devices(device)[0]
+    runs = _runs(folder)
     data = _data(folder, runs[0], source)
     for group in _groups([run for run in runs if _folder(folder, run).result() is None], fuse):
         jobs = [_job(folder, run, device, data) for run in group]
@@ -107,6 +112,14 @@ def train(folder: Path, *, device: str, fuse: int, source: Path | None = None) -
     left = sum(_folder(folder, run).result() is None for run in runs)
     print(f"{len(runs) - left} of {len(runs)} runs have a result")
     return left
+
+
+def _runs(folder: Path) -> Sequence[CarriedRun]:
+    try:
+        text = (folder / RUNS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SystemExit(f"{folder} is not a folder that `pack` wrote: it has no {RUNS}") from None
+    return tuple(map(CarriedRun.from_plain, json.loads(text)))
 
 
 def _groups(runs: Sequence[CarriedRun], fuse: int) -> Iterator[Sequence[CarriedRun]]:
@@ -121,13 +134,18 @@ def _folder(folder: Path, run: CarriedRun) -> RunFolder:
 
 def _data(folder: Path, run: CarriedRun, source: Path | None) -> Path:
     """Return the folder of the prepared data."""
-    if source is None:
-        dataset = open_dataset(folder / DATA)
-    else:
-        dataset = prepare({**run.settings["data"], "root": str(source.resolve())}, cache=folder / "prepared")
+    dataset = open_dataset(folder / DATA) if source is None else _prepared(folder, run, source)
     if dataset.facts.digest != run.data_digest:
         raise SystemExit(f"{source or folder / DATA} holds other data than the runs of {folder} were planned with")
     return dataset.folder
+
+
+def _prepared(folder: Path, run: CarriedRun, source: Path) -> Dataset:
+    try:
+        return prepare({**run.settings["data"], "root": str(source.resolve())}, cache=folder / "prepared")
+    except ModuleNotFoundError as error:
+        why = f"preparing {source} takes the package {error.name}, which is not installed here"
+        raise SystemExit(f"{why}; install it, or `pack` without --without-data") from None
 
 
 def _job(folder: Path, run: CarriedRun, device: str, data: Path) -> Job:
@@ -153,18 +171,29 @@ def main() -> int:
     training.add_argument("folder", type=Path, help="what `pack` wrote")
     training.add_argument("--data", type=Path, help="the folder or archive that the study's data are prepared from")
     training.add_argument("--device", default="cuda:0")
-    training.add_argument("--fuse", type=int, default=32, help="runs that are trained together at most")
+    training.add_argument("--fuse", type=_at_least_one, default=32, help="runs that are trained together at most")
     options = parser.parse_args()
     try:
-        if options.command == "train":
-            return 1 if train(options.folder, device=options.device, fuse=options.fuse, source=options.data) else 0
-        pack(options.file, options.folder, state=State(folder=options.state_dir), has_data=not options.without_data)
+        with stopping.listening():
+            if options.command == "train":
+                return 1 if train(options.folder, device=options.device, fuse=options.fuse, source=options.data) else 0
+            pack(options.file, options.folder, state=State(folder=options.state_dir), has_data=not options.without_data)
+    except (Preempted, KeyboardInterrupt):
+        next_step = (
+            "the same command goes on" if options.command == "train" else f"remove {options.folder} if it is there"
+        )
+        raise SystemExit(f"ended before all was done; {next_step}") from None
+    except DeviceLost as error:
+        raise SystemExit(f"{error}; the same command goes on") from None
     except (AblationError, OSError) as error:
         raise SystemExit(str(error)) from None
-    except (DeviceLost, Preempted) as error:
-        why = str(error) or "this process takes no more runs"
-        raise SystemExit(f"{why}; the same command goes on with the runs that have no result") from None
     return 0
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs, at least 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from bench import Bench
@@ -17,8 +18,7 @@ from ablation.state import RunFolder, State
 from ablation.stopping import Preempted
 from ablation.study import Study
 from ablation.worker import DeviceLost
-from benchmarks import carried as carried_module
-from benchmarks.carried import pack
+from benchmarks.carried import main, pack
 from benchmarks.carried import train as train_here
 
 ROOT = Path(__file__).parents[1]
@@ -90,24 +90,6 @@ def test_runs_are_trained_together_until_each_has_a_result_and_say_what_was_not_
     assert not list(carried.rglob("*.png"))
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [(Preempted(), "this process takes no more runs"), (DeviceLost("assert"), "computes nothing more")],
-    ids=["asked to end", "device lost"],
-)
-def test_a_process_that_can_train_no_more_says_that_the_same_command_goes_on(
-    error: Exception, said: str, packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_jobs(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(carried_module, "run_jobs", run_jobs)
-    monkeypatch.setattr(sys, "argv", ["carried", "train", str(packed), "--device", "cpu"])
-
-    with pytest.raises(SystemExit, match=f"{said}.*; the same command goes on with the runs that have no result"):
-        carried_module.main()
-
-
 IMAGES = """
 name: photos
 data: {name: images, root: photos, validation: none}
@@ -156,6 +138,62 @@ def test_runs_are_not_trained_on_other_data_than_they_were_planned_with(
     with pytest.raises(SystemExit, match="others holds other data than the runs of"):
         train_here(carried, device="cpu", fuse=1, source=tmp_path / "others")
     assert not (carried / "runs").exists()
+
+
+def test_a_package_that_preparing_data_takes_and_is_not_there_is_named(
+    packed_without_data: Path, tmp_path: Path
+) -> None:
+    carried = shutil.copytree(packed_without_data, tmp_path / "carried")
+    write_images(tmp_path / "moved", colour=200)
+
+    done = train(carried, "--data", str(tmp_path / "moved"), may_import=("filelock",))
+
+    assert "takes the package PIL, which is not installed here; install it, or `pack` without" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "said"),
+    [
+        ("carried", ("--device", "cuda:99"), "there is no device 'cuda:99' here"),
+        ("carried", ("--device", "nowhere"), "there is no device 'nowhere' here"),
+        ("carried", ("--fuse", "0"), "'0' is not a number of runs, at least 1"),
+        (".", (), "is not a folder that `pack` wrote: it has no runs.json"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_any_run(
+    packed: Path, tmp_path: Path, folder: str, options: Sequence[str], said: str
+) -> None:
+    shutil.copytree(packed, tmp_path / "carried")
+
+    done = train(tmp_path / folder, *options)
+
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 0 != done.returncode
+    assert not (tmp_path / "carried" / "runs").exists()
+
+
+@pytest.mark.parametrize("ending", [Preempted(), KeyboardInterrupt(), DeviceLost("an assert")], ids=repr)
+def test_a_training_that_ends_early_says_that_the_same_command_goes_on(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, ending: BaseException
+) -> None:
+    def end(*_: object) -> NoReturn:
+        raise ending
+
+    monkeypatch.setattr("benchmarks.carried.run_jobs", end)
+    monkeypatch.setattr("sys.argv", ["carried", "train", str(packed), "--device", "cpu"])
+
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        main()
+
+
+def test_a_folder_that_is_there_is_not_packed_into(packed: Path, tmp_path: Path) -> None:
+    before = sorted(packed.rglob("*"))
+
+    with pytest.raises(SystemExit, match="is there already; name a folder that is not"):
+        pack(packed.parent / "tiny.yaml", packed, state=State(folder=tmp_path / "state"))
+    assert sorted(packed.rglob("*")) == before
 
 
 OWN = """

@@ -14,6 +14,7 @@ means anything.
 
 import argparse
 import dataclasses
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def main() -> int:
         return 0
     device, is_tried = torch.device(options.device), options.try_only or options.device == "cpu"
     parts = [part for part in chosen_parts(options.parts) if device.type == "cuda" or not part.needs_gpu]
+    importlib.import_module("torch._dynamo")  # PyTorch's optimizers do, and each part would for seconds; it asks no GPU
     record: dict[str, Any] = {"environment": environment(options), "is_only_tried": is_tried, "parts": {}}
     answers: dict[str, Answer] = {}
     for part in parts:

@@ -277,6 +277,7 @@ class TestLoadingErrors:
 
         assert len is code.load("net.py:f", path="model.name")
 
+    @pytest.mark.usefixtures("hearing_signals")
     def test_an_interruption_goes_through(self, write: Write) -> None:
         code = folders(write({"net.py": "raise KeyboardInterrupt"}))
 

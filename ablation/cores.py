@@ -1,4 +1,4 @@
-"""How many cores this process may use: by its affinity, its container's quota and its batch job's share."""
+"""How many cores this process may use (affinity, container's quota, batch job's share), and whether they have bf16."""
 
 import math
 import os
@@ -23,7 +23,7 @@ def available_cores(system: Path = SYSTEM) -> int:
 
 
 def lacks_bf16_units(system: Path = SYSTEM) -> bool:
-    """Whether the processor is known to have no instructions that multiply bf16 numbers: it computes them by others."""
+    """Whether the processor is known to have no instructions for products of bf16, and computes them as fp32."""
     lines = _read(system / "proc/cpuinfo").lower().splitlines()
     named = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "features"))]
     return bool(named) and BF16_UNITS.isdisjoint(named[0])

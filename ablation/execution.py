@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import threading
 import time
@@ -26,9 +25,8 @@ from ablation.scheduling import Schedule
 from ablation.state import RunFolder, State
 from ablation.stopping import Preempted, stopping
 from ablation.tracking import StudyRecord, StudyStatus, Tracker
-from ablation.training.paths import NUMBERS
 from ablation.uploads import Uploads, upload_run
-from ablation.worker import DeviceLost, Fusing, Job, run_jobs
+from ablation.worker import DeviceLost, Fusing, Job, alike, run_jobs
 
 T = TypeVar("T")
 POLL_S = 0.5
@@ -207,13 +205,10 @@ class Execution:
         return self.fuse or (MOST_FUSED if self.executor.slots[0] != "cpu" else 1)
 
     def alike(self, planned: PlannedRun) -> str:
-        """Return what runs must have in common to be fused: all but numbers of the optimizer, and how far they are."""
+        """Return what runs must have in common to be trained by one job."""
         if self._most_fused == 1 or self.deaths[planned.identity].count:
             return planned.identity  # alone, after a death that it may have been the cause of
-        settings = self.record.plan.variant(planned.variant).settings
-        training = {key: value for key, value in settings["training"].items() if key not in NUMBERS}
-        kept = [(epoch, path) for epoch, path, _ in self._folder(planned).kept_checkpoints()[:1]]
-        return json.dumps({**settings, "training": training, "kept": kept}, sort_keys=True)
+        return alike(self.record.plan.variant(planned.variant).settings, self._folder(planned))
 
     def _submit(self, group: Sequence[PlannedRun], slot: str) -> None:
         """Start a job for runs that are claimed; until it is running they count as under way with it."""

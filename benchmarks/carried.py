@@ -24,12 +24,12 @@ from typing import Any
 from ablation.code import code_names
 from ablation.datasets import Dataset, open_dataset, prepare
 from ablation.errors import AblationError
+from ablation.plain_text import last_line
 from ablation.provenance import provenance
 from ablation.results import PlannedRun
 from ablation.state import RunFolder, State
 from ablation.stopping import Preempted, stopping
-from ablation.training.paths import NUMBERS
-from ablation.worker import DeviceLost, Fusing, Job, resolve_devices, run_jobs
+from ablation.worker import DeviceLost, Fusing, Job, alike, resolve_devices, run_jobs
 
 RUNS, DATA = "runs.json", "data"
 
@@ -46,12 +46,6 @@ class CarriedRun:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "CarriedRun":
         return cls(**{**values, "planned": PlannedRun(**values["planned"])})
-
-    @property
-    def alike(self) -> str:
-        """What runs that are trained together have in common: all but numbers of the optimizer."""
-        training = {name: value for name, value in self.settings["training"].items() if name not in NUMBERS}
-        return json.dumps({**self.settings, "training": training}, sort_keys=True)
 
 
 def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> None:
@@ -102,12 +96,12 @@ def train(folder: Path, *, device: str, fuse: int, source: Path | None = None) -
     device = resolve_devices(device)[0]
     runs = _runs(folder)
     data = _data(folder, runs[0], source)
-    for group in _groups([run for run in runs if _folder(folder, run).result() is None], fuse):
+    for group in _groups(folder, [run for run in runs if _folder(folder, run).result() is None], fuse):
         jobs = [_job(folder, run, device, data) for run in group]
         fusing = Fusing(cache=folder / "backends.json", must_gain=True) if fuse > 1 else None
         for run, result in zip(group, run_jobs(jobs, fusing), strict=True):
             accuracy = result.metrics.get("test_accuracy", float("nan"))
-            said = filter(None, [result.path, result.path_note, result.error])
+            said = filter(None, [result.path, result.path_note, last_line(result.error)])
             print(f"{run.planned.name}: {result.outcome}, test accuracy {accuracy:.4f}, {', '.join(said)}", flush=True)
     left = sum(_folder(folder, run).result() is None for run in runs)
     print(f"{len(runs) - left} of {len(runs)} runs have a result")
@@ -122,9 +116,11 @@ def _runs(folder: Path) -> Sequence[CarriedRun]:
     return tuple(map(CarriedRun.from_plain, json.loads(text)))
 
 
-def _groups(runs: Sequence[CarriedRun], fuse: int) -> Iterator[Sequence[CarriedRun]]:
-    for kind in dict.fromkeys(run.alike for run in runs):
-        same = [run for run in runs if run.alike == kind]
+def _groups(folder: Path, runs: Sequence[CarriedRun], fuse: int) -> Iterator[Sequence[CarriedRun]]:
+    kinds: dict[str, list[CarriedRun]] = {}
+    for run in runs:
+        kinds.setdefault(alike(run.settings, _folder(folder, run)), []).append(run)
+    for same in kinds.values():
         yield from (same[start : start + fuse] for start in range(0, len(same), fuse))
 
 

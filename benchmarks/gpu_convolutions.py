@@ -5,7 +5,7 @@ a way needs beside the product, such as im2col's windows, is timed with it; the 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -101,7 +101,7 @@ def _of_each_layer(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     found = []
     for layer in LAYERS:
-        small = Layer(name=layer.name, inputs=layer.inputs, outputs=layer.outputs, side=layer.side // sizes.shrunk)
+        small = replace(layer, side=layer.side // sizes.shrunk)
         case = _Case(layer=small, runs=max(sizes.fused), images=sizes.convolved, dtype=dtype, device=device)
         found += list(ways(case, sizes))
     return tuple(found)
@@ -137,11 +137,9 @@ def _timed(
         layout="nhwc" if layout == torch.channels_last else "nchw",
         is_benchmarked=torch.backends.cudnn.benchmark,
     )
-    laid_out = _Case(
-        layer=case.layer, runs=case.runs, images=case.images, dtype=case.dtype, device=case.device, layout=layout
-    )
     try:
-        return named(seconds=least_seconds(_captured(make(laid_out), case.device), case.device, repeats=sizes.repeats))
+        step = _captured(make(replace(case, layout=layout)), case.device)
+        return named(seconds=least_seconds(step, case.device, repeats=sizes.repeats))
     except Exception as error:  # noqa: BLE001 - the other ways are worth having
         said = f"{type(error).__name__}: {str(error)[:200]}"
         let_go(error)

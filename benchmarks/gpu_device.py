@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ablation.training import Precision, set_precision
+from ablation.training.together.replay import Captures
 from benchmarks.gpu_case import Sizes
 
 PRODUCTS: tuple[tuple[Precision, torch.dtype], ...] = (
@@ -140,10 +141,8 @@ def _tried(operation: Callable[[], object]) -> str:
 
 
 def _replay(device: torch.device, count: int) -> Replay:
-    generators = [torch.Generator(device) for _ in range(count)]
-    graph, numbers = torch.cuda.CUDAGraph(), torch.zeros(1, device=device)
-    for generator in generators:
-        graph.register_generator_state(generator)
+    captures = Captures(device, [torch.Generator(device) for _ in range(count)])
+    graph, numbers = captures.new_graph(), torch.zeros(1, device=device)
     with torch.cuda.graph(graph):
         numbers += 1
     graph.replay()

@@ -155,6 +155,8 @@ def _by(backends: Sequence[str], figure: Callable[..., float]) -> Figures:
     return {backend: partial(figure, backend=backend) for backend in backends}
 
 
+FUSED_GAINS: Mapping[Path, float] = {"graph": 6, "eager": 20, "conventional": 100}
+"""How many times as many model-steps per second fused runs are to take as a run on a path."""
 GOALS: tuple[Goal, ...] = (
     Goal(
         what="relative error of a fused run's first gradient, fp32",
@@ -175,26 +177,15 @@ GOALS: tuple[Goal, ...] = (
         figures=_by(("grouped", "matmul", "streams"), _accuracy_apart),
     ),
     Goal(what="graph / eager", limit=2.5, is_floor=True, figures=_in(("fp32", *COARSE), _graph_gain)),
-    Goal(
-        what="fused / graph",
-        limit=6,
-        is_floor=True,
-        figures=_in(COARSE, _fused_gain, path="graph"),
-        one_is_enough=True,
-    ),
-    Goal(
-        what="fused / eager",
-        limit=20,
-        is_floor=True,
-        figures=_in(COARSE, _fused_gain, path="eager"),
-        one_is_enough=True,
-    ),
-    Goal(
-        what="fused / conventional loop",
-        limit=100,
-        is_floor=True,
-        figures=_in(COARSE, _fused_gain, path="conventional"),
-        one_is_enough=True,
+    *(
+        Goal(
+            what=f"fused / {path}",
+            limit=limit,
+            is_floor=True,
+            figures=_in(COARSE, _fused_gain, path=path),
+            one_is_enough=True,
+        )
+        for path, limit in FUSED_GAINS.items()
     ),
     Goal(
         what="a fused step / time to move its bytes", limit=3, is_floor=False, figures=_in(("bf16",), _above_the_bytes)

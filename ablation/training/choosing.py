@@ -92,7 +92,7 @@ def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross
 def measurement_key(members: Sequence[Member], loss: Loss) -> str:
     """Return what a measurement holds for: device, versions, model, data, batch, optimizer, precision, how many.
 
-    And for cuDNN's own choice of algorithms, or one by timing.
+    It holds for one way to choose cuDNN's algorithms too.
     """
     first = members[0]
     settings, data = first.settings, first.data

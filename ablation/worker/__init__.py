@@ -3,7 +3,7 @@
 from ablation.worker.devices import check_devices, device_remarks, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.failures import DeviceLost
-from ablation.worker.ladder import Fusing
+from ablation.worker.ladder import Fusing, alike
 from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
 from ablation.worker.tuning import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
@@ -14,6 +14,7 @@ __all__ = [
     "Job",
     "Objective",
     "TuningJob",
+    "alike",
     "check_devices",
     "device_remarks",
     "estimate_seconds",

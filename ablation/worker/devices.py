@@ -110,7 +110,7 @@ def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:
 
 
 def device_remarks(variants: Sequence[Variant], devices: Sequence[str]) -> tuple[str, ...]:
-    """Say what a device computes in a roundabout way."""
+    """Say where a variant's precision is no gain on these devices."""
     if "bf16" not in _precisions(variants) or "cpu" not in devices or not lacks_bf16_units():
         return ()
     return ("bf16 is slower than fp32 on this processor, which has no instructions for it",)

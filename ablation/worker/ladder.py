@@ -5,17 +5,19 @@ trained by one path from its first step to its last. A run alone does not leave 
 are trained together do, as one may have spoilt it for all.
 """
 
+import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ablation.errors import PathUnavailable
 from ablation.results import EpochMetrics
+from ablation.state import RunFolder
 from ablation.training import (
     Backend,
     Checkpoints,
@@ -30,6 +32,7 @@ from ablation.training import (
     train_fused,
     train_graph,
 )
+from ablation.training.paths import NUMBERS
 from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, Resumable
 from ablation.worker.devices import computes, peak_memory_mib
@@ -96,6 +99,13 @@ class _Attempt:
             )
             for index in range(together)
         ]
+
+
+def alike(settings: Mapping[str, Any], folder: RunFolder) -> str:
+    """Return what runs must have in common to be fused: all but numbers of the optimizer, and how far they are."""
+    training = {name: value for name, value in settings["training"].items() if name not in NUMBERS}
+    kept = [(epoch, path) for epoch, path, _ in folder.kept_checkpoints()[:1]]
+    return json.dumps({**settings, "training": training, "kept": kept}, sort_keys=True)
 
 
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:

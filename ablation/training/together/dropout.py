@@ -87,8 +87,8 @@ class CountedMasks:
     the nearest of 1/65536, and what is kept is scaled by what that is. The step is counted on the device, as a graph
     needs it. Masks are laid out by element, whatever the memory format.
 
-    PyTorch's own generator would need a kernel per model, as its numbers depend on their place in a tensor: by count
-    the less work up to some 13 models, and the more beyond.
+    PyTorch's own generator would need a kernel for each model, as its numbers depend on their place in a tensor. By
+    count that is less work for up to some 13 models, and more beyond.
     """
 
     def __init__(self, models: int, device: torch.device) -> None:

@@ -46,7 +46,7 @@ GPU_EVALUATION_IMAGES = 4_000
 
 @contextlib.contextmanager
 def algorithms_timed() -> Iterator[None]:
-    """Let cuDNN time its algorithms where it meets a shape for the first time, but for a capture, which that would end.
+    """Let cuDNN time its algorithms where it meets a shape for the first time, but not in a capture, which would fail.
 
     What it has chosen it keeps, and takes within the capture and after it.
     """
@@ -61,8 +61,7 @@ def algorithms_timed() -> Iterator[None]:
 def evaluated_at_once(device: torch.device, batch_size: int) -> int:
     """Return how many images of each member a part of an evaluation has.
 
-    On a GPU it does not depend on how many members there are: the memory that one takes, `members_that_fit` measures
-    on one alone.
+    On a GPU that is the same for any number of members, as `members_that_fit` measures the memory of one alone.
     """
     return CPU_EVALUATION_IMAGES if device.type == "cpu" else min(GPU_EVALUATION_IMAGES, 4 * batch_size)
 

@@ -1,7 +1,7 @@
 """A simulated GPU: all that the training engine asks of `torch.cuda`, on one CPU, with a GPU's rules.
 
 Tensors on it say that they are on cuda:0 and are dispatched so. A capture computes nothing, and a replay runs what was
-recorded; what makes the host wait is counted and, where it must not, refused; memory is counted as PyTorch's allocator
+recorded; what makes the host wait is refused where it must not; memory is counted as PyTorch's allocator
 does, with the pools of graphs; memory of a graph cannot be read once another of its pool has run; an index that is out
 of range ends the device for the process. Not simulated: cuDNN, concurrency, time, and rounding of its own.
 """

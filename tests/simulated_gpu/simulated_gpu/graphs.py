@@ -56,7 +56,6 @@ class Graph:
 
     def __init__(self, keep_graph: bool = False) -> None:
         self.is_broken = False
-        self.replays = 0
         self._operations: list[Operation] = []
         self._generators: list[Generator] = []
         self._pool: PoolId | None = None
@@ -132,7 +131,6 @@ class Graph:
         device.check_alive()
         if any(not block.tensors for block in self._outside.values()):
             raise RuntimeError("a graph reads memory that was given back after its capture")
-        self.replays += 1
         Graph.last_replayed[self._pool] = weakref.ref(self)
         without_modes(lambda: [operation.run() for operation in self._operations] and None)
 
@@ -176,9 +174,6 @@ class Stream:
 
     def synchronize(self) -> None:
         synchronize()
-
-    def __enter__(self) -> Self:
-        return self
 
 
 class CurrentStream:

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from simulated_gpu.memory import Block, Held, Memory
+from simulated_gpu.memory import Held, Memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 WAITING = (
@@ -61,7 +61,6 @@ class Device:
     capture: Recording | None = None
     forbids_waiting: bool = False
     is_dead: bool = False
-    waits: list[str] = field(default_factory=list)
     owners: dict[int, ReferenceType[Any]] = field(default_factory=dict)
     """The graph that a storage, by its address, belongs to."""
     capturing: set[int] = field(default_factory=set)
@@ -75,7 +74,6 @@ class Device:
             RuntimeError: where it must not: in a capture, or when that is forbidden.
         """
         self.check_alive()
-        self.waits.append(what)
         if self.capture is not None:
             self.capture.is_broken = True
             raise torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing ({what})")
@@ -117,10 +115,6 @@ class OnGpu(Tensor):
         made._held = device.memory.hold(inner)
         made._owner = device.owners.get(inner.untyped_storage().data_ptr())
         return made
-
-    @property
-    def block(self) -> Block | None:
-        return self._held.block if self._held is not None else None
 
     def check_readable(self) -> None:
         if self._owner is None:

@@ -1,4 +1,4 @@
-"""Makes standard output and standard error such that writing to them ends nothing: not a study, and not a run.
+"""What is printed: streams such that writing to them ends nothing, and texts without what steers a terminal.
 
 A character that a stream's encoding lacks becomes an escape, of a form that JSON has too. Whoever reads a stream may
 go, as `| head -1` does: what is written to it after that goes nowhere, as hours of training are worth more than lines
@@ -9,13 +9,16 @@ import codecs
 import contextlib
 import errno
 import io
+import json
 import os
 import sys
+import unicodedata
 from typing import Any, TextIO
 
 _GONE = frozenset({errno.EPIPE, errno.EIO})
 """What a write says where the reader of a pipe, or a terminal, is gone."""
 _ESCAPED = "ablation.escaped"
+_INVISIBLE = ("Cc", "Cf", "Cs")
 
 
 def make_unfailing() -> None:
@@ -87,3 +90,24 @@ class _Outlet(io.RawIOBase):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._number)
             os.close(nowhere)
+
+
+def plain(text: str) -> str:
+    """Return text without control and bidirectional characters, fit for a terminal; line ends and tabs stay."""
+    return "".join(" " if _steers(char) and char != "\t" else char for char in text)
+
+
+def last_line(text: str | None, *, longest: int = 300) -> str:
+    """Return the last line of a text that has something on it: of a traceback, the error; empty where there is none."""
+    lines = [line for line in plain(text or "").splitlines() if line.strip()]
+    line = lines[-1].strip() if lines else ""
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def plain_json(text: str) -> str:
+    """Return the same JSON with such characters escaped; it must have no tabs outside of its strings."""
+    return "".join(json.dumps(char)[1:-1] if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    return char != "\n" and unicodedata.category(char) in _INVISIBLE

@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.code import code_names
-from ablation.databases import without_password
+from ablation.coordinator.planning import NO_DATA, check_room, data_remarks, lock_plan, plan_of, tuning_on_record
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyNowhere, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
-from ablation.planning import NO_DATA, check_room, data_remarks, lock_plan, plan_of, tuning_on_record
-from ablation.results import Outcome, Plan, RecordedRun, TunedVariant, same_starts_text
-from ablation.state import State
+from ablation.records import Outcome, Plan, RecordedRun, TunedVariant, same_starts_text
+from ablation.storage.databases import without_password
+from ablation.storage.state import State
+from ablation.storage.temporary import remove_left_behind
 from ablation.study import Study
-from ablation.temporary import remove_left_behind
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ablation.analysis import Analysis, Comparison, RuleChange
+    from ablation.coordinator.execution import Execution, Progress
+    from ablation.coordinator.lease import Lease
+    from ablation.coordinator.uploads import Uploads
     from ablation.datasets import Dataset
-    from ablation.execution import Execution, Progress
     from ablation.executors import Executor
-    from ablation.lease import Lease
     from ablation.tracking import StudyRecord, Tracker
-    from ablation.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +86,12 @@ def run_study(
         DiskFull, TrackingUnavailable, StorageUnavailable, RunsNotRecorded: what was trained is kept, and recorded by
             the next execution.
     """
-    from ablation.deletion import leave_deleted
-    from ablation.execution import Execution, Progress
-    from ablation.lease import Lease
-    from ablation.locks import coordinating
+    from ablation.coordinator.deletion import leave_deleted
+    from ablation.coordinator.execution import Execution, Progress
+    from ablation.coordinator.lease import Lease
+    from ablation.coordinator.uploads import Uploads
     from ablation.scheduling import check_storage, default_storage
-    from ablation.uploads import Uploads
+    from ablation.storage.locks import coordinating
     from ablation.worker import check_devices, device_remarks, needs_trying, try_variant
 
     check_devices(study.variants, executor.slots)
@@ -159,7 +159,7 @@ def run_study(
 
 def _deleted(name: str, tracker: Tracker, storage_url: str, state: State) -> str | None:
     """Delete what there is of a study and say so; None where there was nothing. Why it takes long was said before."""
-    from ablation.deletion import delete_held, holdings_of
+    from ablation.coordinator.deletion import delete_held, holdings_of
 
     tracker.clear_experiment(name)
     try:
@@ -180,9 +180,9 @@ def _execute(
     retry_failed: bool,
 ) -> Generator[Progress, None, StudyOutcome]:
     """Open the study's record, tune, train what has no result yet, and report."""
-    from ablation.execution import Progress
+    from ablation.coordinator.execution import Progress
+    from ablation.coordinator.uploads import altered_since, recover_ended
     from ablation.scheduling import open_schedule
-    from ablation.uploads import altered_since, recover_ended
 
     tracker, uploads, state = execution.tracker, execution.uploads, execution.state
     planned = len(study.variants) * study.spec.seeds
@@ -250,7 +250,7 @@ def _tune(
     study: Study, execution: Execution, known: tuple[TunedVariant, ...], *, storage_url: str
 ) -> Generator[Progress, None, None]:
     """Tune the variants that have no settings yet, and freeze what was found in the study's record."""
-    from ablation.tuning import VariantTuning
+    from ablation.coordinator.tuning import VariantTuning
 
     tuned = {variant.variant for variant in known}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
@@ -294,9 +294,9 @@ def sync_study(
     Raises:
         StateUnavailable, StudyUnknown, StudyLocked, StudyTakenOver, TrackingUnavailable, RunsNotRecorded.
     """
-    from ablation.lease import Lease
-    from ablation.locks import coordinating
-    from ablation.uploads import Uploads
+    from ablation.coordinator.lease import Lease
+    from ablation.coordinator.uploads import Uploads
+    from ablation.storage.locks import coordinating
 
     state.make()
     with coordinating(name, storage_url=storage_url, folder=state.locks):
@@ -313,7 +313,7 @@ def sync_study(
 
 
 def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, state: State) -> SyncOutcome:
-    from ablation.uploads import recover_ended
+    from ablation.coordinator.uploads import recover_ended
 
     lease.take_up(find_study(name, tracker=tracker))
     lease.check()

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models
 from ablation.errors import NoModel
-from ablation.planning import NO_DATA, data_remarks, measured_models
-from ablation.results import Component, DataOutline, ModelSummary
-from ablation.state import State
+from ablation.records import Component, DataOutline, ModelSummary
+from ablation.storage.state import State
 from ablation.study import Study
 
 if TYPE_CHECKING:

@@ -24,11 +24,12 @@ from typing import Any
 from ablation.code import code_names
 from ablation.datasets import Dataset, open_dataset, prepare
 from ablation.errors import AblationError
-from ablation.plain_text import last_line
+from ablation.output import last_line
 from ablation.provenance import provenance
-from ablation.results import PlannedRun
-from ablation.state import RunFolder, State
+from ablation.records import PlannedRun
 from ablation.stopping import Preempted, stopping
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
 from ablation.worker import DeviceLost, Fusing, Job, alike, resolve_devices, run_jobs
 
 RUNS, DATA = "runs.json", "data"
@@ -55,7 +56,7 @@ def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> No
         SystemExit: the study needs more than a worker, or the folder is there.
         AblationError: the study cannot be planned.
     """
-    from ablation.planning import plan_of
+    from ablation.coordinator.planning import plan_of
     from ablation.study import load_study
 
     if folder.exists():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ablation.models import build_model, list_components, summarize_model
-from ablation.results import DataShape
+from ablation.records import DataShape
 from ablation.training import Precision, set_precision
 
 Optimizer = Literal["adam", "adamw", "sgd"]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ablation.results import DataShape
+from ablation.records import DataShape
 from benchmarks.arrays import CLASSES, SIZE, read_split
 from benchmarks.case import LEARNING_RATE, MODEL
 from benchmarks.loader_loop import ImagesInMemory, transforms

@@ -27,23 +27,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ablation.execution
+import ablation.coordinator.execution
+import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
-import ablation.uploads
 from ablation.cli.progress import follow
-from ablation.databases import sqlite_address
+from ablation.coordinator.execution import Execution
+from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
-from ablation.execution import Execution
 from ablation.executors import ProcessExecutor
 from ablation.provenance import LIBRARIES
-from ablation.results import EVALUATION_FILE, METRICS, EpochMetrics, Outcome, RunEvaluation, RunResult
+from ablation.records import EVALUATION_FILE, METRICS, EpochMetrics, Outcome, RunEvaluation, RunResult
 from ablation.scheduling import Schedule, default_storage
-from ablation.state import State
+from ablation.storage.databases import sqlite_address
+from ablation.storage.state import State
 from ablation.study import Study, parse_study
 from ablation.tracking import open_mlflow
-from ablation.tracking.mlflow_tracker import MlflowTracker
-from ablation.uploads import Uploads
+from ablation.tracking.mlflow.tracker import MlflowTracker
 from ablation.worker import Job
 from ablation.worker.artifacts import write_curves
 from ablation.worker.run import RunRecord
@@ -58,7 +58,7 @@ PHASES: Calls = {
         (MlflowTracker, "open_study"),
         (MlflowTracker, "reconcile"),
         (MlflowTracker, "recorded_runs"),
-        (ablation.uploads, "recover_ended"),
+        (ablation.coordinator.uploads, "recover_ended"),
     ),
     "open schedule": ((ablation.scheduling, "open_schedule"),),
     "claim": ((Schedule, "next_group"),),
@@ -66,7 +66,7 @@ PHASES: Calls = {
     "settle": ((Execution, "_settle"),),
     "tell": ((Schedule, "tell"),),
     "progress": ((Execution, "_progress"),),
-    "waiting": ((ablation.execution, "wait"),),
+    "waiting": ((ablation.coordinator.execution, "wait"),),
     "last uploads": ((Uploads, "wait"),),
     "report": ((ablation.pipeline, "_conclude"),),
 }
@@ -82,9 +82,9 @@ UPLOADING: Calls = {
     "finish run": ((MlflowTracker, "finish_run"),),
     "keep folder": ((State, "keep"),),
 }
-POLLS = 60 / ablation.execution.POLL_S
+POLLS = 60 / ablation.coordinator.execution.POLL_S
 """Looks at what is running in a run of 60 seconds."""
-LOOKS = 60 / ablation.uploads.EVERY_S
+LOOKS = 60 / ablation.coordinator.uploads.EVERY_S
 """Looks of the uploading thread into a run's folder in the same time."""
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from ablation.analysis.answers import answers
 from ablation.analysis.table import run_table
-from ablation.results import DataFacts, DataShape, ModelSummary, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import DataFacts, DataShape, ModelSummary, Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 ALPHA = 0.05
 LOOKS = (3, 5, 8, 12)

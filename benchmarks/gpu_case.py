@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.cores import available_cores
+from ablation.executors.cores import available_cores
 from ablation.models import build_model
-from ablation.results import DataShape
+from ablation.records import DataShape
 from ablation.training import Member, Precision, TrainingData, TrainingSettings
 from benchmarks.case import LEARNING_RATE, MODEL, TrainingCase
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ablation.models import build_model, fastest_layout
-from ablation.results import EpochMetrics
+from ablation.records import EpochMetrics
 from ablation.training import Precision, TrainingData, TrainingResult, TrainingSettings, train
 from benchmarks.case import LEARNING_RATE, TrainingCase
 from benchmarks.plain_model import plain_model

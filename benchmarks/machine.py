@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ablation.cores import available_cores
+from ablation.executors.cores import available_cores
 
 TRAINING_LIBRARIES = ("torch", "torchvision", "numpy")
 

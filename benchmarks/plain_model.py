@@ -8,7 +8,7 @@ from torch import nn
 
 from ablation.models import build_model
 from ablation.models.cnn import ACTIVATIONS
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 
 def plain_model(settings: Mapping[str, Any], shape: DataShape, *, seed: int = 0) -> nn.Module:

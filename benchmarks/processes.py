@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ablation.cores import available_cores
+from ablation.executors.cores import available_cores
 from benchmarks.case import MODEL, TrainingCase, load_images
 from benchmarks.loops import our_epochs
 from benchmarks.machine import environment, write_record

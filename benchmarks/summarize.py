@@ -34,11 +34,9 @@ import numpy as np
 import psutil
 
 from ablation.analysis import analyse
-from ablation.databases import sqlite_address
-from ablation.planning import plan_of
+from ablation.coordinator.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
-from ablation.report import write_report
-from ablation.results import (
+from ablation.records import (
     EVALUATION_FILE,
     DataFacts,
     DataShape,
@@ -50,6 +48,8 @@ from ablation.results import (
     RunResult,
     epoch_metrics,
 )
+from ablation.report import write_report
+from ablation.storage.databases import sqlite_address
 from ablation.study import parse_study
 from ablation.tracking import RunDescription, open_mlflow
 from benchmarks.machine import environment, write_record

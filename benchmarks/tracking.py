@@ -24,18 +24,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ablation.databases import sqlite_address
+from ablation.coordinator.lease import Lease
+from ablation.coordinator.planning import plan_of
+from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset, prepare
-from ablation.lease import Lease
-from ablation.planning import plan_of
 from ablation.provenance import LIBRARIES, provenance
-from ablation.results import Outcome, Plan, PlannedRun
-from ablation.state import State
+from ablation.records import Outcome, Plan, PlannedRun
+from ablation.storage.databases import sqlite_address
+from ablation.storage.state import State
 from ablation.study import Study, parse_study
 from ablation.tracking import Tracker, open_mlflow
 from ablation.training import Checkpoints, EpochsTogether, Snapshot
-from ablation.uploads import Uploads, upload_run
-from ablation.worker import Job, ladder, run_jobs
+from ablation.worker import Job, run_jobs
+from ablation.worker import paths as paths
 from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import spread
@@ -192,12 +193,12 @@ def make_job(planned: PlannedRun, plan: Plan, study: Study, dataset: Dataset, st
 @contextmanager
 def training_watched(watch: Watch) -> Iterator[None]:
     """Let the worker's training be timed where it gives up its thread and gets it again."""
-    train = ladder.train_eager
-    ladder.train_eager = watch.watched(train)
+    train = paths.train_eager
+    paths.train_eager = watch.watched(train)
     try:
         yield
     finally:
-        ladder.train_eager = train
+        paths.train_eager = train
 
 
 def shares(watch: Watch, *, ended: float, recorded: float) -> dict[str, float]:

@@ -27,8 +27,8 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from ablation.databases import sqlite_address
 from ablation.provenance import LIBRARIES
+from ablation.storage.databases import sqlite_address
 from benchmarks.arrays import write_arrays
 from benchmarks.machine import environment, write_record
 from benchmarks.turns import ratio, spread, spread_text

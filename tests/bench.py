@@ -4,12 +4,12 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation.execution import Progress
+from ablation.coordinator.execution import Progress
 from ablation.executors import Executor, InlineExecutor
 from ablation.pipeline import StudyOutcome, run_study
-from ablation.results import Outcome, PlannedRun
+from ablation.records import Outcome, PlannedRun
 from ablation.scheduling import default_storage
-from ablation.state import State
+from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, Tracker
 from ablation.worker.run import Job

@@ -97,9 +97,9 @@ def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables and nothing else."""
-    from ablation.first_start import make_whole
+    from ablation.storage.first_start import make_whole
     from ablation.tracking import open_mlflow
-    from ablation.tracking.mlflow_schema import mlflow_schema
+    from ablation.tracking.mlflow.schema import mlflow_schema
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     make_whole(path, mlflow_schema)

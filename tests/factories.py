@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation.results import (
+from ablation.records import (
     DataFacts,
     DataShape,
     Layer,

@@ -11,10 +11,10 @@ from pathlib import Path
 from torch.nn import functional
 from trainings import SHAPE, STUDY_SEED
 
-from ablation.results import EpochMetrics
-from ablation.state import RunFolder
+from ablation.records import EpochMetrics
+from ablation.storage.run_folder import RunFolder
 from ablation.training import Loss, Member, Snapshot
-from ablation.worker.beginning import Beginning
+from ablation.worker.setup import Beginning
 
 
 class Replicate:

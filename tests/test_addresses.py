@@ -12,12 +12,12 @@ from factories import make_plan
 from sqlalchemy import create_engine, text
 
 from ablation.cli import main
-from ablation.databases import absolute, check_database, folder_address, sqlite_address, sqlite_path
 from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.scheduling import default_storage
 from ablation.scheduling.storage import open_storage
+from ablation.storage.databases import absolute, check_database, folder_address, sqlite_address, sqlite_path
 from ablation.tracking import check_store, open_mlflow
-from ablation.tracking.waiting import wait_for_database
+from ablation.tracking.mlflow.waiting import wait_for_database
 
 STUDY = """
 name: odd

@@ -9,7 +9,7 @@ from mlflow.entities import FileInfo, LifecycleStage, Run, RunData, RunInfo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-from ablation.tracking.reading import Artifacts, local_folder
+from ablation.tracking.mlflow.reading import Artifacts, local_folder
 
 
 class Elsewhere(ArtifactRepository):

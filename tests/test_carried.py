@@ -14,8 +14,9 @@ from conftest import TINY
 from PIL import Image
 from test_training import NOT_NEEDED_TO_TRAIN
 
-from ablation.state import RunFolder, State
 from ablation.stopping import Preempted
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
 from ablation.study import Study
 from ablation.worker import DeviceLost
 from benchmarks.carried import main, pack

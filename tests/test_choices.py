@@ -11,23 +11,24 @@ from ablation.analysis.records import Verdict
 from ablation.cli import main
 from ablation.cli.tables import FAILURES
 from ablation.code import NO_FOLDERS
+from ablation.coordinator.tuning import objective_of
 from ablation.datasets import _source
 from ablation.executors import EXECUTORS
 from ablation.models.build import BUILT_IN
 from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
 from ablation.models.torchvision_models import STEMS
+from ablation.records import METRICS, SIGNS, Direction, Failure, Metric, Outcome, TuningTrial
+from ablation.records.runs import _IS_RESULT
 from ablation.report import FORMATS, numbers, tuning_tables
 from ablation.report.prose import _VERDICT_WORDS
-from ablation.results import _IS_RESULT, METRICS, SIGNS, Direction, Failure, Metric, Outcome, TuningTrial
-from ablation.scheduling.tuning import PRUNERS, SAMPLERS, STATES
+from ablation.scheduling.trials import PRUNERS, SAMPLERS, STATES
 from ablation.study.design import DESIGNS
 from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
 from ablation.training import batches, loop, optimizers, precision, schedules, settings
 from ablation.training.paths import BACKENDS, Backend
 from ablation.training.settings import TrainingSettings
 from ablation.training.together.operations import _CONVOLUTIONS, Convolution
-from ablation.tuning import objective_of
-from ablation.worker import tuning as trials
+from ablation.worker import tuning_runs as trials
 
 IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Cnn.activation": ACTIVATIONS,

@@ -17,8 +17,8 @@ from factories import make_plan
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
-from ablation.holder import Holder
-from ablation.plain_text import plain_json
+from ablation.output import plain_json
+from ablation.storage.holder import Holder
 from ablation.study import load_study
 from ablation.tracking import open_mlflow
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from ablation import errors
 from ablation.cli import main
 from ablation.commands import Commands
-from ablation.locks import coordinating
+from ablation.storage.locks import coordinating
 
 
 def test_a_command_has_the_options_that_were_given_and_it_takes() -> None:

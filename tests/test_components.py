@@ -19,7 +19,7 @@ from ablation.errors import ComponentInvalid, ModelInvalid
 from ablation.models import edit_model, list_components, replacement, summarize_model
 from ablation.models.probe import probe_model
 from ablation.models.removed import Removed
-from ablation.results import Component, DataShape
+from ablation.records import Component, DataShape
 
 SHAPE = DataShape(channels=3, height=8, width=8, classes=("a", "b"))
 TOKENS = DataShape(channels=0, height=0, width=0, classes=("a", "b"), features=(5, 8))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.cores import available_cores, lacks_bf16_units
+from ablation.executors.cores import available_cores, lacks_bf16_units
 
 V2 = "31 23 0:28 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = (

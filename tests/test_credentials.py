@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from ablation.cli import _this_command, main
 from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.tracking import open_mlflow
-from ablation.tracking.credentials import without_credentials
-from ablation.tracking.mlflow_tracker import MlflowTracker
+from ablation.tracking.mlflow.credentials import without_credentials
+from ablation.tracking.mlflow.tracker import MlflowTracker
 
 ADDRESSES = {
     "me:secret": "Basic " + base64.b64encode(b"me:secret").decode(),

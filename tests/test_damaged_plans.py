@@ -14,10 +14,10 @@ from ablation.analysis import analyse, compare_variants, epoch_table, run_table
 from ablation.cli.summary import analysis_text, comparison_json, comparison_text
 from ablation.cli.tables import StudyStanding, status_json, status_text
 from ablation.errors import AblationError
-from ablation.holder import this_process
 from ablation.pipeline import find_study
+from ablation.records import Outcome, Plan, RunResult, TunedVariant, TuningTrial
 from ablation.report import figures, report_text
-from ablation.results import Outcome, Plan, RunResult, TunedVariant, TuningTrial
+from ablation.storage.holder import this_process
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.tracking import RunDescription, StudyRecord
 

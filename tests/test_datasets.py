@@ -30,7 +30,7 @@ from ablation.datasets import Dataset, Split, channel_statistics, describe, make
 from ablation.datasets.arrays import write_arrays, write_facts
 from ablation.datasets.images import Images
 from ablation.errors import DataInvalid, DataUnavailable
-from ablation.results import DataFacts, DataOutline, DataShape
+from ablation.records import DataFacts, DataOutline, DataShape
 
 DIGITS = {"name": "digits", "limit": None, "validation": 0.1, "augmentation": "none"}
 JPEG_ARCHIVE = Path(

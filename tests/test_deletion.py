@@ -18,14 +18,14 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
-from ablation.deletion import delete_study, holdings_of
+from ablation.coordinator.deletion import delete_study, holdings_of
 from ablation.errors import AblationError, StudyDeleted, StudyLocked, StudyNowhere, TrackingUnavailable, VariantsAlike
-from ablation.holder import this_process
-from ablation.locks import coordinating
 from ablation.pipeline import find_study
-from ablation.results import Outcome, RunResult
+from ablation.records import Outcome, RunResult
 from ablation.scheduling import default_storage
-from ablation.state import State
+from ablation.storage.holder import this_process
+from ablation.storage.locks import coordinating
+from ablation.storage.state import State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker, Tracker
 

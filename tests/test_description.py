@@ -16,7 +16,7 @@ from ablation.analysis import RuleChange, Verdict, analyse, compare_variants, ep
 from ablation.analysis import statistics as formulas
 from ablation.analysis.learning import loss_at
 from ablation.errors import NameUnknown
-from ablation.results import LeftOut, Outcome, Plan, RecordedRun, Variant
+from ablation.records import LeftOut, Outcome, Plan, RecordedRun, Variant
 
 NORMALIZATION = {"model.normalization": ("none", "batch")}
 NONE, BATCH = "normalization=none", "normalization=batch"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
-from ablation.results import Variant
+from ablation.records import Variant
 from ablation.worker import resolve_devices, why_no_gpu
 from ablation.worker.devices import check_devices, check_precision
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from ablation.cores import available_cores
 from ablation.executors import Executor, ProcessExecutor, WorkerLost, make_executor
+from ablation.executors.cores import available_cores
 from ablation.stopping import Preempted, stopping
 
 

@@ -15,7 +15,7 @@ from ablation import cli
 from ablation.code import CodeFolders, running
 from ablation.errors import AblationError, CodeInvalid, TuningFailed, VariantFails
 from ablation.executors import Executor, InlineExecutor, JobExited, ProcessExecutor, make_executor
-from ablation.results import Outcome, RecordedRun
+from ablation.records import Outcome, RecordedRun
 from ablation.stopping import Preempted, Stopping, stopping
 from ablation.study import Study, load_study
 

@@ -9,9 +9,9 @@ from conftest import write_answers
 from ablation import report
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
-from ablation.results import Outcome
+from ablation.records import Outcome
 from ablation.scheduling import default_storage
-from ablation.state import State
+from ablation.storage.state import State
 from ablation.study import Override, load_study
 from ablation.tracking import Tracker
 

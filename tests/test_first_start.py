@@ -17,14 +17,14 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
 
-from ablation import first_start
-from ablation.databases import sqlite_address
-from ablation.first_start import COMPANIONS, make_whole
 from ablation.scheduling import default_storage
 from ablation.scheduling.storage import open_storage
+from ablation.storage import first_start
+from ablation.storage.databases import sqlite_address
+from ablation.storage.first_start import COMPANIONS, make_whole
 from ablation.tracking import open_mlflow
-from ablation.tracking.mlflow_schema import mlflow_schema
-from ablation.tracking.mlflow_tracker import MlflowTracker
+from ablation.tracking.mlflow.schema import mlflow_schema
+from ablation.tracking.mlflow.tracker import MlflowTracker
 
 PRELOADED = ["test_first_start", "alembic.command", "alembic.config", "alembic.script", "optuna.storages._rdb.models"]
 Start = Callable[[Path], None]

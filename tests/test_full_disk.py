@@ -9,7 +9,7 @@ import pytest
 from bench import Bench
 
 from ablation.errors import DiskFull
-from ablation.results import Outcome
+from ablation.records import Outcome
 from ablation.study import Study
 
 SIZE = "size=16m"

@@ -17,14 +17,14 @@ from torch.nn import functional
 from trainings import begun, built_in, make_data, settings_of
 
 from ablation.errors import PrecisionUnavailable
-from ablation.results import Outcome
+from ablation.records import Outcome
 from ablation.study import Override, Study, load_study, parse_override, parse_study
 from ablation.training import Loss, Member
 from ablation.training.choosing import measurement_key
 from ablation.worker import devices
-from ablation.worker.beginning import Beginning
-from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
+from ablation.worker.paths import Fusing, Trained, train_alone, train_together
 from ablation.worker.run import RunRecord, path_note
+from ablation.worker.setup import Beginning
 
 CPU = torch.device("cpu")
 STUDY = b"""\

@@ -17,16 +17,16 @@ from torch import nn
 from trainings import STUDY_SEED, begun, finished, make_data, settings_of
 
 from ablation.errors import DiskFull
-from ablation.results import DataShape, Outcome, PlannedRun
-from ablation.state import RunFolder
+from ablation.records import DataShape, Outcome, PlannedRun
 from ablation.stopping import Preempted, stopping
+from ablation.storage.run_folder import RunFolder
 from ablation.study import Study
 from ablation.training import Member
 from ablation.worker import checkpoints as module
-from ablation.worker.beginning import Beginning
 from ablation.worker.checkpoints import JobCheckpoints, read_checkpoint, write_checkpoint
-from ablation.worker.ladder import train_alone
+from ablation.worker.paths import train_alone
 from ablation.worker.run import Job, RunRecord
+from ablation.worker.setup import Beginning
 
 CONTENT = {"identity": "a", "snapshot": {"weights": torch.arange(40.0), "epoch": 3}}
 CPU = torch.device("cpu")

@@ -14,17 +14,17 @@ from bench import Bench
 from conftest import eventually
 from factories import make_plan
 
-from ablation import lease as module
+from ablation.coordinator import lease as module
+from ablation.coordinator.lease import Lease
+from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import StudyLocked, StudyTakenOver, TrackingUnavailable
-from ablation.holder import Holder, this_process
-from ablation.lease import Lease
 from ablation.pipeline import run_study, sync_study
-from ablation.results import Outcome, Plan
+from ablation.records import Outcome, Plan
 from ablation.scheduling import default_storage
-from ablation.state import State
+from ablation.storage.holder import Holder, this_process
+from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, StudyRecord
-from ablation.uploads import Uploads, upload_run
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bench import Bench
 
-from ablation.results import Outcome, RunResult
-from ablation.state import State
+from ablation.records import Outcome, RunResult
+from ablation.storage.state import State
 from ablation.study import Study
 
 

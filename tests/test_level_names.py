@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_param
 
+from ablation.coordinator.planning import _settled_runs
 from ablation.errors import StudyFileError
 from ablation.lookup import differences
-from ablation.planning import _settled_runs
-from ablation.results import TunedVariant, is_recordable_name
+from ablation.records import TunedVariant, is_recordable_name
 from ablation.scheduling import default_storage, open_tuning
 from ablation.study import Study, parse_override, parse_study
 from ablation.study.design import level_text
-from ablation.study.tuning import Tuning
+from ablation.study.search_spaces import Tuning
 
 MAX_OPTUNA_NAME = 512
 PLAIN = st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 0.5, 128.0]) | st.sampled_from("01ab,=-")

@@ -20,12 +20,12 @@ from postgresql import Postgresql
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from ablation.advisory_locks import MAX_NAME, AdvisoryLock, lock_key
-from ablation.databases import failure, is_postgresql, with_driver, without_password
 from ablation.errors import StorageUnavailable, StudyLocked
-from ablation.holder import Holder, this_process
-from ablation.locks import Coordination, coordinating
 from ablation.scheduling import default_storage
+from ablation.storage.advisory_locks import MAX_NAME, AdvisoryLock, lock_key
+from ablation.storage.databases import failure, is_postgresql, with_driver, without_password
+from ablation.storage.holder import Holder, this_process
+from ablation.storage.locks import Coordination, coordinating
 
 WHO = rf"process {os.getpid()} on \S+ since 20\S+\. Watch it with `ablation status quick`"
 

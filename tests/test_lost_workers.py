@@ -12,7 +12,7 @@ from bench import Bench
 from conftest import TINY
 
 from ablation.executors import InlineExecutor, WorkerLost
-from ablation.results import Outcome
+from ablation.records import Outcome
 from ablation.stopping import Preempted
 from ablation.study import Study, parse_override, parse_study
 from ablation.worker.checkpoints import JobCheckpoints

@@ -11,7 +11,7 @@ from factories import make_plan, make_runs
 
 from ablation.analysis import analyse
 from ablation.pipeline import summarize_study
-from ablation.results import FIRST_MEASURED, METRICS, Metric, Outcome, Plan
+from ablation.records import FIRST_MEASURED, METRICS, Metric, Outcome, Plan
 from ablation.study import Study, parse_override, parse_study
 from ablation.study.document import plan_from_json, plan_to_json
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import MLFLOW, PROJECT, command_environment
 from mlflow.tracking import MlflowClient
 
-from ablation.tracking.saved_view import view_key
+from ablation.tracking.mlflow.views import view_key
 
 pytestmark = pytest.mark.slow
 

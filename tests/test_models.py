@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ablation.errors import ModelInvalid
 from ablation.models import Cnn, build_model, list_components, summarize_model
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
 SMALL = DataShape(channels=3, height=16, width=16, classes=tuple("abcde"))

@@ -10,8 +10,8 @@ from factories import make_plan
 from mlflow import MlflowClient
 
 from ablation.cli import main
+from ablation.coordinator.lease import Lease
 from ablation.errors import ArtifactsUnreachable, ArtifactsUnusable, PlanUnreadable, StudyUnknown, StudyUnplanned
-from ablation.lease import Lease
 from ablation.pipeline import find_study
 from ablation.tracking import Tracker, open_mlflow
 

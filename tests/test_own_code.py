@@ -19,8 +19,8 @@ from ablation.cli.summary import comparison_text
 from ablation.cli.tables import preview_json, preview_text
 from ablation.errors import CodeChanged, CodeInvalid, NoModel, StudyChanged, StudyFileError, VariantFails, VariantsAlike
 from ablation.preview import preview_study, study_components
+from ablation.records import Layer, ModelSummary, Outcome
 from ablation.report import report_text
-from ablation.results import Layer, ModelSummary, Outcome
 from ablation.study import Override, Study, load_study
 from ablation.tracking.interface import RunDescription
 

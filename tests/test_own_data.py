@@ -16,10 +16,10 @@ from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, make_split, open_dataset, prepare
 from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import CodeInvalid, DataInvalid
-from ablation.results import DataOutline, DataShape, Outcome, PlannedRun, RunResult
-from ablation.state import RunFolder
+from ablation.records import DataOutline, DataShape, Outcome, PlannedRun, RunResult
+from ablation.storage.run_folder import RunFolder
 from ablation.study import load_study
-from ablation.worker import Job, beginning, estimate, estimate_seconds, run_jobs
+from ablation.worker import Job, estimate, estimate_seconds, run_jobs, setup
 
 SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
 MOONS = """
@@ -402,7 +402,7 @@ class TestRuns:
     def train(
         self, ready: Callable[..., Dataset], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., RunResult]:
-        for module in (beginning, estimate):
+        for module in (setup, estimate):
             monkeypatch.setattr(module, "build_model", lambda _, shape, code: torch.nn.Linear(3, len(shape.classes)))
         (project / "losses.py").write_text(LOSSES)
         dataset = ready(count=40)

@@ -19,8 +19,8 @@ from mlflow.utils.validation import _validate_metric
 from ablation.analysis.equal_seeds import equal_seeds
 from ablation.errors import MetricsMissing, StudyFileError
 from ablation.pipeline import export_study
+from ablation.records import Outcome, PlannedRun, RecordedRun, is_number
 from ablation.report import report_text
-from ablation.results import Outcome, PlannedRun, RecordedRun, is_number
 from ablation.study import Study, load_study
 from ablation.tracking import MemoryTracker
 from ablation.worker.failures import MetricsUnfit

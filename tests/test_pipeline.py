@@ -13,7 +13,8 @@ import pytest
 from bench import Bench
 from conftest import TINY
 
-from ablation import lease, scheduling
+from ablation import scheduling
+from ablation.coordinator import lease
 from ablation.errors import (
     DataInvalid,
     DiskFull,
@@ -25,17 +26,18 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
-from ablation.holder import Holder
-from ablation.locks import coordinating
 from ablation.pipeline import StudyOutcome, summarize_study
 from ablation.preview import preview_study
+from ablation.records import Outcome, ReportedEpoch, RunResult
 from ablation.report import write_report
-from ablation.results import Outcome, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
-from ablation.state import RunFolder, State
+from ablation.storage.holder import Holder
+from ablation.storage.locks import coordinating
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
 from ablation.study import Study, parse_override, parse_study
 from ablation.tracking import MemoryTracker
-from ablation.worker import beginning
+from ablation.worker import setup
 
 Run = Callable[..., StudyOutcome]
 
@@ -248,9 +250,9 @@ def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny
 def test_one_failing_run_fails_alone_and_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = beginning.build_model
+    build = setup.build_model
     with monkeypatch.context() as patched:
-        patched.setattr(beginning, "build_model", _failing_on_depth_2_with_batch_norm(build))
+        patched.setattr(setup, "build_model", _failing_on_depth_2_with_batch_norm(build))
         outcome = bench.run(tiny)
     failed = [run for run in bench.tracker.recorded_runs(outcome.record) if run.outcome is Outcome.FAILED]
 

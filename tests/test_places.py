@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from ablation.cli import main
 from ablation.errors import LockUnavailable, StateUnavailable
-from ablation.locks import coordinating, first_use
-from ablation.state import State
+from ablation.storage.locks import coordinating, first_use
+from ablation.storage.state import State
 from ablation.study import load_study
 
 OWN = """
@@ -87,7 +87,9 @@ def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
         pytest.skip("only root can be somebody else")
     tmp_path.chmod(0o755)
     script = (
-        "import os, pathlib, sys; from ablation.state import State; from ablation.errors import StateUnavailable\n"
+        "import os, pathlib, sys\n"
+        "from ablation.errors import StateUnavailable\n"
+        "from ablation.storage.state import State\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "for name in sys.argv[1:]:\n"
         "    try: State(folder=pathlib.Path(name)).make()\n"

@@ -3,8 +3,8 @@
 import pytest
 
 from ablation.cli.progress import _Clock
-from ablation.execution import Progress
-from ablation.results import Outcome, PlannedRun, ReportedEpoch
+from ablation.coordinator.execution import Progress
+from ablation.records import Outcome, PlannedRun, ReportedEpoch
 from ablation.study import Study, parse_study
 
 OWN = """

@@ -17,18 +17,19 @@ from factories import make_plan
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from ablation.coordinator.lease import Lease
+from ablation.coordinator.uploads import Uploads, recover_ended, upload_run
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
-from ablation.holder import Holder, this_process
-from ablation.lease import Lease
 from ablation.pipeline import summarize_study, sync_study
-from ablation.results import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
+from ablation.records import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
-from ablation.state import RunFolder, State
+from ablation.storage.holder import Holder, this_process
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, open_mlflow
-from ablation.tracking import attempts as module
-from ablation.tracking.reading import children_of
-from ablation.uploads import Uploads, recover_ended, upload_run
+from ablation.tracking.mlflow import attempts as module
+from ablation.tracking.mlflow.reading import children_of
 
 LAUNCHED = {"mlflow.project.entryPoint": "study"}
 MINUTE_MS = 60_000
@@ -330,7 +331,7 @@ def test_a_record_or_a_folder_that_was_changed_since_is_told_and_mlflow_counts(
 def test_a_study_of_an_earlier_version_is_held_by_nobody_once_it_has_ended(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(own_plan())
     tag = '{"host": "here", "pid": 1, "since": "today", "place": "p", "seen_ms": 1}'
-    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.holder", tag)
+    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.storage.holder", tag)
     assert mlflow_tracker.holder(record.study_run_id) is not None
 
     mlflow_tracker.close_study(record, "FINISHED")

@@ -19,11 +19,11 @@ from markdown_it import MarkdownIt
 from pydantic import TypeAdapter
 
 from ablation.analysis import Analysis, Answer, Verdict, analyse
+from ablation.records import METRICS, Outcome, Plan, Variant
 from ablation.report import answers_text, sentence, write_report
 from ablation.report.markup import escaped
 from ablation.report.prose import headline
 from ablation.report.schema import SCHEMA_VERSION, report_schema
-from ablation.results import METRICS, Outcome, Plan, Variant
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"

@@ -13,10 +13,10 @@ from factories import make_runs, plan_of
 
 from ablation.analysis import Analysis, Verdict, analyse
 from ablation.cli.summary import analysis_text
+from ablation.records import ModelSummary, Plan, Variant
 from ablation.report import error_tables, part_tables, report_text, sentence, tables, write_report
 from ablation.report.names import comparison_lines
 from ablation.report.prose import headline, overview
-from ablation.results import ModelSummary, Plan, Variant
 from ablation.study import parse_study
 
 PARTS = {

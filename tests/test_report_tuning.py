@@ -10,10 +10,10 @@ from factories import make_runs, plan_of
 from ablation.analysis import Analysis, analyse
 from ablation.cli.summary import analysis_text
 from ablation.drawing import style
+from ablation.records import Plan, TunedVariant, TuningTrial, Variant
 from ablation.report import report_text, tuning_tables
 from ablation.report.figures.tuning import tuning_drawings
 from ablation.report.prose import headline, overview
-from ablation.results import Plan, TunedVariant, TuningTrial, Variant
 from ablation.study import parse_study
 
 RATES = {"log": [1e-4, 1e-2]}

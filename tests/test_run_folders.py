@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import _validate_metric, _validate_metric_name
 
-from ablation.results import (
+from ablation.records import (
     EpochMetrics,
     Outcome,
     ReportedEpoch,
@@ -25,7 +25,9 @@ from ablation.results import (
     is_recordable_name,
     recordable_text,
 )
-from ablation.state import About, RunFolder, State, keep_recordable_files
+from ablation.storage.recordable_files import keep_recordable_files
+from ablation.storage.run_folder import About, RunFolder
+from ablation.storage.state import State
 
 IDENTITY = "0123456789abcdef0123456789abcdef"
 RESULT = RunResult(identity=IDENTITY, outcome=Outcome.DONE, metrics={"score": 0.5}, epochs=3, left_out=("a note",))

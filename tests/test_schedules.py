@@ -15,7 +15,7 @@ from test_tuning import tuned_study
 
 from ablation.cli import main
 from ablation.errors import AblationError, StorageForeign
-from ablation.results import Outcome, TunedVariant, TuningTrial
+from ablation.records import Outcome, TunedVariant, TuningTrial
 from ablation.scheduling import check_storage, default_storage
 from ablation.scheduling.storage import open_storage
 from ablation.study import Study, parse_study

@@ -15,7 +15,7 @@ from factories import make_plan, make_runs
 from optuna.trial import TrialState
 
 from ablation.errors import StorageUnavailable
-from ablation.results import Outcome, Plan, PlannedRun, RecordedRun
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling import Schedule, default_storage, open_schedule, runs, storage
 from ablation.scheduling.runs import AHEAD
 

@@ -12,7 +12,7 @@ from scipy import integrate, stats
 from ablation.analysis import run_table, statistics
 from ablation.analysis.answers import answers
 from ablation.analysis.records import Verdict
-from ablation.results import METRICS, Outcome, Variant
+from ablation.records import METRICS, Outcome, Variant
 
 DIFFERENCES = (0.012, 0.007, -0.002, 0.015, 0.009)
 

@@ -19,11 +19,12 @@ from factories import make_plan, make_runs
 from optuna.trial import TrialState
 from postgresql import Postgresql
 
-from ablation.databases import with_driver
 from ablation.errors import StorageUnavailable
-from ablation.results import METRICS, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult, TuningTrial
-from ablation.scheduling import Schedule, TuningSchedule, default_storage, open_schedule, open_tuning, storage, tuning
-from ablation.study.tuning import Tuning
+from ablation.records import METRICS, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult, TuningTrial
+from ablation.scheduling import Schedule, TuningSchedule, default_storage, open_schedule, open_tuning, storage
+from ablation.scheduling import trials as tuning
+from ablation.storage.databases import with_driver
+from ablation.study.search_spaces import Tuning
 from ablation.tracking import open_mlflow
 
 Value = TypeVar("Value")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ablation.temporary import remove_left_behind, temporary_folder
+from ablation.storage.temporary import remove_left_behind, temporary_folder
 
 KILLED = """
 import os, signal
-from ablation.temporary import temporary_folder
+from ablation.storage.temporary import temporary_folder
 
 with temporary_folder() as folder:
     (folder / "file").touch()

@@ -31,9 +31,9 @@ from test_study_file import positions, put
 from ablation.analysis import analyse
 from ablation.cli import main
 from ablation.errors import SettingsForeign
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, TunedVariant, TuningTrial
 from ablation.report import answers_text, report_text
-from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, RunResult, TunedVariant, TuningTrial
-from ablation.state import RunFolder
+from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
 from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.identity import run_identity

@@ -11,8 +11,8 @@ from factories import make_plan, make_runs
 
 from ablation.analysis import analyse
 from ablation.analysis.records import Answer
+from ablation.records import Plan, RecordedRun
 from ablation.report.prose import sentence
-from ablation.results import Plan, RecordedRun
 from ablation.study import Study
 from ablation.worker import run
 

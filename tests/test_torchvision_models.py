@@ -9,7 +9,7 @@ from torch import nn
 
 from ablation.errors import ModelInvalid
 from ablation.models import build_torchvision, list_components, summarize_model
-from ablation.results import DataShape, ModelSummary
+from ablation.records import DataShape, ModelSummary
 
 CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
 GRAY = DataShape(channels=1, height=32, width=32, classes=("a", "b", "c"))

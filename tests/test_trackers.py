@@ -19,12 +19,12 @@ import pytest
 from factories import make_plan
 
 from ablation.errors import PlanUnreadable, TrackingUnavailable
-from ablation.holder import Holder
-from ablation.results import METRICS, EpochMetrics, Outcome, RunResult
+from ablation.records import METRICS, EpochMetrics, Outcome, RunResult
+from ablation.storage.holder import Holder
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
-from ablation.tracking.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
-from ablation.tracking.reading import children_of
-from ablation.tracking.saved_view import saved_views
+from ablation.tracking.mlflow.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
+from ablation.tracking.mlflow.reading import children_of
+from ablation.tracking.mlflow.views import saved_views
 
 PROVENANCE = {
     "device": "cpu",

@@ -32,7 +32,7 @@ from trainings import (
 )
 
 from ablation.errors import CodeInvalid
-from ablation.results import EpochMetrics, Outcome
+from ablation.records import EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
@@ -582,7 +582,7 @@ print(json.dumps([sorted({name.partition(".")[0] for name in set(sys.modules) - 
     assert set(added) <= {"ablation", "torch", "numpy"} | sys.stdlib_module_names
     assert {"optuna", "mlflow", "pydantic", "click"}.isdisjoint(loaded)
     ours = {name for name in loaded if name.startswith("ablation.")}
-    below = {"results", "streams", "errors", "lookup", "code", "stopping", "permissions", "commands"}
+    below = {"records", "streams", "errors", "lookup", "code", "stopping", "storage", "commands"}
     assert {name.split(".")[1] for name in ours} <= {"models", "training", *below}
 
 

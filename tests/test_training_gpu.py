@@ -31,7 +31,7 @@ from trainings import (
 )
 
 from ablation.errors import PathUnavailable
-from ablation.results import Outcome
+from ablation.records import Outcome
 from ablation.stopping import Preempted
 from ablation.training import (
     Member,
@@ -51,9 +51,9 @@ from ablation.training.together import resident
 from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.resident import ResidentSteps
 from ablation.worker import checkpoints as checkpoints_module
-from ablation.worker import ladder
+from ablation.worker import paths
 from ablation.worker.devices import can_train_more
-from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
+from ablation.worker.paths import Fusing, Trained, train_alone, train_together
 from benchmarks.gpu_case import TRIED, random_data
 from benchmarks.gpu_case import member as case_member
 from benchmarks.traffic import Traffic
@@ -570,7 +570,7 @@ def test_without_room_for_all_half_are_trained_at_a_time(
     memory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(choosing, "BACKENDS", ("grouped",))
-    monkeypatch.setattr(ladder, "members_that_fit", lambda *_, **__: None)  # what is said to fit may not
+    monkeypatch.setattr(paths, "members_that_fit", lambda *_, **__: None)  # what is said to fit may not
     memory.reset_peaks()
     before = memory.reserved
     list(train_together([replicate(seed) for seed in range(2)], DEVICE, no_gain(tmp_path)))

@@ -31,7 +31,7 @@ from trainings import (
 
 from ablation.errors import PathUnavailable
 from ablation.models import build_torchvision
-from ablation.results import DataShape, Outcome
+from ablation.records import DataShape, Outcome
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
 from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
 from ablation.training.paths import BACKENDS, Backend, check_alike, train_fused, train_graph

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from ablation.errors import AblationError, StudyChanged
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
-from ablation.results import Outcome, TunedVariant, TuningTrial
+from ablation.records import Outcome, TunedVariant, TuningTrial
 from ablation.scheduling import Suggestion, default_storage, open_tuning
-from ablation.scheduling.tuning import median_bounds
-from ablation.state import State
+from ablation.scheduling.trials import median_bounds
+from ablation.storage.state import State
 from ablation.study import Study, load_study, parse_override, parse_study
-from ablation.study.tuning import FIRST_TUNING_SEED, Tuning
+from ablation.study.search_spaces import FIRST_TUNING_SEED, Tuning
 from ablation.tracking import MemoryTracker
 from ablation.training import loop
-from ablation.worker.tuning import objective_value
+from ablation.worker.tuning_runs import objective_value
 
 RATE = "training.learning_rate"
 

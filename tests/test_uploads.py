@@ -12,15 +12,16 @@ from bench import Bench
 from conftest import eventually
 from factories import make_plan
 
-from ablation import uploads as module
+from ablation.coordinator import uploads as module
+from ablation.coordinator.lease import Lease
+from ablation.coordinator.uploads import Uploads, recover_ended, upload_run
 from ablation.errors import RunsNotRecorded, TrackingUnavailable
-from ablation.lease import Lease
-from ablation.results import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
-from ablation.state import RunFolder, State
+from ablation.records import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, StudyRecord
-from ablation.uploads import Uploads, recover_ended, upload_run
-from ablation.worker import beginning
+from ablation.worker import setup
 
 
 class Faltering(MemoryTracker):
@@ -280,13 +281,13 @@ def test_nobody_waits_for_a_tracker_that_keeps_on_failing_at_the_same_call(tmp_p
 def test_a_failed_run_that_was_not_recorded_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = beginning.build_model
+    build = setup.build_model
     with monkeypatch.context() as patched:
-        patched.setattr(beginning, "build_model", _failing)
+        patched.setattr(setup, "build_model", _failing)
         bench.tracker = Faltering(failing=range(1, 10**9))
         with pytest.raises(RunsNotRecorded):
             bench.run(tiny)
-    assert build is beginning.build_model
+    assert build is setup.build_model
     bench.tracker.failing, bench.retry_failed = range(0), True
 
     assert {Outcome.DONE: 8} == bench.run(tiny).ended

@@ -13,8 +13,8 @@ from ablation.analysis import Verdict, analyse
 from ablation.analysis.records import Effect
 from ablation.analysis.verdicts import Rule, effect_of, judge
 from ablation.errors import NoResults
+from ablation.records import Outcome, Plan, RecordedRun, Variant
 from ablation.report import sentence
-from ablation.results import Outcome, Plan, RecordedRun, Variant
 
 NORMALIZATION = {"model.normalization": ("none", "batch")}
 NONE, BATCH = "normalization=none", "normalization=batch"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.models import build_model
-from ablation.results import DataShape, EpochMetrics
+from ablation.records import DataShape, EpochMetrics
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Member, TrainingData, TrainingResult, TrainingSettings, train
 from ablation.training.batches import training_batches

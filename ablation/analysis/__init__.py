@@ -19,8 +19,8 @@ from ablation.analysis.records import Answer, Verdict
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.results import LeftOut, Plan, RecordedRun
-from ablation.study.tuning import SETTINGS
+from ablation.records import LeftOut, Plan, RecordedRun
+from ablation.study.search_spaces import SETTINGS
 
 __all__ = [
     "Analysis",

@@ -31,7 +31,7 @@ from ablation.analysis.records import (
 )
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
-from ablation.results import Outcome, Plan, RecordedRun
+from ablation.records import Outcome, Plan, RecordedRun
 from ablation.study.design import level_text
 
 

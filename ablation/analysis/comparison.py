@@ -14,7 +14,7 @@ from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.analysis.verdicts import wins_of
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.results import Outcome, Plan, RecordedRun, Variant
+from ablation.records import Outcome, Plan, RecordedRun, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

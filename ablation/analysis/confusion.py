@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ablation.analysis.described import ConfusionDifference, ConfusionMatrix, Disagreement, Matrix
 from ablation.analysis.finished import FinishedRuns, run_ids
-from ablation.results import RecordedRun, Variant
+from ablation.records import RecordedRun, Variant
 
 SPLITS = ("test", "train")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.analysis.records import LevelChange, MeasuredMetric
-from ablation.results import Plan, Variant
+from ablation.records import Plan, Variant
 from ablation.study.design import beside_others, comparable, declared_levels, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 

@@ -10,7 +10,7 @@ from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves
 from ablation.analysis.document import Cost
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.analysis.timing import timing_of
-from ablation.results import SIGNS, Outcome, Plan, RecordedRun, Variant
+from ablation.records import SIGNS, Outcome, Plan, RecordedRun, Variant
 
 
 def variant_rows(finished: FinishedRuns, table: pd.DataFrame) -> tuple[VariantRow, ...]:

@@ -8,7 +8,7 @@ from ablation.analysis.answers import missing_run
 from ablation.analysis.document import DamagedRecord, Diagnostics
 from ablation.analysis.equal_seeds import equal_seeds
 from ablation.analysis.records import Answer
-from ablation.results import LeftOut, Outcome, Plan, RecordedRun
+from ablation.records import LeftOut, Outcome, Plan, RecordedRun
 
 SKEWED = 1.0
 

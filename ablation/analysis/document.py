@@ -17,7 +17,7 @@ from ablation.analysis.described import (
     VariantRow,
 )
 from ablation.analysis.records import Answer, MeasuredMetric, MissingRun
-from ablation.results import LeftOut, TunedVariant
+from ablation.records import LeftOut, TunedVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from ablation.analysis.document import EqualSeeds
-from ablation.results import METRICS, Outcome, RecordedRun
+from ablation.records import METRICS, Outcome, RecordedRun
 
 LARGEST_SPLIT = 100_000
 """Examples of a split on which two runs' shares of right answers may well be equal by chance."""

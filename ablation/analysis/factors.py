@@ -12,7 +12,7 @@ from ablation.analysis.described import Difference, FactorCell, FactorPair, Pair
 from ablation.analysis.finished import FinishedRuns, difference_of, seed_values
 from ablation.analysis.records import LevelChange
 from ablation.analysis.statistics import without_rounding_error
-from ablation.results import Variant
+from ablation.records import Variant
 
 
 def factor_pairs(finished: FinishedRuns, unstable: frozenset[str]) -> tuple[FactorPair, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ablation.analysis import statistics
 from ablation.analysis.described import Difference, Points, SeedValue, Spread
-from ablation.results import Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from ablation.analysis import statistics
 from ablation.analysis.described import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
 from ablation.analysis.finished import FinishedRuns, by_seed, curve, run_ids, spread_of
-from ablation.results import RecordedRun, Variant
+from ablation.records import RecordedRun, Variant
 
 TARGETS = (0.90, 0.95, 1.0)
 """Shares of the baseline's median held-out accuracy after the last epoch that all runs have."""

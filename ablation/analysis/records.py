@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ablation.results import Direction
+from ablation.records import Direction
 
 
 class Verdict(StrEnum):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.results import Plan
+from ablation.records import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.results import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
 

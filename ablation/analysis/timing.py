@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ablation.analysis.described import Timing
-from ablation.results import RecordedRun
+from ablation.records import RecordedRun
 
 RunsByVariant = Mapping[str, Sequence[RecordedRun]]
 

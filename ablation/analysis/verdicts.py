@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ablation.analysis import statistics
 from ablation.analysis.records import Effect, SeedsNeeded, Verdict, Wins
-from ablation.results import SIGNS, Direction
+from ablation.records import SIGNS, Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

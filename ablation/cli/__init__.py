@@ -18,12 +18,11 @@ from click.core import ParameterSource
 from ablation import __version__
 from ablation.commands import commands
 from ablation.errors import AblationError, AddressInvalid, is_no_room, os_error_text
-from ablation.output import make_unfailing
-from ablation.plain_text import plain
+from ablation.output import make_unfailing, plain
 
 if TYPE_CHECKING:
     from ablation.report import ReportFormat
-    from ablation.state import State
+    from ablation.storage.state import State
     from ablation.study import Study
     from ablation.tracking import Tracker
 
@@ -47,7 +46,7 @@ class _Command(click.Command):
             and ctx.params[param.name] is not None
         }
         if given:
-            from ablation.databases import without_password
+            from ablation.storage.databases import without_password
 
             given = {option: without_password(value) for option, value in given.items()}
         with commands.called(str(ctx.find_root().info_name), given):
@@ -143,7 +142,7 @@ class _Folder(click.ParamType[Path]):
 def _checked_storage(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
-    from ablation.databases import check_database
+    from ablation.storage.databases import check_database
 
     return _checked_address(ctx, param, value, check_database)
 
@@ -461,7 +460,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
 def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
     """Say how far a study is, what failed and why, or list the studies."""
     from ablation.cli.tables import StudyStanding, status_json, status_text
-    from ablation.lease import has_gone
+    from ablation.coordinator.lease import has_gone
     from ablation.pipeline import find_study
 
     tracker = _tracker(tracking_uri)
@@ -528,7 +527,7 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
 def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | None, state_dir: Path) -> None:
     """Delete a study: its runs go to MLflow's trash, its schedule and its folders for good."""
     from ablation.cli.tables import deletion_text
-    from ablation.deletion import delete_study, holdings_of
+    from ablation.coordinator.deletion import delete_study, holdings_of
     from ablation.scheduling import default_storage
 
     state, tracker = _state(state_dir), _tracker(tracking_uri, is_launched=True)
@@ -671,7 +670,7 @@ def _levels(option: str, text: str) -> list[Any]:
 
 
 def _state(folder: Path) -> State:
-    from ablation.state import State
+    from ablation.storage.state import State
 
     return State(folder=folder.resolve())
 
@@ -713,7 +712,7 @@ def _interruptible() -> Iterator[None]:
 
 def _this_command() -> str:
     """Return the command line for a shell that goes on; passwords in addresses are not shown."""
-    from ablation.databases import without_password
+    from ablation.storage.databases import without_password
 
     given = [word for word in sys.argv[1:] if word != "--fresh"]  # again would be from the beginning again
     words = [*str(click.get_current_context().find_root().info_name).split(), *given]

@@ -11,12 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ablation.execution import Progress
+from ablation.coordinator.execution import Progress
+from ablation.output import last_line, plain
 from ablation.pipeline import StudyOutcome
-from ablation.plain_text import last_line, plain
+from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text
-from ablation.results import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.study import Study
 from ablation.tracking import Tracker
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablation.cli import guard
-from ablation.databases import folder_address, sqlite_path
 from ablation.errors import AblationError
-from ablation.plain_text import plain
+from ablation.output import plain
+from ablation.storage.databases import folder_address, sqlite_path
 from ablation.tracking import Tracker
 
 KEY_VARIABLE = "MLFLOW_FLASK_SERVER_SECRET_KEY"

@@ -13,7 +13,7 @@ from rich.text import Text
 from ablation.analysis import Analysis, Comparison
 from ablation.analysis.comparison import ComparedMetric
 from ablation.analysis.records import Verdict
-from ablation.plain_text import plain, plain_json
+from ablation.output import plain, plain_json
 from ablation.report import sentences, tables
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
 from ablation.report.prose import overview

@@ -15,16 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ablation.commands import commands
-from ablation.holder import Holder
-from ablation.plain_text import last_line, plain
+from ablation.output import last_line, plain
 from ablation.preview import Preview
-from ablation.results import Component, Failure, Outcome, RecordedRun, same_starts_text
+from ablation.records import Component, Failure, Outcome, RecordedRun, same_starts_text
+from ablation.storage.holder import Holder
 from ablation.tracking import StudyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ablation.deletion import Holdings
+    from ablation.coordinator.deletion import Holdings
     from ablation.models import ModelChanges
     from ablation.pipeline import SyncOutcome
 

@@ -17,7 +17,7 @@ from ablation.datasets.images import Images, Size
 from ablation.datasets.own import Own, own_arguments
 from ablation.datasets.places import find_root, remark_on_root
 from ablation.datasets.splits import Split, SplitSizes, check_augmentation, make_split, split_sizes
-from ablation.results import DataOutline
+from ablation.records import DataOutline
 
 __all__ = [
     "Dataset",

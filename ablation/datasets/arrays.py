@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.errors import DataInvalid
-from ablation.results import DataFacts, DataShape, recordable_text
+from ablation.records import DataFacts, DataShape, recordable_text
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
 from ablation.errors import DataUnavailable
-from ablation.permissions import make_folder
-from ablation.results import DataFacts, DataOutline
+from ablation.records import DataFacts, DataOutline
+from ablation.storage.permissions import make_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def prepare_source(source: Source, *, cache: Path) -> Dataset:
     Raises:
         DataUnavailable, DataInvalid, LockUnavailable.
     """
-    from ablation.locks import locked
+    from ablation.storage.locks import locked
 
     record = _record_path(source.key(), cache)
     found = _find(record, cache)

@@ -14,7 +14,7 @@ import numpy as np
 from ablation.datasets.arrays import write_arrays
 from ablation.datasets.cache import Written
 from ablation.errors import DataUnavailable
-from ablation.results import DataOutline, DataShape
+from ablation.records import DataOutline, DataShape
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32

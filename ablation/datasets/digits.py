@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.arrays import write_arrays
 from ablation.datasets.cache import Written
-from ablation.results import DataOutline, DataShape
+from ablation.records import DataOutline, DataShape
 
 CLASSES = tuple("0123456789")
 SIDE = 32

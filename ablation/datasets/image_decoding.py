@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from ablation.datasets.image_files import Item
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 if TYPE_CHECKING:
     from PIL.Image import Image

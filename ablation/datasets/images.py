@@ -30,7 +30,7 @@ from ablation.datasets.image_layout import (
     unread_validation,
 )
 from ablation.errors import DataInvalid
-from ablation.results import DataOutline, DataShape
+from ablation.records import DataOutline, DataShape
 
 Size = tuple[int, int]
 """(height, width) in pixels."""

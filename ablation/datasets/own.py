@@ -16,7 +16,7 @@ from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
 from ablation.datasets.places import is_there, real_path
-from ablation.results import DataOutline, DataShape
+from ablation.records import DataOutline, DataShape
 
 PATH = "data.name"
 NOT_ARGUMENTS = ("name", "limit", "validation", "augmentation")

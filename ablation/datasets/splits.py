@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.arrays import Dataset
 from ablation.errors import DataInvalid
-from ablation.results import DataOutline, DataShape
+from ablation.records import DataOutline, DataShape
 from ablation.streams import Purpose, stream_seed
 
 SAMPLE_SIZE = 2_000

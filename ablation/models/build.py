@@ -12,7 +12,7 @@ from ablation.models.cnn import build_cnn
 from ablation.models.components import Replacement, edit_model
 from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], DataShape], nn.Module]] = {"cnn": build_cnn}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ablation.results import ModelSummary
+from ablation.records import ModelSummary
 
 REMOVED = "Removed"
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ablation.errors import ModelInvalid
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -16,7 +16,7 @@ from ablation.models.probe import (
     without_batch,
 )
 from ablation.models.removed import Removed, first_tensor
-from ablation.results import Component, DataShape
+from ablation.records import Component, DataShape
 from ablation.stopping import stopping
 
 REMOVE, REPLACE = "model.remove", "model.replace"

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ablation.errors import AblationError, ModelInvalid
 from ablation.models.removed import Outputs, first_output, first_tensor, outputs_of
-from ablation.results import DataShape
+from ablation.records import DataShape
 from ablation.stopping import stopping
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ablation.models.probe import Probe, build_and_probe, count_parameters, without_batch
-from ablation.results import DataShape, Layer, ModelSummary
+from ablation.records import DataShape, Layer, ModelSummary
 
 
 def summarize_model(build: Callable[[], nn.Module], shape: DataShape) -> ModelSummary:

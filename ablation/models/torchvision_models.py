@@ -16,7 +16,7 @@ from torch.func import functional_call
 from ablation.errors import ModelInvalid
 from ablation.lookup import nearest_names
 from ablation.models.cnn import NORMS_2D
-from ablation.results import DataShape
+from ablation.records import DataShape
 
 PREFIX = "torchvision:"
 SMALL_STEMS = (

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from ablation.analysis.document import Analysis
 from ablation.code import is_code
 from ablation.lookup import flatten
-from ablation.plain_text import plain, plain_json
+from ablation.output import plain, plain_json
+from ablation.records import same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
@@ -20,9 +21,8 @@ from ablation.report.numbers import duration_text, level_percent
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
-from ablation.results import same_starts_text
+from ablation.storage.temporary import temporary_folder
 from ablation.study.design import level_text
-from ablation.temporary import temporary_folder
 
 __all__ = [
     "FORMATS",

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ablation.analysis.records import Verdict
-from ablation.plain_text import plain
+from ablation.output import plain
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ablation.plain_text import plain
+from ablation.output import plain
 from ablation.report.table import Table
 
 _LONGEST_CELL = 240

@@ -6,8 +6,8 @@ from typing import Any
 from ablation.analysis.document import Analysis
 from ablation.analysis.records import Answer, LevelChange
 from ablation.study.design import BASELINE, FULL, level_text
+from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS
-from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 LISTED = "variant"
 """The factor of an answer that compares a listed variant with the baseline."""

@@ -13,7 +13,8 @@ from ablation.analysis.records import (
     SimpleEffect,
     Verdict,
 )
-from ablation.plain_text import last_line
+from ablation.output import last_line
+from ablation.records import same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
     count_text,
@@ -26,7 +27,6 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.results import same_starts_text
 from ablation.study.spec import OTHERS
 
 _WORDS = {"seconds": ("longer", "shorter")}

@@ -6,6 +6,7 @@ from typing import Any
 
 from ablation.analysis.document import Analysis
 from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.records import SIGNS, TunedVariant, TuningTrial
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
     NONE,
@@ -16,9 +17,8 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.table import Table, interval_cell
-from ablation.results import SIGNS, TunedVariant, TuningTrial
 from ablation.study.design import level_text, short_names
-from ablation.study.tuning import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
+from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
 _LOSSES = ("test_loss", "test_brier_score")
 _LOSS = MeasuredMetric(name="validation_loss", label="validation loss", direction="minimize", unit="nats")

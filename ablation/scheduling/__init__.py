@@ -2,7 +2,7 @@
 
 from ablation.scheduling.runs import Schedule, open_schedule
 from ablation.scheduling.storage import check_storage, default_storage, forget_study
-from ablation.scheduling.tuning import Suggestion, TuningSchedule, open_tuning
+from ablation.scheduling.trials import Suggestion, TuningSchedule, open_tuning
 
 __all__ = [
     "Schedule",

@@ -22,7 +22,7 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ablation.results import Direction, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.records import Direction, Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage, trials_in
 from ablation.study.design import declared_levels, level_text
 

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ablation.databases import (
+from ablation.errors import AblationError, DiskFull, StorageForeign, StorageUnavailable
+from ablation.storage.databases import (
     absolute,
     connection_settings,
     failure,
@@ -26,9 +27,8 @@ from ablation.databases import (
     with_driver,
     without_password,
 )
-from ablation.errors import AblationError, DiskFull, StorageForeign, StorageUnavailable
-from ablation.first_start import Schema, is_in_use, make_whole, set_aside, why_unusable
-from ablation.locks import first_use
+from ablation.storage.first_start import Schema, is_in_use, make_whole, set_aside, why_unusable
+from ablation.storage.locks import first_use
 
 LOCKED_S = 60
 """How long a sqlite file that another process writes to is waited for."""
@@ -156,7 +156,7 @@ def _make(address: str) -> None:
 
 def _first_use(url: str) -> AbstractContextManager[None]:
     if is_postgresql(url):
-        from ablation.advisory_locks import first_use_of_postgresql
+        from ablation.storage.advisory_locks import first_use_of_postgresql
 
         return first_use_of_postgresql(url)
     return first_use(url)

@@ -11,11 +11,11 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.results import PlannedRun, Variant
-from ablation.study.checking import check
+from ablation.records import PlannedRun, Variant
+from ablation.study.checks.design import asked_factors
+from ablation.study.checks.factors import setting, whole_settings
+from ablation.study.checks.whole import check
 from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
-from ablation.study.design_checks import asked_factors
-from ablation.study.factor_checks import setting, whole_settings
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,

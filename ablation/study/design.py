@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.results import Variant
+from ablation.records import Variant
+from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS, Question, StudySpec, part_levels
-from ablation.study.tuning import FROM_FILE, SETTINGS, TUNED
 
 Assignments = list[tuple[str, dict[str, Any]]]
 """Variants by name, each with its levels; the baseline first."""

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablation.lookup import is_same
-from ablation.results import RUN_COLUMNS, SIGNS, Direction, Plan, is_count, is_identity, is_study_name
+from ablation.records import RUN_COLUMNS, SIGNS, Direction, Plan, is_count, is_identity, is_study_name
 from ablation.study.design import DESIGNS, declared_levels
+from ablation.study.search_spaces import Tuning
 from ablation.study.spec import OTHERS
-from ablation.study.tuning import Tuning
 
 _PLAN = TypeAdapter(Plan)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

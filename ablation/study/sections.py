@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
-from ablation.results import is_recordable_name, recordable_text
+from ablation.records import is_recordable_name, recordable_text
 
 MAX_PATTERNS = 1000
 MAX_KEY = 200

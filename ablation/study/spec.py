@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.results import METRICS, Direction
+from ablation.records import METRICS, Direction
 from ablation.study.file import value_text
+from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     SECTIONS,
     Cnn,
@@ -25,7 +26,6 @@ from ablation.study.sections import (
     own_keys,
     section_of,
 )
-from ablation.study.tuning import Tuning
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
 """Remembers studies and runs: what a tracker does, whichever one it is."""
 
-from ablation.tracking.credentials import check_store
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.memory import MemoryTracker
+from ablation.tracking.mlflow.credentials import check_store
 
 __all__ = ["MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "check_store", "open_mlflow"]
 
@@ -16,7 +16,7 @@ def open_mlflow(
     is_impatient: bool = False,
 ) -> Tracker:
     """Return the tracker of an MLflow store; see MlflowTracker. It costs MLflow's import, which is why it waits."""
-    from ablation.tracking.mlflow_tracker import MlflowTracker
+    from ablation.tracking.mlflow.tracker import MlflowTracker
 
     return MlflowTracker.at(
         tracking_uri,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ablation.provenance import LIBRARIES
-from ablation.results import EVALUATION_FILE, DataFacts, RunEvaluation
+from ablation.records import EVALUATION_FILE, DataFacts, RunEvaluation
 
 CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from ablation.holder import Holder
-from ablation.results import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.records import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.storage.holder import Holder
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import StudyLocked, StudyRunGone
-from ablation.holder import Holder
-from ablation.results import (
+from ablation.records import (
     EVALUATION_FILE,
     Epoch,
     LeftOut,
@@ -19,6 +18,7 @@ from ablation.results import (
     device_and_path,
     epoch_metrics,
 )
+from ablation.storage.holder import Holder
 from ablation.tracking.checking import (
     NO_PROBLEMS,
     checked_evaluation,

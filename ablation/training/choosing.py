@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from ablation.errors import PathUnavailable
-from ablation.permissions import make_folder
+from ablation.storage.permissions import make_folder
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Loss, Member
 from ablation.training.together.replay import release_pools

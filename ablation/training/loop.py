@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ablation.results import EpochMetrics, Outcome
+from ablation.records import EpochMetrics, Outcome
 from ablation.training.batches import TrainingData
 from ablation.training.evaluation import Evaluation, brier_score, confusion_matrix
 from ablation.training.settings import Loss, Member, TrainingSettings

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ablation.results import EpochMetrics
+from ablation.records import EpochMetrics
 
 STEP = "step"
 PLAIN = (type(None), bool, int, float, str)

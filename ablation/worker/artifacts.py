@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.results import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
-from ablation.state import RunFolder
+from ablation.records import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
+from ablation.storage.run_folder import RunFolder
 from ablation.training import TrainingResult
 
 

@@ -15,8 +15,9 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 import torch
 
-from ablation.state import RunFolder, writing_whole
 from ablation.stopping import Preempted, stopping
+from ablation.storage.files import writing_whole
+from ablation.storage.run_folder import RunFolder
 from ablation.training import Snapshot
 
 EVERY_S = float(os.environ.get("ABLATION_CHECKPOINT_SECONDS", "5"))

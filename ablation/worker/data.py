@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
-from ablation.results import DataShape
+from ablation.records import DataShape
 from ablation.training import TrainingData
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ablation.cores import lacks_bf16_units
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
-from ablation.results import Variant
+from ablation.executors.cores import lacks_bf16_units
+from ablation.records import Variant
 from ablation.training import Precision, set_precision
 from ablation.training.precision import PRECISIONS
 

@@ -8,11 +8,11 @@ import torch
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.datasets import check_augmentation
 from ablation.models import build_model, fastest_layout
-from ablation.results import DataOutline
+from ablation.records import DataOutline
 from ablation.training import TrainingSettings, train
-from ablation.worker.beginning import training_of
 from ablation.worker.data import made_up_data
 from ablation.worker.devices import set_up
+from ablation.worker.setup import training_of
 
 TIMED_STEPS = 3
 SAMPLE_IMAGES = 2_000

@@ -3,7 +3,7 @@
 import torch
 
 from ablation.errors import DiskFull
-from ablation.results import Failure
+from ablation.records import Failure
 from ablation.stopping import Preempted, stopping
 
 OUT_OF_MEMORY = (

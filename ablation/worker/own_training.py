@@ -12,11 +12,11 @@ from typing import Any
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split
 from ablation.errors import CodeInvalid
-from ablation.results import Outcome, ReportedEpoch, is_number, is_recordable_name, unrecordable_name_text
+from ablation.records import Outcome, ReportedEpoch, is_number, is_recordable_name, unrecordable_name_text
 from ablation.streams import Purpose, stream_seed
-from ablation.worker.beginning import seed_generators
 from ablation.worker.failures import MetricsUnfit
 from ablation.worker.own_mlflow import own_mlflow_runs
+from ablation.worker.setup import seed_generators
 
 PATH = "training.name"
 MAX_BATCHES = "max_batches"

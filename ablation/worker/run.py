@@ -15,17 +15,18 @@ import torch
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
-from ablation.results import Epoch, Outcome, PlannedRun, RunResult
-from ablation.state import RunFolder, keep_recordable_files
+from ablation.records import Epoch, Outcome, PlannedRun, RunResult
 from ablation.stopping import Preempted, stopping
+from ablation.storage.recordable_files import keep_recordable_files
+from ablation.storage.run_folder import RunFolder
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
-from ablation.worker.beginning import Beginning, begin
 from ablation.worker.devices import can_train_more, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
-from ablation.worker.ladder import Fusing, Trained, train_alone, train_together
 from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.own_training import Report, load_training, split_data, train_own
+from ablation.worker.paths import Fusing, Trained, train_alone, train_together
+from ablation.worker.setup import Beginning, begin
 
 _has_trained = threading.Event()
 """Whether this process has trained a run to its end."""

@@ -10,14 +10,14 @@ from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
-from ablation.results import DataShape, Variant
-from ablation.temporary import temporary_folder
+from ablation.records import DataShape, Variant
+from ablation.storage.temporary import temporary_folder
 from ablation.training import TrainingSettings, train
 from ablation.training.precision import logits_of
 from ablation.training.settings import Loss
-from ablation.worker.beginning import seed_generators, training_of
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
+from ablation.worker.setup import seed_generators, training_of
 
 TRIED_EXAMPLES = 16
 

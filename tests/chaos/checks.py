@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from targets import processes_of
 
-from ablation.results import epoch_metrics
-from ablation.state import CHECKPOINT, RunFolder
+from ablation.records import epoch_metrics
+from ablation.storage.run_folder import CHECKPOINT, RunFolder
 
 MEASURED_TIMES = ("seconds", "per_second", "peak_memory_mib")
 """Ends of the names of metrics that no two trainings share."""

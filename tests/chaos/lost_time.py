@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.state import EPOCHS, RESULT, STARTED
+from ablation.storage.run_folder import EPOCHS, RESULT, STARTED
 
 DIED = re.compile(r"(\S+): its worker died")
 SAID_WITHIN_S = 3.0

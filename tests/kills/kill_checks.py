@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from ablation.state import RunFolder
+from ablation.storage.run_folder import RunFolder
 
 SHOWN = 300
 """Characters of a record that are shown where it differs."""

@@ -11,10 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from ablation.analysis.document import Analysis
 from ablation.analysis.records import Answer, MeasuredMetric, Verdict
 from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
+from ablation.records import SIGNS
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages
 from ablation.report.names import comparison_lines
 from ablation.report.numbers import level_percent, scale_of, unit_of_differences
-from ablation.results import SIGNS
 
 _COLOURS = {
     Verdict.HELPS: BLUE,

@@ -9,6 +9,7 @@ from ablation.analysis.described import VariantRow
 from ablation.analysis.document import Analysis
 from ablation.analysis.records import MeasuredMetric
 from ablation.drawing import BLUE, DARK, GREY, VERMILLION, wrapped
+from ablation.records import SIGNS
 from ablation.report.figures.panels import (
     Drawing,
     Margins,
@@ -26,7 +27,6 @@ from ablation.report.figures.panels import (
     within,
 )
 from ablation.report.numbers import scale_of
-from ablation.results import SIGNS
 
 _MARGINS = Margins(bottom=0.28)
 

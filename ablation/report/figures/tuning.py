@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from ablation.analysis.document import Analysis
 from ablation.drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, wrapped
+from ablation.records import SIGNS, Direction, TunedVariant
 from ablation.report.figures.panels import (
     Drawing,
     Margins,
@@ -25,7 +26,6 @@ from ablation.report.figures.panels import (
 )
 from ablation.report.numbers import scale_of
 from ablation.report.tuning_tables import objective
-from ablation.results import SIGNS, Direction, TunedVariant
 
 _MARGINS = Margins()
 _AT_THE_EDGE = 0.04

@@ -1,0 +1,326 @@
+"""Trains what a schedule has left on an executor, keeps the tracker told, and says where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ablation.code import NO_FOLDERS, CodeFolders, code_names
+from ablation.coordinator.lease import Lease
+from ablation.coordinator.uploads import Uploads, upload_run
+from ablation.datasets import Dataset
+from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
+from ablation.executors import Executor, WorkerLost
+from ablation.provenance import provenance
+from ablation.records import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
+from ablation.scheduling import Schedule
+from ablation.stopping import Preempted, stopping
+from ablation.storage.locks import Coordination
+from ablation.storage.run_folder import RunFolder
+from ablation.storage.state import State
+from ablation.tracking import StudyRecord, StudyStatus, Tracker
+from ablation.worker import DeviceLost, Fusing, Job, alike, run_jobs
+
+T = TypeVar("T")
+POLL_S = 0.5
+MAX_TRIES = 3
+"""Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
+LAST_UPLOADS_S = 3.0
+LAST_RELEASE_S = 1.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
+STORAGE_PATIENCE_S = 3600.0
+MOST_FUSED = 32
+"""Runs that a GPU trains together by default: about where the original CNN fills one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now."""
+
+    planned: int
+    ended: Mapping[Outcome, int]
+    running: tuple[tuple[PlannedRun, Epoch | None], ...]
+    latest: tuple[PlannedRun, RunResult] | None = None
+    note: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _UnderWay:
+    """A run under way, and the slot that its job runs in."""
+
+    planned: PlannedRun
+    slot: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Deaths:
+    """How often workers died with a run since it last got on, and after which epoch it was kept then."""
+
+    count: int = 0
+    epoch: int = 0
+
+    def one_more(self, folder: RunFolder) -> bool:
+        """Count a death; say whether there were too many without getting on."""
+        kept = folder.lasting_epochs()
+        self.count = self.count + 1 if kept <= self.epoch else 1
+        self.epoch = max(kept, self.epoch)
+        return self.count >= MAX_TRIES
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """One execution of a study: what is under way, and how what has ended ended."""
+
+    lease: Lease
+    tracker: Tracker
+    uploads: Uploads
+    lock: Coordination
+    executor: Executor
+    state: State
+    dataset: Dataset | None
+    code: CodeFolders = NO_FOLDERS
+    code_digests: Mapping[str, str | None] = field(default_factory=dict)
+    fuse: int | None = None
+    cudnn_benchmark: bool = False
+    status_before: StudyStatus | None = None
+    """Of the study, where this execution plans no other runs than the one before."""
+    running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
+    ended: Counter[Outcome] = field(default_factory=Counter)
+    deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
+    schedule: Schedule | None = None
+    _said: set[str] = field(default_factory=set)
+    _problem: str | None = None
+
+    @property
+    def record(self) -> StudyRecord:
+        return self.lease.record
+
+    def train(self, schedule: Schedule, recorded: Sequence[RecordedRun]) -> Generator[Progress, None, None]:
+        """Train what the schedule has left, as many at a time as the executor has slots.
+
+        A run that cannot be kept, or whose code was edited, ends the execution, but not the runs beside it: they are
+        let finish, and the next one goes on with the others.
+        """
+        self.schedule = schedule
+        ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
+        self.ended.update(ended.values())
+        free = deque(self.executor.slots)
+        failed: AblationError | None = None
+        yield self._progress()
+        while True:
+            while free and failed is None and (group := (yield from self._next_group(schedule))):
+                self._submit(group, free.popleft())
+            if not self.running:
+                if failed is not None:
+                    raise failed
+                return
+            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if stopping.is_asked:
+                raise KeyboardInterrupt
+            self.uploads.check()
+            for future in done:
+                group_under_way = self.running[future]
+                for position, under in enumerate(group_under_way):
+                    try:
+                        yield from self._settle(future, position, under, schedule)
+                    except AblationError as error:
+                        failed = error
+                del self.running[future]
+                free.append(group_under_way[0].slot)
+            yield self._progress(note=self._upload_note())
+
+    def interrupt(self, *, killed: bool) -> None:
+        """End what is under way in good order; what is not recorded in time is recorded by the next execution."""
+        self.executor.stop()
+        given_back = []
+        for future, group in self.running.items():
+            is_done = future.done() and not future.cancelled() and future.exception() is None
+            for under in group:
+                (self.uploads.end if is_done else self.uploads.leave)(under.planned)
+                given_back += [] if is_done else [under.planned]
+        releasing = threading.Thread(target=self._release, args=[given_back], daemon=True)
+        releasing.start()  # its database may take a minute to say no
+        self.uploads.close(last_words=self._last_words(killed=killed), limit_s=LAST_UPLOADS_S)
+        releasing.join(timeout=LAST_RELEASE_S)
+
+    def _last_words(self, *, killed: bool) -> StudyStatus:
+        """Return how the study stands; one that was finished stays so where this execution has trained nothing."""
+        if self.schedule is None and self.status_before == "FINISHED":
+            return "FINISHED"
+        return "KILLED" if killed else "FAILED"
+
+    def _release(self, runs: Sequence[PlannedRun]) -> None:
+        """Give runs back to the schedule; those that are not are by the next execution."""
+        if self.schedule is None:
+            return
+        with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
+            for planned in runs:
+                self.schedule.release(planned)
+
+    def _under_way(self) -> Iterator[_UnderWay]:
+        return itertools.chain.from_iterable(self.running.values())
+
+    def _next_group(self, schedule: Schedule) -> Generator[Progress, None, tuple[PlannedRun, ...]]:
+        """Claim what the next job trains: one run, or those that can be fused, shared among the devices."""
+        left = len(self.record.plan.runs_to_train()) - sum(self.ended.values())
+        shared = math.ceil(left / len(self.executor.slots))
+        limit = min(self._most_fused, max(1, shared))
+        return (yield from self.stored(lambda: schedule.next_group(limit)))
+
+    def stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
+        """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
+
+        Raises:
+            StorageUnavailable: it failed for all that time.
+            DiskFull: its file cannot grow.
+            StudyLocked: another process has taken the study over meanwhile.
+        """
+        begun, delay = time.monotonic(), FIRST_DELAY_S
+        while True:
+            try:
+                self.lock.check()
+                return operation()
+            except StorageUnavailable as error:
+                if time.monotonic() - begun > STORAGE_PATIENCE_S:
+                    raise
+                yield self._progress(note=f"{error} Trying again in {delay:.0f} s, for an hour at most")
+            deadline = time.monotonic() + delay
+            while time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                yield self._progress()
+            delay = min(LONGEST_DELAY_S, 2 * delay)
+
+    @property
+    def _most_fused(self) -> int:
+        """How many runs a job may train: by default as many as pay on a GPU, and one on a CPU, where fusing loses."""
+        if self.record.plan.is_own_training:
+            return 1
+        return self.fuse or (MOST_FUSED if self.executor.slots[0] != "cpu" else 1)
+
+    def alike(self, planned: PlannedRun) -> str:
+        """Return what runs must have in common to be trained by one job."""
+        if self._most_fused == 1 or self.deaths[planned.identity].count:
+            return planned.identity  # alone, after a death that it may have been the cause of
+        return alike(self.record.plan.variant(planned.variant).settings, self._folder(planned))
+
+    def _submit(self, group: Sequence[PlannedRun], slot: str) -> None:
+        """Start a job for runs that are claimed; until it is running they count as under way with it."""
+        placeholder: Future[tuple[RunResult, ...]] = Future()
+        self.running[placeholder] = tuple(_UnderWay(planned=planned, slot=slot) for planned in group)
+        for planned in group:
+            upload_run(self.uploads, planned, self._folder(planned), plan=self.record.plan, state=self.state)
+        jobs = [self._job(planned, slot) for planned in group]
+        future = self.executor.submit(run_jobs, jobs, self._fusing())
+        self.running[future] = self.running.pop(placeholder)
+
+    def _fusing(self) -> Fusing | None:
+        if self._most_fused == 1:
+            return None
+        return Fusing(cache=self.state.backends, must_gain=self.fuse is None)
+
+    def _job(self, planned: PlannedRun, slot: str) -> Job:
+        variant = self.record.plan.variant(planned.variant)
+        packages = self.code.packages(code_names(variant.settings))
+        return Job(
+            planned=planned,
+            settings=variant.settings,
+            heldout_split=self.record.plan.heldout_split,
+            data_folder=self.dataset.folder if self.dataset is not None else None,
+            folder=self._folder(planned),
+            device=slot,
+            provenance=provenance(slot, packages=packages),
+            code=self.code,
+            code_digest=self.code_digests.get(variant.name),
+            expected_metrics=self.record.plan.expected_metrics,
+            cudnn_benchmark=self.cudnn_benchmark,
+        )
+
+    def _settle(
+        self, future: Future[tuple[RunResult, ...]], position: int, under: _UnderWay, schedule: Schedule
+    ) -> Generator[Progress, None, None]:
+        """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
+        error, planned = future.exception(), under.planned
+        if error is None:
+            result = future.result()[position]
+        elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
+            result = finished  # it died after its work was done
+        elif is_death(error) and self.deaths[planned.identity].one_more(self._folder(planned)):
+            result = result_of_lost_worker(planned, error)
+            self._folder(planned).finish(result)
+        else:
+            self.uploads.leave(planned)
+            yield from self.stored(lambda: schedule.release(planned))
+            if not isinstance(error, WorkerLost | DeviceLost | Preempted):
+                raise error
+            how = f"died: {error}" if is_death(error) else "was asked to end"
+            yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
+            return
+        self.uploads.end(planned)
+        self.ended[result.outcome] += 1
+        metric = self.record.plan.locked["metric"]["name"]
+        value = result.metrics.get(metric)
+        yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
+        yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)
+        if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
+            raise MetricsMissing(self.record.plan.name, planned.name, result.error or "")
+
+    def _where_it_goes_on(self, planned: PlannedRun) -> str:
+        kept = self._folder(planned).kept_checkpoints()
+        return f"it goes on after epoch {kept[0][0]}" if kept else "it begins anew"
+
+    def _upload_note(self) -> str | None:
+        """Say once that the tracker fails, and once that it works again, and what became of the lease."""
+        if self.lease.notes:
+            return self.lease.notes.pop(0)
+        before, self._problem = self._problem, self.uploads.problem
+        if self._problem is not None and before is None:
+            return f"{self._problem} Training goes on; what is measured is kept, and recorded when it can be"
+        return "MLflow answers again" if before is not None and self._problem is None else None
+
+    def _news(self, planned: PlannedRun, result: RunResult) -> Iterator[str]:
+        """Yield why a run was trained by no faster path, and what of it is not recorded; each once in an execution."""
+        slower = {result.path_note: f"trained by the {result.path} path, {result.path_note}"}
+        known = slower if result.path_note.startswith("not ") else {}
+        for key, sentence in {**known, **{said: f"{planned.name}: {said}" for said in result.left_out}}.items():
+            if key not in self._said:
+                self._said.add(key)
+                yield sentence
+
+    def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
+        running = [(under.planned, self._folder(under.planned).latest_epoch()) for under in self._under_way()]
+        return Progress(
+            planned=len(self.record.plan.runs_to_train()),
+            ended=dict(self.ended),
+            running=tuple(running),
+            latest=latest,
+            note=note,
+        )
+
+    def _folder(self, planned: PlannedRun) -> RunFolder:
+        return self.state.begun(self.record.plan.name, planned.identity)
+
+
+def is_death(error: BaseException | None) -> bool:
+    """Whether a worker was lost, and not asked to end."""
+    return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
+
+
+def result_of_lost_worker(planned: PlannedRun, error: BaseException | None) -> RunResult:
+    """Return the result of a run with which too many workers died."""
+    return RunResult(
+        identity=planned.identity,
+        outcome=Outcome.FAILED,
+        metrics={},
+        epochs=0,
+        error=f"its worker died {MAX_TRIES} times without getting on; the last time, {error}",
+        failure="lost worker",
+        ended_ms=time.time_ns() // 1_000_000,
+    )

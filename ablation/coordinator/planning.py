@@ -1,0 +1,226 @@
+"""Makes the plan of a study and holds it to what was locked before: models measured, runs identified, changes told."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
+from ablation.lookup import differences
+from ablation.records import (
+    METRICS,
+    NOT_MEASURED,
+    DataFacts,
+    DataShape,
+    ModelSummary,
+    Plan,
+    PlannedRun,
+    TunedVariant,
+    Variant,
+)
+from ablation.study import Study, locked_hash
+from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
+
+if TYPE_CHECKING:
+    from ablation.tracking import Tracker
+
+BYTES = 4
+"""Of a number."""
+LITTLE = 2**20
+"""Bytes of what a run leaves beside its model and its logits, at most."""
+CHECKPOINTS = 9
+"""Copies of a model's parameters: two checkpoints and one being written, with two numbers of Adam's for each."""
+NO_DATA = DataFacts(
+    name="none",
+    digest="none",
+    shape=DataShape(channels=0, height=0, width=0, classes=()),
+    train_images=0,
+    test_images=0,
+    largest_class_share=0.0,
+)
+"""Of a study whose training function reads its own data."""
+
+
+def data_remarks(study: Study) -> tuple[str, ...]:
+    """Say where a study's data was found, where that may surprise."""
+    from ablation.datasets import remark_on_root
+
+    remark = remark_on_root(study.variants[0].settings["data"] or {}, study.code.folders)
+    return (remark,) if remark is not None else ()
+
+
+def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
+    """Return the tuning that an earlier execution finished, of the variants that the study still has.
+
+    A study that tunes otherwise than it did has none; where it has results, `lock_plan` refuses that.
+    """
+    previous = tracker.find_study(study.name) if study.spec.tune is not None else None
+    if previous is None or differences(_fixed(previous.plan), {**_fixed(previous.plan), **_asked(study)}):
+        return ()
+    names = {variant.name for variant in study.design_variants()}
+    return tuple(variant for variant in previous.plan.tuning if variant.variant in names)
+
+
+def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
+    """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
+
+    Raises:
+        StudyChanged: the baseline, data, training, tuning, metric or code is not what the study has results with.
+        StudyNarrowed: runs of the study, which has results, would be left out.
+    """
+    plan = plan_of(study, data=data, tuning=tuning)
+    previous = tracker.find_study(study.name)
+    if previous is None:
+        return plan
+    recorded = tracker.recorded_runs(previous, with_details=False)
+    results = sum(run.has_result for run in recorded)
+    if results == 0:
+        return plan
+    changed = {
+        **differences(_fixed(previous.plan), _fixed(plan)),
+        **_changed_reading(previous.plan, plan),
+        **_changed_code(previous.plan, plan),
+    }
+    if changed:
+        raise StudyChanged(study.name, changed)
+    planned = {run.identity for run in plan.runs}
+    left_out = [run.name for run in _settled_runs(previous.plan) if run.identity not in planned]
+    if left_out:
+        raise StudyNarrowed(study.name, left_out)
+    return replace(
+        plan,
+        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
+        locked_hash=previous.plan.locked_hash,
+        measured=previous.plan.measured,
+        deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
+    )
+
+
+def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
+    """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
+    now = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries=measured_models(study, data.shape),
+        runs=study.runs(data_digest=data.digest),
+        data=data,
+        code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
+        locked=now,
+        locked_hash=locked_hash(now),
+        tuning=tuning,
+        measured=tuple(METRICS),
+    )
+
+
+def _settled_runs(plan: Plan) -> list[PlannedRun]:
+    """Return the planned runs whose settings were final: not those of a variant that was still to be tuned."""
+    endings = ("", f",{SETTINGS}={TUNED}", f",{SETTINGS}={FROM_FILE}")
+    settled = {f"{variant.variant}{ending}" for variant in plan.tuning for ending in endings}
+    is_tuning = bool(plan.study.get("tune"))
+    return [run for run in plan.runs if not is_tuning or run.variant in settled]
+
+
+def _asked(study: Study) -> dict[str, Any]:
+    return {"tune": study.spec.document().get("tune")}
+
+
+def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return the digests of the user's code by the variants, known already, of which it was edited."""
+    known = {repr(variant.configuration): before.code.get(variant.name) for variant in before.variants}
+    return {
+        f"code of {variant.name}": (known[key], now.code.get(variant.name))
+        for variant in now.variants
+        if (key := repr(variant.configuration)) in known and known[key] != now.code.get(variant.name)
+    }
+
+
+def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return how the data's files were and are read, where that may be why the data is another one."""
+    if before.data.digest == now.data.digest or before.data.notes == now.data.notes:
+        return {}
+    old, new = ("; ".join(plan.data.notes) or "no remarks" for plan in (before, now))
+    return {"data as it is read": (old, new)}
+
+
+def _fixed(plan: Plan) -> dict[str, Any]:
+    return {
+        **plan.baseline.configuration,
+        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
+        "metric": plan.locked["metric"],
+        "tune": plan.study.get("tune"),
+    }
+
+
+def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
+    """Say what differs from the plan of the execution before, which had so many results to look at."""
+    seen = f"after {results} results could be seen"
+    said = [
+        f"{key} changed from {old} to {new}, {seen}"
+        for key, old, new in (
+            ("seeds", before.study["seeds"], now.study["seeds"]),
+            *((key, before.locked[key], now.locked[key]) for key in ("questions", "alpha", "collapse_margin")),
+        )
+        if old != new
+    ]
+    known = {repr(variant.configuration) for variant in before.variants}  # Python calls 1 and true equal
+    added = [variant.name for variant in now.variants if repr(variant.configuration) not in known]
+    return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
+
+
+def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
+    """Measure each variant's model; variants that differ only in their parts must come out different.
+
+    What a training function of the user's trains is its own, and not measured.
+
+    Raises:
+        VariantsAlike: two have the same layers, so one of them is the model unchanged.
+    """
+    from ablation.models import build_model, summarize_model
+
+    def size(settings: Mapping[str, Any]) -> ModelSummary:
+        if "name" in settings["training"] or settings["model"] is None or shape == NO_DATA.shape:
+            return NOT_MEASURED
+        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
+
+    sizes = {variant.name: size(variant.settings) for variant in study.variants}
+    first: dict[str, Variant] = {}
+    for variant in study.variants:
+        twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)
+        if twin is not variant and sizes[variant.name].layers:
+            raise VariantsAlike(twin.name, variant.name)
+    return sizes
+
+
+def _beside_parts(variant: Variant) -> dict[str, Any]:
+    """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
+    configuration = dict(variant.configuration)
+    model = configuration.get("model") or {}
+    configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
+    return {**configuration, "levels": variant.levels.get("settings")}
+
+
+def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
+    """See that there is room for what the runs of a plan leave, and for the checkpoints of so many at once.
+
+    Raises:
+        DiskFull: there is not, and how much is needed.
+    """
+    images = plan.data.test_images * len(plan.data.shape.classes)
+    parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)
+    kept = sum(
+        LITTLE + BYTES * (plan.summaries[run.variant].parameters + images)
+        for run in plan.runs_to_train()
+        if not (folder / "runs" / run.identity).exists()
+    )
+    needed = kept + at_once * CHECKPOINTS * BYTES * parameters
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(folder, f"the study needs about {_size_text(needed)}, and {_size_text(free)} are free")
+
+
+def _size_text(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,271 @@
+"""Tunes variants before they are compared: equal budgets, on validation data and seed indices of tuning's own.
+
+Each variant's trials follow one another; variants are tuned side by side, as many as the executor has slots.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from ablation.coordinator.execution import POLL_S, Deaths, Execution, Progress, is_death, result_of_lost_worker
+from ablation.datasets import Dataset
+from ablation.errors import TuningFailed
+from ablation.executors import WorkerLost
+from ablation.provenance import provenance
+from ablation.records import SIGNS, Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
+from ablation.stopping import Preempted, stopping
+from ablation.storage.run_folder import About, RunFolder
+from ablation.study import Study
+from ablation.study.search_spaces import FIRST_TUNING_SEED
+from ablation.worker import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
+
+RUN_ID_S = 2.0
+"""Seconds that a trial's end waits for the tracker's names of its runs."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """A trial under way: what is tried, in which slot, and its replicates so far."""
+
+    schedule: TuningSchedule
+    suggestion: Suggestion
+    variant: Variant
+    slot: str
+    job: TuningJob | None = None
+    deaths: Deaths = field(default_factory=Deaths)
+    results: list[RunResult] = field(default_factory=list)
+    curves: list[tuple[float, ...]] = field(default_factory=list)
+    replicates: list[PlannedRun] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class VariantTuning:
+    """The tuning of a study's variants that have not been tuned yet."""
+
+    study: Study
+    execution: Execution
+    dataset: Dataset
+    storage_url: str
+    running: dict[Future[RunResult], _Trial] = field(default_factory=dict)
+    ended: Counter[Outcome] = field(default_factory=Counter)
+
+    def tune(self, targets: Sequence[Variant]) -> Generator[Progress, None, tuple[TunedVariant, ...]]:
+        """Tune variants named as in the design; yield where it stands.
+
+        Raises:
+            TuningFailed: no trial of a variant has a value; the error of one is told.
+        """
+        tuning = self.study.spec.tune
+        assert tuning is not None
+        self._recover()
+        waiting = deque((self._open(variant), variant) for variant in targets)
+        found: dict[str, TunedVariant] = {}
+        free = deque(self.execution.executor.slots)
+        yield self._progress(len(targets))
+        while waiting or self.running:
+            while free and waiting:
+                schedule, variant = waiting.popleft()
+                suggestion = yield from self.execution.stored(schedule.next_trial)
+                if suggestion is None:
+                    found[variant.name] = yield from self.execution.stored(partial(self._result, schedule))
+                    continue
+                slot = free.popleft()
+                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
+            if not self.running:
+                continue
+            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if stopping.is_asked:
+                raise KeyboardInterrupt
+            self.execution.uploads.check()
+            for future in done:
+                trial = self.running.pop(future)
+                if self._settle(future, trial):
+                    continue
+                yield from self._tell(trial)
+                free.append(trial.slot)
+                waiting.appendleft((trial.schedule, trial.variant))
+                yield self._progress(len(targets), latest=trial)
+            yield self._progress(len(targets))
+        return tuple(found[variant.name] for variant in targets)
+
+    def interrupt(self) -> None:
+        """Mark what was under way as ended without a result, where the tracker still can."""
+        self.execution.executor.stop()
+        for trial in self.running.values():
+            self.execution.uploads.leave(trial.replicates[-1])
+
+    def _open(self, variant: Variant) -> TuningSchedule:
+        spec, tuning = self.study.spec, self.study.spec.tune
+        assert tuning is not None
+        settings = {path: _at(variant.settings, path) for path in tuning.spaces}
+        start = settings if all(space.holds(settings[path]) for path, space in tuning.spaces.items()) else {}
+        return open_tuning(
+            self.storage_url,
+            name=spec.name,
+            variant=variant.name,
+            tuning=tuning,
+            whole=self.study.whole_settings(),
+            start=start,
+            direction=objective_of(spec.metric.name)[1],
+            study_seed=spec.study_seed,
+            basis=self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=FIRST_TUNING_SEED),
+        )
+
+    def _submit(self, trial: _Trial) -> None:
+        """Train the trial's next replicate, or take it as it was finished before an interruption."""
+        variant = self.study.with_settings(trial.variant, trial.suggestion.settings)
+        seed = FIRST_TUNING_SEED + len(trial.results)
+        identity = self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=seed)
+        name = f"tuning/{trial.variant.name}/trial-{trial.suggestion.number}"
+        planned = PlannedRun(identity=identity, variant=name, seed=seed)
+        folder = self.execution.state.tuning(self.study.name, identity)
+        about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
+        self._upload(planned, folder, {**about, **trial.suggestion.settings})
+        trial.replicates.append(planned)
+        trial.job = TuningJob(
+            planned=planned,
+            settings=variant.settings,
+            heldout_split="validation",
+            data_folder=self.dataset.folder,
+            folder=folder,
+            device=trial.slot,
+            provenance=provenance(trial.slot),
+            code=self.study.code,
+            code_digest=self.study.code_digest(variant),
+            objective=objective_of(self.study.spec.metric.name)[0],
+            cudnn_benchmark=self.execution.cudnn_benchmark,
+            stops_below=trial.suggestion.stops_below,
+            is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
+        )
+        placeholder: Future[RunResult] = Future()
+        self.running[placeholder] = trial
+        future = self.execution.executor.submit(run_tuning_job, trial.job)
+        self.running[future] = self.running.pop(placeholder)
+
+    def _upload(self, planned: PlannedRun, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        folder.note_about(About(identity=planned.identity, name=planned.variant, settings=dict(settings)))
+        self.execution.uploads.begin(
+            planned,
+            folder,
+            heldout_split="validation",
+            start=partial(self._start, planned, settings),
+            on_recorded=partial(folder.note_about, None),
+        )
+
+    def _recover(self) -> None:
+        """Have replicates recorded that ended in an execution which could not."""
+        for folder, about in self.execution.state.unrecorded_tuning(self.study.name):
+            planned = PlannedRun(identity=about.identity, variant=about.name, seed=about.seed)
+            self._upload(planned, folder, about.settings)
+            self.execution.uploads.end(planned)
+
+    def _start(
+        self, planned: PlannedRun, settings: Mapping[str, Any], attempt: str, where_from: Mapping[str, str]
+    ) -> str:
+        return self.execution.tracker.start_tuning_run(
+            self.execution.record, planned, settings, where_from, attempt=attempt
+        )
+
+    def _settle(self, future: Future[RunResult], trial: _Trial) -> bool:
+        """Take a replicate's result; say whether the trial goes on with another job."""
+        job, error = trial.job, future.exception()
+        assert job is not None
+        if error is not None and not isinstance(error, WorkerLost | Preempted):
+            raise error
+        if error is None:
+            result = future.result()
+        elif (finished := job.folder.ended()) is not None and is_whole(job.folder, finished):
+            result = finished  # it died after its work was done
+        elif is_death(error) and trial.deaths.one_more(job.folder):
+            result = result_of_lost_worker(job.planned, error)
+            job.folder.finish(result)
+        else:
+            self.execution.uploads.leave(trial.replicates.pop())
+            self._submit(trial)
+            return True
+        self.execution.uploads.end(job.planned)
+        trial.results.append(result)
+        trial.curves.append(objective_curve(job.folder.epochs(), job.objective))
+        trial.deaths = Deaths()
+        self.ended[result.outcome] += 1
+        tuning = self.study.spec.tune
+        if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
+            self._submit(trial)
+            return True
+        return False
+
+    def _tell(self, trial: _Trial) -> Generator[Progress, None, None]:
+        assert trial.job is not None
+        ids = [self.execution.uploads.run_id(replicate, wait_s=RUN_ID_S) for replicate in trial.replicates]
+        ended = _ended(trial, trial.job, run_ids=tuple(found for found in ids if found is not None))
+        yield from self.execution.stored(lambda: trial.schedule.tell(ended))
+
+    def _result(self, schedule: TuningSchedule) -> TunedVariant:
+        found = schedule.result()
+        if found is None:
+            raise TuningFailed(self.study.name, schedule.variant)
+        return found
+
+    def _progress(self, variants: int, *, latest: _Trial | None = None) -> Progress:
+        tuning = self.study.spec.tune
+        assert tuning is not None
+        jobs = [trial.job for trial in self.running.values() if trial.job is not None]
+        return Progress(
+            planned=variants * tuning.trials * tuning.seeds,
+            ended=dict(self.ended),
+            running=tuple((job.planned, job.folder.latest_epoch()) for job in jobs),
+            note=_told(latest) if latest is not None else None,
+        )
+
+
+def objective_of(metric: str) -> tuple[Objective, Direction]:
+    """Return what tuning looks at on the validation split where a study compares on a metric: `loss` or `accuracy`."""
+    return ("loss", "minimize") if metric in ("test_loss", "test_brier_score") else ("accuracy", "maximize")
+
+
+def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> TuningTrial:
+    last = trial.results[-1]
+    outcome = "pruned" if _was_pruned(last) else last.outcome.value
+    is_whole = outcome == "done"
+    epoch_choice = str(job.settings["training"].get("epoch_choice", "last"))
+    values = [objective_value(curve, epoch_choice, is_minimized=job.is_minimized) for curve in trial.curves if curve]
+    return TuningTrial(
+        number=trial.suggestion.number,
+        settings=dict(trial.suggestion.settings),
+        outcome=outcome,  # type: ignore[arg-type]
+        value=fmean(values) if is_whole else None,
+        curve=trial.curves[0],
+        seconds=sum(result.metrics.get("training_seconds", 0.0) for result in trial.results),
+        run_ids=run_ids,
+    )
+
+
+def _was_pruned(result: RunResult) -> bool:
+    return bool(result.metrics.get("pruned"))
+
+
+def _told(trial: _Trial) -> str:
+    last = trial.results[-1]
+    settings = ", ".join(
+        f"{path.rpartition('.')[2]} {_short(value)}" for path, value in trial.suggestion.settings.items()
+    )
+    curve = trial.curves[-1]
+    how = "stopped early" if _was_pruned(last) else last.outcome.value
+    reached = f": validation {curve[-1]:.4f}" if curve else ""
+    return f"tuning {trial.variant.name}, trial {trial.suggestion.number + 1} ({settings}) {how}{reached}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _at(settings: Mapping[str, Any], path: str) -> Any:
+    section, _, key = path.partition(".")
+    return settings[section].get(key)

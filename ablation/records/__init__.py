@@ -1,0 +1,72 @@
+"""The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
+
+from ablation.records.data import DataFacts, DataOutline, DataShape
+from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, is_count, is_number
+from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
+from ablation.records.names import (
+    LONGEST_SHOWN,
+    is_identity,
+    is_recordable_name,
+    is_study_name,
+    recordable_text,
+    unrecordable_name_text,
+)
+from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
+from ablation.records.runs import (
+    EVALUATION_FILE,
+    RUN_COLUMNS,
+    Epoch,
+    EpochMetrics,
+    Failure,
+    LeftOut,
+    Outcome,
+    RecordedRun,
+    ReportedEpoch,
+    RunEvaluation,
+    RunResult,
+    device_and_path,
+    epoch_metrics,
+)
+
+__all__ = [
+    "EVALUATION_FILE",
+    "FIRST_MEASURED",
+    "LONGEST_SHOWN",
+    "METRICS",
+    "MOST_NAMED",
+    "NOT_MEASURED",
+    "RUN_COLUMNS",
+    "SIGNS",
+    "Component",
+    "DataFacts",
+    "DataOutline",
+    "DataShape",
+    "Direction",
+    "Epoch",
+    "EpochMetrics",
+    "Failure",
+    "Layer",
+    "LeftOut",
+    "Metric",
+    "ModelSummary",
+    "Outcome",
+    "Plan",
+    "PlannedRun",
+    "RecordedRun",
+    "ReportedEpoch",
+    "RunEvaluation",
+    "RunResult",
+    "TunedVariant",
+    "TuningTrial",
+    "Variant",
+    "device_and_path",
+    "epoch_metrics",
+    "is_count",
+    "is_identity",
+    "is_number",
+    "is_recordable_name",
+    "is_study_name",
+    "recordable_text",
+    "same_starts_text",
+    "unrecordable_name_text",
+]

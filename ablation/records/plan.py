@@ -1,0 +1,158 @@
+"""A study before it costs anything: variants, runs, tuning, and the plan that is locked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ablation.records.data import DataFacts
+from ablation.records.metrics import FIRST_MEASURED, METRICS, Metric
+from ablation.records.models import NOT_MEASURED, ModelSummary
+
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """An assignment of levels to factors, and the settings it resolves to.
+
+    `settings` holds the sections data, model and training whole; `configuration` is the part of them that can alter a
+    result (no paths, no settings without effect), which identities are made from.
+    """
+
+    name: str
+    levels: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    is_baseline: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One run (variant × seed) and its identity."""
+
+    identity: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningTrial:
+    """One trial of a variant's tuning: the settings tried, and what they reached on validation.
+
+    `value` is the mean over the trial's seed indices, None where it has none (pruned, diverged or failed); `curve` is
+    the first seed index's by epoch. `seconds` is the training of all of them.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    outcome: Literal["done", "pruned", "diverged", "failed"]
+    value: float | None
+    curve: tuple[float, ...]
+    seconds: float
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedVariant:
+    """A variant's tuning: every trial, and the settings of the best, which its compared runs are trained with."""
+
+    variant: str
+    trials: tuple[TuningTrial, ...]
+    chosen: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A study before it costs anything, complete: what MLflow keeps of it and the report is made from.
+
+    `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
+    questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
+    what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
+    that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
+    `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
+    variants whose models start from the same weights with every seed, by their names in the design.
+    """
+
+    study: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    summaries: Mapping[str, ModelSummary]
+    runs: tuple[PlannedRun, ...]
+    data: DataFacts
+    locked: Mapping[str, Any]
+    locked_hash: str
+    deviations: tuple[str, ...] = ()
+    tuning: tuple[TunedVariant, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
+    measured: tuple[str, ...] = FIRST_MEASURED
+    same_starts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.study["name"])
+
+    @property
+    def baseline(self) -> Variant:
+        return next(variant for variant in self.variants if variant.is_baseline)
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+    def of_trained_models(self) -> "Plan":
+        """Return the plan without the sizes of models that a training function of the user's did not train.
+
+        Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
+        """
+        if not self.is_own_training:
+            return self
+        return replace(self, summaries=dict.fromkeys(self.summaries, NOT_MEASURED))
+
+    def runs_to_train(self) -> tuple[PlannedRun, ...]:
+        """Return the planned runs, each identity once."""
+        first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            first.setdefault(run.identity, run)
+        return tuple(first.values())
+
+    @property
+    def heldout_split(self) -> Literal["validation", "test"]:
+        """The split that the per-epoch curves are drawn on."""
+        return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
+
+    @property
+    def is_own_training(self) -> bool:
+        """Whether a training function of the user's trains, which measures what it likes."""
+        return "name" in self.study.get("training", {})
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
+        chosen = self.locked["metric"]
+        own = {**self.study.get("metrics", {}), chosen["name"]: chosen["direction"]}
+        declared = {name: Metric(label=name, direction=way, unit="score") for name, way in own.items()}
+        asked = [chosen["name"], *(question.get("on") for question in self.locked["questions"])]
+        known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
+        return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
+
+    @property
+    def expected_metrics(self) -> tuple[str, ...]:
+        """What every finished run of the study must have measured."""
+        if not self.is_own_training:
+            return tuple(name for name in self.measured if name in METRICS)
+        return tuple(dict.fromkeys((self.locked["metric"]["name"], *self.study.get("metrics", {}))))
+
+
+def same_starts_text(variants: Sequence[str]) -> str:
+    """Say what the spread over seeds lacks where models start from the same weights with every seed."""
+    named = ", ".join(variants[:MOST_NAMED]) + (
+        f" and {len(variants) - MOST_NAMED} more" * (len(variants) > MOST_NAMED)
+    )
+    return (
+        f"The model starts from the same weights whatever the seed ({named}): its code seeds itself, or loads them. So "
+        "the spread over seeds does not hold what another initialization would change"
+    )

@@ -1,0 +1,1 @@
+"""What lies on disks and in databases: the state folder, run folders, locks, addresses."""

@@ -1,0 +1,1 @@
+"""Checks of a study file, before anything of it is trusted."""

@@ -1,0 +1,225 @@
+"""Checks a study file's design, forbidden combinations and questions, and that no two variants are the same."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ablation.lookup import did_you_mean, is_same
+from ablation.records import Variant
+from ablation.study.design import (
+    beside_others,
+    comparable,
+    declared_levels,
+    default_questions,
+    is_forbidden,
+    variants_of,
+    with_settings,
+)
+from ablation.study.file import MAX_SHOWN, Location, shown
+from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
+from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
+
+Found = tuple[Location, str]
+MAX_VARIANT_NAME = 4_000
+"""Characters of a variant's name: trackers keep it as a tag, of 5,000 at most."""
+
+
+def asked_factors(question: Any) -> list[Any]:
+    """Return the factors that an unchecked question is about."""
+    asked = question if isinstance(question, Mapping) else {}
+    pair = asked.get("interaction")
+    effects = [asked["effect"]] if asked.get("effect") is not None else []
+    return [*effects, *(pair if isinstance(pair, list | tuple) else [])]
+
+
+def design_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    design, listed, factors = values.get("design", "factorial"), values.get("variants"), _levels(values)
+    if design == "listed" and not listed:
+        yield ("variants",), "is missing: design listed needs them; for example `variants: {small: {model.depth: 2}}`"
+    if design != "listed" and listed:
+        yield ("variants",), f"are for design listed; this study's is {design}"
+    for name, levels in factors.items():
+        if design in PART_DESIGNS and len(levels) > 2:
+            yield (
+                ("factors", name),
+                f"design {design} needs factors of two levels, the part there or not; it has {len(levels)}",
+            )
+    for name, changed in listed.items() if isinstance(listed, Mapping) else ():
+        yield from _assignment_problems(("variants", name), changed, factors)
+        if name == "baseline":
+            yield ("variants", name), "the baseline is always in, and no other variant may have its name"
+    forbidden = values.get("forbid")
+    for index, combination in enumerate(forbidden if isinstance(forbidden, tuple) else ()):
+        yield from _assignment_problems(("forbid", index), combination, factors)
+
+
+def question_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    factors, questions = _levels(values), values.get("questions")
+    chosen = values.get("metric")
+    metric = chosen.get("name", "test_accuracy") if isinstance(chosen, Mapping) else "test_accuracy"
+    seen: list[Any] = []
+    for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
+        if not isinstance(question, Mapping):
+            continue
+        here: Location = ("questions", index)
+        asked = asked_factors(question)
+        for factor in asked:
+            key = "effect" if factor == question.get("effect") else "interaction"
+            is_gap = factor == OTHERS and values.get("design") == "leave-one-out+add-one" and key == "interaction"
+            is_known = (
+                not isinstance(factor, str) or factor in factors or not isinstance(values.get("factors"), Mapping)
+            )
+            if not is_known and not is_gap:
+                yield (*here, key), f"{shown(factor)} is not a factor of this study{did_you_mean(factor, factors)}"
+        variant, variants = question.get("variant"), values.get("variants")
+        listed = variants if isinstance(variants, Mapping) else {}
+        if isinstance(variant, str) and variant not in listed:
+            near = did_you_mean(variant, listed)
+            yield (*here, "variant"), f"{shown(variant)} is not a listed variant of this study{near}"
+        yield from _assignment_problems((*here, "at"), question.get("at", {}), factors)
+        yield from _at_problems((*here, "at"), question.get("at"), asked)
+        subject = (
+            [
+                sorted(map(str, asked)),
+                *(str(question.get(key)) for key in ("variant", "at")),
+                question.get("on") or metric,
+            ]
+            if asked or question.get("variant")
+            else question
+        )
+        if subject in seen:
+            yield here, "asks what a question before it asks"
+        seen.append(subject)
+
+
+def made_variants(spec: StudySpec) -> tuple[tuple[Variant, ...], dict[Location, str]]:
+    """Return the variants, the baseline first, or why they cannot be told apart or answer what is asked."""
+    count = math.prod(map(len, spec.levels.values())) if spec.design == "factorial" else 0
+    if count > MAX_VARIANTS:
+        return (), {("factors",): f"make {count} variants; a study has at most {MAX_VARIANTS}"}
+    variants = variants_of(spec)
+    if len(variants) > MAX_VARIANTS:
+        return (), {("factors",): f"make {len(variants)} variants; a study has at most {MAX_VARIANTS}"}
+    named = dict(_name_problems(spec, variants))
+    found = named or dict(_forbid_problems(spec)) | _listed_problems(spec) | _twin_problems(variants)
+    return variants, found or dict(_unanswerable(spec, variants))
+
+
+def changes_of(question: Mapping[str, Any], order: Mapping[str, Sequence[Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the corners that each comparison of a question on factors needs: (after, before), or the four of two."""
+    factors = [question["effect"]] if question.get("effect") else list(question["interaction"])
+    for chosen in itertools.product(*(order[factor][1:] for factor in factors)):
+        pairs = [(after, order[factor][0]) for factor, after in zip(factors, chosen, strict=True)]
+        yield [dict(zip(factors, corner, strict=True)) for corner in itertools.product(*pairs)]
+
+
+def _levels(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the levels of every factor of unchecked values; none of what is no list."""
+    factors, tune = values.get("factors"), values.get("tune")
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, factor in factors.items() if isinstance(factors, Mapping) else ():
+        if isinstance(factor, Mapping):
+            found[name] = part_levels(factor)
+        elif isinstance(factor, tuple):
+            found[name] = factor
+    if isinstance(tune, Mapping) and tune.get("also_untuned") is True:
+        found[SETTINGS] = (TUNED, FROM_FILE)
+    return found
+
+
+def _assignment_problems(here: Location, assignment: Any, factors: Mapping[str, Sequence[Any]]) -> Iterator[Found]:
+    for name, level in assignment.items() if isinstance(assignment, Mapping) else ():
+        if name not in factors:
+            yield (*here, name), f"{shown(name)} is not a factor of this study{did_you_mean(str(name), factors)}"
+        elif not any(is_same(level, known) for known in factors[name]):
+            yield (*here, name), f"{shown(level)} is none of its levels: {', '.join(map(shown, factors[name]))}"
+
+
+def _at_problems(here: Location, at: Any, asked: Sequence[Any]) -> Iterator[Found]:
+    for name in at if isinstance(at, Mapping) else ():
+        if name in asked:
+            yield (*here, name), f"{shown(name)} is what the question is about"
+
+
+def _forbid_problems(spec: StudySpec) -> Iterator[Found]:
+    everything = variants_of(spec.model_copy(update={"forbid": ()}))
+    if is_forbidden(spec.baseline_levels(), spec.forbid):
+        yield ("forbid",), "forbids the baseline, which every variant is compared with"
+    for index, combination in enumerate(spec.forbid):
+        if not any(is_forbidden(_tuples(variant.levels), [combination]) for variant in everything):
+            yield ("forbid", index), "matches no variant of this design: nothing is forbidden by it"
+
+
+def _listed_problems(spec: StudySpec) -> dict[Location, str]:
+    found: dict[Location, str] = {}
+    seen: list[tuple[str, dict[str, Any]]] = [("baseline", spec.baseline_levels())]
+    for name, changed in spec.variants.items() if spec.design == "listed" else ():
+        levels = {**spec.baseline_levels(), **changed}
+        twin = next((other for other, known in seen if known == levels), None)
+        if twin is not None:
+            found["variants", name] = f"is the same as {twin}: no factor differs"
+        seen.append((name, levels))
+    return found
+
+
+def _name_problems(spec: StudySpec, variants: Sequence[Variant]) -> Iterator[Found]:
+    """Name a variant whose name is another's too, and one whose name no tracker keeps whole."""
+    here: Location = ("variants",) if spec.design == "listed" else ("factors",)
+    way_out = "choose shorter or other levels, or name the variants yourself (design: listed)"
+    first: dict[str, Variant] = {}
+    for variant in variants:
+        twin = first.setdefault(variant.name, variant)
+        if twin is not variant:
+            both = " and ".join(shown({name: each.levels[name] for name in each.levels}) for each in (twin, variant))
+            yield here, f"two variants are both called {variant.name[:MAX_SHOWN]}: {both}; {way_out}"
+        if len(variant.name) > MAX_VARIANT_NAME:
+            name = f"{variant.name[:MAX_SHOWN]}…"
+            limit = f"at most {MAX_VARIANT_NAME} are kept"
+            yield here, f"the name of variant {name} has {len(variant.name)} characters; {limit}: {way_out}"
+
+
+def _twin_problems(variants: Sequence[Variant]) -> dict[Location, str]:
+    """Name, for each factor that makes no difference somewhere, one pair of variants that it leaves the same."""
+    first: dict[str, Variant] = {}
+    found: dict[Location, str] = {}
+    for variant in variants:
+        twin = first.setdefault(repr((variant.configuration, variant.levels.get(SETTINGS))), variant)
+        idle = [path for path, level in variant.levels.items() if level != twin.levels[path]]
+        if idle:
+            pair = f"variants {twin.name} and {variant.name} resolve to the same configuration"
+            found.setdefault(("factors", idle[-1]), f"{pair}: nothing there depends on {' or '.join(idle)}")
+    return found
+
+
+def _unanswerable(spec: StudySpec, variants: Sequence[Variant]) -> Iterator[Found]:
+    """Name the questions that no variants of the design can answer."""
+    asked = with_settings(spec, spec.questions) or default_questions(spec)
+    declared = declared_levels(spec.document())
+    order = {factor: _baseline_first(levels, variants[0].levels[factor]) for factor, levels in declared.items()}
+    for index, question in enumerate(asked):
+        if question.variant is not None or _is_answerable(question, variants, order, spec.design):
+            continue
+        here: Location = ("questions", index % len(spec.questions)) if spec.questions else ("design",)
+        named = " and ".join(question.factors)
+        yield here, f"no variants of this design differ in {named} alone, at each of the levels compared"
+
+
+def _is_answerable(
+    question: Question, variants: Sequence[Variant], order: Mapping[str, Sequence[Any]], design: str
+) -> bool:
+    if OTHERS in question.factors:
+        part = next(factor for factor in question.factors if factor != OTHERS)
+        return bool(beside_others(variants, part, order=order, at=question.at))
+    return all(
+        comparable(variants, corners, order=order, design=design, at=question.at)
+        for corners in changes_of(question.model_dump(mode="json"), order)
+    )
+
+
+def _baseline_first(levels: Sequence[Any], baseline: Any) -> list[Any]:
+    return [baseline, *(level for level in levels if level != baseline)]
+
+
+def _tuples(levels: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(level) if isinstance(level, list) else level for name, level in levels.items()}

@@ -1,0 +1,233 @@
+"""Checks the values of a study file and gives the checked spec and its variants, or every problem at once."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.errors import Problem, StudyFileError
+from ablation.lookup import did_you_mean
+from ablation.records import RUN_COLUMNS, Variant
+from ablation.study.checks.design import design_problems, made_variants, question_problems
+from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.expected import expected, is_union, member_of, unannotated
+from ablation.study.file import Location, path_of, shown, value_text
+from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
+from ablation.study.spec import NOT_BUILT_YET, StudySpec, factor_fields, is_own_training, known_metrics
+
+Found = tuple[Location, str]
+
+
+def check(
+    values: Mapping[str, Any],
+    *,
+    source: str,
+    lines: Mapping[Location, int | None],
+    problems: Sequence[Problem] = (),
+    code: CodeFolders = NO_FOLDERS,
+) -> tuple[StudySpec, tuple[Variant, ...]]:
+    """Return the spec and its variants, the baseline first; `code` is where the user's own code is looked for.
+
+    Raises:
+        StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
+    """
+    values = _with_tuples(values)
+    spec, errors = _validated(values)
+    found = _merged(
+        _later_features(values),
+        factor_problems(values),
+        unread_problems(values, code),
+        tuning_problems(values),
+        errors,
+        _section_problems(values),
+        _metric_problems(values),
+        design_problems(values),
+        question_problems(values),
+        _selection_problems(values),
+    )
+    variants: tuple[Variant, ...] = ()
+    if spec is not None and not found and not problems:
+        variants, found = made_variants(spec)
+    if spec is None or found or problems:
+        order = list(StudySpec.model_fields)
+        told = sorted(
+            found.items(), key=lambda item: order.index(item[0][0]) if item[0][:1] and item[0][0] in order else 0
+        )
+        all_problems = [*problems, *(_problem(location, message, lines) for location, message in told)]
+        raise StudyFileError(source, sorted(all_problems, key=lambda problem: problem.line or 0))
+    return spec, variants
+
+
+def _with_tuples(value: Any) -> Any:
+    """Give sequences the type that strict models ask for."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _merged(*groups: Iterable[Found]) -> dict[Location, str]:
+    """Return one message per location; where a group has spoken, the next say nothing of what is around or inside."""
+    found: dict[Location, str] = {}
+    for group in groups:
+        around = {location[:end] for location in found for end in range(len(location) + 1)}
+        fresh: dict[Location, str] = {}
+        for location, message in group:
+            if location not in around and not any(location[:end] in found for end in range(len(location))):
+                fresh.setdefault(location, message)
+        found |= fresh
+    return found
+
+
+def _problem(location: Location, message: str, lines: Mapping[Location, int | None]) -> Problem:
+    known = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in lines), ())
+    return Problem(message=message, path=path_of(location), line=lines.get(known))
+
+
+def _later_features(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Name what the format will have later, wherever it is used."""
+    places: list[Location] = [(), *((section,) for section in (*SECTIONS, "factors", "seeds"))]
+    for place in places:
+        inner = values.get(str(place[0])) if place else values
+        for key in inner if isinstance(inner, Mapping) else ():
+            if key in NOT_BUILT_YET:
+                yield (*place, key), f"{NOT_BUILT_YET[key]} ({key}) is not built yet"
+
+
+def _validated(values: Mapping[str, Any]) -> tuple[StudySpec | None, list[Found]]:
+    try:
+        return StudySpec.model_validate(values), []
+    except ValidationError as error:
+        return None, [_reworded(details, values) for details in error.errors(include_url=False)]
+
+
+def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
+    """Say what pydantic found in the words of the file; of its own message nothing is kept."""
+    loc = details["loc"]
+    if loc[-1] == "[key]":
+        location, kind, _ = _place(loc[:-2])
+        return (*location, loc[-2]), f"a key must be {expected(get_args(kind)[0])}, not {shown(loc[-2])}"
+    is_too_short = details["type"] == "missing" and isinstance(loc[-1], int)  # of a list of so many values
+    location, kind, model = _place(loc[:-1] if is_too_short else loc)
+    match details["type"]:
+        case "extra_forbidden":
+            return location, f"unknown key {shown(location[-1])}{_near_or_all(str(location[-1]), model.model_fields)}"
+        case "missing" if location[-1] == loc[-1]:
+            return location, "is missing" + _for_example(model, str(location[-1]))
+        case "value_error":
+            return location, str(details["ctx"]["error"])
+        case "union_tag_not_found" if isinstance(_at(values, location), Mapping):
+            return (*location, "name"), f"is missing; built in: {', '.join(built_in_names(str(location[0])))}"
+        case "union_tag_invalid":
+            location = (*location, "name")
+    given = _at(values, location)
+    if location[0] in SECTIONS and location[1:] == ("name",) and details["type"] == "union_tag_invalid":
+        return location, unknown_name(str(location[0]), given, shown(given))
+    return location, f"must be {expected(kind)}, not {shown(given)}"
+
+
+def _for_example(model: type[BaseModel], key: str) -> str:
+    return "".join(f"; for example `{example}`" for example in model.model_fields[key].examples or [])
+
+
+def _place(loc: Sequence[str | int]) -> tuple[Location, Any, type[BaseModel]]:
+    """Return where in the file a pydantic location is, the type of what should be there, and the model around it.
+
+    The parts of a location that name a member of a union are no keys of the file.
+    """
+    location: list[str | int] = []
+    annotation: Any = StudySpec
+    model: type[BaseModel] = StudySpec
+    for part in loc:
+        kind = _not_null(unannotated(annotation)[0])
+        member = member_of(kind, part) if is_union(kind) else None
+        if isinstance(kind, type) and issubclass(kind, Section):
+            model = kind
+            field = model.model_fields.get(str(part))
+            own = model.__annotations__.get("__pydantic_extra__")
+            annotation = field.rebuild_annotation() if field is not None else get_args(own)[1] if own else None
+        elif member is not None:
+            annotation = member
+            continue
+        elif get_origin(kind) in (tuple, dict):
+            annotation = get_args(kind)[0 if get_origin(kind) is tuple else 1]
+        else:
+            break
+        location.append(part)
+    return tuple(location), annotation, model
+
+
+def _not_null(kind: Any) -> Any:
+    """Return the one type that may stand where null may too; any other type as it is."""
+    members = [member for member in get_args(kind) if member is not type(None)] if is_union(kind) else []
+    return unannotated(members[0])[0] if len(members) == 1 else kind
+
+
+def _at(values: Any, location: Location) -> Any:
+    for part in location:
+        values = values[part]
+    return values
+
+
+def _near_or_all(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(name, known)
+    odd = next((char for char in name if not char.isascii()), None)
+    if hint and odd is not None:  # it may look as one of the known keys does
+        return f"{hint} Its {value_text(odd)} is U+{ord(odd):04X}, {unicodedata.name(odd, 'without a name').lower()}"
+    return hint or f"; allowed: {', '.join(sorted(known))}"
+
+
+def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Ask for the sections that only a training function of the user's can do without."""
+    for section in ("data", "model"):
+        if values.get(section) is None and not is_own_training(values):
+            example = {"data": "data: {name: digits}", "model": "model: {name: cnn, depth: 3}"}[section]
+            yield (section,), f"is missing; for example `{example}`"
+
+
+def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse metrics that nothing measures; a training function of the user's may return any, its direction given."""
+    known, metric, questions = known_metrics(values), values.get("metric"), values.get("questions")
+    named: list[Found] = []
+    if isinstance(metric, Mapping) and isinstance(name := metric.get("name"), str):
+        named.append((("metric", "name"), name))
+        if is_own_training(values) and name not in known and metric.get("direction") is None:
+            yield ("metric", "direction"), f"is missing: say whether to maximize or minimize {name}"
+    for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
+        if isinstance(question, Mapping) and isinstance(question.get("on"), str):
+            named.append((("questions", index, "on"), question["on"]))
+    own = isinstance(metric, Mapping) and is_own_training(values) and metric.get("name")
+    for location, name in named:
+        if name not in known and name != own:
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            also = "; declare it: `metrics: {NAME: maximize}`" if is_own_training(values) else ""
+            yield location, f"unknown metric {name!r}{hint}{also}"
+    yield from _taken_names(values)
+    if values.get("metrics") and not is_own_training(values):
+        yield ("metrics",), "are those of a training function of your own; this study has none"
+
+
+def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse to compare on a metric that has the name of a factor, or of another column of the run table."""
+    metric, declared, factors = values.get("metric"), values.get("metrics"), values.get("factors")
+    chosen = metric.get("name") if isinstance(metric, Mapping) else None
+    own = declared if isinstance(declared, Mapping) else {}
+    taken = (*RUN_COLUMNS, *(factors if isinstance(factors, Mapping) else ()))
+    for location, name in ((("metric", "name"), chosen), *((("metrics", name), name) for name in own)):
+        if name in taken:
+            what = "a column of every run table" if name in RUN_COLUMNS else "a factor of this study"
+            yield location, f"{shown(name)} is {what}; give the metric another name, such as {shown(f'{name}_value')}"
+
+
+def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse what would choose on the test split."""
+    data, path, factors = values.get("data"), "training.epoch_choice", values.get("factors")
+    has_none = isinstance(data, Mapping) and data.get("validation") == "none"
+    field = factor_fields(values).get(path)
+    levels = factors.get(path) if isinstance(factors, Mapping) else ()
+    choices = (setting(values, path, field), *(levels if isinstance(levels, tuple) else ())) if field else ()
+    if "best-validation" in choices and has_none:
+        yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
+    if values.get("tune") is not None and has_none:
+        yield ("tune",), "tuning needs a validation split, and data.validation is none"

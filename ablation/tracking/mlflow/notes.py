@@ -1,0 +1,137 @@
+"""Writes what MLflow's UI shows as text: the note of a study run, and the description of an experiment.
+
+The UI renders Markdown with showdown in its GitHub flavour, which is not CommonMark: it makes links of mentions and
+pictures of `:words:`, and knows fewer backslash escapes. Entities are text in every flavour, so escaping is by them.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ablation.records import Plan
+from ablation.study.design import level_text
+
+MAX_NOTE = 8_000  # MLflow cuts a run's tag there
+MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
+_MOST_LINE = 1_500
+_SPECIAL = re.compile(r"[\\`*\[\]{}<>&~|@$]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|^(?:[#+=-]|\d+(?=\.))|(?i:www)(?=\.)")
+_MOST_STUDIES = 20
+_CUT = "…"
+_SIGNED = re.compile(r"\n*<!-- written by ablation, which leaves it alone once it is edited \(([0-9a-f]{16})\) -->\s*$")
+
+
+def study_note(summary: str, *, links: Mapping[str, str], figure: str | None) -> str:
+    """Return the note of a study run: the summary's first line, the links by label, the other lines, the figure.
+
+    `summary` is plain text, a paragraph a line; of `N. headline: sentence` the headline is bold. Lines that do not fit
+    into MAX_NOTE are left out from the end, which the note says.
+    """
+    first, *others = [_paragraph(line) for line in summary.splitlines() if line.strip()] or ["No answers."]
+    head = [first, *([_listed(links)] if links else [])]
+    tail = [f"![Differences of every seed, their means and intervals]({figure})"] if figure else []
+    budget = MAX_NOTE - sum(len(part) + 2 for part in (*head, *tail))
+    return "\n\n".join([*head, *fitted(others, budget, left_out="The report has the rest."), *tail])
+
+
+def experiment_description(plan: Plan, *, links: Mapping[str, str], others: Mapping[str, str]) -> str:
+    """Return what a study asks and where it is answered, with links to the experiment's other studies, signed."""
+    about = escaped(" ".join(str(plan.study.get("description") or "").split()))
+    asked = [f"{number}. {question}" for number, question in enumerate(_questions(plan), start=1)]
+    shown = dict(list(others.items())[:_MOST_STUDIES])
+    beside = [f"Other studies here: {_listed(shown)}{_more(len(others) - len(shown))}"] if others else []
+    head = [f"**Study {escaped(plan.name)}.** {about}".strip(), *([_listed(links)] if links else [])]
+    budget = MAX_DESCRIPTION - 200 - sum(len(part) + 2 for part in head)
+    return signed("\n\n".join([*head, *fitted([*asked, _measured(plan), *beside], budget, left_out="")]))
+
+
+def signed(text: str) -> str:
+    """Return a text with a comment at its end, unseen in the UI, by which `is_ours` knows it again."""
+    return f"{text}\n\n<!-- written by ablation, which leaves it alone once it is edited ({_digest(text)}) -->"
+
+
+def is_ours(text: str) -> bool:
+    """Whether a text is one that `signed` returned, and nobody has edited since."""
+    found = _SIGNED.search(text)
+    return found is not None and found.group(1) == _digest(text[: found.start()])
+
+
+def escaped(text: str, *, most: int = _MOST_LINE) -> str:
+    """Return text on one line, cut at a word after `most` characters, in which the UI's Markdown sees only text."""
+    visible = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in text)
+    line = " ".join(visible.split())
+    if len(line) > most:
+        line = f"{line[:most].rpartition(' ')[0] or line[:most]} {_CUT}"
+    return _SPECIAL.sub(lambda match: "".join(f"&#{ord(char)};" for char in match.group()), line)
+
+
+def fitted(paragraphs: Sequence[str], budget: int, *, left_out: str) -> list[str]:
+    """Return the paragraphs that fit into a number of characters, and a last one where some do not."""
+    last = f"{_CUT} {left_out}".strip()
+    kept: list[str] = []
+    for number, paragraph in enumerate(paragraphs):
+        used = sum(len(each) + 2 for each in kept)
+        reserve = 0 if number == len(paragraphs) - 1 else len(last) + 2
+        if used + len(paragraph) + 2 + reserve > budget:
+            return [*kept, last]
+        kept.append(paragraph)
+    return kept
+
+
+def _paragraph(line: str) -> str:
+    found = re.fullmatch(r"(\d+)\. (.+?): (.+)", line.strip())
+    if found is None:
+        return escaped(line)
+    number, headline, rest = found.groups()
+    return f"{number}. **{escaped(headline)}**: {escaped(rest)}"
+
+
+def _listed(links: Mapping[str, str]) -> str:
+    return " · ".join(f"[{escaped(label, most=200)}]({address})" for label, address in links.items())
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count else ""
+
+
+def _questions(plan: Plan) -> Iterable[str]:
+    for question in plan.locked["questions"]:
+        metric = escaped(plan.metrics[question.get("on") or plan.locked["metric"]["name"]].label)
+        levels = [
+            f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in (question.get("at") or {}).items()
+        ]
+        metric += escaped(f" at {', '.join(levels)}") if levels else ""
+        if question.get("variant"):
+            yield f"How does {escaped(question['variant'])} differ from the baseline, in {metric}?"
+        elif question.get("effect"):
+            yield f"What does {_change(plan, question['effect'])} do to {metric}?"
+        else:
+            first, second = (_change(plan, factor) for factor in question["interaction"])
+            yield f"Do {first} and {second} do more together than the sum of both, in {metric}?"
+
+
+def _change(plan: Plan, factor: str) -> str:
+    """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
+    if factor not in plan.baseline.levels:
+        return "all other parts together"
+    before = plan.baseline.levels[factor]
+    others = dict.fromkeys(level_text(variant.levels[factor]) for variant in plan.variants)
+    others.pop(level_text(before), None)
+    label = factor.rpartition(".")[2]
+    return escaped(f"{label} {level_text(before)} → {' or '.join(others)}", most=300)
+
+
+def _measured(plan: Plan) -> str:
+    metric: Mapping[str, Any] = plan.locked["metric"]
+    least = metric.get("meaningful")
+    matters = f"; differences below {least:g} do not matter" if least else ""
+    seeds = plan.study["seeds"]
+    return escaped(
+        f"{len(plan.variants)} variants × {seeds} seeds on {plan.data.name}, compared with {plan.baseline.name} by "
+        f"{plan.metrics[metric['name']].label}{matters}."
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from factories import make_plan, make_runs
+from mlflow import MlflowClient
 from mutations import mutations
 
 from ablation.analysis import analyse, compare_variants, epoch_table, run_table
@@ -109,7 +110,9 @@ ODD = ["", "\n", "9" * 400, "[]", '{"pid": "x"}', "[" * 5000]
 
 
 @pytest.mark.slow
-def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path: Path) -> None:
+def test_whatever_the_tags_of_a_study_hold_is_read(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
     made = make_plan(seeds=1, factors={"model.depth": (2, 3)})
     record = mlflow_tracker.open_study(made, holder=this_process(nonce="n"))
     for planned, outcome in zip(made.runs, (Outcome.DONE, Outcome.FAILED), strict=True):
@@ -118,16 +121,15 @@ def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path
         metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
         result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
         mlflow_tracker.finish_run(run_id, result, None)
-    client = mlflow_tracker._client
 
-    for run in client.search_runs([record.experiment_id]):
+    for run in mlflow_client.search_runs([record.experiment_id]):
         for name, value in run.data.tags.items():
             if name == "mlflow.runName":
                 continue
             for odd in ODD:
-                client.set_tag(run.info.run_id, name, odd)
+                mlflow_client.set_tag(run.info.run_id, name, odd)
                 look(mlflow_tracker, f"{name} is {odd[:20]!a}")
-            client.set_tag(run.info.run_id, name, value)
+            mlflow_client.set_tag(run.info.run_id, name, value)
     assert record == replace(find_study("quick", tracker=mlflow_tracker), status="RUNNING")
 
 

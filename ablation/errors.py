@@ -144,6 +144,13 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class FigureUnknown(AblationError):
+    """A figure that the report of a study does not have."""
+
+    def __init__(self, name: str, study: str, known: Collection[str]) -> None:
+        super().__init__(f"the report of study {study!r} has no figure {name!r}; it has: {', '.join(known)}")
+
+
 class PrecisionUnavailable(AblationError):
     """A precision that the device does not compute in."""
 

@@ -31,7 +31,7 @@ import ablation.coordinator.execution
 import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
-from ablation.cli.progress import follow
+from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
@@ -153,7 +153,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
                 storage_url=default_storage(folder),
                 state=State(folder=folder),
             )
-            outcome = follow(steps, study=study, slots=options.workers, quiet=False)
+            outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
     return summary(watch, uploading, runs=options.runs)

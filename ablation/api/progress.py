@@ -15,9 +15,9 @@ from rich.text import Text
 
 from ablation.api.notebook import NotebookView, notebook_view
 from ablation.api.result import counts_text
-from ablation.coordinator.execution import Progress
+from ablation.coordinator.conclusion import StudyOutcome
+from ablation.coordinator.progress import Progress
 from ablation.output import last_line, plain
-from ablation.pipeline import StudyOutcome
 from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text

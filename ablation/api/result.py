@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ablation.analysis import Analysis, Answer
-    from ablation.pipeline import StudyOutcome
+    from ablation.coordinator.conclusion import StudyOutcome
     from ablation.records import Plan
     from ablation.report import ReportFormat
     from ablation.tracking import StudyRecord, Tracker

@@ -14,7 +14,7 @@ from ablation.executors import EXECUTORS
 from ablation.stopping import stopping
 
 if TYPE_CHECKING:
-    from ablation.pipeline import StudyOutcome
+    from ablation.coordinator.conclusion import StudyOutcome
     from ablation.storage.state import State
     from ablation.study import Study
     from ablation.tracking import Tracker

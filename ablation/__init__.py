@@ -6,10 +6,10 @@ What is imported from here is loaded when it is first used: `import ablation` al
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablation.api import AblationError, StudyResult, compare, open, plan, run  # noqa: A004 - as ablation.open
+    from ablation.api import AblationError, StudyResult, compare, load_model, open, plan, run  # noqa: A004 - as ablation.open
 
 __version__ = "0.1.0"
-__all__ = ["AblationError", "StudyResult", "compare", "open", "plan", "run"]
+__all__ = ["AblationError", "StudyResult", "compare", "load_model", "open", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -411,6 +411,25 @@ class NoModel(AblationError):
         )
 
 
+class ModelNotKept(AblationError):
+    """A trained model that is asked for and cannot be had."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(f"study {study!r} has no such model: {reason}")
+
+
+class CodeUntrusted(AblationError):
+    """Code that a recorded study names, and that whoever asks for its model has not said to trust."""
+
+    def __init__(self, study: str, name: str, folders: Sequence[Path]) -> None:
+        where = f"which is not in {', '.join(map(str, folders))}" if folders else "which is not imported unasked"
+        super().__init__(
+            f"the model of study {study!r} is made by {name!r}, {where}: MLflow says so, and whoever can write there "
+            "can name any code. Where you trust it, give its folder (code='FOLDER': the study's report keeps a copy in "
+            f"code/), or the name of installed code itself (code={name!r})"
+        )
+
+
 class CodeChanged(AblationError):
     """Code of the user's own that was edited while a study ran, so that its runs would not be of the same code."""
 

@@ -15,7 +15,10 @@ from ablation.api.result import StudyResult
 from ablation.errors import AblationError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ablation.analysis import Comparison
+    from ablation.api.trained import Trusted
     from ablation.preview import Preview
     from ablation.tracking import Tracker
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     Levels = str | Mapping[str, Any]
     """A variant's name, or its levels by their factors."""
 
-__all__ = ["AblationError", "StudyResult", "compare", "open", "plan", "run"]
+__all__ = ["AblationError", "StudyResult", "compare", "load_model", "open", "plan", "run"]
 
 
 def run(
@@ -129,6 +132,32 @@ def compare(study: str | StudyResult, first: Levels, second: Levels, *, tracking
     recorded = find_study(name, tracker=tracker).plan
     names = (variant_name(recorded, levels, at="compare") for levels in (first, second))
     return compare_study(name, *names, tracker=tracker)
+
+
+def load_model(
+    study: str | StudyResult,
+    *,
+    variant: Levels,
+    seed: int,
+    tracking_uri: str | None = None,
+    code: Trusted = (),
+) -> nn.Module:
+    """Return a run's trained model from MLflow, in evaluation mode and on the CPU.
+
+    Args:
+        variant: its name, or its levels by their factors; those left out are the baseline's.
+        code: what is trusted to be imported, where the model is made by code of your own: its folder, or the name of
+            installed code, or several of them. By default nothing is.
+
+    Raises:
+        AblationError: there is no such run, it keeps no model, or its code is not trusted.
+    """
+    from ablation.api.trained import trained_model
+    from ablation.pipeline import find_study
+
+    name, tracker = _place(study, tracking_uri)
+    record = find_study(name, tracker=tracker)
+    return trained_model(record, tracker, variant=variant, seed=seed, trusted=code)
 
 
 def _place(study: str | StudyResult, tracking_uri: str | None) -> tuple[str, Tracker]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ablation.errors import AblationError
 from ablation.executors import EXECUTORS
+from ablation.records import is_count
 from ablation.stopping import stopping
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Execution:
         if self.executor not in EXECUTORS:
             raise AblationError(f"there is no executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
         for what, count, most in (("workers", self.workers, MOST_WORKERS), ("fuse", self.fuse, MOST_RUNS_OF_A_JOB)):
-            if count is not None and not (isinstance(count, int) and 1 <= count <= most):
+            if count is not None and not (is_count(count) and 1 <= count <= most):
                 raise AblationError(f"{count!r} is no number from 1 to {most} @ {what}")
 
 

@@ -332,7 +332,7 @@ def test_a_record_or_a_folder_that_was_changed_since_is_told_and_mlflow_counts(
 def test_a_study_of_an_earlier_version_is_held_by_nobody_once_it_has_ended(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(own_plan())
     tag = '{"host": "here", "pid": 1, "since": "today", "place": "p", "seen_ms": 1}'
-    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.storage.holder", tag)
+    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.holder", tag)
     assert mlflow_tracker.holder(record.study_run_id) is not None
 
     mlflow_tracker.close_study(record, "FINISHED")

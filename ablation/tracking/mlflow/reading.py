@@ -55,7 +55,7 @@ STRANGERS = 100
 SOURCE_NAME = "ablation study"
 IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
-HOLDER, NOBODY = "ablation.storage.holder", "nobody"
+HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"
 """Tag: the final metrics were read back when they were recorded; earlier versions did not."""

@@ -13,7 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ablation.cli import _this_command, main
+from ablation.cli import main
+from ablation.cli.interruption import this_command
 from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.tracking import open_mlflow
 from ablation.tracking.mlflow.credentials import without_credentials
@@ -134,7 +135,7 @@ def test_the_same_command_is_shown_without_passwords(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["ablation", "study", "s.yaml", *stores, "--set", "a=b c"])
 
     with click.Context(main, info_name="python -m ablation"):
-        shown = _this_command()
+        shown = this_command()
 
     assert shown == (
         "python -m ablation study s.yaml --tracking-uri 'http://me:***@host:5000' "

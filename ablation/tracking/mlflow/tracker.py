@@ -227,6 +227,11 @@ class MlflowTracker:
         with self.store.explained():
             return read_runs(self.store.client, record, with_details=with_details)
 
+    def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
+        with self._explained():
+            run = self._client.get_run(run_id)
+            return Artifacts(tracking_uri=self.tracking_uri).content(run, name, limit=limit)
+
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
         with self.store.explained():
             return read_left_out(self.store.client, record)

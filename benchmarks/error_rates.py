@@ -30,7 +30,19 @@ import numpy as np
 
 from ablation.analysis.answers import answers
 from ablation.analysis.table import run_table
-from ablation.records import DataFacts, DataShape, ModelSummary, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import (
+    DataFacts,
+    DataShape,
+    Locked,
+    LockedMetric,
+    LockedQuestion,
+    ModelSummary,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    Variant,
+)
 
 ALPHA = 0.05
 LOOKS = (3, 5, 8, 12)
@@ -47,8 +59,9 @@ def make_plan(factors: dict[str, tuple[object, ...]], *, seeds: int, locked_seed
         )
         for index, each in enumerate(levels)
     )
-    questions = [{"effect": factor} for factor in factors]
-    questions += [{"interaction": list(factors)}] if len(factors) == 2 else []
+    effects = tuple(LockedQuestion(effect=factor) for factor in factors)
+    first, *second = factors
+    between = tuple(LockedQuestion(interaction=(first, other)) for other in second if len(factors) == 2)
     return Plan(
         study={"name": "null", "data": {"validation": "none"}, "factors": factors},
         variants=variants,
@@ -66,13 +79,13 @@ def make_plan(factors: dict[str, tuple[object, ...]], *, seeds: int, locked_seed
             test_images=1,
             largest_class_share=0.1,
         ),
-        locked={
-            "seeds": locked_seeds,
-            "metric": {"name": "test_accuracy", "direction": "maximize", "meaningful": None},
-            "questions": questions,
-            "alpha": ALPHA,
-            "collapse_margin": 0.02,
-        },
+        locked=Locked(
+            seeds=locked_seeds,
+            metric=LockedMetric(name="test_accuracy", direction="maximize"),
+            questions=(*effects, *between),
+            alpha=ALPHA,
+            collapse_margin=0.02,
+        ),
         locked_hash="",
     )
 

@@ -11,6 +11,9 @@ from ablation.records import (
     DataFacts,
     DataShape,
     Layer,
+    Locked,
+    LockedMetric,
+    LockedQuestion,
     ModelSummary,
     Outcome,
     Plan,
@@ -63,16 +66,15 @@ def make_plan(
         "factors": {factor: list(levels) for factor, levels in factors.items()},
         "seeds": seeds,
     }
-    locked = {
-        "seeds": seeds if locked_seeds is None else locked_seeds,
-        "metric": dict(metric or {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.005}),
-        "questions": [
-            {"effect": None, "interaction": None, "on": None, "meaningful": None, **question}
-            for question in (questions or [{"effect": factor} for factor in factors])
-        ],
-        "alpha": alpha,
-        "collapse_margin": 0.02,
-    }
+    locked = Locked(
+        seeds=seeds if locked_seeds is None else locked_seeds,
+        metric=LockedMetric(**(metric or {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.005})),
+        questions=tuple(
+            LockedQuestion(**question) for question in (questions or [{"effect": factor} for factor in factors])
+        ),
+        alpha=alpha,
+        collapse_margin=0.02,
+    )
     return Plan(
         study=study,
         variants=variants,

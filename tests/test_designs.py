@@ -73,7 +73,7 @@ def test_both_part_designs_average_removal_and_addition_and_read_their_gap_as_an
 def test_two_parts_have_one_interaction_and_not_the_same_one_twice() -> None:
     two = {name: PARTS[name] for name in ("norm", "second")}
 
-    asked = [question.document() for question in study(design="leave-one-out+add-one", factors=two).questions]
+    asked = [question.locked().plain() for question in study(design="leave-one-out+add-one", factors=two).questions]
 
     assert [question["interaction"] for question in asked] == [None, None, ["norm", "second"]]
 

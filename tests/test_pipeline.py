@@ -80,7 +80,7 @@ def test_more_seeds_train_only_what_is_new_and_are_a_deviation(bench: Bench, tin
     outcome = bench.run(changed("seeds=3"))
 
     assert [2] * 4 == [run.seed for run in bench.trained]
-    assert 2 == outcome.record.plan.locked["seeds"]
+    assert 2 == outcome.record.plan.locked.seeds
     assert ("seeds changed from 2 to 3, after 8 results could be seen",) == outcome.record.plan.deviations
 
 
@@ -91,7 +91,7 @@ def test_deviations_stay_in_later_executions(bench: Bench, tiny: Study) -> None:
     outcome = bench.run(changed("seeds=3"))
 
     assert 1 == len(outcome.record.plan.deviations)
-    assert 2 == outcome.record.plan.locked["seeds"]
+    assert 2 == outcome.record.plan.locked.seeds
 
 
 def test_runs_that_a_study_has_results_of_may_not_be_left_out(bench: Bench, tiny: Study) -> None:
@@ -127,7 +127,7 @@ def test_seeds_changed_before_there_was_a_result_are_no_deviation(bench: Bench, 
     outcome = bench.run(changed("seeds=1"))
 
     assert () == outcome.record.plan.deviations
-    assert 1 == outcome.record.plan.locked["seeds"]
+    assert 1 == outcome.record.plan.locked.seeds
 
 
 def test_a_level_may_be_added(bench: Bench, tiny: Study) -> None:

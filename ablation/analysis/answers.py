@@ -39,7 +39,7 @@ def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]
     """Return one answer per contrast of the plan's locked questions, in their order; `recorded` by identity."""
     contrasts = contrasts_of(plan)
     planned_seeds = len({run.seed for run in plan.runs})
-    rule = Rule(alpha=plan.locked["alpha"], comparisons=len(contrasts), is_grown=plan.locked["seeds"] < planned_seeds)
+    rule = Rule(alpha=plan.locked.alpha, comparisons=len(contrasts), is_grown=plan.locked.seeds < planned_seeds)
     runs = _Runs(table, recorded)
     return tuple(_answer(contrast, runs, plan, rule) for contrast in contrasts)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.analysis.records import LevelChange, MeasuredMetric
-from ablation.records import Plan, Variant
+from ablation.records import LockedQuestion, Plan, Variant
 from ablation.study.design import beside_others, comparable, declared_levels, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
@@ -45,7 +45,7 @@ def contrasts_of(plan: Plan) -> tuple[Contrast, ...]:
     Raises:
         ValueError: a question's factor has no two variants that differ in it alone.
     """
-    return tuple(contrast for question in plan.locked["questions"] for contrast in _contrasts(plan, question))
+    return tuple(contrast for question in plan.locked.questions for contrast in _contrasts(plan, question))
 
 
 def measured_metric(plan: Plan, name: str) -> MeasuredMetric:
@@ -88,11 +88,11 @@ def level_change(plan: Plan, factor: str, before: Any, after: Any) -> LevelChang
     return LevelChange(factor=factor, label=label, before=before, after=after)
 
 
-def _contrasts(plan: Plan, question: Mapping[str, Any]) -> Iterator[Contrast]:
-    if question.get("variant"):
+def _contrasts(plan: Plan, question: LockedQuestion) -> Iterator[Contrast]:
+    if question.variant:
         yield _listed(plan, question)
         return
-    factors = [question["effect"]] if question.get("effect") else list(question["interaction"])
+    factors = question.factors
     if OTHERS in factors:
         yield _beside_others(plan, question, next(factor for factor in factors if factor != OTHERS))
         return
@@ -107,38 +107,38 @@ def _contrasts(plan: Plan, question: Mapping[str, Any]) -> Iterator[Contrast]:
             _corners(chosen),
             order=known,
             design=str(plan.study.get("design", "factorial")),
-            at=question.get("at"),
+            at=question.at,
         )
         yield _contrast(plan, question, chosen, groups)
 
 
-def _listed(plan: Plan, question: Mapping[str, Any]) -> Contrast:
+def _listed(plan: Plan, question: LockedQuestion) -> Contrast:
     """Compare a listed variant with the baseline, or with the baseline of its settings."""
-    at = dict(question.get("at") or {})
+    at = question.at
     suffix = "".join(f",{factor}={level}" for factor, level in at.items())
-    names = [f"{question['variant']}{suffix}", f"{plan.baseline.name.partition(',')[0]}{suffix}"]
+    names = [f"{question.variant}{suffix}", f"{plan.baseline.name.partition(',')[0]}{suffix}"]
     change = LevelChange(factor="variant", label="variant", before=names[1], after=names[0])
     return _contrast(plan, question, (change,), [tuple(plan.variant(name) for name in names)])
 
 
-def _beside_others(plan: Plan, question: Mapping[str, Any], factor: str) -> Contrast:
+def _beside_others(plan: Plan, question: LockedQuestion, factor: str) -> Contrast:
     known = factor_levels(plan)
     on, off = known[factor]
     changes = (level_change(plan, OTHERS, "present", "absent"), level_change(plan, factor, on, off))
-    groups = beside_others(plan.variants, factor, order=known, at=question.get("at"))
+    groups = beside_others(plan.variants, factor, order=known, at=question.at)
     return _contrast(plan, question, changes, groups)
 
 
-def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChange, ...], groups: Groups) -> Contrast:
+def _contrast(plan: Plan, question: LockedQuestion, changes: tuple[LevelChange, ...], groups: Groups) -> Contrast:
     if not groups:
         named = ", ".join(change.factor for change in changes)
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
-    primary = plan.locked["metric"]["name"]
-    name = question.get("on") or primary
+    primary = plan.locked.metric.name
+    name = question.on or primary
     beside = [] if changes[0].factor in (OTHERS, "variant") else [_beside(plan, group[0], changes) for group in groups]
     return Contrast(
         changes=changes,
-        at=dict(question.get("at") or {}),
+        at=dict(question.at),
         averaged_over={
             factor: _distinct(levels[factor] for levels in beside) for factor in sorted(beside[0] if beside else ())
         },
@@ -155,12 +155,11 @@ def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChang
     )
 
 
-def _rope(plan: Plan, question: Mapping[str, Any], metric: str) -> float | None:
-    if question.get("meaningful") is not None:
-        return float(question["meaningful"])
-    chosen = plan.locked["metric"]
-    meaningful = chosen.get("meaningful") if metric == chosen["name"] else plan.metrics[metric].meaningful
-    return None if meaningful is None else float(meaningful)
+def _rope(plan: Plan, question: LockedQuestion, metric: str) -> float | None:
+    if question.meaningful is not None:
+        return question.meaningful
+    chosen = plan.locked.metric
+    return chosen.meaningful if metric == chosen.name else plan.metrics[metric].meaningful
 
 
 def _corners(changes: Sequence[LevelChange]) -> list[dict[str, Any]]:

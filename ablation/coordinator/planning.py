@@ -92,7 +92,7 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
         raise StudyNarrowed(study.name, left_out)
     return replace(
         plan,
-        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
+        locked=replace(plan.locked, seeds=previous.plan.locked.seeds),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
@@ -150,7 +150,7 @@ def _fixed(plan: Plan) -> dict[str, Any]:
     return {
         **plan.baseline.configuration,
         "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
-        "metric": plan.locked["metric"],
+        "metric": plan.locked.metric.plain(),
         "tune": plan.study.get("tune"),
     }
 
@@ -158,11 +158,12 @@ def _fixed(plan: Plan) -> dict[str, Any]:
 def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     """Say what differs from the plan of the execution before, which had so many results to look at."""
     seen = f"after {results} results could be seen"
+    then, later = before.locked.plain(), now.locked.plain()
     said = [
         f"{key} changed from {old} to {new}, {seen}"
         for key, old, new in (
             ("seeds", before.study["seeds"], now.study["seeds"]),
-            *((key, before.locked[key], now.locked[key]) for key in ("questions", "alpha", "collapse_margin")),
+            *((key, then[key], later[key]) for key in ("questions", "alpha", "collapse_margin")),
         )
         if old != new
     ]

@@ -1,6 +1,7 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 from ablation.records.data import DataFacts, DataOutline, DataShape
+from ablation.records.locked import Locked, LockedMetric, LockedQuestion
 from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
@@ -47,6 +48,9 @@ __all__ = [
     "Failure",
     "Layer",
     "LeftOut",
+    "Locked",
+    "LockedMetric",
+    "LockedQuestion",
     "Metric",
     "ModelSummary",
     "Outcome",

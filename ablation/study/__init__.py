@@ -11,7 +11,7 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.records import PlannedRun, Variant
+from ablation.records import Locked, PlannedRun, Variant
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
@@ -79,9 +79,15 @@ class Study:
         """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
         return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
 
-    def locked(self) -> dict[str, Any]:
+    def locked(self) -> Locked:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
-        return {**self.spec.locked(), "questions": [question.document() for question in self.questions]}
+        return Locked(
+            seeds=self.spec.seeds,
+            metric=self.spec.metric.locked(),
+            alpha=self.spec.alpha,
+            collapse_margin=self.spec.collapse_margin,
+            questions=tuple(question.locked() for question in self.questions),
+        )
 
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""

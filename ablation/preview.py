@@ -68,8 +68,7 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
             study cannot run here.
     """
     from ablation.datasets import split_sizes
-    from ablation.models import model_changes
-    from ablation.worker import estimate_seconds, needs_trying, try_variant
+    from ablation.worker import needs_trying, try_variant
 
     data = study.variants[0].settings["data"]
     outline = _outline(study, state)
@@ -78,9 +77,23 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
         for variant in study.design_variants()
         if needs_trying(variant.settings) and try_variant(variant, outline.shape, dataset=None, code=study.code)
     )
+    return Preview(
+        study=study,
+        variants=_variants(study, outline, device=device),
+        data=outline if data is not None else None,
+        splits=split_sizes(outline, data) if data is not None else None,
+        notes=(*data_remarks(study), *outline.notes),
+        same_starts=same_starts,
+    )
+
+
+def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tuple[VariantPreview, ...]:
+    from ablation.models import model_changes
+    from ablation.worker import estimate_seconds
+
     sizes = measured_models(study, outline.shape)
     is_timed = device is not None and "name" not in study.spec.settings()["training"]
-    variants = tuple(
+    return tuple(
         VariantPreview(
             name=variant.name,
             levels=variant.levels,
@@ -91,14 +104,6 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
             else None,
         )
         for variant in study.variants
-    )
-    return Preview(
-        study=study,
-        variants=variants,
-        data=outline if data is not None else None,
-        splits=split_sizes(outline, data) if data is not None else None,
-        notes=(*data_remarks(study), *outline.notes),
-        same_starts=same_starts,
     )
 
 

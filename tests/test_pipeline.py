@@ -15,6 +15,7 @@ from conftest import TINY
 
 from ablation import scheduling
 from ablation.coordinator import lease
+from ablation.coordinator.conclusion import StudyOutcome
 from ablation.errors import (
     DataInvalid,
     DiskFull,
@@ -26,7 +27,7 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
-from ablation.pipeline import StudyOutcome, summarize_study
+from ablation.pipeline import summarize_study
 from ablation.preview import preview_study
 from ablation.records import Outcome, ReportedEpoch, RunResult
 from ablation.report import write_report

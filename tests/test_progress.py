@@ -3,7 +3,7 @@
 import pytest
 
 from ablation.cli.progress import _Clock
-from ablation.coordinator.execution import Progress
+from ablation.coordinator.progress import Progress
 from ablation.records import Outcome, PlannedRun, ReportedEpoch
 from ablation.study import Study, parse_study
 

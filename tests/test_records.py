@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from ablation.coordinator.lease import Lease
-from ablation.coordinator.uploads import Uploads, recover_ended, upload_run
+from ablation.coordinator.recovery import recover_ended
+from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
 from ablation.pipeline import summarize_study, sync_study
 from ablation.records import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult

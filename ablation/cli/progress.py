@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ablation.coordinator.execution import Progress
+from ablation.coordinator.conclusion import StudyOutcome
+from ablation.coordinator.progress import Progress
 from ablation.output import last_line, plain
-from ablation.pipeline import StudyOutcome
 from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text

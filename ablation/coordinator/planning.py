@@ -99,6 +99,23 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     )
 
 
+def tuned_study(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
+    """Return a study with the settings that tuning found, itself where nothing has been tuned yet."""
+    return study.tuned({variant.variant: variant.settings for variant in tuning}) if tuning else study
+
+
+def frozen_plan(study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...]) -> Plan:
+    """Return the plan of a study once its variants are tuned; what was locked before stays."""
+    return replace(
+        plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning),
+        locked=before.locked,
+        locked_hash=before.locked_hash,
+        deviations=before.deviations,
+        measured=before.measured,
+        same_starts=before.same_starts,
+    )
+
+
 def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
     """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
     now = study.locked()

@@ -13,7 +13,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from ablation.coordinator.execution import POLL_S, Deaths, Execution, Progress, is_death, result_of_lost_worker
+from ablation.coordinator.execution import POLL_S, Deaths, Execution, is_death, result_of_lost_worker
+from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
 from ablation.executors import WorkerLost

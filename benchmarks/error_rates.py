@@ -33,6 +33,7 @@ from ablation.analysis.table import run_table
 from ablation.records import (
     DataFacts,
     DataShape,
+    EngineTraining,
     Locked,
     LockedMetric,
     LockedQuestion,
@@ -41,10 +42,25 @@ from ablation.records import (
     Plan,
     PlannedRun,
     RecordedRun,
+    Settings,
     Variant,
 )
 
 ALPHA = 0.05
+UNUSED = Settings(
+    data=None,
+    model=None,
+    training=EngineTraining(
+        epochs=1,
+        batch_size=2,
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="constant",
+        momentum=0.9,
+        weight_decay=0.0,
+    ),
+    study_seed=0,
+)
 LOOKS = (3, 5, 8, 12)
 FACTORS = {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -55,7 +71,11 @@ def make_plan(factors: dict[str, tuple[object, ...]], *, seeds: int, locked_seed
     levels = [dict(zip(factors, each, strict=True)) for each in itertools.product(*factors.values())]
     variants = tuple(
         Variant(
-            name=",".join(map(str, each.values())), levels=each, settings={}, configuration={}, is_baseline=index == 0
+            name=",".join(map(str, each.values())),
+            levels=each,
+            settings=UNUSED,
+            configuration={},
+            is_baseline=index == 0,
         )
         for index, each in enumerate(levels)
     )

@@ -9,16 +9,20 @@ import numpy as np
 
 from ablation.records import (
     DataFacts,
+    DataSettings,
     DataShape,
+    EngineTraining,
     Layer,
     Locked,
     LockedMetric,
     LockedQuestion,
+    ModelSettings,
     ModelSummary,
     Outcome,
     Plan,
     PlannedRun,
     RecordedRun,
+    Settings,
     Variant,
 )
 from ablation.study import Study
@@ -29,6 +33,15 @@ FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (2, 3), "model.normalizat
 DIGEST = hashlib.sha256(b"a data set").hexdigest()
 CLASSES = ("zero", "one", "two", "three")
 LARGEST_CLASS_SHARE = 0.28
+TRAINING = EngineTraining(
+    epochs=4,
+    batch_size=64,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=0.0,
+)
 Accuracy = Callable[[Variant, int], float]
 
 
@@ -127,12 +140,16 @@ def make_runs(
 
 
 def _variant(levels: Mapping[str, Any], *, validation: float | str, is_baseline: bool) -> Variant:
-    settings = {"data": {"name": "digits", "validation": validation}, "model": {"name": "cnn"}, "levels": dict(levels)}
+    data, model = DataSettings(name="digits", validation=validation), ModelSettings(name="cnn")
     return Variant(
         name=variant_name(levels, list(levels)),
         levels=dict(levels),
-        settings=settings,
-        configuration=settings,
+        settings=Settings(data=data, model=model, training=TRAINING, study_seed=0),
+        configuration={
+            "data": {"name": "digits", "validation": validation},
+            "model": {"name": "cnn"},
+            "levels": dict(levels),
+        },
         is_baseline=is_baseline,
     )
 

@@ -157,17 +157,17 @@ def test_settings_found_by_tuning_are_those_of_the_tuned_variants_alone() -> Non
 
     tuned = both.tuned({"normalization=batch": {"training.learning_rate": 0.005}})
 
-    assert [variant.settings["training"]["learning_rate"] for variant in tuned.variants] == [1e-3, 1e-3, 0.005, 1e-3]
+    assert [variant.settings.engine.learning_rate for variant in tuned.variants] == [1e-3, 1e-3, 0.005, 1e-3]
     assert [variant.name for variant in both.design_variants()] == ["normalization=none", "normalization=batch"]
 
 
 def test_a_part_that_is_absent_is_removed_from_the_model_and_a_replaced_one_replaced() -> None:
     factors = {"block": {"remove": ["blocks.block2"]}, "activation": {"replace": {"*.activation": "GELU"}}}
-    made = {variant.name: variant.settings["model"] for variant in study(factors=factors).variants}
+    made = {variant.name: variant.settings.model for variant in study(factors=factors).variants}
 
-    assert made["block=present,activation=original"]["remove"] == []
-    assert made["block=absent,activation=replaced"]["remove"] == ["blocks.block2"]
-    assert made["block=absent,activation=replaced"]["replace"] == {"*.activation": "GELU"}
+    assert made["block=present,activation=original"].remove == ()
+    assert made["block=absent,activation=replaced"].remove == ("blocks.block2",)
+    assert made["block=absent,activation=replaced"].replace == {"*.activation": "GELU"}
 
 
 @given(

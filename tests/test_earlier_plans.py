@@ -27,6 +27,14 @@ def test_what_a_plan_locked_has_the_hash_that_it_was_written_with(path: Path) ->
     assert json.loads(path.read_text())["locked"] == plan.locked.plain()
 
 
+def test_what_is_wrong_with_a_variants_settings_is_said_with_its_path() -> None:
+    document = json.loads(PLANS[0].read_text())
+    document["variants"][1]["settings"]["data"]["limit"] = "all"
+
+    with pytest.raises(ValueError, match=r"^not a plan: cannot be 'all' @ variants\.1\.settings\.data\.limit$"):
+        plan_from_json(json.dumps(document))
+
+
 def test_a_question_of_a_version_without_listed_variants_is_read() -> None:
     document: dict[str, Any] = json.loads(PLANS[0].read_text())
     for question in document["locked"]["questions"]:

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ablation.errors import (
 )
 from ablation.pipeline import summarize_study
 from ablation.preview import preview_study
-from ablation.records import Outcome, ReportedEpoch, RunResult
+from ablation.records import ModelSettings, Outcome, ReportedEpoch, RunResult
 from ablation.report import write_report
 from ablation.scheduling import default_storage
 from ablation.storage.holder import Holder
@@ -422,8 +422,8 @@ def test_a_run_that_has_not_begun_has_no_epoch(tmp_path: Path) -> None:
 
 
 def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
-    def failing(settings: Mapping[str, Any], shape: Any, **keywords: Any) -> Any:
-        if settings["depth"] == 2 and settings["normalization"] == "batch":
+    def failing(settings: ModelSettings, shape: Any, **keywords: Any) -> Any:
+        if settings.arguments["depth"] == 2 and settings.arguments["normalization"] == "batch":
             raise RuntimeError("no luck")
         return build(settings, shape, **keywords)
 

@@ -146,7 +146,7 @@ def test_batch_norm_stands_after_the_activation_in_the_assignments_studies(name:
         if variant.levels["model.normalization"] == "batch"
     }
     assert placements == {"after"}
-    assert all(variant.settings["data"]["validation"] == "none" for variant in variants)
+    assert all(variant.settings.data.validation == "none" for variant in variants)
 
 
 def test_the_crossed_cifar10_study_has_depth_3_and_4_with_and_without_batch_norm() -> None:

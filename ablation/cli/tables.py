@@ -251,22 +251,25 @@ def _shape_text(shape: tuple[int, ...] | None) -> str:
 
 def _data_lines(preview: Preview) -> list[str]:
     """Return how many images each split has and of what size, and what there is to know of how they are read."""
-    data, splits = preview.data, preview.splits
-    if data is None or splits is None:
+    data, splits, section = preview.data, preview.splits, preview.study.spec.data
+    if data is None or splits is None or section is None:
         return []
     held_out = f", {splits.validation:,} for validation" if splits.validation else ""
     kind = "inputs" if data.shape.features else "images"
     counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
     inputs = _shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
-    name = preview.study.spec.settings()["data"]["name"]
-    return [f"{name}: {counts}; {len(data.shape.classes)} classes, {inputs}", *(f"  {note}" for note in preview.notes)]
+    return [
+        f"{section.name}: {counts}; {len(data.shape.classes)} classes, {inputs}",
+        *(f"  {note}" for note in preview.notes),
+    ]
 
 
 def _data(preview: Preview) -> dict[str, Any] | None:
-    if preview.data is None or preview.splits is None:
+    section = preview.study.spec.data
+    if preview.data is None or preview.splits is None or section is None:
         return None
     return {
-        "name": preview.study.spec.settings()["data"]["name"],
+        "name": section.name,
         "splits": dataclasses.asdict(preview.splits),
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),

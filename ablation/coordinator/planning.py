@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ablation.records import (
     NOT_MEASURED,
     DataFacts,
     DataShape,
+    ModelSettings,
     ModelSummary,
     Plan,
     PlannedRun,
@@ -48,7 +48,8 @@ def data_remarks(study: Study) -> tuple[str, ...]:
     """Say where a study's data was found, where that may surprise."""
     from ablation.datasets import remark_on_root
 
-    remark = remark_on_root(study.variants[0].settings["data"] or {}, study.code.folders)
+    data = study.variants[0].settings.data
+    remark = remark_on_root(data.root, study.code.folders) if data is not None and data.root is not None else None
     return (remark,) if remark is not None else ()
 
 
@@ -199,12 +200,12 @@ def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     """
     from ablation.models import build_model, summarize_model
 
-    def size(settings: Mapping[str, Any]) -> ModelSummary:
-        if "name" in settings["training"] or settings["model"] is None or shape == NO_DATA.shape:
+    def size(model: ModelSettings | None) -> ModelSummary:
+        if study.is_own_training or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
-        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
+        return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
 
-    sizes = {variant.name: size(variant.settings) for variant in study.variants}
+    sizes = {variant.name: size(variant.settings.model) for variant in study.variants}
     first: dict[str, Variant] = {}
     for variant in study.variants:
         twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)

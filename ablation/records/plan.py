@@ -8,6 +8,7 @@ from ablation.records.data import DataFacts
 from ablation.records.locked import Locked
 from ablation.records.metrics import FIRST_MEASURED, METRICS, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
+from ablation.records.settings import Settings
 
 MOST_NAMED = 5
 
@@ -16,13 +17,13 @@ MOST_NAMED = 5
 class Variant:
     """An assignment of levels to factors, and the settings it resolves to.
 
-    `settings` holds the sections data, model and training whole; `configuration` is the part of them that can alter a
-    result (no paths, no settings without effect), which identities are made from.
+    `configuration` is the part of the settings that can alter a result (no paths, no settings without effect), as
+    plain values, which identities are made from.
     """
 
     name: str
     levels: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    settings: Settings
     configuration: Mapping[str, Any]
     is_baseline: bool
 
@@ -128,7 +129,7 @@ class Plan:
     @property
     def is_own_training(self) -> bool:
         """Whether a training function of the user's trains, which measures what it likes."""
-        return "name" in self.study.get("training", {})
+        return self.baseline.settings.is_own_training
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

@@ -75,6 +75,11 @@ class Study:
         return self.spec.name
 
     @property
+    def is_own_training(self) -> bool:
+        """Whether a training function of the user's trains."""
+        return self.variants[0].settings.is_own_training
+
+    @property
     def questions(self) -> tuple[Question, ...]:
         """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
         return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
@@ -95,7 +100,9 @@ class Study:
 
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""
-        return whole_settings(self.spec.settings(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        return (
+            whole_settings(self.spec.settings().plain(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        )
 
     def with_settings(self, variant: Variant, settings: Mapping[str, Any]) -> Variant:
         """Return one of the design's variants with other settings, by their paths."""

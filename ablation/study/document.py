@@ -9,7 +9,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablation.lookup import is_same
-from ablation.records import RUN_COLUMNS, Direction, LockedQuestion, Plan, is_count, is_identity, is_study_name
+from ablation.records import (
+    RUN_COLUMNS,
+    Direction,
+    LockedQuestion,
+    Plan,
+    Settings,
+    is_count,
+    is_identity,
+    is_study_name,
+)
 from ablation.study.design import DESIGNS
 from ablation.study.search_spaces import Tuning
 from ablation.study.spec import OTHERS
@@ -43,7 +52,8 @@ class _Study(_Sections):
 
 
 def plan_to_json(plan: Plan) -> str:
-    document = {"format": 1, **dataclasses.asdict(plan), "locked": plan.locked.plain()}
+    variants = [{**dataclasses.asdict(variant), "settings": variant.settings.plain()} for variant in plan.variants]
+    document = {"format": 1, **dataclasses.asdict(plan), "variants": variants, "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -59,21 +69,40 @@ def plan_from_json(text: str) -> Plan:
     if _SURROGATE.search(json.dumps(document, ensure_ascii=False, allow_nan=False)):
         raise ValueError("not a plan: a text of it is not Unicode")
     try:
-        plan = _PLAN.validate_python(document)
+        plan = _PLAN.validate_python(_with_settings(document))
         _check_plain_values(plan)
     except ValidationError as error:
         raise ValueError(f"not a plan: {_first(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"not a plan: {error}") from error
     problem = _problem(plan)
     if problem is not None:
         raise ValueError(f"not a plan: {problem}")
     return plan
 
 
+def _with_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan's document with the settings of its variants as records, where it has any.
+
+    Raises:
+        ValueError: they are no settings.
+    """
+    variants = document.get("variants")
+    if not isinstance(variants, list):
+        return document
+    read = [
+        {**variant, "settings": Settings.from_plain(variant["settings"], path=f"variants.{index}.settings")}
+        if isinstance(variant, dict) and "settings" in variant
+        else variant
+        for index, variant in enumerate(variants)
+    ]
+    return {**document, "variants": read}
+
+
 def _check_plain_values(plan: Plan) -> None:
     """Raise ValidationError where what is plain values in a plan is not what readers take from them."""
     _Study.model_validate_json(json.dumps(plan.study))  # as JSON, which has lists where spaces have pairs
     for variant in plan.variants:
-        _Sections.model_validate(variant.settings)
         _Sections.model_validate(variant.configuration)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion
+from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.file import value_text
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
@@ -251,9 +251,9 @@ class StudySpec(Section):
         values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the sections data, model and training whole, as plain values, and the study's seed."""
-        return self.model_dump(mode="json", include={*SECTIONS, "study_seed"})
+    def settings(self) -> Settings:
+        """Return the sections data, model and training whole, and the study's seed."""
+        return Settings.from_plain(self.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a factor's path."""

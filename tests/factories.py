@@ -26,8 +26,8 @@ from ablation.records import (
     Variant,
 )
 from ablation.study import Study
-from ablation.study.design import variant_name
 from ablation.study.identity import locked_hash, run_identity
+from ablation.study.level_names import variant_name
 
 FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (2, 3), "model.normalization": ("none", "batch")}
 DIGEST = hashlib.sha256(b"a data set").hexdigest()

@@ -201,7 +201,7 @@ def test_the_baseline_is_the_first_variant_wherever_its_level_stands() -> None:
 
 
 def test_a_factor_is_named_by_its_whole_path_where_its_last_part_is_shared() -> None:
-    from ablation.study.design import variant_name
+    from ablation.study.level_names import variant_name
 
     levels = {"model.limit": 1, "data.limit": 2, "model.dense": [64, 32], "model.flag": True}
 

@@ -32,7 +32,7 @@ from ablation.analysis.records import (
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
 from ablation.records import Outcome, Plan, RecordedRun
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 
 def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> tuple[Answer, ...]:

@@ -1,16 +1,15 @@
 """Turns a plan's questions into contrasts: which variants a comparison weighs against which."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ablation.analysis.records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, Variant
-from ablation.study.design import beside_others, comparable, declared_levels, short_names
+from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
+from ablation.study.design import declared_levels
+from ablation.study.level_names import short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
-
-Groups = list[tuple[Variant, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,53 +88,20 @@ def level_change(plan: Plan, factor: str, before: Any, after: Any) -> LevelChang
 
 
 def _contrasts(plan: Plan, question: LockedQuestion) -> Iterator[Contrast]:
-    if question.variant:
-        yield _listed(plan, question)
-        return
-    factors = question.factors
-    if OTHERS in factors:
-        yield _beside_others(plan, question, next(factor for factor in factors if factor != OTHERS))
-        return
-    known = factor_levels(plan)
-    changes = [
-        [level_change(plan, factor, first, level) for level in others]
-        for factor, (first, *others) in ((factor, known[factor]) for factor in factors)
-    ]
-    for chosen in itertools.product(*changes):
-        groups = comparable(
-            plan.variants,
-            _corners(chosen),
-            order=known,
-            design=str(plan.study.get("design", "factorial")),
-            at=question.at,
-        )
-        yield _contrast(plan, question, chosen, groups)
+    design = str(plan.study.get("design", "factorial"))
+    for comparison in comparisons(question, plan.variants, levels=factor_levels(plan), design=design):
+        yield _contrast(plan, question, comparison)
 
 
-def _listed(plan: Plan, question: LockedQuestion) -> Contrast:
-    """Compare a listed variant with the baseline, or with the baseline of its settings."""
-    at = question.at
-    suffix = "".join(f",{factor}={level}" for factor, level in at.items())
-    names = [f"{question.variant}{suffix}", f"{plan.baseline.name.partition(',')[0]}{suffix}"]
-    change = LevelChange(factor="variant", label="variant", before=names[1], after=names[0])
-    return _contrast(plan, question, (change,), [tuple(plan.variant(name) for name in names)])
-
-
-def _beside_others(plan: Plan, question: LockedQuestion, factor: str) -> Contrast:
-    known = factor_levels(plan)
-    on, off = known[factor]
-    changes = (level_change(plan, OTHERS, "present", "absent"), level_change(plan, factor, on, off))
-    groups = beside_others(plan.variants, factor, order=known, at=question.at)
-    return _contrast(plan, question, changes, groups)
-
-
-def _contrast(plan: Plan, question: LockedQuestion, changes: tuple[LevelChange, ...], groups: Groups) -> Contrast:
+def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> Contrast:
+    groups = comparison.groups
+    changes = tuple(level_change(plan, each.factor, each.before, each.after) for each in comparison.changes)
     if not groups:
         named = ", ".join(change.factor for change in changes)
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
     primary = plan.locked.metric.name
     name = question.on or primary
-    beside = [] if changes[0].factor in (OTHERS, "variant") else [_beside(plan, group[0], changes) for group in groups]
+    beside = [] if changes[0].factor in (OTHERS, LISTED) else [_beside(plan, group[0], changes) for group in groups]
     return Contrast(
         changes=changes,
         at=dict(question.at),
@@ -150,7 +116,7 @@ def _contrast(plan: Plan, question: LockedQuestion, changes: tuple[LevelChange, 
             for group in groups
             for variant, sign in zip(group, _signs(changes), strict=True)
         },
-        sides=tuple(_sides(groups, changes)),
+        sides=tuple(_sides(comparison)),
         simple=tuple(_simple(plan, groups, changes)),
     )
 
@@ -162,19 +128,13 @@ def _rope(plan: Plan, question: LockedQuestion, metric: str) -> float | None:
     return chosen.meaningful if metric == chosen.name else plan.metrics[metric].meaningful
 
 
-def _corners(changes: Sequence[LevelChange]) -> list[dict[str, Any]]:
-    """Return the combinations of the levels compared: (after, before), or (both, first alone, second alone, none)."""
-    levels = itertools.product(*((change.after, change.before) for change in changes))
-    return [{change.factor: level for change, level in zip(changes, corner, strict=True)} for corner in levels]
-
-
 def _signs(changes: Sequence[LevelChange]) -> tuple[int, ...]:
     return (1, -1) if len(changes) == 1 else (1, -1, -1, 1)
 
 
-def _sides(groups: Groups, changes: Sequence[LevelChange]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
-    for index, corner in enumerate(_corners(changes)):
-        yield corner, tuple(group[index].name for group in groups)
+def _sides(comparison: Comparison) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+    for index, corner in enumerate(comparison.corners):
+        yield corner, tuple(group[index].name for group in comparison.groups)
 
 
 def _beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage, trials_in
-from ablation.study.design import declared_levels, level_text
+from ablation.study.design import declared_levels
+from ablation.study.level_names import level_text
 
 IDENTITY = "identity"
 OUTCOME = "outcome"

@@ -15,7 +15,7 @@ from ablation.records import Locked, PlannedRun, Variant
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
-from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
+from ablation.study.design import default_questions, make_variant, variants_of, with_settings
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -27,6 +27,7 @@ from ablation.study.file import (
     read_value,
 )
 from ablation.study.identity import locked_hash, run_identity
+from ablation.study.level_names import level_text
 from ablation.study.spec import (
     FIXED,
     MAX_NAME,

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ablation.records import Plan
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag

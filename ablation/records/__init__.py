@@ -15,6 +15,7 @@ from ablation.records.names import (
 from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
 from ablation.records.runs import (
     EVALUATION_FILE,
+    MODEL_FILE,
     RUN_COLUMNS,
     Epoch,
     EpochMetrics,
@@ -46,6 +47,7 @@ __all__ = [
     "FIRST_MEASURED",
     "LONGEST_SHOWN",
     "METRICS",
+    "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
     "RUN_COLUMNS",

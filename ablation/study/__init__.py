@@ -19,7 +19,9 @@ from ablation.study.design import default_questions, make_variant, variants_of, 
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
+    Document,
     Location,
+    document_of,
     is_unicode,
     location_of,
     path_of,
@@ -45,18 +47,32 @@ __all__ = [
     "Variant",
     "load_study",
     "locked_hash",
+    "overrides_of",
     "parse_override",
     "parse_study",
     "read_value",
+    "study_of_values",
 ]
+
+FROM_MAPPING = "the study given as a mapping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One change to a study file made on the command line; `value` is plain, as YAML gives it."""
+    """One change to a study file made from outside; `value` is plain, as YAML gives it."""
 
     path: str
     value: Any
+
+
+def overrides_of(changes: Mapping[str, Any]) -> list[Override]:
+    """Return changes by their paths, as Python has them.
+
+    Raises:
+        StudyFileError: a value is none that a study file can hold.
+    """
+    plain = document_of(changes, source="set").values
+    return [Override(path=path, value=value) for path, value in plain.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +216,33 @@ def parse_study(
         StudyFileError: with every problem found.
     """
     document = read_document(content, source=source)
+    return _checked_study(document, source=source, overrides=overrides, levels=levels or {}, name=name, code=code)
+
+
+def study_of_values(values: Mapping[str, Any], *, overrides: Sequence[Override] = (), name: str | None = None) -> Study:
+    """Check a study that is given as plain values; code is looked for in the working directory; see `parse_study`.
+
+    Raises:
+        StudyFileError: with every problem found.
+    """
+    document = document_of(values, source=FROM_MAPPING)
+    code = CodeFolders(folders=(Path.cwd(),))
+    return _checked_study(document, source=FROM_MAPPING, overrides=overrides, levels={}, name=name, code=code)
+
+
+def _checked_study(
+    document: Document,
+    *,
+    source: str,
+    overrides: Sequence[Override],
+    levels: Mapping[str, Sequence[Any]],
+    name: str | None,
+    code: CodeFolders,
+) -> Study:
     overrides = [*overrides, *([Override(path="name", value=name)] if name is not None else [])]
     paths = [override.path for override in overrides]
-    values = _changed(document.values, overrides, levels or {})
-    factors = [*(levels or {}), *(f"factors.{factor}" for factor in levels or ())]
+    values = _changed(document.values, overrides, levels)
+    factors = [*levels, *(f"factors.{factor}" for factor in levels)]
     changed = [location_of(path) for path in (*paths, *factors)]
     lines = _without(changed, document.lines)
     spec, variants = check(values, source=source, lines=lines, problems=document.problems, code=code)

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.records import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, Settings, epoch_metrics
+from ablation.records import (
+    EVALUATION_FILE,
+    MODEL_FILE,
+    Epoch,
+    Outcome,
+    PlannedRun,
+    RunEvaluation,
+    Settings,
+    epoch_metrics,
+)
 from ablation.storage.run_folder import RunFolder
 from ablation.training import TrainingResult
 
@@ -46,7 +55,7 @@ def write_evaluation(
             _csv(["true \\ predicted", *classes], named), encoding="utf-8"
         )
     np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
-    torch.save(dict(trained.state), folder.artifacts / "model_state.pt")
+    torch.save(dict(trained.state), folder.artifacts / MODEL_FILE)
     return _draw_confusion(folder, planned, confusion, classes)
 
 

@@ -118,7 +118,7 @@ def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path
         metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
         result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
         mlflow_tracker.finish_run(run_id, result, None)
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
 
     for run in client.search_runs([record.experiment_id]):
         for name, value in run.data.tags.items():

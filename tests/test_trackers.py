@@ -156,7 +156,7 @@ def test_a_study_says_who_runs_it(tracker: Tracker, record: StudyRecord, nonce: 
 
 def test_runs_that_a_killed_execution_left_are_put_right(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     first, second, *_ = record.plan.runs
     kept = mlflow_tracker.start_run(record, first, PROVENANCE, attempt="first")
     mlflow_tracker.finish_run(kept, _result(first.identity), None)
@@ -177,7 +177,7 @@ def test_an_artifact_stores_own_error_is_a_sentence(mlflow_tracker: Any, monkeyp
     def failing(*_: object) -> None:
         raise error("Access Denied")
 
-    monkeypatch.setattr(mlflow_tracker._client, "log_artifacts", failing)
+    monkeypatch.setattr(mlflow_tracker.store.client, "log_artifacts", failing)
     with pytest.raises(TrackingUnavailable, match="Access Denied"):
         mlflow_tracker.log_report(record, Path(), summary="")
 
@@ -223,7 +223,7 @@ def test_a_try_of_an_earlier_execution_is_removed_too(mlflow_tracker: Any, store
     record = mlflow_tracker.open_study(plan)
     last = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="third")
 
-    assert [last] == [run.info.run_id for run in children_of(mlflow_tracker._client, record)]
+    assert [last] == [run.info.run_id for run in children_of(mlflow_tracker.store.client, record)]
 
 
 def test_a_failed_run_keeps_its_error(tracker: Tracker, record: StudyRecord) -> None:
@@ -320,7 +320,7 @@ def test_a_run_that_is_planned_no_more_is_left_out(tracker: Tracker, record: Stu
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_metric_that_is_no_number_does_not_become_one(mlflow_tracker: Any, tmp_path: Path, value: float) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
-    mlflow_tracker._client.log_metric(run_id, "test_loss", value, step=9)
+    mlflow_tracker.store.client.log_metric(run_id, "test_loss", value, step=9)
 
     found = mlflow_tracker.recorded_runs(record)[0]
     assert "test_loss" not in found.metrics
@@ -330,7 +330,7 @@ def test_a_metric_that_is_no_number_does_not_become_one(mlflow_tracker: Any, tmp
 @pytest.mark.parametrize("text", ["", "epoch,test_accuracy\n1,2\n", "epoch\n" + "x" * 200_000, "\0", "epoch\nx\n"])
 def test_a_damaged_curve_file_is_replaced_by_the_metrics(mlflow_tracker: Any, tmp_path: Path, text: str) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
-    mlflow_tracker._client.log_text(run_id, text, "curves.csv")
+    mlflow_tracker.store.client.log_text(run_id, text, "curves.csv")
 
     found = mlflow_tracker.recorded_runs(record)[0]
     assert ((1, 1.0), (2, 1.0)) == found.curves["train_loss"]
@@ -339,7 +339,7 @@ def test_a_damaged_curve_file_is_replaced_by_the_metrics(mlflow_tracker: Any, tm
 
 def test_a_file_too_large_to_be_an_evaluation_is_not_read(mlflow_tracker: Any, tmp_path: Path) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
-    artifacts = Path(mlflow_tracker._client.get_run(run_id).info.artifact_uri)
+    artifacts = Path(mlflow_tracker.store.client.get_run(run_id).info.artifact_uri)
     with (artifacts / "evaluation.json").open("wb") as file:
         file.truncate(50_000_000)
 
@@ -349,7 +349,7 @@ def test_a_file_too_large_to_be_an_evaluation_is_not_read(mlflow_tracker: Any, t
 def test_strange_tags_are_no_error(mlflow_tracker: Any, tmp_path: Path) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
     for name in ("diverged_epoch", "git_commit", "torch_version"):
-        mlflow_tracker._client.set_tag(run_id, f"ablation.{name}", "<b>| ²" * 800)
+        mlflow_tracker.store.client.set_tag(run_id, f"ablation.{name}", "<b>| ²" * 800)
 
     found = mlflow_tracker.recorded_runs(record)[0]
     assert (Outcome.DONE, None) == (found.outcome, found.diverged_epoch)
@@ -357,9 +357,9 @@ def test_strange_tags_are_no_error(mlflow_tracker: Any, tmp_path: Path) -> None:
 
 def test_of_two_records_the_finished_one_counts(mlflow_tracker: Any, tmp_path: Path) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
-    tags = mlflow_tracker._client.get_run(run_id).data.tags
+    tags = mlflow_tracker.store.client.get_run(run_id).data.tags
     kept = {name: tags[name] for name in ("mlflow.parentRunId", "ablation.kind", "ablation.study", "ablation.identity")}
-    later = mlflow_tracker._client.create_run(record.experiment_id, tags=kept, run_name="<i>" * 80).info.run_id
+    later = mlflow_tracker.store.client.create_run(record.experiment_id, tags=kept, run_name="<i>" * 80).info.run_id
 
     assert run_id == mlflow_tracker.recorded_runs(record)[0].run_id
     assert [(later, f"another record of the same planned run is used, {run_id}")] == [
@@ -369,7 +369,7 @@ def test_of_two_records_the_finished_one_counts(mlflow_tracker: Any, tmp_path: P
 
 def test_of_two_finished_records_the_first_counts_and_alone_stays(mlflow_tracker: Any, tmp_path: Path) -> None:
     record, run_id = _finished(mlflow_tracker, tmp_path)
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     run = client.get_run(run_id)
     tags = {**run.data.tags, "ablation.attempt": "second"}
     later = client.create_run(record.experiment_id, tags=tags, start_time=run.info.start_time - 1).info.run_id
@@ -384,7 +384,7 @@ def test_of_two_finished_records_the_first_counts_and_alone_stays(mlflow_tracker
 
 def test_runs_that_name_the_study_or_stand_beside_it_are_left_out(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     ours = {"ablation.kind": "run", "ablation.study": "quick"}
     made = {
         name: client.create_run(record.experiment_id, run_name=name, tags=tags).info.run_id
@@ -404,7 +404,7 @@ def test_runs_that_name_the_study_or_stand_beside_it_are_left_out(mlflow_tracker
 @pytest.mark.parametrize("text", ['{"format": 2}', "[]", "[" * 100_000, "", '{"format": 1}'])
 def test_a_plan_that_cannot_be_read_is_named(mlflow_tracker: Any, text: str) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
-    mlflow_tracker._client.log_text(record.study_run_id, text, "plan.json")
+    mlflow_tracker.store.client.log_text(record.study_run_id, text, "plan.json")
 
     with pytest.raises(PlanUnreadable, match=r"study 'quick' is recorded, and its plan\.json at .* cannot be used"):
         mlflow_tracker.find_study("quick")
@@ -473,7 +473,7 @@ def test_a_folder_as_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_adopted_launch_run_becomes_the_study_run(mlflow_tracker: Any, store_uri: str) -> None:
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     launch = client.create_run("0", tags=LAUNCHED).info.run_id
     tracker = open_mlflow(store_uri, launch_run_id=launch, experiment_id="0")
 
@@ -486,7 +486,7 @@ def test_an_adopted_launch_run_becomes_the_study_run(mlflow_tracker: Any, store_
 def test_a_second_launch_run_links_to_the_study_run_and_gets_the_report(
     mlflow_tracker: Any, store_uri: str, tmp_path: Path
 ) -> None:
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     first, second = (client.create_run("0", tags=LAUNCHED).info.run_id for _ in range(2))
     open_mlflow(store_uri, launch_run_id=first, experiment_id="0").open_study(make_plan(seeds=1))
     tracker = open_mlflow(store_uri, launch_run_id=second, experiment_id="0")
@@ -506,7 +506,7 @@ def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any) 
     run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
     for _ in range(2):
         mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
-    run = mlflow_tracker._client.get_run(run_id)
+    run = mlflow_tracker.store.client.get_run(run_id)
 
     assert "depth=3,normalization=none/seed-0" == run.info.run_name
     assert ("3", "none", "0") == tuple(run.data.params[key] for key in ("model.depth", "model.normalization", "seed"))
@@ -541,21 +541,21 @@ def test_every_saved_view_is_one_that_mlflow_takes_however_many_variants_there_a
 
 
 def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studies(mlflow_tracker: Any) -> None:
-    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    mlflow_tracker = replace(mlflow_tracker, store=replace(mlflow_tracker.store, experiment_id="0"))
     for name in ("first", "second"):
         mlflow_tracker.open_study(make_plan(name=name, description="Is it depth?", seeds=1))
 
-    text = mlflow_tracker._client.get_experiment("0").tags["mlflow.note.content"]
+    text = mlflow_tracker.store.client.get_experiment("0").tags["mlflow.note.content"]
     assert text.startswith("**Study second.** Is it depth?")
     assert "1. What does depth 2 → 3 do to test accuracy?" in text
     assert "Other studies here: [first](#/experiments/0/runs/" in text
 
 
 def test_a_description_that_a_person_wrote_or_edited_is_left_alone(mlflow_tracker: Any) -> None:
-    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    mlflow_tracker = replace(mlflow_tracker, store=replace(mlflow_tracker.store, experiment_id="0"))
     plan = make_plan(seeds=1)
     mlflow_tracker.open_study(plan)
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     edited = "Mine. " + client.get_experiment("0").tags["mlflow.note.content"]
     client.set_experiment_tag("0", "mlflow.note.content", edited)
     mlflow_tracker.open_study(plan)
@@ -660,7 +660,7 @@ def _broken_server(status: int | None, *, is_healthy: bool) -> Iterator[str]:
 def _report_files(tracker: Any, record: StudyRecord) -> list[str]:
     if isinstance(tracker, MemoryTracker):
         return list(tracker.reports[record.plan.name][0])
-    return [file.path for file in tracker._client.list_artifacts(record.study_run_id)]
+    return [file.path for file in tracker.store.client.list_artifacts(record.study_run_id)]
 
 
 def test_a_data_set_with_a_name_of_any_length_is_recorded_with_its_runs(tracker: Tracker) -> None:

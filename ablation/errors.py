@@ -148,6 +148,13 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class FigureUnknown(AblationError):
+    """A figure that the report of a study does not have."""
+
+    def __init__(self, name: str, study: str, known: Collection[str]) -> None:
+        super().__init__(f"the report of study {study!r} has no figure {name!r}; it has: {', '.join(known)}")
+
+
 class PrecisionUnavailable(AblationError):
     """A precision that the device does not compute in."""
 
@@ -405,6 +412,35 @@ class NoModel(AblationError):
         super().__init__(
             f"no model is built for study {study!r}: its training function makes its own, whose modules are not known "
             "here @ training.name"
+        )
+
+
+class StudyWithin(AblationError):
+    """A study that code of the user's runs while it is imported for a study."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ablation.run was called by code that is being imported for a study: it would run for ever. Put the call "
+            'below `if __name__ == "__main__":`, or the code that the study names into a file of its own'
+        )
+
+
+class ModelNotKept(AblationError):
+    """A trained model that is asked for and cannot be had."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(f"study {study!r} has no such model: {reason}")
+
+
+class CodeUntrusted(AblationError):
+    """Code that a recorded study names, and that whoever asks for its model has not said to trust."""
+
+    def __init__(self, study: str, name: str, folders: Sequence[Path]) -> None:
+        where = f"which is not in {', '.join(map(str, folders))}" if folders else "which is not imported unasked"
+        super().__init__(
+            f"the model of study {study!r} is made by {name!r}, {where}: MLflow says so, and whoever can write there "
+            "can name any code. Where you trust it, give its folder (code='FOLDER': the study's report keeps a copy in "
+            f"code/), or the name of installed code itself (code={name!r})"
         )
 
 

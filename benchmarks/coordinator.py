@@ -27,11 +27,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ablation.coordinator.conclusion
 import ablation.coordinator.execution
+import ablation.coordinator.preparation
+import ablation.coordinator.recovery
 import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
-from ablation.cli.progress import follow
+from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
@@ -53,12 +56,12 @@ from benchmarks.stopwatch import Calls, Stopwatch
 EPOCHS = 20
 PHASES: Calls = {
     "plan": (
-        (ablation.pipeline, "_prepare"),
+        (ablation.coordinator.preparation, "prepare"),
         (ablation.pipeline, "lock_plan"),
         (MlflowTracker, "open_study"),
         (MlflowTracker, "reconcile"),
         (MlflowTracker, "recorded_runs"),
-        (ablation.coordinator.uploads, "recover_ended"),
+        (ablation.coordinator.recovery, "recover_ended"),
     ),
     "open schedule": ((ablation.scheduling, "open_schedule"),),
     "claim": ((Schedule, "next_group"),),
@@ -68,7 +71,7 @@ PHASES: Calls = {
     "progress": ((Execution, "_progress"),),
     "waiting": ((ablation.coordinator.execution, "wait"),),
     "last uploads": ((Uploads, "wait"),),
-    "report": ((ablation.pipeline, "_conclude"),),
+    "report": ((ablation.coordinator.conclusion, "conclude"),),
 }
 ONCE = ("plan", "open schedule", "report")
 APART = (*ONCE, "waiting", "last uploads")
@@ -153,7 +156,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
                 storage_url=default_storage(folder),
                 state=State(folder=folder),
             )
-            outcome = follow(steps, study=study, slots=options.workers, quiet=False)
+            outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
     return summary(watch, uploading, runs=options.runs)

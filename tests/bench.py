@@ -4,9 +4,10 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation.coordinator.execution import Progress
+from ablation.coordinator.conclusion import StudyOutcome
+from ablation.coordinator.progress import Progress
 from ablation.executors import Executor, InlineExecutor
-from ablation.pipeline import StudyOutcome, run_study
+from ablation.pipeline import run_study
 from ablation.records import Outcome, PlannedRun
 from ablation.scheduling import default_storage
 from ablation.storage.state import State

@@ -127,8 +127,8 @@ def mlflow_tracker(store_uri: str) -> Tracker:
 
 @pytest.fixture
 def mlflow_client(mlflow_tracker: Any) -> MlflowClient:
-    """The client that `mlflow_tracker` was given."""
-    made: MlflowClient = mlflow_tracker._client
+    """The client that `mlflow_tracker` has."""
+    made: MlflowClient = mlflow_tracker.store.client
     return made
 
 

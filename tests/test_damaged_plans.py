@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from factories import make_plan, make_runs
-from mlflow import MlflowClient
 from mutations import mutations
 
 from ablation.analysis import analyse, compare_variants, epoch_table, run_table
@@ -92,10 +91,10 @@ def test_a_truncated_plan_is_refused(length: int, plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"alpha": 5}, "not a plan: Input should be less than 1 @ alpha"),
-        ({"alpha": None}, "not a plan: Input should be a valid number @ alpha"),
-        ({"questions": [{"effect": 3}]}, "not a plan: Input should be a valid string @ questions.0.effect"),
-        ({"metric": {}}, "not a plan: Field required @ metric.name (and 1 more)"),
+        ({"alpha": 5}, "not a plan: its alpha is 5.0, which is not between 0 and 1"),
+        ({"alpha": None}, "not a plan: Input should be a valid number @ locked.alpha"),
+        ({"questions": [{"effect": 3}]}, "not a plan: Input should be a valid string @ locked.questions.0.effect"),
+        ({"metric": {}}, "not a plan: Field required @ locked.metric.name (and 1 more)"),
     ],
 )
 def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, plan: Plan) -> None:
@@ -106,13 +105,19 @@ def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, pl
         plan_from_json(json.dumps(document))
 
 
+def test_a_design_of_a_later_version_is_named(plan: Plan) -> None:
+    document = json.loads(plan_to_json(plan))
+    document["study"]["design"] = "nested"
+
+    with pytest.raises(ValueError, match="has the design 'nested', which this version of ablation does not know"):
+        plan_from_json(json.dumps(document))
+
+
 ODD = ["", "\n", "9" * 400, "[]", '{"pid": "x"}', "[" * 5000]
 
 
 @pytest.mark.slow
-def test_whatever_the_tags_of_a_study_hold_is_read(
-    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
-) -> None:
+def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path: Path) -> None:
     made = make_plan(seeds=1, factors={"model.depth": (2, 3)})
     record = mlflow_tracker.open_study(made, holder=this_process(nonce="n"))
     for planned, outcome in zip(made.runs, (Outcome.DONE, Outcome.FAILED), strict=True):
@@ -121,15 +126,16 @@ def test_whatever_the_tags_of_a_study_hold_is_read(
         metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
         result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
         mlflow_tracker.finish_run(run_id, result, None)
+    client = mlflow_tracker.store.client
 
-    for run in mlflow_client.search_runs([record.experiment_id]):
+    for run in client.search_runs([record.experiment_id]):
         for name, value in run.data.tags.items():
             if name == "mlflow.runName":
                 continue
             for odd in ODD:
-                mlflow_client.set_tag(run.info.run_id, name, odd)
+                client.set_tag(run.info.run_id, name, odd)
                 look(mlflow_tracker, f"{name} is {odd[:20]!a}")
-            mlflow_client.set_tag(run.info.run_id, name, value)
+            client.set_tag(run.info.run_id, name, value)
     assert record == replace(find_study("quick", tracker=mlflow_tracker), status="RUNNING")
 
 

@@ -177,7 +177,7 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
     first.send_signal(signal.SIGSTOP)
     for worker in workers:
         worker.resume()
-    client.set_tag(record.study_run_id, "ablation.storage.holder", theirs.to_json())
+    client.set_tag(record.study_run_id, "ablation.holder", theirs.to_json())
     before = {run.info.run_id: run.info.status for run in place.runs()}
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate(timeout=120)
@@ -187,7 +187,7 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
     assert "Traceback" not in errors
     assert before == {run.info.run_id: run.info.status for run in place.runs()}
     study_run = client.get_run(record.study_run_id)
-    assert ("RUNNING", theirs.to_json()) == (study_run.info.status, study_run.data.tags["ablation.storage.holder"])
+    assert ("RUNNING", theirs.to_json()) == (study_run.info.status, study_run.data.tags["ablation.holder"])
 
 
 def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cost_nothing(

@@ -346,7 +346,7 @@ def test_every_saved_view_is_one_that_mlflow_takes_however_many_variants_there_a
 def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studies(
     mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:
-    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    mlflow_tracker = replace(mlflow_tracker, store=replace(mlflow_tracker.store, experiment_id="0"))
     for name in ("first", "second"):
         mlflow_tracker.open_study(make_plan(name=name, description="Is it depth?", seeds=1))
 
@@ -359,7 +359,7 @@ def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studi
 def test_a_description_that_a_person_wrote_or_edited_is_left_alone(
     mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:
-    mlflow_tracker = replace(mlflow_tracker, experiment_id="0")
+    mlflow_tracker = replace(mlflow_tracker, store=replace(mlflow_tracker.store, experiment_id="0"))
     plan = make_plan(seeds=1)
     mlflow_tracker.open_study(plan)
     edited = "Mine. " + mlflow_client.get_experiment("0").tags["mlflow.note.content"]

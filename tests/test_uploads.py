@@ -14,7 +14,8 @@ from factories import make_plan
 
 from ablation.coordinator import uploads as module
 from ablation.coordinator.lease import Lease
-from ablation.coordinator.uploads import Uploads, recover_ended, upload_run
+from ablation.coordinator.recovery import recover_ended
+from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import RunsNotRecorded, TrackingUnavailable
 from ablation.records import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
 from ablation.storage.run_folder import RunFolder

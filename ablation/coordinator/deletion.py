@@ -92,6 +92,20 @@ def delete_held(
         lease.release()
 
 
+def delete_before(name: str, *, tracker: Tracker, storage_url: str, state: State) -> str | None:
+    """Delete what there is of a study that begins anew, and say so; None where there was nothing.
+
+    This process has the study's lock, and has said why it takes long.
+    """
+    tracker.clear_experiment(name)
+    try:
+        found = holdings_of(name, tracker=tracker, state=state)
+    except StudyNowhere:
+        return None
+    delete_held(found, tracker=tracker, storage_url=storage_url, state=state, say=lambda _: None)
+    return "begun anew: what was recorded of the study before is in MLflow's trash"
+
+
 def leave_deleted(plan: Plan, *, tracker: Tracker, storage_url: str, state: State) -> str | None:
     """Set aside what is here of a study that was deleted in the tracker, and say so; nothing where it was not.
 

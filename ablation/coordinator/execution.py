@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.lease import Lease
+from ablation.coordinator.progress import Progress
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
 from ablation.executors import Executor, WorkerLost, free_slots
-from ablation.records import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
+from ablation.records import Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.stopping import Preempted, stopping
 from ablation.storage.locks import Coordination
@@ -39,17 +40,6 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 STORAGE_PATIENCE_S = 3600.0
 MOST_FUSED = 32
 """Runs that a GPU trains together by default: about where the original CNN fills one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now."""
-
-    planned: int
-    ended: Mapping[Outcome, int]
-    running: tuple[tuple[PlannedRun, Epoch | None], ...]
-    latest: tuple[PlannedRun, RunResult] | None = None
-    note: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -284,7 +274,7 @@ class Execution:
             return
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
-        metric = self.record.plan.locked["metric"]["name"]
+        metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
         yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)

@@ -11,6 +11,8 @@ from ablation.records.names import is_recordable_name, recordable_text, unrecord
 from ablation.records.plan import PlannedRun
 
 EVALUATION_FILE = "evaluation.json"
+MODEL_FILE = "model_state.pt"
+"""A finished run's tensors by their names, as torch saves them."""
 RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error")
 """What a run table has beside factors and metrics: no compared metric and no part of a model is called so."""
 

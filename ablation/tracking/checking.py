@@ -13,6 +13,11 @@ Problems = tuple[str, ...]
 NO_PROBLEMS: Problems = ()
 
 
+def too_large(name: str, limit: int) -> tuple[None, str]:
+    """Return nothing in the place of a file that has more bytes than it can have, and say so."""
+    return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
+
+
 def is_number(value: float) -> bool:
     """Say whether a recorded value is a number; MLflow keeps an infinite one as the largest float."""
     return math.isfinite(value) and abs(value) < sys.float_info.max

@@ -1,0 +1,56 @@
+"""Ends an execution of a study: the report of what there is, and how the study stands."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation.analysis import Analysis, analyse
+from ablation.code import code_names
+from ablation.coordinator.lease import Lease
+from ablation.records import Outcome
+from ablation.report import answers_text, write_report
+from ablation.storage.state import State
+from ablation.study import Study
+from ablation.tracking import StudyRecord, Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOutcome:
+    """What an execution of a study left: its record, its analysis (None where nothing has a result), its report."""
+
+    record: StudyRecord
+    ended: Mapping[Outcome, int]
+    analysis: Analysis | None
+    report: Path | None
+
+
+def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
+    """Report what there is and mark the study finished, or failed where a planned run has no result."""
+    lease.check()
+    tracker.reconcile(lease.record)
+    runs = tracker.recorded_runs(lease.record, with_details=False)
+    ended = Counter(run.outcome for run in runs if run.outcome is not None)
+    analysis, folder, name = None, None, lease.record.plan.name
+    if ended:
+        folder = state.report(name)
+        found = tracker.find_study(name) or lease.record  # as the tracker has it: what `summarize` will read
+        analysis = analyse(found.plan, tracker.recorded_runs(found), left_out=tracker.left_out(found))
+        write_report(analysis, folder)
+        lease.check()
+        tracker.log_report(lease.record, folder, summary=answers_text(analysis))
+    is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(lease.record.plan.runs)
+    tracker.close_study(lease.record, "FINISHED" if is_complete else "FAILED")
+    return StudyOutcome(record=lease.record, ended=ended, analysis=analysis, report=folder)
+
+
+def keep_code(study: Study, folder: Path) -> None:
+    """Copy the study's own code to where its report will be: without it nobody else could train what was compared."""
+    shutil.rmtree(folder, ignore_errors=True)
+    names = {name for variant in study.variants for name in code_names(variant.settings)}
+    for relative, file in study.code.files(names).items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / relative)

@@ -1,0 +1,72 @@
+"""Sees that a study can run here before anything is created: devices, storage, data, a batch of each variant."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
+from ablation.coordinator.progress import Progress
+from ablation.coordinator.request import Request
+from ablation.datasets import Dataset, make_split, prepare
+from ablation.records import DataFacts, same_starts_text
+from ablation.scheduling import check_storage, default_storage
+from ablation.storage.state import State
+from ablation.storage.temporary import remove_left_behind
+from ablation.study import Study
+from ablation.worker import check_devices, device_remarks, needs_trying, try_variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A study that can run here; `same_starts` are the variants that start from the same weights with every seed.
+
+    `dataset` is None where a training function reads its own data.
+    """
+
+    dataset: Dataset | None
+    same_starts: tuple[str, ...]
+
+    @property
+    def facts(self) -> DataFacts:
+        return self.dataset.facts if self.dataset is not None else NO_DATA
+
+
+def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
+    """Check a study's devices and stores, prepare its data, and try each variant that may fail on one batch."""
+    study, slots = request.study, request.executor.slots
+    check_devices(study.variants, slots)
+    request.state.make()
+    check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
+    dataset = _prepared_data(study, request.state)
+    facts = dataset.facts if dataset is not None else NO_DATA
+    for remark in (*device_remarks(study.variants, slots), *data_remarks(study), *facts.notes):
+        yield request.note(remark)
+    prepared = Prepared(dataset=dataset, same_starts=(yield from _tried(request, dataset)))
+    if request.is_fresh:
+        plan_of(study, data=prepared.facts)  # what cannot be planned is refused before anything is deleted
+    remove_left_behind()
+    for remark in request.tracker.remarks(study.name):
+        yield request.note(remark)
+    return prepared
+
+
+def _prepared_data(study: Study, state: State) -> Dataset | None:
+    """Return the study's data set, its splits checked; None where a training function reads its own."""
+    sections = [variant.settings.data for variant in study.variants if variant.settings.data is not None]
+    if not sections:
+        return None
+    dataset = prepare(sections[0], cache=state.data, code=study.code)
+    for section in sections:
+        make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
+    return dataset
+
+
+def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:
+    """Try the variants that are more than the built-in model; return those that start alike with every seed."""
+    study, shape = request.study, (dataset.facts if dataset is not None else NO_DATA).shape
+    tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
+    if tried:
+        yield request.note(f"trying {len(tried)} variants on one batch each")
+    alike = tuple(variant.name for variant in tried if try_variant(variant, shape, dataset=dataset, code=study.code))
+    if alike:
+        yield request.note(same_starts_text(alike))
+    return alike

@@ -1,0 +1,34 @@
+"""An execution of a study as it was asked for: what to run, on what, into which stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablation.coordinator.progress import Progress
+
+if TYPE_CHECKING:
+    from ablation.executors import Executor
+    from ablation.storage.state import State
+    from ablation.study import Study
+    from ablation.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What `run_study` was given; see there."""
+
+    study: Study
+    tracker: Tracker
+    executor: Executor
+    storage_url: str
+    state: State
+    fuse: int | None = None
+    cudnn_benchmark: bool = False
+    retry_failed: bool = False
+    is_fresh: bool = False
+    is_reused: bool = False
+
+    def note(self, text: str | None) -> Progress:
+        """Return a sentence as news of this execution, which has trained nothing yet."""
+        return Progress(planned=len(self.study.variants) * self.study.spec.seeds, note=text)

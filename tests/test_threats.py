@@ -285,8 +285,8 @@ class TestNamesFromTheServer:
             (lambda plan: plan["variants"].clear(), "has not one baseline"),
             (lambda plan: plan["variants"][1].update(is_baseline=True), "has not one baseline"),
             (lambda plan: plan["runs"][0].update(variant="other"), "runs of a variant that it lacks"),
-            (lambda plan: plan["locked"].pop("metric"), "Field required @ metric"),
-            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ metric"),
+            (lambda plan: plan["locked"].pop("metric"), "Field required @ locked.metric"),
+            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ locked.metric"),
             (
                 lambda plan: plan["study"].update(data=True),
                 "should be an object @ data|should be a valid dictionary @ data",

@@ -35,8 +35,8 @@ from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, 
 from ablation.report import answers_text, report_text
 from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
-from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.identity import run_identity
+from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.tracking import StudyRecord, Tracker, open_mlflow
 from ablation.worker.artifacts import write_configuration
 

@@ -23,7 +23,16 @@ from ablation import report
 from ablation.analysis import analyse
 from ablation.api.result import StudyResult
 from ablation.api.variants import variant_name
-from ablation.errors import AblationError, CodeInvalid, CodeUntrusted, ModelNotKept, NoResults, StudyFileError
+from ablation.code import CodeFolders
+from ablation.errors import (
+    AblationError,
+    CodeInvalid,
+    CodeUntrusted,
+    ModelNotKept,
+    NoResults,
+    StudyFileError,
+    StudyWithin,
+)
 from ablation.records import MODEL_FILE, Outcome, Plan, RunResult
 from ablation.report import report_text
 from ablation.report.figures import KINDS
@@ -191,6 +200,12 @@ class TestRun:
         with pytest.raises(AblationError, match=words):
             ablation.run(file, progress=False, **options)
         assert [] == [path.name for path in (place / ".ablation").iterdir() if path.name not in ("data", "locks")]
+
+    def test_code_that_runs_a_study_while_a_study_imports_it_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "again.py").write_text("import ablation\nablation.run({})\ntrain = print\n")
+
+        with pytest.raises(StudyWithin, match='Put the call below `if __name__ == "__main__":`'):
+            CodeFolders(folders=(tmp_path,)).load("again.py:train", path="training.name")
 
     def test_a_mapping_that_holds_itself_is_refused(self) -> None:
         loop: dict[str, Any] = {"name": "loop"}

@@ -231,7 +231,7 @@ class MlflowTracker:
     def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
         with self.store.explained():
             run = self.store.client.get_run(run_id)
-            return Artifacts(tracking_uri=self.store.tracking_uri).content(run, name, limit=limit)
+            return Artifacts(tracking_uri=self.tracking_uri).content(run, name, limit=limit)
 
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
         with self.store.explained():

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import PROJECT, TINY, write_answers
 from factories import make_plan, make_runs, plan_of
 
@@ -23,6 +24,7 @@ from ablation import report
 from ablation.analysis import analyse
 from ablation.api.result import StudyResult
 from ablation.api.variants import variant_name
+from ablation.cli import main
 from ablation.code import CodeFolders
 from ablation.errors import (
     AblationError,
@@ -131,6 +133,9 @@ class TestRun:
         again = ablation.open(result.name)
         assert (result.answers, result.ended) == (again.answers, again.ended)
         assert result.links == again.links
+        exported = CliRunner().invoke(main, ["export", result.name]).stdout
+        assert exported == result.frame().to_csv(index=False, lineterminator="\n")
+        assert CliRunner().invoke(main, ["summarize", result.name, "--json"]).stdout == result.report("json")
         assert (place / ".ablation" / "reports" / result.name / "report.md").exists()
 
     def test_a_file_runs_by_its_path_under_another_name(self, place: Path) -> None:

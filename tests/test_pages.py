@@ -14,6 +14,7 @@ from conftest import PROJECT
 from reference_pages import MEANINGS, ORDER_OF_USE, command_line_reference, keys_without_words, study_file_reference
 
 from ablation import cli
+from ablation.analysis.statistics import detectable_difference
 from ablation.errors import StudyFileError
 from ablation.study import parse_study
 
@@ -66,6 +67,16 @@ def test_a_whole_study_file_on_a_page_is_a_valid_one(page: Path) -> None:
     problems = [problem for text in STUDY.findall(_text(page)) if (problem := _problem_of(text, page))]
 
     assert [] == problems
+
+
+def test_the_differences_that_concepts_says_are_found_are_those_that_are_computed() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) SD \|$", _text(PROJECT / "docs" / "concepts.md"), re.MULTILINE)
+    digits = {seeds: len(shown.partition(".")[2]) for seeds, shown in rows}
+
+    assert rows
+    assert rows == [
+        (seeds, f"{detectable_difference(1.0, int(seeds), alpha=0.05):.{places}f}") for seeds, places in digits.items()
+    ]
 
 
 def test_the_readme_is_short() -> None:

@@ -172,10 +172,13 @@ class TestArrays:
             ),
             (returned(test=(IMAGES, LABELS)), "training inputs are float32, test inputs uint8"),
             (returned(test=(FEATURES, LABELS[:5])), "test labels are int64 (5,), not int64 (6,)"),
-            (returned(labels=LABELS.astype(float)), "train labels are float64; give integers 0..K-1 or class names"),
-            (returned(labels=LABELS > 0), "train labels are bool; give integers"),
+            (
+                returned(labels=LABELS.astype(float)),
+                "train labels are float64; the built-in training is for classification: give integers 0..K-1",
+            ),
+            (returned(labels=LABELS > 0), "train labels are bool; the built-in training"),
             (returned(labels=np.eye(3, dtype=int)[LABELS]), "train labels are int64 (6, 3); give one per input, (N,)"),
-            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; give integers"),
+            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; the built-in training"),
             (
                 returned(labels=["a", None, 1] * 2),
                 "train labels are (6,) of NoneType, int, str, not numbers or class names",

@@ -198,7 +198,9 @@ class StudySpec(Section):
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
     seeds: int = Field(default=5, ge=1, le=10_000, description="runs per variant")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
-    metric: MetricChoice = Field(default_factory=lambda: MetricChoice.model_validate({}))
+    metric: MetricChoice = Field(
+        default_factory=lambda: MetricChoice.model_validate({}), examples=["metric: {name: test_accuracy}"]
+    )
     metrics: Annotated[
         dict[MetricName, Direction], Field(max_length=100), "a mapping of metrics to maximize or minimize"
     ] = Field(default={}, description="further metrics that your own training function returns")

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
 from ablation.records import METRICS, RUN_COLUMNS, is_recordable_name
+from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.design import level_text
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
@@ -33,7 +34,9 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     fields = factor_fields(values)
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
         here: Location = ("factors", name)
-        if isinstance(factor, Mapping):
+        if isinstance(factor, Mapping) and name in fields:
+            yield here, f"give the levels as a list, the baseline's among them: `{name}: [LEVEL, LEVEL]`"
+        elif isinstance(factor, Mapping):
             yield from _component_problems(here, values)
         elif name not in fields:
             yield here, _unknown(name, values)
@@ -116,6 +119,9 @@ def _unknown(path: str, values: Mapping[str, Any]) -> str:
         near = nearest_names(key, own_keys(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
+    reason = reason_for_data_factor(path, fields)
+    if reason:
+        return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
     hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
     return f"unknown factor {shown(path)}; {hint}"

@@ -40,6 +40,7 @@ from ablation.tracking.mlflow.reading import (
     IDENTITY,
     NOBODY,
     TUNING_TRIAL,
+    Artifacts,
     holder_of,
     read_left_out,
     read_runs,
@@ -228,8 +229,8 @@ class MlflowTracker:
             return read_runs(self.store.client, record, with_details=with_details)
 
     def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
-        with self._explained():
-            run = self._client.get_run(run_id)
+        with self.store.explained():
+            run = self.store.client.get_run(run_id)
             return Artifacts(tracking_uri=self.tracking_uri).content(run, name, limit=limit)
 
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:

@@ -411,6 +411,16 @@ class NoModel(AblationError):
         )
 
 
+class StudyWithin(AblationError):
+    """A study that code of the user's runs while it is imported for a study."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ablation.run was called by code that is being imported for a study: it would run for ever. Put the call "
+            'below `if __name__ == "__main__":`, or the code that the study names into a file of its own'
+        )
+
+
 class ModelNotKept(AblationError):
     """A trained model that is asked for and cannot be had."""
 

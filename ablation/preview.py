@@ -118,7 +118,7 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
     from ablation.datasets import split_sizes
     from ablation.worker import needs_trying, try_variant
 
-    data = study.variants[0].settings["data"]
+    data = study.variants[0].settings.data
     outline = _outline(study, state)
     same_starts = tuple(
         variant.name
@@ -140,7 +140,7 @@ def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tupl
     from ablation.worker import estimate_seconds
 
     sizes = measured_models(study, outline.shape)
-    is_timed = device is not None and "name" not in study.spec.settings()["training"]
+    is_timed = device is not None and not study.is_own_training
     return tuple(
         VariantPreview(
             name=variant.name,
@@ -164,18 +164,18 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
     """
     from ablation.models import build_model, list_components
 
-    settings = study.variants[0].settings["model"]
-    is_own_training = "name" in study.variants[0].settings["training"]
-    if is_own_training or settings is None or study.variants[0].settings["data"] is None:
+    settings = study.variants[0].settings
+    model = settings.model
+    if settings.is_own_training or model is None or settings.data is None:
         raise NoModel(study.name)
     shape = _outline(study, state).shape
-    return list_components(lambda: build_model(settings, shape, code=study.code), shape)
+    return list_components(lambda: build_model(model, shape, code=study.code), shape)
 
 
 def _outline(study: Study, state: State) -> DataOutline:
     from ablation.datasets import describe
 
-    data = study.variants[0].settings["data"]
+    data = study.variants[0].settings.data
     if data is None:
         return DataOutline(shape=NO_DATA.shape, train_images=0, test_images=0)
     return describe(data, cache=state.data, code=study.code)
@@ -222,15 +222,17 @@ def _few(names: Sequence[str]) -> str:
 
 def _data_lines(preview: Preview) -> list[str]:
     """Return how many images each split has and of what size, and what there is to know of how they are read."""
-    data, splits = preview.data, preview.splits
-    if data is None or splits is None:
+    data, splits, section = preview.data, preview.splits, preview.study.spec.data
+    if data is None or splits is None or section is None:
         return []
     held_out = f", {splits.validation:,} for validation" if splits.validation else ""
     kind = "inputs" if data.shape.features else "images"
     counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
     inputs = shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
-    name = preview.study.spec.settings()["data"]["name"]
-    return [f"{name}: {counts}; {len(data.shape.classes)} classes, {inputs}", *(f"  {note}" for note in preview.notes)]
+    return [
+        f"{section.name}: {counts}; {len(data.shape.classes)} classes, {inputs}",
+        *(f"  {note}" for note in preview.notes),
+    ]
 
 
 def _tuning_lines(preview: Preview) -> list[str]:

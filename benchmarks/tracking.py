@@ -118,7 +118,7 @@ def main() -> None:
         path = Path(folder).resolve()
         write_arrays(path / "arrays", train=options.train_images, test=options.test_images)
         study = make_study(path / "arrays", options)
-        dataset = prepare(study.variants[0].settings["data"], cache=path / "data", code=study.code)
+        dataset = prepare(study.variants[0].settings.data, cache=path / "data", code=study.code)
         for seed in range(options.runs):
             runs.append(timed_run(study, dataset, path / f"run-{seed}", seed=seed))
             print(json.dumps(runs[-1]), flush=True)

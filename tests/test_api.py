@@ -571,7 +571,7 @@ def images_to_test(place: Path) -> torch.Tensor:
     from ablation.training.batches import evaluation_batches
     from ablation.worker.data import run_data
 
-    settings = study_of_values(FILE).variants[0].settings["data"]
+    settings = study_of_values(FILE).variants[0].settings.data
     folder = prepare(settings, cache=place / ".ablation" / "data").folder
     layout = torch.contiguous_format
     data, _ = run_data(folder, settings, study_seed=0, seed=0, device=torch.device("cpu"), layout=layout)

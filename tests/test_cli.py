@@ -259,7 +259,7 @@ def test_a_defined_file_names_the_data_as_seen_from_itself(run: Any, output: str
     result = run("define", "--data", "images", "--root", root, "--output", output)
 
     assert 0 == result.exit_code, result.output
-    assert written == load_study(Path(output)).spec.settings()["data"]["root"]
+    assert written == load_study(Path(output)).spec.settings().data.root
 
 
 def test_define_does_not_write_over_a_file(run: Any, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from ablation.analysis.records import (
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 ACCURACY = MeasuredMetric(name="test_accuracy", label="test accuracy", direction="maximize", unit="fraction")
 LOSS = MeasuredMetric(name="test_loss", label="test loss", direction="minimize", unit="nats")

@@ -22,7 +22,7 @@ from ablation.coordinator.recovery import recover_ended
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
 from ablation.pipeline import summarize_study, sync_study
-from ablation.records import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
+from ablation.records import FunctionTraining, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
 from ablation.storage.holder import Holder, this_process
 from ablation.storage.run_folder import RunFolder
@@ -39,7 +39,9 @@ MINUTE_MS = 60_000
 def own_plan(name: str = "own") -> Plan:
     """A study whose training function measures `score`."""
     plan = make_plan(name=name, seeds=1, metric={"name": "score", "direction": "maximize", "meaningful": 0.01})
-    return replace(plan, study={**plan.study, "training": {"name": "t.py:train"}, "metrics": {"odd": "maximize"}})
+    study = {**plan.study, "training": {"name": "t.py:train"}, "metrics": {"odd": "maximize"}}
+    settings = replace(plan.baseline.settings, training=FunctionTraining(name="t.py:train"))
+    return replace(plan, study=study, variants=tuple(replace(each, settings=settings) for each in plan.variants))
 
 
 def result_of(planned: PlannedRun, metrics: Mapping[str, float], *, epochs: int, ended_ms: int) -> RunResult:

@@ -146,7 +146,7 @@ def test_batch_norm_stands_after_the_activation_in_the_assignments_studies(name:
         if variant.levels["model.normalization"] == "batch"
     }
     assert placements == {"after"}
-    assert all(variant.settings["data"]["validation"] == "none" for variant in variants)
+    assert all(variant.settings.data.validation == "none" for variant in variants)
 
 
 def test_the_crossed_cifar10_study_has_depth_3_and_4_with_and_without_batch_norm() -> None:
@@ -201,7 +201,7 @@ def test_the_baseline_is_the_first_variant_wherever_its_level_stands() -> None:
 
 
 def test_a_factor_is_named_by_its_whole_path_where_its_last_part_is_shared() -> None:
-    from ablation.study.design import variant_name
+    from ablation.study.level_names import variant_name
 
     levels = {"model.limit": 1, "data.limit": 2, "model.dense": [64, 32], "model.flag": True}
 

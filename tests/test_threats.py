@@ -31,7 +31,7 @@ from test_study_file import positions, put
 from ablation.analysis import analyse
 from ablation.cli import main
 from ablation.errors import SettingsForeign
-from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, TunedVariant, TuningTrial
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, Settings, TunedVariant, TuningTrial
 from ablation.report import answers_text, report_text
 from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
@@ -137,8 +137,11 @@ def naming(plan: Plan, code: str) -> Plan:
         "model": {"name": code, "replace": {"*": code}},
         "training": {"loss": code, "epochs": 4},
     }
+    named = plan.baseline.settings.plain()
+    named |= {name: {**named[name], **section} for name, section in sections.items()}
+    settings = Settings.from_plain(named)
     variants = tuple(
-        dataclasses.replace(one, settings={**one.settings, **sections}, configuration={**one.configuration, **sections})
+        dataclasses.replace(one, settings=settings, configuration={**one.configuration, **sections})
         for one in plan.variants
     )
     codes = {variant.name: "0" * 32 for variant in variants}
@@ -221,10 +224,7 @@ class TestCodeNamedByTheServer:
         study = tuned_study()
         name = study.design_variants()[0].name
 
-        assert (
-            0.01
-            == study.tuned({name: {"training.learning_rate": 0.01}}).variants[0].settings["training"]["learning_rate"]
-        )
+        assert 0.01 == study.tuned({name: {"training.learning_rate": 0.01}}).variants[0].settings.engine.learning_rate
 
 
 def tuned_study() -> Study:
@@ -243,7 +243,7 @@ def tuned_study() -> Study:
 def digest_of(study: Study, bench: Bench) -> str:
     from ablation.datasets import prepare
 
-    return prepare(study.variants[0].settings["data"], cache=bench.state.data).facts.digest
+    return prepare(study.variants[0].settings.data, cache=bench.state.data).facts.digest
 
 
 LEADING_OUT = [

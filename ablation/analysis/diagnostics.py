@@ -21,7 +21,7 @@ def diagnose(
     recorded: Mapping[str, RecordedRun],
     left_out: Sequence[LeftOut],
 ) -> Diagnostics:
-    metric = plan.locked["metric"]["name"]
+    metric = plan.locked.metric.name
     rows = table.to_dict("records")
     missing = [missing_run(row, metric) for row in rows]
     return Diagnostics(

@@ -84,4 +84,4 @@ def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
     if not plan.data.shape.classes:
         return False
     accuracy = _finite(record.metrics.get("test_accuracy"))
-    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked["collapse_margin"]
+    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked.collapse_margin

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation.api.places import launch_kept, state_at, tracker_at
 from ablation.api.result import StudyResult
-from ablation.errors import AblationError
+from ablation.errors import AblationError, StudyWithin
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +72,10 @@ def run(
     """
     from ablation.api.running import Execution, execute, interruptible
     from ablation.api.studies import checked_study
+    from ablation.code import is_importing
 
+    if is_importing():
+        raise StudyWithin
     execution = Execution(
         device=device,
         executor=executor,

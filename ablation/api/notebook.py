@@ -1,4 +1,4 @@
-"""Shows how a study goes below a notebook's cell, in one output that is written over; without ipywidgets."""
+"""Shows how a study goes below a notebook's cell, in one output that is written over, and figures as pictures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import html
 import io
 import sys
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 
 from ablation.output import plain
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WIDTH = 120
 MOST_NOTES = 10
+FIGURE_DPI = 110
 
 
 class NotebookView:
@@ -35,11 +39,30 @@ class NotebookView:
 
 def notebook_view() -> NotebookView | None:
     """Return a view below the cell that runs, None where this process is no notebook's kernel."""
+    return NotebookView(sys.modules["IPython"].display.display) if _shell() is not None else None
+
+
+def shown(figure: Figure) -> Figure:
+    """Return a figure that a notebook shows as a picture, also where pyplot, which sees to that, is not imported."""
+    shell = _shell()
+    if shell is not None:
+        formatter = shell.display_formatter.formatters["image/png"]
+        if type(figure) not in formatter.type_printers:
+            formatter.for_type(type(figure), _png)
+    return figure
+
+
+def _shell() -> Any:
+    """Return IPython's shell where this process is a notebook's kernel, else None."""
     interactive: Any = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive is not None else None
-    if getattr(shell, "kernel", None) is None:
-        return None
-    return NotebookView(interactive.display.display)
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=FIGURE_DPI)
+    return picture.getvalue()
 
 
 def _bundle(text: str) -> dict[str, str]:

@@ -84,7 +84,7 @@ class _Clock:
     """Estimates the time left from the runs that have ended since it was made, or since what is counted changed."""
 
     def __init__(self, *, study: Study, slots: int) -> None:
-        epochs = study.spec.settings()["training"].get("epochs")
+        epochs = study.spec.settings().training.plain().get("epochs")
         self._epochs = epochs if isinstance(epochs, int) and epochs > 0 else None
         """Of a run; a training function may report otherwise, and need not say how often."""
         self.metric = study.spec.metric.name

@@ -101,9 +101,10 @@ class StudyResult:
             NameUnknown: the report has no such figure, and which it has.
             NoResults: no run has ended.
         """
+        from ablation.api.notebook import shown
         from ablation.report.figures import figure_of
 
-        return figure_of(self._analysed(), name)
+        return shown(figure_of(self._analysed(), name))
 
     def report(self, form: str = "markdown") -> str:
         """Return the report as `markdown`, `html`, `json` or `latex`.

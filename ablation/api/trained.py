@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablation.api.variants import variant_name
-from ablation.code import CodeFolders, code_names, is_code
+from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeUntrusted, ModelNotKept
-from ablation.records import MODEL_FILE, Outcome, RecordedRun, Variant
+from ablation.records import MODEL_FILE, ModelSettings, Outcome, RecordedRun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,9 +43,10 @@ def trained_model(
     plan = record.plan
     name = variant_name(plan, variant, at="variant")
     run = _finished_run(record, tracker, name, seed)
-    planned = plan.variant(name)
-    code = _trusted_code(plan, planned, trusted)
-    model = _built(planned.settings["model"], plan, code)
+    settings = plan.variant(name).settings.model
+    if settings is None:
+        raise ModelNotKept(plan.name, f"no model is recorded of variant {name!r}")
+    model = _built(settings, plan, _trusted_code(plan, settings, trusted))
     _load_state(model, run, plan, tracker)
     return model.eval()
 
@@ -66,7 +67,7 @@ def _finished_run(record: StudyRecord, tracker: Tracker, variant: str, seed: int
     return run
 
 
-def _trusted_code(plan: Plan, variant: Variant, trusted: Trusted) -> CodeFolders:
+def _trusted_code(plan: Plan, settings: ModelSettings, trusted: Trusted) -> CodeFolders:
     """Return where a model's code is looked for.
 
     Raises:
@@ -75,8 +76,8 @@ def _trusted_code(plan: Plan, variant: Variant, trusted: Trusted) -> CodeFolders
     given = [trusted] if isinstance(trusted, str | PathLike) else list(trusted)
     named = {fspath(one) for one in given if is_code(fspath(one))}
     folders = tuple(Path(one).resolve() for one in given if fspath(one) not in named)
-    code, model = CodeFolders(folders=folders), {"model": variant.settings["model"]}
-    for name in code_names(model):
+    code = CodeFolders(folders=folders)
+    for name in filter(is_code, (settings.name, *settings.replace.values())):
         file = code.file(name)
         is_within = file is not None and any(file.is_relative_to(folder) for folder in folders)
         if not is_within and name not in named:
@@ -84,7 +85,7 @@ def _trusted_code(plan: Plan, variant: Variant, trusted: Trusted) -> CodeFolders
     return code
 
 
-def _built(settings: Mapping[str, Any], plan: Plan, code: CodeFolders) -> nn.Module:
+def _built(settings: ModelSettings, plan: Plan, code: CodeFolders) -> nn.Module:
     import torch
 
     from ablation.models import build_model

@@ -195,10 +195,11 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
 
 
 def _data(preview: Preview) -> dict[str, Any] | None:
-    if preview.data is None or preview.splits is None:
+    section = preview.study.spec.data
+    if preview.data is None or preview.splits is None or section is None:
         return None
     return {
-        "name": preview.study.spec.settings()["data"]["name"],
+        "name": section.name,
         "splits": dataclasses.asdict(preview.splits),
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ablation.code.calling import bound, running
-from ablation.code.loading import load_code
+from ablation.code.loading import is_importing, load_code
 from ablation.code.names import code_names, code_problem, is_code
 from ablation.code.sources import code_digest, code_parts, find_place, settings_read
 
-__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "running"]
+__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "is_importing", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,7 +255,7 @@ class Execution:
             return
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
-        metric = self.record.plan.locked["metric"]["name"]
+        metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
         yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)

@@ -105,7 +105,7 @@ class VariantTuning:
     def _open(self, variant: Variant) -> TuningSchedule:
         spec, tuning = self.study.spec, self.study.spec.tune
         assert tuning is not None
-        settings = {path: _at(variant.settings, path) for path in tuning.spaces}
+        settings = {path: _at(variant.settings.plain(), path) for path in tuning.spaces}
         start = settings if all(space.holds(settings[path]) for path, space in tuning.spaces.items()) else {}
         return open_tuning(
             self.storage_url,
@@ -235,7 +235,7 @@ def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> Tuning
     last = trial.results[-1]
     outcome = "pruned" if _was_pruned(last) else last.outcome.value
     is_whole = outcome == "done"
-    epoch_choice = str(job.settings["training"].get("epoch_choice", "last"))
+    epoch_choice = job.settings.engine.epoch_choice
     values = [objective_value(curve, epoch_choice, is_minimized=job.is_minimized) for curve in trial.curves if curve]
     return TuningTrial(
         number=trial.suggestion.number,

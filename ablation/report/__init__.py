@@ -22,7 +22,7 @@ from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 __all__ = [
     "FORMATS",

@@ -5,7 +5,7 @@ from ablation.analysis.document import Analysis
 from ablation.report.numbers import NONE, ratio_text
 from ablation.report.table import Table
 from ablation.report.tables import baseline_difference_cells, mean_and_sd, variant_text
-from ablation.study.design import level_text, short_names
+from ablation.study.level_names import level_text, short_names
 
 THERE, ABSENT = "✓", NONE
 

@@ -17,7 +17,7 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.table import Table, interval_cell
-from ablation.study.design import level_text, short_names
+from ablation.study.level_names import level_text, short_names
 from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
 _LOSSES = ("test_loss", "test_brier_score")

@@ -11,11 +11,11 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.records import PlannedRun, Variant
+from ablation.records import Locked, PlannedRun, Variant
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
-from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
+from ablation.study.design import default_questions, make_variant, variants_of, with_settings
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -29,6 +29,7 @@ from ablation.study.file import (
     read_value,
 )
 from ablation.study.identity import locked_hash, run_identity
+from ablation.study.level_names import level_text
 from ablation.study.spec import (
     FIXED,
     MAX_NAME,
@@ -91,13 +92,24 @@ class Study:
         return self.spec.name
 
     @property
+    def is_own_training(self) -> bool:
+        """Whether a training function of the user's trains."""
+        return self.variants[0].settings.is_own_training
+
+    @property
     def questions(self) -> tuple[Question, ...]:
         """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
         return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
 
-    def locked(self) -> dict[str, Any]:
+    def locked(self) -> Locked:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
-        return {**self.spec.locked(), "questions": [question.document() for question in self.questions]}
+        return Locked(
+            seeds=self.spec.seeds,
+            metric=self.spec.metric.locked(),
+            alpha=self.spec.alpha,
+            collapse_margin=self.spec.collapse_margin,
+            questions=tuple(question.locked() for question in self.questions),
+        )
 
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
@@ -105,7 +117,9 @@ class Study:
 
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""
-        return whole_settings(self.spec.settings(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        return (
+            whole_settings(self.spec.settings().plain(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        )
 
     def with_settings(self, variant: Variant, settings: Mapping[str, Any]) -> Variant:
         """Return one of the design's variants with other settings, by their paths."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.records import METRICS, Direction
+from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.file import value_text
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
@@ -133,6 +133,10 @@ class MetricChoice(Section):
             raise ValueError(f"must be {metric.direction!r} for {name}, not {value_text(direction)}")
         return direction
 
+    def locked(self) -> LockedMetric:
+        assert self.direction is not None  # a checked study has one
+        return LockedMetric(name=self.name, direction=self.direction, meaningful=self.meaningful)
+
 
 class Question(Section):
     """What the study asks: the average effect of a factor, the interaction of two, or a listed variant's difference.
@@ -159,10 +163,15 @@ class Question(Section):
     def factors(self) -> tuple[str, ...]:
         return (self.effect,) if self.effect is not None else self.interaction or ()
 
-    def document(self) -> dict[str, Any]:
-        """Return it as plain values; what is rarely asked stands only where it is."""
-        values = self.model_dump(mode="json")
-        return {key: value for key, value in values.items() if value or key not in ("variant", "at")}
+    def locked(self) -> LockedQuestion:
+        return LockedQuestion(
+            effect=self.effect,
+            interaction=self.interaction,
+            variant=self.variant,
+            at=self.model_dump(mode="json", include={"at"})["at"],
+            on=self.on,
+            meaningful=self.meaningful,
+        )
 
 
 Questions = Annotated[
@@ -241,12 +250,12 @@ class StudySpec(Section):
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
         }
-        values |= {"factors": factors, "questions": [question.document() for question in self.questions]}
+        values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the sections data, model and training whole, as plain values, and the study's seed."""
-        return self.model_dump(mode="json", include={*SECTIONS, "study_seed"})
+    def settings(self) -> Settings:
+        """Return the sections data, model and training whole, and the study's seed."""
+        return Settings.from_plain(self.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a factor's path."""
@@ -285,10 +294,6 @@ class StudySpec(Section):
         """Return what no later execution of the study may change: baseline, data, training, tuning and metric."""
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
         return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
-
-    def locked(self) -> dict[str, Any]:
-        """Return what the answers depend on and is decided before the first run; a later change is a deviation."""
-        return self.model_dump(mode="json", include={"metric", "alpha", "seeds", "collapse_margin"})
 
 
 _RARE = ("data", "model", "variants", "forbid", "tune", "metrics")

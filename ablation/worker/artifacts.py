@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.records import EVALUATION_FILE, MODEL_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
+from ablation.records import (
+    EVALUATION_FILE,
+    MODEL_FILE,
+    Epoch,
+    Outcome,
+    PlannedRun,
+    RunEvaluation,
+    Settings,
+    epoch_metrics,
+)
 from ablation.storage.run_folder import RunFolder
 from ablation.training import TrainingResult
 
 
-def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Mapping[str, Any]) -> None:
-    folder.write_json("configuration.json", {"identity": planned.identity, **settings, "seed": planned.seed})
+def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Settings) -> None:
+    folder.write_json("configuration.json", {"identity": planned.identity, **settings.plain(), "seed": planned.seed})
 
 
 def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: str) -> None:

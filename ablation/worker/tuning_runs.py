@@ -102,7 +102,7 @@ class _Replicate(RunRecord):
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
-        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings["training"]["epochs"]:
+        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings.engine.epochs:
             raise _Ended(is_pruned=is_pruned)
 
 
@@ -132,7 +132,7 @@ def _trained(replicate: _Replicate) -> RunResult:
 
 def _is_hopeless(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
     """Whether the best value so far is below the median of earlier trials at this epoch, and the end is not reached."""
-    if len(epochs) > len(job.stops_below) or len(epochs) == job.settings["training"]["epochs"]:
+    if len(epochs) > len(job.stops_below) or len(epochs) == job.settings.engine.epochs:
         return False
     sign = -1 if job.is_minimized else 1
     best = max(sign * value for value in objective_curve(epochs, job.objective))

@@ -24,7 +24,7 @@ from ablation.report.figures.panels import (
     share_scale,
 )
 from ablation.report.numbers import scale_of
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 _COLOURS = (BLUE, VERMILLION, GREEN, DARK, PURPLE, ORANGE, SKY)
 _DASHES = ("-", "--", ":")

@@ -12,9 +12,9 @@ from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
 from ablation.records import METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.reasons import reason_for_data_factor
-from ablation.study.design import level_text
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
+from ablation.study.level_names import level_text
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
 from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
 from ablation.study.spec import MAX_LEVELS, OTHERS, factor_fields, is_own_training

@@ -485,7 +485,7 @@ def _with_file(error: OSError, told: Path) -> str:
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether writing failed for want of room, of leave to take more of it, or of a disk that works."""
+    """Whether writing failed as the disk is full, over quota, read-only or broken."""
     return error.errno in _NO_ROOM
 
 

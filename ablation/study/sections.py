@@ -236,7 +236,10 @@ class Training(Section):
         default="fp32", description="of products and convolutions: fp32, tf32 (GPU) or bf16 (by autocast)"
     )
     threads: int = Field(
-        default=1, ge=1, le=1024, description="CPU threads of a run; part of what it can be repeated by"
+        default=1,
+        ge=1,
+        le=1024,
+        description="CPU threads per run; part of the run's identity, because results depend on it",
     )
 
     def configuration(self) -> dict[str, Any]:

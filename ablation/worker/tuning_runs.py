@@ -1,4 +1,4 @@
-"""Trains one replicate of a tuning trial: on validation alone, and no further than it is worth.
+"""Trains one replicate of a tuning trial: on the validation split only; hopeless trials are pruned.
 
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """

@@ -1,4 +1,4 @@
-"""A data set of the user's own is read into arrays, checked like any other, and read again when it changes."""
+"""A user's data set is read into arrays, checked like any other, and read again when it changes."""
 
 import json
 import os
@@ -417,7 +417,7 @@ def broken(logits, labels):
 
 
 class TestRuns:
-    """Runs of a linear model on a data set and with a loss of the user's own."""
+    """Runs of a linear model on a data set and with a user's loss."""
 
     @pytest.fixture
     def train(

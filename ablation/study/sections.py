@@ -137,7 +137,7 @@ class Images(DataSection):
 
 
 class OwnData(DataSection, OpenSection):
-    """A function of the user's, `load(root)`, that returns the splits."""
+    """A user's function, `load(root)`, that returns the splits."""
 
     name: CodeName
     root: Root | None = None
@@ -209,7 +209,7 @@ class Torchvision(ModelSection, OpenSection):
 
 
 class OwnModel(ModelSection, OpenSection):
-    """A function of the user's that returns an nn.Module; other keys are its arguments."""
+    """A user's function that returns an nn.Module; other keys are its arguments."""
 
     name: CodeName
 
@@ -249,7 +249,7 @@ class Training(Section):
 
 
 class OwnTraining(OpenSection):
-    """A function of the user's, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
+    """A user's function, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
 
     name: CodeName
     threads: int = Field(default=1, ge=1, le=1024)

@@ -308,7 +308,7 @@ NOT_FACTORS = (
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     """Return {path: field} of all that can be a factor of a study with these sections.
 
-    The arguments of a model or training function of the user's are factors; a model's name is one where it is free.
+    The arguments of a user's model or training function are factors; a model's name is one where it is free.
     """
     fields = {f"{section}.{key}": field for section in SECTIONS for key, field in _fields(section, values).items()}
     return {path: field for path, field in fields.items() if path not in NOT_FACTORS}
@@ -322,7 +322,7 @@ def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 
 def is_own_training(values: Mapping[str, Any]) -> bool:
-    """Say whether an unchecked study trains with a function of the user's."""
+    """Say whether an unchecked study trains with a user's function."""
     return section_of("training", values) is OwnTraining
 
 

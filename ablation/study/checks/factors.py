@@ -47,7 +47,7 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
-    """Refuse the factors that only the built-in training carries out, where a function of the user's trains."""
+    """Refuse the factors that only the built-in training carries out, where a user's function trains."""
     factors, training = values.get("factors"), values.get("training")
     name = training.get("name") if isinstance(training, Mapping) else None
     if not isinstance(name, str) or not is_own_training(values):
@@ -177,7 +177,7 @@ def _space_problems(here: Location, space: Any, field: FieldInfo) -> Iterator[Fo
 def whole_settings(values: Mapping[str, Any], tuning: Tuning) -> frozenset[str]:
     """Return the paths of tuned settings that are whole numbers, whatever the scale they are looked for on.
 
-    A setting is one where it can be nothing else; an argument of the user's code where the file's value and the bounds
+    A setting is one where it can be nothing else; an argument of user code where the file's value and the bounds
     are.
     """
     fields = factor_fields(values)
@@ -190,9 +190,7 @@ def _is_whole(values: Mapping[str, Any], path: str, space: SearchSpace, field: F
     low, high = space.bounds
     between = low + (high - low) / 3
     takes_numbers = _fits(field, between if between != int(between) else between + 0.5)
-    if not takes_numbers or not _fits(
-        field, "text"
-    ):  # else it is an argument of the user's code, which may be anything
+    if not takes_numbers or not _fits(field, "text"):  # else it is an argument of user code, which may be anything
         return not takes_numbers
     at_hand = (setting(values, path, field), low, high)
     return all(type(value) is int for value in at_hand)

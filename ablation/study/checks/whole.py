@@ -184,7 +184,7 @@ def _near_or_all(name: str, known: Iterable[str]) -> str:
 
 
 def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Ask for the sections that only a training function of the user's can do without."""
+    """Ask for the sections that only a user's training function can do without."""
     for section in ("data", "model"):
         if values.get(section) is None and not is_own_training(values):
             example = {"data": "data: {name: digits}", "model": "model: {name: cnn, depth: 3}"}[section]
@@ -192,7 +192,7 @@ def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Refuse metrics that nothing measures; a training function of the user's may return any, its direction given."""
+    """Refuse metrics that nothing measures; a user's training function may return any, its direction given."""
     known, metric, questions = known_metrics(values), values.get("metric"), values.get("questions")
     named: list[Found] = []
     if isinstance(metric, Mapping) and isinstance(name := metric.get("name"), str):

@@ -282,8 +282,8 @@ class TestNamesFromTheServer:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda plan: plan["variants"].clear(), "has not one baseline"),
-            (lambda plan: plan["variants"][1].update(is_baseline=True), "has not one baseline"),
+            (lambda plan: plan["variants"].clear(), "must have exactly one baseline"),
+            (lambda plan: plan["variants"][1].update(is_baseline=True), "must have exactly one baseline"),
             (lambda plan: plan["runs"][0].update(variant="other"), "runs of a variant that it lacks"),
             (lambda plan: plan["locked"].pop("metric"), "Field required @ locked.metric"),
             (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ locked.metric"),

@@ -130,5 +130,5 @@ def _drawn_starts(plan: Plan) -> tuple[str, ...]:
 
 
 def _is_measured(plan: Plan, table: DataFrame, name: str) -> bool:
-    """Say whether a metric is worth a column: a training function of the user's may not measure it at all."""
+    """Say whether a metric is worth a column: a user's training function may not measure it at all."""
     return not plan.is_own_training or (name in table and bool(table[name].notna().any()))

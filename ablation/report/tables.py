@@ -199,7 +199,7 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
 def _verdict(answer: Answer) -> str:
     if answer.is_meaningful is None:
         return answer.verdict.value
-    return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly by less than matters'}"
+    return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly too small to matter'}"
 
 
 def variant_text(row: VariantRow) -> str:

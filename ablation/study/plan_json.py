@@ -127,7 +127,7 @@ def _problem(plan: Plan) -> str | None:
     if any(not is_identity(run.identity) for run in plan.runs):
         return "a run's identity is not 32 hexadecimal digits"
     if [variant.is_baseline for variant in plan.variants].count(True) != 1:
-        return "it has not one baseline"
+        return "it must have exactly one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
     if names - plan.summaries.keys():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.records import METRICS, EpochMetrics, Outcome, RunResult
+from ablation.records import METRICS, MODEL_FILE, EpochMetrics, Outcome, RunResult
 from ablation.storage.holder import Holder
 from ablation.testing.plans import TEST_IMAGES, make_plan
 from ablation.tracking import RunDescription, StudyRecord, Tracker
@@ -207,7 +207,7 @@ class TrackerContract:
             ),
             (
                 json.dumps({**EVALUATION, "test_correct": "101"}),
-                "evaluation.json has not an answer for each of 360 test images",
+                "evaluation.json lacks an answer for some of the 360 test images",
             ),
         ],
         ids=["missing", "empty", "list", "deep", "infinite", "other size", "other length"],
@@ -222,6 +222,20 @@ class TrackerContract:
 
         found = tracker.recorded_runs(record)[0]
         assert (Outcome.DONE, 0.7, (problem,)) == (found.outcome, found.metrics["test_accuracy"], found.problems)
+
+    def test_a_file_that_a_run_left_is_read_back_whole_or_not_at_all(
+        self, tracker: Tracker, record: StudyRecord, tmp_path: Path
+    ) -> None:
+        planned, artifacts = record.plan.runs[0], artifacts_in(tmp_path)
+        (artifacts / MODEL_FILE).write_bytes(b"\x80tensors")
+        run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+        tracker.finish_run(run_id, result_of(planned.identity), artifacts)
+
+        assert tracker.run_file(run_id, MODEL_FILE, limit=8) == (b"\x80tensors", "")
+        assert tracker.run_file(run_id, "absent.pt", limit=8) == (None, "")
+        content, problem = tracker.run_file(run_id, MODEL_FILE, limit=7)
+        assert content is None
+        assert f"{MODEL_FILE} is damaged: it is larger than" in problem
 
     def test_missing_curves_and_metrics_are_problems(
         self, tracker: Tracker, record: StudyRecord, tmp_path: Path

@@ -382,7 +382,7 @@ class ModelInvalid(AblationError):
 
 
 class CodeInvalid(AblationError):
-    """Code of the user's own that is not there or does not do what it must; `path` is the key that names it.
+    """User code that is not there or does not do what it must; `path` is the key that names it.
 
     `traceback` is that of the user's code, where it raised.
     """
@@ -412,7 +412,7 @@ class NoModel(AblationError):
 
 
 class StudyWithin(AblationError):
-    """A study that code of the user's runs while it is imported for a study."""
+    """A study that user code runs while it is imported for a study."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -441,7 +441,7 @@ class CodeUntrusted(AblationError):
 
 
 class CodeChanged(AblationError):
-    """Code of the user's own that was edited while a study ran, so that its runs would not be of the same code."""
+    """User code that was edited while a study ran, so that its runs would not be of the same code."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
@@ -485,7 +485,7 @@ def _with_file(error: OSError, told: Path) -> str:
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether writing failed for want of room, of leave to take more of it, or of a disk that works."""
+    """Whether writing failed as the disk is full, over quota, read-only or broken."""
     return error.errno in _NO_ROOM
 
 

@@ -38,7 +38,7 @@ class VariantPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Preview:
-    """A study before it costs anything; `data` is None where a training function of the user's reads its own.
+    """A study before it costs anything; `data` is None where a user's training function reads its own.
 
     `splits` are what a run has of it, and `notes` say how it is found and read. `same_starts` are the variants whose
     models start from the same weights with every seed.
@@ -160,7 +160,7 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
 
     Raises:
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid: the model cannot be built for the study's data.
-        NoModel: none is built, as a training function of the user's makes its own.
+        NoModel: none is built, as a user's training function makes its own.
     """
     from ablation.models import build_model, list_components
 

@@ -26,7 +26,7 @@ _HANDLERS: list[Handler] = []
 
 
 class Preempted(Exception):
-    """A training was left where it can be gone on with, because this process was asked to end."""
+    """A training was left where it can be resumed, because this process was asked to end."""
 
 
 class Stopping:

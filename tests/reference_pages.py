@@ -80,7 +80,7 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (Training, "epochs"): "passes over the training images",
     (Training, "optimizer"): "the update rule",
     (OwnTraining, "name"): "a function that trains one run and returns its metrics",
-    (OwnTraining, "threads"): "CPU threads of a run; part of what it can be repeated by",
+    (OwnTraining, "threads"): "CPU threads per run; part of the run's identity, because results depend on it",
     (ComponentFactor, "remove"): "modules that are present in the baseline and absent at the other level",
     (ComponentFactor, "replace"): "modules that are the original in the baseline and replaced at the other level",
     (MetricChoice, "name"): "a built-in metric, or one of `metrics`",

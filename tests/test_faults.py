@@ -240,7 +240,7 @@ def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     left = len(list(place.begun.glob("*/result.json")))
     assert 1 <= left <= 4  # some may have been recorded while the server ended
     with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):
-        assert f"{left} ended here and are not recorded yet" in place.command("status", "long")
+        assert f"{left} ended, not yet recorded in MLflow" in place.command("status", "long")
         assert f"long: {left} runs recorded, 0 to do" in place.command("sync")
         place.check(undisturbed)
         assert "long: finished; 4 done" in place.command("status", "long")

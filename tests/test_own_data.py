@@ -1,4 +1,4 @@
-"""A data set of the user's own is read into arrays, checked like any other, and read again when it changes."""
+"""A user's data set is read into arrays, checked like any other, and read again when it changes."""
 
 import json
 import os
@@ -192,10 +192,13 @@ class TestArrays:
             ),
             (returned(test=(IMAGES, LABELS)), "training inputs are float32, test inputs uint8"),
             (returned(test=(FEATURES, LABELS[:5])), "test labels are int64 (5,), not int64 (6,)"),
-            (returned(labels=LABELS.astype(float)), "train labels are float64; give integers 0..K-1 or class names"),
-            (returned(labels=LABELS > 0), "train labels are bool; give integers"),
+            (
+                returned(labels=LABELS.astype(float)),
+                "train labels are float64; the built-in training is for classification: give integers 0..K-1",
+            ),
+            (returned(labels=LABELS > 0), "train labels are bool; the built-in training"),
             (returned(labels=np.eye(3, dtype=int)[LABELS]), "train labels are int64 (6, 3); give one per input, (N,)"),
-            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; give integers"),
+            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; the built-in training"),
             (
                 returned(labels=["a", None, 1] * 2),
                 "train labels are (6,) of NoneType, int, str, not numbers or class names",
@@ -414,7 +417,7 @@ def broken(logits, labels):
 
 
 class TestRuns:
-    """Runs of a linear model on a data set and with a loss of the user's own."""
+    """Runs of a linear model on a data set and with a user's loss."""
 
     @pytest.fixture
     def train(

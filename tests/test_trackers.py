@@ -281,7 +281,7 @@ def test_two_studies_do_not_see_each_others_runs(tracker: Tracker, record: Study
         ),
         (
             json.dumps({**EVALUATION, "test_correct": "101"}),
-            "evaluation.json has not an answer for each of 360 test images",
+            "evaluation.json lacks an answer for some of the 360 test images",
         ),
     ],
     ids=["missing", "empty", "list", "deep", "infinite", "other size", "other length"],

@@ -137,7 +137,7 @@ def deletion_text(found: Holdings, folder: Path) -> str:
     """Say what a deletion will delete."""
     kept = f"{found.folders} folders in {folder}"
     said = f"{found.name}: {found.runs} runs in MLflow, which go to its trash, and {kept}, which are removed"
-    lost = f"; {found.unrecorded} runs have ended here and are not recorded in MLflow" if found.unrecorded else ""
+    lost = f"; {found.unrecorded} ended, not yet recorded in MLflow" if found.unrecorded else ""
     return f"{said}{lost}."
 
 
@@ -154,7 +154,7 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         lines.append(f"  {who}. The same command goes on.")
     if standing.unrecorded:
         name = record.plan.name
-        lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: {commands.shown('sync', name)}")
+        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {commands.shown('sync', name)}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
     lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]

@@ -86,7 +86,7 @@ def _is_confirmed(question: str) -> bool:
 @click.option("--allowed-hosts", metavar="NAMES", help="Names it may be reached by, with commas: mlflow.example.org.")
 @tracking_option
 def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tracking_uri: str | None) -> None:
-    """Show what is recorded in MLflow's own UI, to this machine alone."""
+    """Open the MLflow UI on this study's store (this machine only)."""
     from ablation.api.places import tracker_at
     from ablation.cli.serving import Place, check_place, check_store, serve, study_links
 

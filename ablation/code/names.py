@@ -36,6 +36,9 @@ def code_problem(name: str) -> str | None:
     if not name.isprintable():
         return f"{name!a} has characters that no name of code has; {FORMS}"
     if not colon:
+        module, dot, last = name.rpartition(".")
+        if dot and _is_dotted(name) and last != "py":
+            return f"{name!r} has no ':' before the name of the function; write '{module}:{last}'"
         return f"{name!r} names a file and nothing in it; write '{name}:name'"
     if not location:
         return f"{name!r} names no file or module; {FORMS}"

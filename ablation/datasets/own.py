@@ -1,4 +1,4 @@
-"""Calls a function of the user's own for a data set: arrays of images or features, and their labels."""
+"""Calls a user's function for a data set: arrays of images or features, and their labels."""
 
 import json
 import os

@@ -9,7 +9,7 @@ from ablation.records import ModelSettings
 def fastest_layout(settings: ModelSettings, device: torch.device) -> torch.memory_format:
     """Return the layout of a `model` section's weights and batches of images on a device.
 
-    What a model of the user's own gets and computes stays contiguous, as code that calls `view` needs it. PyTorch's
+    What a user's model gets and computes stays contiguous, as code that calls `view` needs it. PyTorch's
     instance normalization, and its group normalization of many channels, take channels-last images apart on a CPU,
     which costs more than the convolutions gain by it.
     """

@@ -74,7 +74,7 @@ class Plan:
 
     `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
-    what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
+    what each variant's settings were found by, where the study tunes them; `code` has the digest of user code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design.
@@ -106,7 +106,7 @@ class Plan:
         return next(variant for variant in self.variants if variant.name == name)
 
     def of_trained_models(self) -> "Plan":
-        """Return the plan without the sizes of models that a training function of the user's did not train.
+        """Return the plan without the sizes of models that a user's training function did not train.
 
         Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
         """
@@ -128,7 +128,7 @@ class Plan:
 
     @property
     def is_own_training(self) -> bool:
-        """Whether a training function of the user's trains, which measures what it likes."""
+        """Whether a user's training function trains, which measures what it likes."""
         return self.baseline.settings.is_own_training
 
     @property

@@ -124,7 +124,7 @@ class Settings:
 
     @property
     def is_own_training(self) -> bool:
-        """Whether a training function of the user's trains, which measures what it likes."""
+        """Whether a user's training function trains, which measures what it likes."""
         return isinstance(self.training, FunctionTraining)
 
     @property

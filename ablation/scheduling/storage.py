@@ -179,7 +179,7 @@ def _raised_instead(url: str, context: ExceptionContext) -> AblationError | None
 
 
 def _in_our_terms(url: str, error: Exception) -> AblationError:
-    """Return DiskFull for a sqlite file that cannot grow, which no waiting mends, and StorageUnavailable otherwise."""
+    """Return DiskFull for a sqlite file that cannot grow, which no waiting fixes, and StorageUnavailable otherwise."""
     path, original = sqlite_path(url), getattr(error, "orig", None)
     if path is not None and getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return DiskFull(path.parent, str(original))

@@ -228,7 +228,7 @@ def _study_name(readable: str, digest: str) -> str:
 
 
 def _end(study: optuna.Study, trial: FrozenTrial) -> None:
-    """End a trial that nobody trains any more: as it was to be told, where it had come so far."""
+    """Close an abandoned trial; report its stored result if it has one."""
     if RECORD in trial.user_attrs:
         _tell(study, trial.number, _from_json(trial.user_attrs[RECORD]))
     else:

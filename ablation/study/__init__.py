@@ -93,7 +93,7 @@ class Study:
 
     @property
     def is_own_training(self) -> bool:
-        """Whether a training function of the user's trains."""
+        """Whether a user's training function trains."""
         return self.variants[0].settings.is_own_training
 
     @property
@@ -152,12 +152,12 @@ class Study:
         )
 
     def identity(self, variant: Variant, *, data_digest: str, seed: int) -> str:
-        """Return the identity of a variant's run, with the digest of the user's code that it names."""
+        """Return the identity of a variant's run, with the digest of user code that it names."""
         digest = self.code_digest(variant)
         return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=digest)
 
     def code_digest(self, variant: Variant) -> str | None:
-        """Return the digest of the user's code that a variant names, None where it names none."""
+        """Return the digest of user code that a variant names, None where it names none."""
         names = tuple(code_names(variant.settings))
         if names not in self.digests:
             self.digests[names] = self.code.digest(names)

@@ -207,7 +207,9 @@ class StudySpec(Section):
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
     seeds: int = Field(default=5, ge=1, le=10_000, description="runs per variant")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
-    metric: MetricChoice = Field(default_factory=lambda: MetricChoice.model_validate({}))
+    metric: MetricChoice = Field(
+        default_factory=lambda: MetricChoice.model_validate({}), examples=["metric: {name: test_accuracy}"]
+    )
     metrics: Annotated[
         dict[MetricName, Direction], Field(max_length=100), "a mapping of metrics to maximize or minimize"
     ] = Field(default={}, description="further metrics that your own training function returns")
@@ -306,7 +308,7 @@ NOT_FACTORS = (
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     """Return {path: field} of all that can be a factor of a study with these sections.
 
-    The arguments of a model or training function of the user's are factors; a model's name is one where it is free.
+    The arguments of a user's model or training function are factors; a model's name is one where it is free.
     """
     fields = {f"{section}.{key}": field for section in SECTIONS for key, field in _fields(section, values).items()}
     return {path: field for path, field in fields.items() if path not in NOT_FACTORS}
@@ -320,7 +322,7 @@ def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 
 def is_own_training(values: Mapping[str, Any]) -> bool:
-    """Say whether an unchecked study trains with a function of the user's."""
+    """Say whether an unchecked study trains with a user's function."""
     return section_of("training", values) is OwnTraining
 
 

@@ -69,7 +69,7 @@ def checked_evaluation(text: str | None, data: DataFacts) -> tuple[RunEvaluation
         f"{EVALUATION_FILE} has no confusion matrix of the {split} split" for split in images if split not in confusion
     ]
     if not is_whole:
-        problems.append(f"{EVALUATION_FILE} has not an answer for each of {data.test_images} test images")
+        problems.append(f"{EVALUATION_FILE} lacks an answer for some of the {data.test_images} test images")
     return RunEvaluation(confusion=confusion, test_correct=found.test_correct if is_whole else ""), tuple(problems)
 
 

@@ -1,4 +1,4 @@
-"""Runs a training function of the user's, `train(settings, seed, report)`, and turns what it returns into a result."""
+"""Runs a user's training function, `train(settings, seed, report)`, and turns what it returns into a result."""
 
 import inspect
 import math

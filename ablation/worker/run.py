@@ -39,7 +39,7 @@ class Job:
     """All that a worker needs to train a run; small and picklable.
 
     `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a training function of the user's. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
+    study needs of a user's training function. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
     """
 
     planned: PlannedRun
@@ -61,7 +61,7 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
     An error of a run's own becomes a failed result with its traceback.
 
     Raises:
-        Preempted: this process was asked to end; what can be gone on with is kept.
+        Preempted: this process was asked to end; what can be resumed is kept.
         DiskFull: what was measured could not be written.
         DeviceLost: the device computes nothing more in this process.
         CodeChanged: the user's code is not what the study was planned with.
@@ -274,7 +274,7 @@ def _check_not_asked() -> None:
 
 
 def _own_result(record: RunRecord) -> RunResult:
-    """Let a training function of the user's train the run."""
+    """Let a user's training function train the run."""
     from threadpoolctl import threadpool_limits  # our own training does without
 
     job = record.job

@@ -33,7 +33,7 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 
     Return whether its model starts from the same weights with two seeds.
 
-    A training function of the user's is looked at, and called only where it takes `max_batches`, and `data` is there
+    A user's training function is looked at, and called only where it takes `max_batches`, and `data` is there
     or not asked for.
 
     Raises:

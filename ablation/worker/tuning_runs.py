@@ -1,4 +1,4 @@
-"""Trains one replicate of a tuning trial: on validation alone, and no further than it is worth.
+"""Trains one replicate of a tuning trial: on the validation split only; hopeless trials are pruned.
 
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """
@@ -39,7 +39,7 @@ def run_tuning_job(job: TuningJob) -> RunResult:
     """Train a replicate; one that was finished before an interruption is taken from its folder.
 
     Raises:
-        Preempted: this process was asked to end; what can be gone on with is kept.
+        Preempted: this process was asked to end; what can be resumed is kept.
         DiskFull: what was measured could not be written.
         CodeChanged: the user's code is not what the study was planned with.
     """

@@ -15,6 +15,7 @@ from ablation.records import (
     LockedQuestion,
     Plan,
     Settings,
+    Variant,
     is_count,
     is_identity,
     is_study_name,
@@ -52,9 +53,14 @@ class _Study(_Sections):
 
 
 def plan_to_json(plan: Plan) -> str:
-    variants = [{**dataclasses.asdict(variant), "settings": variant.settings.plain()} for variant in plan.variants]
-    document = {"format": 1, **dataclasses.asdict(plan), "variants": variants, "locked": plan.locked.plain()}
+    others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
+    document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _plain(variant: Variant) -> dict[str, Any]:
+    values = {each.name: getattr(variant, each.name) for each in dataclasses.fields(variant)}
+    return {**values, "settings": variant.settings.plain()}
 
 
 def plan_from_json(text: str) -> Plan:
@@ -121,7 +127,7 @@ def _problem(plan: Plan) -> str | None:
     if any(not is_identity(run.identity) for run in plan.runs):
         return "a run's identity is not 32 hexadecimal digits"
     if [variant.is_baseline for variant in plan.variants].count(True) != 1:
-        return "it has not one baseline"
+        return "it must have exactly one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
     if names - plan.summaries.keys():

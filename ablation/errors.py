@@ -13,12 +13,16 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errn
 _TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-class AblationError(Exception):
-    """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
+class CarriedError(Exception):
+    """An error that a worker's process hands to the coordinator's, whatever its constructor takes."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle what the error says, not how it was made: a worker's errors reach the coordinator so."""
+        """Pickle what the error says, not how it was made."""
         return _said_again, (type(self), self.args, self.__dict__)
+
+
+class AblationError(CarriedError):
+    """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -489,7 +493,7 @@ def is_no_room(error: OSError) -> bool:
     return error.errno in _NO_ROOM
 
 
-def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:
+def _said_again(kind: type[CarriedError], args: tuple[object, ...], attributes: dict[str, object]) -> CarriedError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(attributes)

@@ -25,7 +25,6 @@ from ablation.code import code_names
 from ablation.datasets import Dataset, open_dataset, prepare
 from ablation.errors import AblationError
 from ablation.output import last_line
-from ablation.provenance import provenance
 from ablation.records import PlannedRun, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import RunFolder
@@ -159,7 +158,6 @@ def _job(folder: Path, run: CarriedRun, device: str, data: Path) -> Job:
         data_folder=data,
         folder=_folder(folder, run),
         device=device,
-        provenance=provenance(device),
     )
 
 

@@ -28,7 +28,7 @@ from ablation.coordinator.lease import Lease
 from ablation.coordinator.planning import plan_of
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset, prepare
-from ablation.provenance import LIBRARIES, provenance
+from ablation.provenance import LIBRARIES
 from ablation.records import Outcome, Plan, PlannedRun
 from ablation.storage.databases import sqlite_address
 from ablation.storage.state import State
@@ -185,7 +185,6 @@ def make_job(planned: PlannedRun, plan: Plan, study: Study, dataset: Dataset, st
         data_folder=dataset.folder,
         folder=state.begun(study.name, planned.identity),
         device="cpu",
-        provenance=provenance("cpu"),
         code=study.code,
     )
 

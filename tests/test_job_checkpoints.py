@@ -53,7 +53,6 @@ def record_of(folder: RunFolder, identity: str = "a") -> RunRecord:
         data_folder=None,
         folder=folder,
         device="cpu",
-        provenance={},
     )
     return RunRecord(job)
 

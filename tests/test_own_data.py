@@ -436,7 +436,6 @@ class TestRuns:
                 data_folder=dataset.folder,
                 folder=RunFolder(path=tmp_path / "run"),
                 device="cpu",
-                provenance={},
                 code=CodeFolders(folders=(project,)),
             )
             return run_jobs([pickle.loads(pickle.dumps(job))])[0]

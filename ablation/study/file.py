@@ -22,7 +22,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from ablation.errors import Problem, StudyFileError
+from ablation.errors import CarriedError, Problem, StudyFileError
 
 MAX_BYTES = 1024 * 1024
 MAX_LINE = 100_000
@@ -214,7 +214,7 @@ def _escaped(char: str) -> str:
     return json.dumps(char)[1:-1] if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
-class _Refused(Exception):
+class _Refused(CarriedError):
     """What makes all of a text unreadable, or dangerous to read."""
 
     def __init__(self, message: str, line: int | None = None) -> None:

@@ -14,6 +14,7 @@ import torch
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
+from ablation.provenance import provenance
 from ablation.records import Epoch, Outcome, PlannedRun, RunResult, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.recordable_files import keep_recordable_files
@@ -48,7 +49,6 @@ class Job:
     data_folder: Path | None
     folder: RunFolder
     device: str
-    provenance: Mapping[str, str]
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
     expected_metrics: tuple[str, ...] = ()
@@ -86,6 +86,10 @@ def _run_job(record: "RunRecord") -> RunResult:
     return record.finish(_result(record, train_alone(record, torch.device(record.job.device))))
 
 
+def _where_from(job: Job) -> Mapping[str, str]:
+    return provenance(job.device, packages=job.code.packages(code_names(job.settings)))
+
+
 def check_code(job: Job) -> None:
     """See that the user's code is still what the run's identity says.
 
@@ -113,7 +117,7 @@ class RunRecord:
         self._is_resumable = not job.settings.is_own_training
         self._classes: tuple[str, ...] = ()
         with self.writing():
-            self._owner = job.folder.take_over(job.provenance, is_resumable=self._is_resumable)
+            self._owner = job.folder.take_over(_where_from(job), is_resumable=self._is_resumable)
             if not self._is_resumable:
                 self.begin_anew()
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from ablation.errors import CarriedError
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
 from ablation.worker.paths import train_alone
@@ -74,7 +75,7 @@ MEASURED: Mapping[str, Callable[[Sequence[float], Callable[[Sequence[float]], fl
 """A curve's value at the epoch that is measured, by the choice of that epoch."""
 
 
-class _Ended(Exception):
+class _Ended(CarriedError):
     """A replicate has come as far as it is worth."""
 
     def __init__(self, *, is_pruned: bool) -> None:

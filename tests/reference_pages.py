@@ -69,7 +69,7 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (StudySpec, "design"): "which combinations of levels are trained",
     (StudySpec, "metric"): "what the variants are compared on",
     (StudySpec, "questions"): "what the report answers with verdicts; by default what the design is for",
-    (Digits, "name"): "8 × 8 handwritten digits, part of scikit-learn",
+    (Digits, "name"): "handwritten digits in gray, 8 × 8 enlarged to 32 × 32, part of scikit-learn",
     (Cifar10, "name"): "32 × 32 color images of 10 classes",
     (Images, "name"): "image files, a folder per class",
     (OwnData, "name"): "a function that returns the splits",

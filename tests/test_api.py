@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import PROJECT, TINY, write_answers
 from factories import make_plan, make_runs, plan_of
 
@@ -23,7 +24,17 @@ from ablation import report
 from ablation.analysis import analyse
 from ablation.api.result import StudyResult
 from ablation.api.variants import variant_name
-from ablation.errors import AblationError, CodeInvalid, CodeUntrusted, ModelNotKept, NoResults, StudyFileError
+from ablation.cli import main
+from ablation.code import CodeFolders
+from ablation.errors import (
+    AblationError,
+    CodeInvalid,
+    CodeUntrusted,
+    ModelNotKept,
+    NoResults,
+    StudyFileError,
+    StudyWithin,
+)
 from ablation.records import MODEL_FILE, Outcome, Plan, RunResult
 from ablation.report import report_text
 from ablation.report.figures import KINDS
@@ -122,6 +133,9 @@ class TestRun:
         again = ablation.open(result.name)
         assert (result.answers, result.ended) == (again.answers, again.ended)
         assert result.links == again.links
+        exported = CliRunner().invoke(main, ["export", result.name]).stdout
+        assert exported == result.frame().to_csv(index=False, lineterminator="\n")
+        assert CliRunner().invoke(main, ["summarize", result.name, "--json"]).stdout == result.report("json")
         assert (place / ".ablation" / "reports" / result.name / "report.md").exists()
 
     def test_a_file_runs_by_its_path_under_another_name(self, place: Path) -> None:
@@ -191,6 +205,12 @@ class TestRun:
         with pytest.raises(AblationError, match=words):
             ablation.run(file, progress=False, **options)
         assert [] == [path.name for path in (place / ".ablation").iterdir() if path.name not in ("data", "locks")]
+
+    def test_code_that_runs_a_study_while_a_study_imports_it_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "again.py").write_text("import ablation\nablation.run({})\ntrain = print\n")
+
+        with pytest.raises(StudyWithin, match='Put the call below `if __name__ == "__main__":`'):
+            CodeFolders(folders=(tmp_path,)).load("again.py:train", path="training.name")
 
     def test_a_mapping_that_holds_itself_is_refused(self) -> None:
         loop: dict[str, Any] = {"name": "loop"}

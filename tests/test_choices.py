@@ -7,7 +7,7 @@ import click
 import pytest
 
 import ablation.study.spec
-from ablation.analysis.records import Verdict
+from ablation.analysis.answer_records import Verdict
 from ablation.cli import main
 from ablation.cli.tables import FAILURES
 from ablation.code import NO_FOLDERS

@@ -18,7 +18,7 @@ from ablation.pipeline import find_study
 from ablation.records import Outcome, Plan, RunResult, TunedVariant, TuningTrial
 from ablation.report import figures, report_text
 from ablation.storage.holder import this_process
-from ablation.study.document import plan_from_json, plan_to_json
+from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.tracking import RunDescription, StudyRecord
 
 RATE = "training.learning_rate"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ablation.study import locked_hash
-from ablation.study.document import plan_from_json, plan_to_json
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 PLANS = sorted((Path(__file__).parent / "plans").glob("*.json"))
 

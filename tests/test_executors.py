@@ -115,6 +115,35 @@ def test_workers_leave_an_interrupt_to_the_process_that_started_them(processes: 
     assert signal.SIG_IGN == processes.submit(signal.getsignal, signal.SIGINT).result(timeout=60)
 
 
+MAIN = """
+import sys
+from ablation.executors import ProcessExecutor
+
+print("main")
+before = __spec__, globals().get("__file__")
+with ProcessExecutor(slots=("cpu", "cpu")) as executor:
+    print(*[future.result(timeout=60) for future in [executor.submit(abs, -number) for number in (4, 5, 6)]])
+assert before == (__spec__, globals().get("__file__"))
+"""
+
+
+@pytest.mark.parametrize("words", [["main.py"], ["-m", "main"], ["-"]], ids=["file", "module", "pipe"])
+def test_a_worker_does_not_run_the_main_module_again(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+
+    done = subprocess.run(
+        [sys.executable, *words],
+        input=MAIN,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ["main", "4 5 6"] == done.stdout.splitlines()
+
+
 def test_stop_ends_what_is_running(tmp_path: Path) -> None:
     executor = ProcessExecutor(slots=("cpu",))
     begun = executor.submit(_write_then_sleep, tmp_path / "begun")

@@ -14,7 +14,18 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.colors import to_hex
 
-from ablation.analysis.described import (
+from ablation.analysis.analysis_record import Analysis, CodeDescription, Cost, DataDescription, Diagnostics
+from ablation.analysis.answer_records import (
+    Answer,
+    Effect,
+    Interval,
+    LevelChange,
+    MeasuredMetric,
+    SeedDifference,
+    Verdict,
+    Wins,
+)
+from ablation.analysis.descriptive_records import (
     ConfusionDifference,
     ConfusionMatrix,
     Difference,
@@ -27,17 +38,6 @@ from ablation.analysis.described import (
     Timing,
     VariantCurves,
     VariantRow,
-)
-from ablation.analysis.document import Analysis, CodeDescription, Cost, DataDescription, Diagnostics
-from ablation.analysis.records import (
-    Answer,
-    Effect,
-    Interval,
-    LevelChange,
-    MeasuredMetric,
-    SeedDifference,
-    Verdict,
-    Wins,
 )
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures

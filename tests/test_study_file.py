@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ablation.errors import AblationError, StudyFileError
 from ablation.study import Study, load_study, parse_study
 from ablation.study.checks.whole import check
-from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, location_of, path_of, read_document
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 STUDIES = Path(__file__).parents[1] / "studies"
 

@@ -35,8 +35,8 @@ from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, 
 from ablation.report import answers_text, report_text
 from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
-from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.identity import run_identity
+from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.tracking import StudyRecord, Tracker, open_mlflow
 from ablation.worker.artifacts import write_configuration
 
@@ -285,8 +285,8 @@ class TestNamesFromTheServer:
             (lambda plan: plan["variants"].clear(), "must have exactly one baseline"),
             (lambda plan: plan["variants"][1].update(is_baseline=True), "must have exactly one baseline"),
             (lambda plan: plan["runs"][0].update(variant="other"), "runs of a variant that it lacks"),
-            (lambda plan: plan["locked"].pop("metric"), "Field required @ metric"),
-            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ metric"),
+            (lambda plan: plan["locked"].pop("metric"), "Field required @ locked.metric"),
+            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ locked.metric"),
             (
                 lambda plan: plan["study"].update(data=True),
                 "should be an object @ data|should be a valid dictionary @ data",

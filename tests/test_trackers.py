@@ -19,7 +19,7 @@ import pytest
 from factories import make_plan
 
 from ablation.errors import PlanUnreadable, TrackingUnavailable
-from ablation.records import METRICS, EpochMetrics, Outcome, RunResult
+from ablation.records import METRICS, MODEL_FILE, EpochMetrics, Outcome, RunResult
 from ablation.storage.holder import Holder
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.mlflow.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
@@ -335,6 +335,21 @@ def test_a_damaged_curve_file_is_replaced_by_the_metrics(mlflow_tracker: Any, tm
     found = mlflow_tracker.recorded_runs(record)[0]
     assert ((1, 1.0), (2, 1.0)) == found.curves["train_loss"]
     assert () == found.problems
+
+
+def test_a_file_that_a_run_left_is_read_back_whole_or_not_at_all(
+    tracker: Tracker, record: StudyRecord, tmp_path: Path
+) -> None:
+    planned, artifacts = record.plan.runs[0], _artifacts(tmp_path)
+    (artifacts / MODEL_FILE).write_bytes(b"\x80tensors")
+    run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+    tracker.finish_run(run_id, _result(planned.identity), artifacts)
+
+    assert (b"\x80tensors", "") == tracker.run_file(run_id, MODEL_FILE, limit=8)
+    assert (None, "") == tracker.run_file(run_id, "absent.pt", limit=8)
+    content, problem = tracker.run_file(run_id, MODEL_FILE, limit=7)
+    assert content is None
+    assert f"{MODEL_FILE} is damaged: it is larger than" in problem
 
 
 def test_a_file_too_large_to_be_an_evaluation_is_not_read(mlflow_tracker: Any, tmp_path: Path) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Sequence
 
 from pandas import DataFrame
 
+from ablation.analysis.analysis_record import Analysis, CodeDescription, DataDescription
+from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
 from ablation.analysis.contrasts import factor_levels, measured_metric, part_factors
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
-from ablation.analysis.document import Analysis, CodeDescription, DataDescription
 from ablation.analysis.factors import factor_pairs
 from ablation.analysis.finished import FinishedRuns
 from ablation.analysis.learning import best_epochs, learning_targets, matched_losses
-from ablation.analysis.records import Answer, Verdict
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults

@@ -10,11 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablation.analysis import statistics
-from ablation.analysis.confusion import correct_answers
-from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
-from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
-from ablation.analysis.records import (
+from ablation.analysis.answer_records import (
     FAILED,
     NOT_ENDED,
     Answer,
@@ -29,6 +25,10 @@ from ablation.analysis.records import (
     UnstableRate,
     Verdict,
 )
+from ablation.analysis.confusion import correct_answers
+from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
+from ablation.analysis.crossed import crossed_effect
+from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
 from ablation.records import Outcome, Plan, RecordedRun

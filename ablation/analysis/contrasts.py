@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.analysis.records import LevelChange, MeasuredMetric
+from ablation.analysis.answer_records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels

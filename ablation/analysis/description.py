@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
-from ablation.analysis.document import Cost
+from ablation.analysis.analysis_record import Cost
+from ablation.analysis.descriptive_records import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.analysis.timing import timing_of
 from ablation.records import SIGNS, Outcome, Plan, RecordedRun, Variant

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ablation.analysis.analysis_record import DamagedRecord, Diagnostics
+from ablation.analysis.answer_records import Answer
 from ablation.analysis.answers import missing_run
-from ablation.analysis.document import DamagedRecord, Diagnostics
 from ablation.analysis.equal_seeds import equal_seeds
-from ablation.analysis.records import Answer
 from ablation.records import LeftOut, Outcome, Plan, RecordedRun
 
 SKEWED = 1.0

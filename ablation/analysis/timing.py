@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ablation.analysis.described import Timing
+from ablation.analysis.descriptive_records import Timing
 from ablation.records import RecordedRun
 
 RunsByVariant = Mapping[str, Sequence[RecordedRun]]

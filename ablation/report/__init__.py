@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json

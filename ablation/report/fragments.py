@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator, Sequence
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 from ablation.output import plain
 from ablation.report import tables
 from ablation.report.prose import overview

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, LevelChange
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, LevelChange
 from ablation.study.comparisons import LISTED
 from ablation.study.design import BASELINE, FULL
 from ablation.study.level_names import level_text

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import (
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import (
     FAILED,
     NOT_ENDED,
     Answer,

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, MeasuredMetric
 from ablation.records import SIGNS, TunedVariant, TuningTrial
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 from ablation.drawing import save, style
 from ablation.errors import FigureUnknown
 from ablation.report.figures.confusion import confusion_drawings

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ablation.analysis.described import FactorCell, FactorPair
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import FactorCell, FactorPair
 from ablation.drawing import BLUE, DARK, GREEN, ORANGE, PURPLE, SKY, VERMILLION, text_of
 from ablation.report.figures.panels import (
     Drawing,

@@ -19,7 +19,7 @@ from ablation.records import (
 )
 from ablation.storage.databases import without_password
 from ablation.storage.holder import Holder
-from ablation.study.document import plan_from_json
+from ablation.study.plan_json import plan_from_json
 from ablation.tracking.interface import StudyRecord, StudyStatus
 from ablation.tracking.mlflow.attempts import (
     KIND,

@@ -27,7 +27,7 @@ from ablation.records import (
 )
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
-from ablation.study.document import plan_to_json
+from ablation.study.plan_json import plan_to_json
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 from ablation.tracking.mlflow.attempts import (
     KIND,

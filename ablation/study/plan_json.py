@@ -15,6 +15,7 @@ from ablation.records import (
     LockedQuestion,
     Plan,
     Settings,
+    Variant,
     is_count,
     is_identity,
     is_study_name,
@@ -52,9 +53,14 @@ class _Study(_Sections):
 
 
 def plan_to_json(plan: Plan) -> str:
-    variants = [{**dataclasses.asdict(variant), "settings": variant.settings.plain()} for variant in plan.variants]
-    document = {"format": 1, **dataclasses.asdict(plan), "variants": variants, "locked": plan.locked.plain()}
+    others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
+    document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _plain(variant: Variant) -> dict[str, Any]:
+    values = {each.name: getattr(variant, each.name) for each in dataclasses.fields(variant)}
+    return {**values, "settings": variant.settings.plain()}
 
 
 def plan_from_json(text: str) -> Plan:

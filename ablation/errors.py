@@ -312,7 +312,7 @@ class DiskFull(AblationError):
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
-            "again, which goes on from there, or move the state folder to where there is room, and name it with "
+            "again, which resumes from there, or move the state folder to where there is room, and name it with "
             "--state-dir."
         )
 

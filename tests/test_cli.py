@@ -168,7 +168,7 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
     said = run("status").stdout
 
     assert f"quick: {status}; 0 done" in said
-    assert (status == "interrupted") == ("The same command goes on." in said)
+    assert (status == "interrupted") == ("The same command resumes it." in said)
     assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
 
 

@@ -132,7 +132,7 @@ def test_a_study_started_twice_is_run_once_and_ends_in_good_order_when_asked(pla
     _, errors = first.communicate(timeout=60)
 
     assert 128 + signal.SIGTERM == first.returncode, errors
-    assert "Go on with the same command" in errors
+    assert "Resume with the same command" in errors
     assert "Traceback" not in errors
     eventually(lambda: not any(_is_there(child) for child in children))
     status = place.command("status", "long")

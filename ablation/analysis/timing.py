@@ -24,6 +24,7 @@ def timing_of(
     found = [value for run in usual_runs(runs) if (value := measure(run)) is not None and math.isfinite(value)]
     if not found:
         return None
+    # Deciles: by the quartiles, two variants whose times only the machine's load had changed were told apart.
     first, median, ninth = np.quantile(found, (0.1, 0.5, 0.9))
     return Timing(
         n=len(found),

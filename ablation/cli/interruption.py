@@ -26,7 +26,7 @@ def interruptible() -> Iterator[None]:
             with contextlib.suppress(OSError):
                 say(
                     "Interrupted. What had ended is kept, and what was under way as far as its last checkpoint. "
-                    f"Go on with the same command: {command}"
+                    f"Resume with the same command: {command}"
                 )
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 

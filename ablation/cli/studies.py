@@ -71,7 +71,7 @@ def study(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Run a study: plan, train, report. The same command again goes on where it ended."""
+    """Run a study: plan, train, report. The same command resumes it."""
     from ablation.api.places import state_at, tracker_at
     from ablation.api.progress import outcome_json, outcome_text
     from ablation.api.result import StudyResult

@@ -151,7 +151,7 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
     if standing.is_interrupted:
         who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
-        lines.append(f"  {who}. The same command goes on.")
+        lines.append(f"  {who}. The same command resumes it.")
     if standing.unrecorded:
         name = record.plan.name
         lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {commands.shown('sync', name)}")

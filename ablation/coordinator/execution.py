@@ -283,7 +283,7 @@ class Execution:
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
-        return f"it goes on after epoch {kept[0][0]}" if kept else "it begins anew"
+        return f"it resumes after epoch {kept[0][0]}" if kept else "it begins anew"
 
     def _upload_note(self) -> str | None:
         """Say once that the tracker fails, and once that it works again, and what became of the lease."""

@@ -47,6 +47,8 @@ class LoggedConnection(sqlite3.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA journal_mode=WAL")
+        # A third to a half less time per transaction. A killed process loses nothing; a power cut may lose the last
+        # commits and damages nothing, which OFF, as fast, could.
         self.execute("PRAGMA synchronous=NORMAL")
 
 

@@ -28,7 +28,10 @@ RECORD = "trial"
 MAX_STUDY_NAME = 512
 """Characters of a study's name in Optuna's databases."""
 STARTUP_TRIALS = 5
-"""Trials before TPE has enough to go by, and before a trial may be pruned (Optuna's default for its median pruner)."""
+"""Trials before TPE has enough to go by, and before a trial may be pruned (Optuna's default for its median pruner).
+
+TPE's own default is 10: with a budget of 10 trials it would never begin.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

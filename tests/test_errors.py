@@ -55,6 +55,10 @@ RAISED = [
     errors.VariantFails("depth=2", "no such file"),
     errors.NoModel("quick"),
     errors.CodeChanged(["net.py:Net"]),
+    errors.FigureUnknown("tree", "quick", ["forest"]),
+    errors.StudyWithin(),
+    errors.ModelNotKept("quick", "its runs are those of a training function"),
+    errors.CodeUntrusted("quick", "net.py:Net", [Path("code")]),
 ]
 
 

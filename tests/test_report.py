@@ -140,7 +140,9 @@ def test_words_never_contradict_the_numbers_beside_them(metric, differences, rop
     assert answer.verdict is not Verdict.HELPS or is_good
     assert answer.verdict is not Verdict.HURTS or not is_good
     assert ("Meaningfully" in text) == bool(answer.is_meaningful)
-    assert ("too small to matter" in text) == (answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE)
+    assert (", too small to matter." in text) == (answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE)
+    is_possibly_small = answer.is_meaningful is False and answer.verdict in (Verdict.HELPS, Verdict.HURTS)
+    assert "Possibly too small to matter" not in text or is_possibly_small
     assert ("Next: " in text) == (answer.verdict is Verdict.UNDECIDED)
 
 

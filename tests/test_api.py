@@ -35,7 +35,7 @@ from ablation.errors import (
     StudyFileError,
     StudyWithin,
 )
-from ablation.records import MODEL_FILE, Outcome, Plan, RunResult
+from ablation.records import MODEL_FILE, FunctionTraining, ModelSettings, Outcome, Plan, RunResult
 from ablation.report import report_text
 from ablation.report.figures import KINDS
 from ablation.stopping import stopping
@@ -481,8 +481,7 @@ class TestModels:
             ablation.load_model(StudyResult.recorded("quick", tracker), variant={}, seed=0)
 
     def test_a_training_function_of_the_users_keeps_none(self) -> None:
-        plan = make_plan(seeds=1)
-        result = all_done(dataclasses.replace(plan, study={**plan.study, "training": {"name": "t.py:train"}}))
+        result = all_done(with_settings(make_plan(seeds=1), training=FunctionTraining(name="t.py:train")))
 
         with pytest.raises(ModelNotKept, match="its training function keeps its own models"):
             ablation.load_model(result, variant={}, seed=0)
@@ -571,10 +570,16 @@ def own_model(place: Path) -> StudyResult:
 
 def of_own_model(name: str) -> StudyResult:
     """Return a study whose model is made by named code, as a tracker has it: the name was never looked at."""
-    plan = make_plan(seeds=1)
-    settings = {"data": {"name": "digits", "validation": "none"}, "model": {"name": name, "width": 2}}
-    variants = tuple(dataclasses.replace(variant, settings=settings) for variant in plan.variants)
-    return all_done(dataclasses.replace(plan, variants=variants))
+    return all_done(with_settings(make_plan(seeds=1), model=ModelSettings(name=name, arguments={"width": 2})))
+
+
+def with_settings(plan: Plan, **sections: Any) -> Plan:
+    """Return a plan whose variants have other sections in their settings."""
+    variants = tuple(
+        dataclasses.replace(variant, settings=dataclasses.replace(variant.settings, **sections))
+        for variant in plan.variants
+    )
+    return dataclasses.replace(plan, variants=variants)
 
 
 class Trap:

@@ -78,12 +78,13 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench whose reports are their answers alone: the figures take longer than the runs."""
+    """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
-    from ablation import report
+    from ablation import drawing, report
 
     monkeypatch.setattr(report, "write_report", write_answers)
+    monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
     return Bench(tmp_path / "state", data_cache)
 
 

@@ -13,12 +13,16 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errn
 _TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-class AblationError(Exception):
-    """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
+class CarriedError(Exception):
+    """An error that a worker's process hands to the coordinator's, whatever its constructor takes."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle what the error says, not how it was made: a worker's errors reach the coordinator so."""
+        """Pickle what the error says, not how it was made."""
         return _said_again, (type(self), self.args, self.__dict__)
+
+
+class AblationError(CarriedError):
+    """A mistake or a missing thing that the user can put right; the command line prints it and exits with 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,13 @@ class NameUnknown(AblationError):
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(shown)}"
         asked = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
+
+
+class FigureUnknown(AblationError):
+    """A figure that the report of a study does not have."""
+
+    def __init__(self, name: str, study: str, known: Collection[str]) -> None:
+        super().__init__(f"the report of study {study!r} has no figure {name!r}; it has: {', '.join(known)}")
 
 
 class PrecisionUnavailable(AblationError):
@@ -301,7 +312,7 @@ class DiskFull(AblationError):
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
-            "again, which goes on from there, or move the state folder to where there is room, and name it with "
+            "again, which resumes from there, or move the state folder to where there is room, and name it with "
             "--state-dir."
         )
 
@@ -375,7 +386,7 @@ class ModelInvalid(AblationError):
 
 
 class CodeInvalid(AblationError):
-    """Code of the user's own that is not there or does not do what it must; `path` is the key that names it.
+    """User code that is not there or does not do what it must; `path` is the key that names it.
 
     `traceback` is that of the user's code, where it raised.
     """
@@ -404,8 +415,37 @@ class NoModel(AblationError):
         )
 
 
+class StudyWithin(AblationError):
+    """A study that user code runs while it is imported for a study."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ablation.run was called by code that is being imported for a study: it would run for ever. Put the call "
+            'below `if __name__ == "__main__":`, or the code that the study names into a file of its own'
+        )
+
+
+class ModelNotKept(AblationError):
+    """A trained model that is asked for and cannot be had."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(f"study {study!r} has no such model: {reason}")
+
+
+class CodeUntrusted(AblationError):
+    """Code that a recorded study names, and that whoever asks for its model has not said to trust."""
+
+    def __init__(self, study: str, name: str, folders: Sequence[Path]) -> None:
+        where = f"which is not in {', '.join(map(str, folders))}" if folders else "which is not imported unasked"
+        super().__init__(
+            f"the model of study {study!r} is made by {name!r}, {where}: MLflow says so, and whoever can write there "
+            "can name any code. Where you trust it, give its folder (code='FOLDER': the study's report keeps a copy in "
+            f"code/), or the name of installed code itself (code={name!r})"
+        )
+
+
 class CodeChanged(AblationError):
-    """Code of the user's own that was edited while a study ran, so that its runs would not be of the same code."""
+    """User code that was edited while a study ran, so that its runs would not be of the same code."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
@@ -449,11 +489,11 @@ def _with_file(error: OSError, told: Path) -> str:
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether writing failed for want of room, of leave to take more of it, or of a disk that works."""
+    """Whether writing failed as the disk is full, over quota, read-only or broken."""
     return error.errno in _NO_ROOM
 
 
-def _said_again(kind: type[AblationError], args: tuple[object, ...], attributes: dict[str, object]) -> AblationError:
+def _said_again(kind: type[CarriedError], args: tuple[object, ...], attributes: dict[str, object]) -> CarriedError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(attributes)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models
 from ablation.errors import NoModel
-from ablation.records import Component, DataOutline, ModelSummary
+from ablation.records import Component, DataOutline, ModelSummary, same_starts_text
 from ablation.storage.state import State
 from ablation.study import Study
 
 if TYPE_CHECKING:
     from ablation.datasets import SplitSizes
     from ablation.models import ModelChanges
+    from ablation.report.table import Table
+
+MOST_NAMED = 4
+"""Parts of a model that are named of those that changed alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +36,9 @@ class VariantPreview:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Preview:
-    """A study before it costs anything; `data` is None where a training function of the user's reads its own.
+    """A study before it costs anything; `data` is None where a user's training function reads its own.
 
     `splits` are what a run has of it, and `notes` say how it is found and read. `same_starts` are the variants whose
     models start from the same weights with every seed.
@@ -56,6 +61,49 @@ class Preview:
         tune = self.study.spec.tune
         return len(self.study.design_variants()) * tune.trials * tune.seeds if tune is not None else 0
 
+    @property
+    def seconds(self) -> float | None:
+        """How long all runs take to train, one after the other; None where a variant was not timed."""
+        known = [variant.seconds for variant in self.variants if variant.seconds is not None]
+        if len(known) < len(self.variants):
+            return None
+        return sum(known) * self.study.spec.seeds + sum(known) / len(known) * self.tuning_runs
+
+    def __repr__(self) -> str:
+        return f"<Preview {self.lines_above()[0]}>"
+
+    def _repr_html_(self) -> str:
+        from ablation.report.fragments import fragment
+
+        return fragment([*self.lines_above(), *self.lines_below()], self.table())
+
+    def lines_above(self) -> list[str]:
+        """Return what stands above the table: how many runs, and the data they are trained on."""
+        seeds, variants = self.study.spec.seeds, len(self.variants)
+        return [f"{self.study.name}: {variants} variants × {seeds} seeds = {self.runs} runs", *_data_lines(self)]
+
+    def table(self) -> Table:
+        """Return a row per variant: its size, time and changes, as far as there are any."""
+        from ablation.report.table import Table
+
+        is_changed = any(variant.changes.gone or variant.changes.replaced for variant in self.variants)
+        is_measured = any(variant.size.layers for variant in self.variants)
+        sizes = ("parameters", "FLOPs per image") if is_measured else ()
+        head = ("variant", *sizes, "time per run", *(("changes",) if is_changed else ()))
+        rows = tuple(_row(variant, self, is_measured, is_changed) for variant in self.variants)
+        return Table(head=head, rows=rows, text_columns=len(head))
+
+    def lines_below(self) -> list[str]:
+        """Return what stands below the table: what tuning trains, what the seed does not change, and the time."""
+        from ablation.report.numbers import duration_text
+
+        lines = _tuning_lines(self)
+        if self.same_starts:
+            lines += [f"{same_starts_text(self.same_starts)}."]
+        if self.seconds is not None:
+            lines += [f"About {duration_text(self.seconds)} of training, one run after the other; workers share it."]
+        return lines
+
 
 def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
     """Count a study's parameters and FLOPs, and time a few steps of each variant where a device is given.
@@ -70,7 +118,7 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
     from ablation.datasets import split_sizes
     from ablation.worker import needs_trying, try_variant
 
-    data = study.variants[0].settings["data"]
+    data = study.variants[0].settings.data
     outline = _outline(study, state)
     same_starts = tuple(
         variant.name
@@ -92,7 +140,7 @@ def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tupl
     from ablation.worker import estimate_seconds
 
     sizes = measured_models(study, outline.shape)
-    is_timed = device is not None and "name" not in study.spec.settings()["training"]
+    is_timed = device is not None and not study.is_own_training
     return tuple(
         VariantPreview(
             name=variant.name,
@@ -112,22 +160,92 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
 
     Raises:
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid: the model cannot be built for the study's data.
-        NoModel: none is built, as a training function of the user's makes its own.
+        NoModel: none is built, as a user's training function makes its own.
     """
     from ablation.models import build_model, list_components
 
-    settings = study.variants[0].settings["model"]
-    is_own_training = "name" in study.variants[0].settings["training"]
-    if is_own_training or settings is None or study.variants[0].settings["data"] is None:
+    settings = study.variants[0].settings
+    model = settings.model
+    if settings.is_own_training or model is None or settings.data is None:
         raise NoModel(study.name)
     shape = _outline(study, state).shape
-    return list_components(lambda: build_model(settings, shape, code=study.code), shape)
+    return list_components(lambda: build_model(model, shape, code=study.code), shape)
 
 
 def _outline(study: Study, state: State) -> DataOutline:
     from ablation.datasets import describe
 
-    data = study.variants[0].settings["data"]
+    data = study.variants[0].settings.data
     if data is None:
         return DataOutline(shape=NO_DATA.shape, train_images=0, test_images=0)
     return describe(data, cache=state.data, code=study.code)
+
+
+def _row(variant: VariantPreview, preview: Preview, is_measured: bool, is_changed: bool) -> tuple[str, ...]:
+    from ablation.report.numbers import duration_text
+
+    mark = " (baseline)" if variant is preview.variants[0] else ""
+    return (
+        f"{variant.name}{mark}",
+        *((f"{variant.size.parameters:,}", f"{variant.size.flops:,}") if is_measured else ()),
+        f"about {duration_text(variant.seconds)}" if variant.seconds is not None else "",
+        *((_changes_text(variant.changes),) if is_changed else ()),
+    )
+
+
+def _changes_text(changes: ModelChanges) -> str:
+    """Return `without blocks.block2, -18,496 parameters, -294,912 FLOPs`; long lists are cut."""
+    said = [
+        *([f"without {_few(changes.gone)}"] if changes.gone else []),
+        *([f"with {_few(changes.new)}"] if changes.new else []),
+        *([_few(_replaced_texts(changes))] if changes.replaced else []),
+    ]
+    if said and changes.parameters:
+        said.append(f"{changes.parameters:+,} parameters")
+    if said and changes.flops:
+        said.append(f"{changes.flops:+,} FLOPs")
+    return ", ".join(said)
+
+
+def _replaced_texts(changes: ModelChanges) -> list[str]:
+    """Return each replacement by name, or how many there are of a kind where they are many."""
+    kinds = Counter((before, after) for _, before, after in changes.replaced)
+    if len(changes.replaced) > MOST_NAMED:
+        return [f"{count} × {before} → {after}" for (before, after), count in kinds.items()]
+    return [f"{name} {before} → {after}" for name, before, after in changes.replaced]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _data_lines(preview: Preview) -> list[str]:
+    """Return how many images each split has and of what size, and what there is to know of how they are read."""
+    data, splits, section = preview.data, preview.splits, preview.study.spec.data
+    if data is None or splits is None or section is None:
+        return []
+    held_out = f", {splits.validation:,} for validation" if splits.validation else ""
+    kind = "inputs" if data.shape.features else "images"
+    counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
+    inputs = shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
+    return [
+        f"{section.name}: {counts}; {len(data.shape.classes)} classes, {inputs}",
+        *(f"  {note}" for note in preview.notes),
+    ]
+
+
+def _tuning_lines(preview: Preview) -> list[str]:
+    tune = preview.study.spec.tune
+    if tune is None:
+        return []
+    each = f"{tune.trials} trials" + (f" of {tune.seeds} seeds" if tune.seeds > 1 else "")
+    return [
+        f"Before that, tuning: {each} of each variant over {', '.join(sorted(tune.spaces))}, on validation; "
+        f"at most {preview.tuning_runs} runs."
+    ]
+
+
+def shape_text(shape: tuple[int, ...] | None) -> str:
+    """Return `3×32×32`, nothing where there is no shape."""
+    return "×".join(map(str, shape)) if shape else ""

@@ -26,7 +26,7 @@ _HANDLERS: list[Handler] = []
 
 
 class Preempted(Exception):
-    """A training was left where it can be gone on with, because this process was asked to end."""
+    """A training was left where it can be resumed, because this process was asked to end."""
 
 
 class Stopping:
@@ -108,8 +108,17 @@ class Stopping:
             self._is_patient = False
 
     @contextmanager
-    def listening(self, *, on_asked: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP, in the main thread; end at once at a later second."""
+    def listening(
+        self,
+        *,
+        to: tuple[int, ...] = ASKING,
+        on_asked: Callable[[], None] = lambda: None,
+        on_insisted: Callable[[int], None] | None = None,
+    ) -> Iterator[None]:
+        """Raise KeyboardInterrupt at each of these signals, in the main thread.
+
+        At a later second one, `on_insisted` is called; by default this process ends at once.
+        """
 
         timers: list[threading.Timer] = []
 
@@ -118,7 +127,7 @@ class Stopping:
                 raise KeyboardInterrupt
             if self._asked_at:
                 if time.monotonic() - self._asked_at > TOGETHER_S:
-                    end_at_once(number)
+                    (on_insisted or end_at_once)(number)
                 return
             self._asked, self._asked_at = number, time.monotonic()
             on_asked()
@@ -129,7 +138,7 @@ class Stopping:
             timers[0].start()
 
         leave_to_this_process(handle)
-        heard = [number for number in ASKING if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in to if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in heard}
         try:
             yield

@@ -25,8 +25,7 @@ from ablation.code import code_names
 from ablation.datasets import Dataset, open_dataset, prepare
 from ablation.errors import AblationError
 from ablation.output import last_line
-from ablation.provenance import provenance
-from ablation.records import PlannedRun
+from ablation.records import PlannedRun, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
@@ -40,13 +39,17 @@ class CarriedRun:
     """A planned run, with what a worker needs to train it but the data, of which it has the digest."""
 
     planned: PlannedRun
-    settings: Mapping[str, Any]
+    settings: Settings
     heldout_split: str
     data_digest: str
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "CarriedRun":
-        return cls(**{**values, "planned": PlannedRun(**values["planned"])})
+        planned, settings = PlannedRun(**values["planned"]), Settings.from_plain(values["settings"])
+        return cls(**{**values, "planned": planned, "settings": settings})
+
+    def plain(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "settings": self.settings.plain()}
 
 
 def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> None:
@@ -62,8 +65,9 @@ def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> No
     if folder.exists():
         raise SystemExit(f"{folder} is there already; name a folder that is not")
     study = load_study(file)
-    data = study.variants[0].settings["data"]
-    names = {name for variant in study.variants for name in code_names({**variant.settings, "data": None})}
+    data = study.variants[0].settings.data
+    without_data = [dataclasses.replace(variant.settings, data=None) for variant in study.variants]
+    names = {name for settings in without_data for name in code_names(settings)}
     if names or study.spec.tune is not None:
         why = f"names {', '.join(sorted(names))}" if names else "tunes"
         raise SystemExit(f"{file} needs more than a worker, as it {why}; train it by `ablation study {file}`")
@@ -81,7 +85,7 @@ def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> No
     folder.mkdir(parents=True)
     if has_data:
         shutil.copytree(dataset.folder, folder / DATA)
-    (folder / RUNS).write_text(json.dumps([dataclasses.asdict(run) for run in runs], indent=1), encoding="utf-8")
+    (folder / RUNS).write_text(json.dumps([run.plain() for run in runs], indent=1), encoding="utf-8")
     print(f"{folder} has {len(runs)} runs; where the card is: benchmarks.carried train {folder.name}")
 
 
@@ -139,7 +143,8 @@ def _data(folder: Path, run: CarriedRun, source: Path | None) -> Path:
 
 def _prepared(folder: Path, run: CarriedRun, source: Path) -> Dataset:
     try:
-        return prepare({**run.settings["data"], "root": str(source.resolve())}, cache=folder / "prepared")
+        data, _ = run.settings.sections()
+        return prepare(dataclasses.replace(data, root=str(source.resolve())), cache=folder / "prepared")
     except ModuleNotFoundError as error:
         why = f"preparing {source} takes the package {error.name}, which is not installed here"
         raise SystemExit(f"{why}; install it, or `pack` without --without-data") from None
@@ -153,7 +158,6 @@ def _job(folder: Path, run: CarriedRun, device: str, data: Path) -> Job:
         data_folder=data,
         folder=_folder(folder, run),
         device=device,
-        provenance=provenance(device),
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ablation.models import build_model, list_components, summarize_model
-from ablation.records import DataShape
-from ablation.training import Precision, set_precision
+from ablation.records import DataShape, ModelSettings, Precision
+from ablation.training import set_precision
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
@@ -97,7 +97,7 @@ def training_flops(case: TrainingCase) -> int:
     """
 
     def build() -> torch.nn.Module:
-        return build_model(case.model, case.shape)
+        return build_model(ModelSettings.from_plain(case.model), case.shape)
 
     summary = summarize_model(build, case.shape)
     first = next(layer.name for layer in summary.layers if layer.parameters)

@@ -34,7 +34,7 @@ import ablation.coordinator.recovery
 import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
-from ablation.cli.progress import follow
+from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
@@ -156,7 +156,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
                 storage_url=default_storage(folder),
                 state=State(folder=folder),
             )
-            outcome = follow(steps, study=study, slots=options.workers, quiet=False)
+            outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
     return summary(watch, uploading, runs=options.runs)

@@ -30,9 +30,37 @@ import numpy as np
 
 from ablation.analysis.answers import answers
 from ablation.analysis.table import run_table
-from ablation.records import DataFacts, DataShape, ModelSummary, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import (
+    DataFacts,
+    DataShape,
+    EngineTraining,
+    Locked,
+    LockedMetric,
+    LockedQuestion,
+    ModelSummary,
+    Outcome,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    Settings,
+    Variant,
+)
 
 ALPHA = 0.05
+UNUSED = Settings(
+    data=None,
+    model=None,
+    training=EngineTraining(
+        epochs=1,
+        batch_size=2,
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="constant",
+        momentum=0.9,
+        weight_decay=0.0,
+    ),
+    study_seed=0,
+)
 LOOKS = (3, 5, 8, 12)
 FACTORS = {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -43,12 +71,17 @@ def make_plan(factors: dict[str, tuple[object, ...]], *, seeds: int, locked_seed
     levels = [dict(zip(factors, each, strict=True)) for each in itertools.product(*factors.values())]
     variants = tuple(
         Variant(
-            name=",".join(map(str, each.values())), levels=each, settings={}, configuration={}, is_baseline=index == 0
+            name=",".join(map(str, each.values())),
+            levels=each,
+            settings=UNUSED,
+            configuration={},
+            is_baseline=index == 0,
         )
         for index, each in enumerate(levels)
     )
-    questions = [{"effect": factor} for factor in factors]
-    questions += [{"interaction": list(factors)}] if len(factors) == 2 else []
+    effects = tuple(LockedQuestion(effect=factor) for factor in factors)
+    first, *second = factors
+    between = tuple(LockedQuestion(interaction=(first, other)) for other in second if len(factors) == 2)
     return Plan(
         study={"name": "null", "data": {"validation": "none"}, "factors": factors},
         variants=variants,
@@ -66,13 +99,13 @@ def make_plan(factors: dict[str, tuple[object, ...]], *, seeds: int, locked_seed
             test_images=1,
             largest_class_share=0.1,
         ),
-        locked={
-            "seeds": locked_seeds,
-            "metric": {"name": "test_accuracy", "direction": "maximize", "meaningful": None},
-            "questions": questions,
-            "alpha": ALPHA,
-            "collapse_margin": 0.02,
-        },
+        locked=Locked(
+            seeds=locked_seeds,
+            metric=LockedMetric(name="test_accuracy", direction="maximize"),
+            questions=(*effects, *between),
+            alpha=ALPHA,
+            collapse_margin=0.02,
+        ),
         locked_hash="",
     )
 

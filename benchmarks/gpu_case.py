@@ -9,8 +9,8 @@ import torch
 
 from ablation.executors.cores import available_cores
 from ablation.models import build_model
-from ablation.records import DataShape
-from ablation.training import Member, Precision, TrainingData, TrainingSettings
+from ablation.records import DataShape, ModelSettings, Precision
+from ablation.training import Member, TrainingData, TrainingSettings
 from benchmarks.case import LEARNING_RATE, MODEL, TrainingCase
 
 CLASSES = 10
@@ -99,7 +99,8 @@ def member(
         "augmentation": "crop-flip",
         **settings,
     }
-    return Member(model=build_model(model, shape).to(device), data=data, settings=TrainingSettings(**chosen), seed=seed)
+    built = build_model(ModelSettings.from_plain(model), shape).to(device)
+    return Member(model=built, data=data, settings=TrainingSettings(**chosen), seed=seed)
 
 
 def random_data(device: torch.device, sizes: Sizes) -> TrainingData:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from ablation.training import Precision, free_memory, let_go, set_precision
+from ablation.records import Precision
+from ablation.training import free_memory, let_go, set_precision
 from ablation.training.together.dropout import GeneratedMasks
 from ablation.training.together.operations import StackedOperations
 from ablation.training.together.replay import streams_of

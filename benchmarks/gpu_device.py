@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ablation.training import Precision, set_precision
+from ablation.records import Precision
+from ablation.training import set_precision
 from ablation.training.together.replay import Captures
 from benchmarks.gpu_case import Sizes
 

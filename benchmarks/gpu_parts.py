@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ablation.training import Precision
+from ablation.records import Precision
 from benchmarks import gpu_convolutions, gpu_device, gpu_training
 from benchmarks.gpu_case import Sizes
 

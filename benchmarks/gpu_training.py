@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.errors import PathUnavailable
+from ablation.records import Precision
 from ablation.training import (
     Backend,
     EpochsTogether,
     Member,
-    Precision,
     TrainingResult,
     free_memory,
     let_go,

@@ -9,8 +9,8 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ablation.models import build_model, fastest_layout
-from ablation.records import EpochMetrics
-from ablation.training import Precision, TrainingData, TrainingResult, TrainingSettings, train
+from ablation.records import EpochMetrics, ModelSettings, Precision
+from ablation.training import TrainingData, TrainingResult, TrainingSettings, train
 from benchmarks.case import LEARNING_RATE, TrainingCase
 from benchmarks.plain_model import plain_model
 from benchmarks.turns import Rates
@@ -31,7 +31,7 @@ def our_epochs(
     case: TrainingCase, *, epochs: int, precision: Precision = "fp32"
 ) -> Generator[EpochMetrics, None, TrainingResult]:
     torch.manual_seed(0)
-    model = build_model(case.model, case.shape).to(case.device)
+    model = build_model(ModelSettings.from_plain(case.model), case.shape).to(case.device)
     settings = TrainingSettings(
         epochs=epochs,
         batch_size=case.batch_size,
@@ -62,7 +62,11 @@ def careful(case: TrainingCase, *, turns: int) -> Rates:
 def fixed_batch(case: TrainingCase, *, turns: int) -> Rates:
     """Take our step on one batch, over and over."""
     torch.manual_seed(0)
-    model = build_model(case.model, case.shape).to(case.device, memory_format=torch.channels_last).train()
+    model = (
+        build_model(ModelSettings.from_plain(case.model), case.shape)
+        .to(case.device, memory_format=torch.channels_last)
+        .train()
+    )
     optimizer = _optimizer(case, model, fused=True)
     images = torch.randn(case.batch_size, *case.images.shape[1:], device=case.device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(case.labels[: case.batch_size]).to(case.device)
@@ -114,7 +118,7 @@ def _training_data(case: TrainingCase) -> TrainingData:
         test_labels=labels[:2],
         mean=torch.from_numpy(case.mean).to(case.device),
         deviation=torch.from_numpy(case.deviation).to(case.device),
-        layout=fastest_layout(case.model, case.device),
+        layout=fastest_layout(ModelSettings.from_plain(case.model), case.device),
     )
 
 

@@ -8,14 +8,14 @@ from torch import nn
 
 from ablation.models import build_model
 from ablation.models.cnn import ACTIVATIONS
-from ablation.records import DataShape
+from ablation.records import DataShape, ModelSettings
 
 
 def plain_model(settings: Mapping[str, Any], shape: DataShape, *, seed: int = 0) -> nn.Module:
     """Build the model of a `model` section; torchvision's are what they are."""
     torch.manual_seed(seed)
     if settings["name"] != "cnn":
-        return build_model(settings, shape)
+        return build_model(ModelSettings.from_plain(settings), shape)
     layers: list[nn.Module] = []
     channels = shape.channels
     for block in range(settings["depth"]):

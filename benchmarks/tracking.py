@@ -28,7 +28,7 @@ from ablation.coordinator.lease import Lease
 from ablation.coordinator.planning import plan_of
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset, prepare
-from ablation.provenance import LIBRARIES, provenance
+from ablation.provenance import LIBRARIES
 from ablation.records import Outcome, Plan, PlannedRun
 from ablation.storage.databases import sqlite_address
 from ablation.storage.state import State
@@ -118,7 +118,7 @@ def main() -> None:
         path = Path(folder).resolve()
         write_arrays(path / "arrays", train=options.train_images, test=options.test_images)
         study = make_study(path / "arrays", options)
-        dataset = prepare(study.variants[0].settings["data"], cache=path / "data", code=study.code)
+        dataset = prepare(study.variants[0].settings.data, cache=path / "data", code=study.code)
         for seed in range(options.runs):
             runs.append(timed_run(study, dataset, path / f"run-{seed}", seed=seed))
             print(json.dumps(runs[-1]), flush=True)
@@ -185,7 +185,6 @@ def make_job(planned: PlannedRun, plan: Plan, study: Study, dataset: Dataset, st
         data_folder=dataset.folder,
         folder=state.begun(study.name, planned.identity),
         device="cpu",
-        provenance=provenance("cpu"),
         code=study.code,
     )
 

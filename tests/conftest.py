@@ -17,12 +17,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from bench import Bench
+    from mlflow import MlflowClient
     from postgresql import Postgresql
 
     from ablation.analysis import Analysis
@@ -136,6 +137,13 @@ def mlflow_tracker(store_uri: str) -> Tracker:
     from ablation.tracking import open_mlflow
 
     return open_mlflow(store_uri)
+
+
+@pytest.fixture
+def mlflow_client(mlflow_tracker: Any) -> MlflowClient:
+    """The client that `mlflow_tracker` has."""
+    made: MlflowClient = mlflow_tracker.store.client
+    return made
 
 
 @pytest.fixture(params=["memory", "mlflow"])

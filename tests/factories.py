@@ -9,23 +9,39 @@ import numpy as np
 
 from ablation.records import (
     DataFacts,
+    DataSettings,
     DataShape,
+    EngineTraining,
     Layer,
+    Locked,
+    LockedMetric,
+    LockedQuestion,
+    ModelSettings,
     ModelSummary,
     Outcome,
     Plan,
     PlannedRun,
     RecordedRun,
+    Settings,
     Variant,
 )
 from ablation.study import Study
-from ablation.study.design import variant_name
 from ablation.study.identity import locked_hash, run_identity
+from ablation.study.level_names import variant_name
 
 FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (2, 3), "model.normalization": ("none", "batch")}
 DIGEST = hashlib.sha256(b"a data set").hexdigest()
 CLASSES = ("zero", "one", "two", "three")
 LARGEST_CLASS_SHARE = 0.28
+TRAINING = EngineTraining(
+    epochs=4,
+    batch_size=64,
+    optimizer="adam",
+    learning_rate=1e-3,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=0.0,
+)
 Accuracy = Callable[[Variant, int], float]
 
 
@@ -63,16 +79,15 @@ def make_plan(
         "factors": {factor: list(levels) for factor, levels in factors.items()},
         "seeds": seeds,
     }
-    locked = {
-        "seeds": seeds if locked_seeds is None else locked_seeds,
-        "metric": dict(metric or {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.005}),
-        "questions": [
-            {"effect": None, "interaction": None, "on": None, "meaningful": None, **question}
-            for question in (questions or [{"effect": factor} for factor in factors])
-        ],
-        "alpha": alpha,
-        "collapse_margin": 0.02,
-    }
+    locked = Locked(
+        seeds=seeds if locked_seeds is None else locked_seeds,
+        metric=LockedMetric(**(metric or {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.005})),
+        questions=tuple(
+            LockedQuestion(**question) for question in (questions or [{"effect": factor} for factor in factors])
+        ),
+        alpha=alpha,
+        collapse_margin=0.02,
+    )
     return Plan(
         study=study,
         variants=variants,
@@ -125,12 +140,16 @@ def make_runs(
 
 
 def _variant(levels: Mapping[str, Any], *, validation: float | str, is_baseline: bool) -> Variant:
-    settings = {"data": {"name": "digits", "validation": validation}, "model": {"name": "cnn"}, "levels": dict(levels)}
+    data, model = DataSettings(name="digits", validation=validation), ModelSettings(name="cnn")
     return Variant(
         name=variant_name(levels, list(levels)),
         levels=dict(levels),
-        settings=settings,
-        configuration=settings,
+        settings=Settings(data=data, model=model, training=TRAINING, study_seed=0),
+        configuration={
+            "data": {"name": "digits", "validation": validation},
+            "model": {"name": "cnn"},
+            "levels": dict(levels),
+        },
         is_baseline=is_baseline,
     )
 

@@ -1,4 +1,4 @@
-"""A training that was interrupted and gone on with comes to what it would have without, to the bit on a CPU."""
+"""A training that was interrupted and resumed comes to what it would have without, to the bit on a CPU."""
 
 import io
 import random

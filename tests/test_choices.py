@@ -7,7 +7,7 @@ import click
 import pytest
 
 import ablation.study.spec
-from ablation.analysis.records import Verdict
+from ablation.analysis.answer_records import Verdict
 from ablation.cli import main
 from ablation.cli.tables import FAILURES
 from ablation.code import NO_FOLDERS
@@ -17,7 +17,7 @@ from ablation.executors import EXECUTORS
 from ablation.models.build import BUILT_IN
 from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
 from ablation.models.torchvision_models import STEMS
-from ablation.records import METRICS, SIGNS, Direction, Failure, Metric, Outcome, TuningTrial
+from ablation.records import METRICS, SIGNS, DataSettings, Direction, Failure, Metric, Outcome, TuningTrial
 from ablation.records.runs import _IS_RESULT
 from ablation.report import FORMATS, numbers, tuning_tables
 from ablation.report.prose import _VERDICT_WORDS
@@ -143,7 +143,7 @@ def test_the_command_line_offers_what_is_implemented(command: str, option: str, 
 
 @pytest.mark.parametrize("name", built_in_names("data"))
 def test_every_data_set_that_the_schema_offers_has_a_source(name: str, tmp_path) -> None:
-    source = _source({"name": name, "root": str(tmp_path)}, cache=tmp_path, code=NO_FOLDERS)
+    source = _source(DataSettings(name=name, root=str(tmp_path)), cache=tmp_path, code=NO_FOLDERS)
 
     assert source.name == name
 

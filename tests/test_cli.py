@@ -206,7 +206,7 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
     said = run("status").stdout
 
     assert f"quick: {status}; 0 done" in said
-    assert (status == "interrupted") == ("The same command goes on." in said)
+    assert (status == "interrupted") == ("The same command resumes it." in said)
     assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
 
 
@@ -297,7 +297,7 @@ def test_a_defined_file_names_the_data_as_seen_from_itself(run: Run, output: str
     result = run("define", "--data", "images", "--root", root, "--output", output)
 
     assert 0 == result.exit_code, result.output
-    assert written == load_study(Path(output)).spec.settings()["data"]["root"]
+    assert written == load_study(Path(output)).spec.settings().data.root
 
 
 def test_define_does_not_write_over_a_file(run: Run, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ class TestNames:
         ("name", "said"),
         [
             ("net.py", "names a file and nothing in it; write 'net.py:name'"),
+            ("own.train", "has no ':' before the name of the function; write 'own:train'"),
             ("net.py:", "'' in 'net.py:' is not a name in Python"),
             ("net.py:my-net", "'my-net' in 'net.py:my-net' is not a name"),
             ("net.py:class", "'class' in 'net.py:class' is not a name"),

@@ -13,10 +13,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ablation.cli import _this_command, main
+from ablation.cli import main
+from ablation.cli.interruption import this_command
 from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.tracking import open_mlflow
 from ablation.tracking.mlflow.credentials import without_credentials
+from ablation.tracking.mlflow.pages import Pages
 from ablation.tracking.mlflow.tracker import MlflowTracker
 
 ADDRESSES = {
@@ -113,7 +115,7 @@ def test_the_address_that_links_and_json_are_made_of_names_nobody() -> None:
 
     assert isinstance(tracker, MlflowTracker)
     assert "https://mlflow.example.org:5000/a%40b" == tracker.tracking_uri
-    assert "secret" not in tracker._ui_command()
+    assert "secret" not in Pages(store=tracker.store).ui_command()
 
 
 @pytest.mark.parametrize("words", ["status", "status quick --json", "ui", "summarize quick", "sync"])
@@ -133,7 +135,7 @@ def test_the_same_command_is_shown_without_passwords(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["ablation", "study", "s.yaml", *stores, "--set", "a=b c"])
 
     with click.Context(main, info_name="python -m ablation"):
-        shown = _this_command()
+        shown = this_command()
 
     assert shown == (
         "python -m ablation study s.yaml --tracking-uri 'http://me:***@host:5000' "

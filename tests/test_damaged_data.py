@@ -24,6 +24,7 @@ from ablation.datasets import describe, open_dataset, prepare
 from ablation.datasets.arrays import ARRAYS, verified
 from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import AblationError, DataInvalid, DataUnavailable
+from ablation.records import DataSettings
 
 ATTEMPTS = pytest.mark.parametrize("attempt", [describe, prepare])
 
@@ -266,7 +267,7 @@ class TestCifar10:
                 member.size = 4
                 archive.addfile(member, io.BytesIO(b"evil"))
         monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", offline)
-        settings_ = {"name": "cifar10", "root": str(root), "limit": None, "validation": "none", "augmentation": "none"}
+        settings_ = DataSettings(name="cifar10", root=str(root))
 
         with pytest.raises(DataUnavailable, match="could not be downloaded there: offline"):
             prepare(settings_, cache=cache)

@@ -18,7 +18,7 @@ from ablation.pipeline import find_study
 from ablation.records import Outcome, Plan, RunResult, TunedVariant, TuningTrial
 from ablation.report import figures, report_text
 from ablation.storage.holder import this_process
-from ablation.study.document import plan_from_json, plan_to_json
+from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.tracking import RunDescription, StudyRecord
 
 RATE = "training.learning_rate"
@@ -91,10 +91,10 @@ def test_a_truncated_plan_is_refused(length: int, plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"alpha": 5}, "not a plan: Input should be less than 1 @ alpha"),
-        ({"alpha": None}, "not a plan: Input should be a valid number @ alpha"),
-        ({"questions": [{"effect": 3}]}, "not a plan: Input should be a valid string @ questions.0.effect"),
-        ({"metric": {}}, "not a plan: Field required @ metric.name (and 1 more)"),
+        ({"alpha": 5}, "not a plan: its alpha is 5.0, which is not between 0 and 1"),
+        ({"alpha": None}, "not a plan: Input should be a valid number @ locked.alpha"),
+        ({"questions": [{"effect": 3}]}, "not a plan: Input should be a valid string @ locked.questions.0.effect"),
+        ({"metric": {}}, "not a plan: Field required @ locked.metric.name (and 1 more)"),
     ],
 )
 def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, plan: Plan) -> None:
@@ -102,6 +102,14 @@ def test_what_is_wrong_with_a_plan_is_said(change: dict[str, Any], said: str, pl
     document["locked"] |= change
 
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        plan_from_json(json.dumps(document))
+
+
+def test_a_design_of_a_later_version_is_named(plan: Plan) -> None:
+    document = json.loads(plan_to_json(plan))
+    document["study"]["design"] = "nested"
+
+    with pytest.raises(ValueError, match="has the design 'nested', which this version of ablation does not know"):
         plan_from_json(json.dumps(document))
 
 
@@ -118,7 +126,7 @@ def test_whatever_the_tags_of_a_study_hold_is_read(mlflow_tracker: Any, tmp_path
         metrics = {"test_accuracy": 0.5} if outcome is Outcome.DONE else {}
         result = RunResult(identity=planned.identity, outcome=outcome, metrics=metrics, epochs=1, error=error)
         mlflow_tracker.finish_run(run_id, result, None)
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
 
     for run in client.search_runs([record.experiment_id]):
         for name, value in run.data.tags.items():

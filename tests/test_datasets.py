@@ -18,7 +18,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,9 +32,9 @@ from ablation.datasets import Dataset, Split, channel_statistics, describe, make
 from ablation.datasets.arrays import write_arrays, write_facts
 from ablation.datasets.images import Images
 from ablation.errors import DataInvalid, DataUnavailable
-from ablation.records import DataFacts, DataOutline, DataShape
+from ablation.records import DataFacts, DataOutline, DataSettings, DataShape
 
-DIGITS = {"name": "digits", "limit": None, "validation": 0.1, "augmentation": "none"}
+DIGITS = DataSettings(name="digits", validation=0.1)
 JPEG_ARCHIVE = Path(
     os.environ.get("ABLATION_IMAGE_ARCHIVE", Path(__file__).parents[2] / "shared/data/cifar10-jpeg.tar.gz")
 )
@@ -83,8 +85,8 @@ def outline_of(dataset: Dataset) -> DataOutline:
     return DataOutline(shape=facts.shape, train_images=facts.train_images, test_images=facts.test_images)
 
 
-def of_images(root: Path) -> dict[str, object]:
-    return {"name": "images", "root": str(root), "limit": None, "validation": "none", "augmentation": "none"}
+def of_images(root: Path) -> DataSettings:
+    return DataSettings(name="images", root=str(root))
 
 
 def with_labels(folder: Path, sizes: list[int]) -> Dataset:
@@ -436,6 +438,7 @@ class TestCache:
         source = of_images(write_archive(tmp_path / "a.tgz", pictures(per_class=200)))
         script = (
             "import sys; from pathlib import Path; from ablation.datasets import prepare;"
+            "from ablation.records import DataSettings;"
             f"dataset = prepare({source!r}, cache=Path({str(cache)!r}));"
             "print(dataset.facts.digest, (dataset.folder / 'facts.json').stat().st_ino, dataset.train_images.sum())"
         )
@@ -540,8 +543,8 @@ class TestCache:
 
 
 class TestCifar10:
-    def settings(self, root: Path | None) -> dict[str, object]:
-        return {"name": "cifar10", "root": None if root is None else str(root), "limit": None, "validation": 0.1}
+    def settings(self, root: Path | None) -> DataSettings:
+        return DataSettings(name="cifar10", root=None if root is None else str(root), validation=0.1)
 
     def test_shape_is_known_without_the_data(self, tmp_path, cache):
         shape = describe(self.settings(tmp_path / "nowhere"), cache=cache).shape
@@ -625,10 +628,10 @@ class TestSplit:
     def test_parts_are_disjoint_and_together_all_that_the_limit_left(self, made, sizes, data, seed):
         dataset = made(sizes)
         limit = data.draw(st.none() | st.integers(len(sizes), sum(sizes)))
-        whole = make_split(dataset, {"limit": limit, "validation": "none"}, study_seed=1, seed=seed)
+        whole = make_split(dataset, drawn_from(limit, "none"), study_seed=1, seed=seed)
         assume(counts_of(dataset, whole.train).min() >= 2)
 
-        split = make_split(dataset, {"limit": limit, "validation": 0.5}, study_seed=1, seed=seed)
+        split = make_split(dataset, drawn_from(limit, 0.5), study_seed=1, seed=seed)
 
         assert split.validation is not None
         assert whole.train.tolist() == sorted([*split.train.tolist(), *split.validation.tolist()])
@@ -643,10 +646,10 @@ class TestSplit:
         held_out = round(fraction * sum(sizes))
         if held_out < len(sizes):
             with pytest.raises(DataInvalid, match=r"@ data\.validation"):
-                make_split(dataset, {"limit": None, "validation": fraction}, study_seed=0, seed=seed)
+                make_split(dataset, drawn_from(None, fraction), study_seed=0, seed=seed)
             return
 
-        split = make_split(dataset, {"limit": None, "validation": fraction}, study_seed=0, seed=seed)
+        split = make_split(dataset, drawn_from(None, fraction), study_seed=0, seed=seed)
 
         assert split.validation is not None
         counts = counts_of(dataset, split.validation)
@@ -664,7 +667,7 @@ class TestSplit:
         dataset = made(sizes)
         limit = data.draw(st.integers(len(sizes), sum(sizes)))
 
-        counts = counts_of(dataset, make_split(dataset, limited(limit), study_seed=0, seed=0).train)
+        counts = counts_of(dataset, make_split(dataset, drawn_from(limit), study_seed=0, seed=0).train)
 
         assert limit == counts.sum()
         assert (counts >= 1).all()
@@ -676,7 +679,7 @@ class TestSplit:
         dataset = made(sizes)
         limits = data.draw(st.lists(st.integers(len(sizes), sum(sizes)), min_size=2, max_size=2))
 
-        one, other = (make_split(dataset, limited(limit), study_seed=0, seed=0).train for limit in limits)
+        one, other = (make_split(dataset, drawn_from(limit), study_seed=0, seed=0).train for limit in limits)
 
         for label in range(len(sizes)):
             images = [set(indices[dataset.train_labels[indices] == label].tolist()) for indices in (one, other)]
@@ -686,24 +689,24 @@ class TestSplit:
     @settings(max_examples=20, deadline=None)
     def test_the_same_seeds_give_the_same_split_whatever_was_drawn_before(self, made, sizes, study_seed, seed):
         dataset = made([size + 10 for size in sizes])
-        drawn = {"limit": len(sizes) * 8, "validation": 0.5}
+        drawn = drawn_from(len(sizes) * 8, 0.5)
 
         first = make_split(dataset, drawn, study_seed=study_seed, seed=seed)
         np.random.default_rng().random()
         make_split(dataset, drawn, study_seed=study_seed + 1, seed=seed)
         again = make_split(
-            open_dataset(dataset.folder), {**drawn, "augmentation": "flip"}, study_seed=study_seed, seed=seed
+            open_dataset(dataset.folder), replace(drawn, augmentation="flip"), study_seed=study_seed, seed=seed
         )
 
         assert as_lists(first) == as_lists(again)
 
     def test_a_known_split_stays_what_it_was(self, digits):
-        split = make_split(digits, {"limit": 400, "validation": 0.1}, study_seed=0, seed=3)
+        split = make_split(digits, drawn_from(400, 0.1), study_seed=0, seed=3)
 
         assert short_digest(as_lists(split)) == "39f6c17fada6420b"
 
     def test_another_seed_gives_another_validation_of_the_same_subset(self, digits):
-        drawn = {"limit": 300, "validation": 0.1}
+        drawn = drawn_from(300, 0.1)
         splits = [make_split(digits, drawn, study_seed=0, seed=seed) for seed in (0, 1)]
 
         subsets = [sorted([*split.train.tolist(), *split.validation.tolist()]) for split in splits]
@@ -711,18 +714,18 @@ class TestSplit:
         assert splits[0].validation.tolist() != splits[1].validation.tolist()
 
     def test_another_study_seed_gives_another_subset(self, digits):
-        one, other = (make_split(digits, limited(300), study_seed=seed, seed=0).train for seed in (0, 1))
+        one, other = (make_split(digits, drawn_from(300), study_seed=seed, seed=0).train for seed in (0, 1))
 
         assert one.tolist() != other.tolist()
 
     def test_the_sample_is_at_most_2000_images_of_train(self, made):
-        split = make_split(made([1500, 1500]), {"limit": None, "validation": 0.1}, study_seed=0, seed=0)
+        split = make_split(made([1500, 1500]), drawn_from(None, 0.1), study_seed=0, seed=0)
 
         assert len(set(split.sample.tolist())) == 2000
         assert set(split.sample.tolist()) <= set(split.train.tolist())
 
     def test_without_validation_train_is_everything(self, digits):
-        split = make_split(digits, {"limit": None, "validation": "none"}, study_seed=0, seed=0)
+        split = make_split(digits, drawn_from(None, "none"), study_seed=0, seed=0)
 
         assert split.validation is None
         assert list(range(1442)) == split.train.tolist()
@@ -730,11 +733,11 @@ class TestSplit:
     @pytest.mark.parametrize("limit", [9, 1443])
     def test_a_limit_that_cannot_be_taken_is_named(self, digits, limit):
         with pytest.raises(DataInvalid, match=rf"{limit} training images cannot be taken.*@ data\.limit"):
-            make_split(digits, limited(limit), study_seed=0, seed=0)
+            make_split(digits, drawn_from(limit), study_seed=0, seed=0)
 
     def test_a_class_too_small_to_hold_one_out_is_named(self, made):
         with pytest.raises(DataInvalid, match=r"class 'c1' has 1 training image.*@ data\.validation"):
-            make_split(made([30, 1]), {"limit": None, "validation": 0.2}, study_seed=0, seed=0)
+            make_split(made([30, 1]), drawn_from(None, 0.2), study_seed=0, seed=0)
 
 
 class TestChannelStatistics:
@@ -812,6 +815,7 @@ def test_the_jpeg_copy_of_cifar10_is_read_whole_with_modest_memory(cache):
         pytest.skip("the peak of memory is read from /proc")
     script = (
         "from pathlib import Path; from ablation.datasets import prepare;"
+        "from ablation.records import DataSettings;"
         f"facts = prepare({of_images(JPEG_ARCHIVE)!r}, cache=Path({str(cache)!r})).facts;"
         "peak_kib = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0];"
         "print(facts.train_images, facts.test_images, facts.shape.height, facts.shape.width, facts.shape.channels,"
@@ -829,8 +833,8 @@ def throw(error: Exception) -> None:
     raise error
 
 
-def limited(limit: int) -> dict[str, object]:
-    return {"limit": limit, "validation": "none"}
+def drawn_from(limit: int | None, validation: float | Literal["none"] = "none") -> DataSettings:
+    return DataSettings(name="made", limit=limit, validation=validation)
 
 
 def short_digest(parts: object) -> str:

@@ -73,7 +73,7 @@ def test_both_part_designs_average_removal_and_addition_and_read_their_gap_as_an
 def test_two_parts_have_one_interaction_and_not_the_same_one_twice() -> None:
     two = {name: PARTS[name] for name in ("norm", "second")}
 
-    asked = [question.document() for question in study(design="leave-one-out+add-one", factors=two).questions]
+    asked = [question.locked().plain() for question in study(design="leave-one-out+add-one", factors=two).questions]
 
     assert [question["interaction"] for question in asked] == [None, None, ["norm", "second"]]
 
@@ -157,17 +157,17 @@ def test_settings_found_by_tuning_are_those_of_the_tuned_variants_alone() -> Non
 
     tuned = both.tuned({"normalization=batch": {"training.learning_rate": 0.005}})
 
-    assert [variant.settings["training"]["learning_rate"] for variant in tuned.variants] == [1e-3, 1e-3, 0.005, 1e-3]
+    assert [variant.settings.engine.learning_rate for variant in tuned.variants] == [1e-3, 1e-3, 0.005, 1e-3]
     assert [variant.name for variant in both.design_variants()] == ["normalization=none", "normalization=batch"]
 
 
 def test_a_part_that_is_absent_is_removed_from_the_model_and_a_replaced_one_replaced() -> None:
     factors = {"block": {"remove": ["blocks.block2"]}, "activation": {"replace": {"*.activation": "GELU"}}}
-    made = {variant.name: variant.settings["model"] for variant in study(factors=factors).variants}
+    made = {variant.name: variant.settings.model for variant in study(factors=factors).variants}
 
-    assert made["block=present,activation=original"]["remove"] == []
-    assert made["block=absent,activation=replaced"]["remove"] == ["blocks.block2"]
-    assert made["block=absent,activation=replaced"]["replace"] == {"*.activation": "GELU"}
+    assert made["block=present,activation=original"].remove == ()
+    assert made["block=absent,activation=replaced"].remove == ("blocks.block2",)
+    assert made["block=absent,activation=replaced"].replace == {"*.activation": "GELU"}
 
 
 @given(

@@ -1,12 +1,14 @@
 """Devices: what there is to train on, and why there is none."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
+from factories import TRAINING
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
-from ablation.records import Variant
+from ablation.records import EngineTraining, FunctionTraining, Precision, Settings, Variant
 from ablation.worker import resolve_devices, why_no_gpu
 from ablation.worker.devices import check_devices, check_precision
 
@@ -65,10 +67,14 @@ def test_a_card_from_before_tf32_and_bf16_is_refused_for_them(precision: str) ->
 
 
 def test_a_training_functions_own_precision_is_its_own_affair() -> None:
-    def variant(**training: str) -> Variant:
-        return Variant(name="v", levels={}, settings={"training": training}, configuration={}, is_baseline=True)
+    def variant(training: EngineTraining | FunctionTraining) -> Variant:
+        settings = Settings(data=None, model=None, training=training, study_seed=0)
+        return Variant(name="v", levels={}, settings=settings, configuration={}, is_baseline=True)
 
-    check_devices([variant(name="train.py:fit", precision="tf32")], ["cpu"])
+    def engine(precision: Precision) -> EngineTraining:
+        return replace(TRAINING, precision=precision)
+
+    check_devices([variant(FunctionTraining(name="train.py:fit", arguments={"precision": "tf32"}))], ["cpu"])
 
     with pytest.raises(PrecisionUnavailable):
-        check_devices([variant(precision="bf16"), variant(precision="tf32")], ["cpu"])
+        check_devices([variant(engine("bf16")), variant(engine("tf32"))], ["cpu"])

@@ -1,12 +1,18 @@
 """Errors say the same after the way from a worker to the coordinator."""
 
 import errno
+import importlib
 import pickle
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ablation
 from ablation import errors
+from ablation.executors import WorkerLost
+from ablation.worker import DeviceLost
 
 RAISED = [
     errors.StudyFileError("a.yaml", [errors.Problem(message="is missing", path="data", line=3)]),
@@ -65,3 +71,37 @@ def test_every_kind_of_error_is_among_these() -> None:
     }
 
     assert kinds - {errors.AblationError} == {type(error) for error in RAISED}
+
+
+def exception_classes() -> Iterator[type[BaseException]]:
+    """Yield every class of exception in the package, those of one module too."""
+    for module in pkgutil.walk_packages(ablation.__path__, "ablation."):
+        if module.name != "ablation.__main__":
+            found = vars(importlib.import_module(module.name)).values()
+            for kind in found:
+                if isinstance(kind, type) and issubclass(kind, BaseException) and kind.__module__ == module.name:
+                    yield kind
+
+
+def test_every_exception_of_the_package_is_pickled_by_what_it_says_whatever_its_constructor_takes() -> None:
+    """One that is not inherits CarriedError, or has no constructor of its own."""
+    unreadable = []
+    for kind in exception_classes():
+        error = kind.__new__(kind, "why")  # not made by its constructor, whose arguments nobody knows here
+        error.args, error.__dict__["about"] = ("why",), 7
+        try:
+            copy = pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - whatever stands in the way
+            unreadable.append(kind)
+        else:
+            if (kind, str(error), {"about": 7}) != (type(copy), str(copy), copy.__dict__):
+                unreadable.append(kind)
+
+    assert ["Unreadable"] == [kind.__name__ for kind in unreadable]  # that of the contract, which is meant so
+
+
+@pytest.mark.parametrize("error", [WorkerLost(-9), WorkerLost(None), DeviceLost("an assert")], ids=repr)
+def test_a_lost_worker_or_device_says_the_same_after_pickling(error: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(error), str(error), error.__dict__) == (type(copy), str(copy), copy.__dict__)

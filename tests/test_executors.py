@@ -6,61 +6,40 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, wait
 from pathlib import Path
 
 import pytest
 from conftest import PROJECT
 
-from ablation.executors import Executor, ProcessExecutor, WorkerLost, make_executor
+from ablation.executors import Executor, InlineExecutor, ProcessExecutor, WorkerLost, free_slots, make_executor
 from ablation.executors.cores import available_cores
-from ablation.stopping import Preempted, stopping
+from ablation.testing import ExecutorContract, WorkersContract
 
 
-@pytest.fixture(params=["inline", "processes"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with make_executor(request.param, devices=("cpu",), workers=2, threads=1) as made:
-        yield made
+class TestInlineExecutor(ExecutorContract):
+    @pytest.fixture
+    def executor(self) -> Iterator[Executor]:
+        with make_executor("inline", devices=("cpu",), workers=2, threads=1) as made:
+            yield made
 
 
-@pytest.fixture
-def processes() -> Iterator[ProcessExecutor]:
-    with ProcessExecutor(slots=("cpu", "cpu")) as made:
-        yield made
+class TestProcessExecutor(WorkersContract):
+    @pytest.fixture
+    def executor(self) -> Iterator[Executor]:
+        with make_executor("processes", devices=("cpu",), workers=2, threads=1) as made:
+            yield made
 
 
-def test_a_future_holds_the_functions_result(executor: Executor) -> None:
-    future = executor.submit(pow, 2, 10)
+def test_free_slots_are_those_that_there_are_now_and_that_no_job_has() -> None:
+    executor = InlineExecutor(device="cuda:0")
+    executor.slots = ("cuda:0", "cuda:1", "cuda:0")
 
-    assert 1024 == future.result(timeout=60)
+    assert ["cuda:1", "cuda:0"] == free_slots(executor, ["cuda:0"])
+    executor.slots = ("cuda:1",)  # two workers left, one of them with a job
 
-
-def test_a_future_raises_what_the_function_raised(executor: Executor) -> None:
-    future = executor.submit(int, "three")
-
-    with pytest.raises(ValueError, match="three"):
-        future.result(timeout=60)
-    assert not isinstance(future.exception(), WorkerLost)
-
-
-def test_one_failing_job_fails_alone(executor: Executor) -> None:
-    futures = [executor.submit(int, text) for text in ("1", "no", "3")]
-
-    assert [1, 3] == [futures[index].result(timeout=60) for index in (0, 2)]
-    assert isinstance(futures[1].exception(timeout=60), ValueError)
-
-
-def test_keyword_arguments_arrive(executor: Executor) -> None:
-    assert 255 == executor.submit(int, "ff", base=16).result(timeout=60)
-
-
-def test_a_killed_worker_takes_only_its_own_job_with_it(processes: ProcessExecutor) -> None:
-    futures = [processes.submit(_slow_square, number) for number in range(6)]
-    killed = processes.submit(_kill_this_process)
-    wait([killed], timeout=60, return_when=FIRST_EXCEPTION)
-
-    assert isinstance(killed.exception(timeout=60), WorkerLost)
-    assert [number**2 for number in range(6)] == [future.result(timeout=60) for future in futures]
+    assert ["cuda:1"] == free_slots(executor, ["cuda:0"])
+    assert [] == free_slots(executor, ["cuda:1", "cuda:0"])
+    assert executor.is_on_gpu
 
 
 def test_a_worker_that_dies_is_noticed_though_its_job_has_forked(tmp_path: Path) -> None:
@@ -75,44 +54,33 @@ def test_a_worker_that_dies_is_noticed_though_its_job_has_forked(tmp_path: Path)
     assert not _is_alive(int((tmp_path / "child").read_text()))
 
 
-def test_a_worker_asked_to_end_lets_its_job_come_to_an_end(processes: ProcessExecutor) -> None:
-    error = processes.submit(_ask_this_process_to_end).exception(timeout=60)
+MAIN = """
+import sys
+from ablation.executors import ProcessExecutor
 
-    assert isinstance(error, Preempted)
-    assert 81 == processes.submit(_slow_square, 9).result(timeout=60)
-
-
-def test_a_worker_killed_while_idle_costs_at_most_the_next_job(processes: ProcessExecutor) -> None:
-    pids = {processes.submit(_slow_pid).result(timeout=60) for _ in range(4)}
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-
-    futures = [processes.submit(_slow_square, number) for number in range(6)]
-
-    errors = [future.exception(timeout=60) for future in futures]
-    assert all(error is None or isinstance(error, WorkerLost) for error in errors)
-    assert sum(error is not None for error in errors) <= len(pids)
-    assert 81 == processes.submit(_slow_square, 9).result(timeout=60)
+print("main")
+before = __spec__, globals().get("__file__")
+with ProcessExecutor(slots=("cpu", "cpu")) as executor:
+    print(*[future.result(timeout=60) for future in [executor.submit(abs, -number) for number in (4, 5, 6)]])
+assert before == (__spec__, globals().get("__file__"))
+"""
 
 
-def test_workers_killed_again_and_again_lose_no_other_job(processes: ProcessExecutor) -> None:
-    futures = [processes.submit(_kill_this_process if number % 3 else _slow_pid) for number in range(15)]
+@pytest.mark.parametrize("words", [["main.py"], ["-m", "main"], ["-"]], ids=["file", "module", "pipe"])
+def test_a_worker_does_not_run_the_main_module_again(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
 
-    for number, future in enumerate(futures):
-        error = future.exception(timeout=120)
-        assert (error is None) == (number % 3 == 0)
-        assert error is None or isinstance(error, WorkerLost)
+    done = subprocess.run(
+        [sys.executable, *words],
+        input=MAIN,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
-
-def test_a_worker_lives_as_long_as_the_executor(processes: ProcessExecutor) -> None:
-    workers = {processes.submit(os.getpid).result(timeout=60) for _ in range(6)}
-
-    assert len(workers) <= len(processes.slots)
-    assert os.getpid() not in workers
-
-
-def test_workers_leave_an_interrupt_to_the_process_that_started_them(processes: ProcessExecutor) -> None:
-    assert signal.SIG_IGN == processes.submit(signal.getsignal, signal.SIGINT).result(timeout=60)
+    assert ["main", "4 5 6"] == done.stdout.splitlines()
 
 
 def test_stop_ends_what_is_running(tmp_path: Path) -> None:
@@ -174,20 +142,6 @@ def test_workers_take_turns_on_the_gpus() -> None:
     assert ("cuda:0", "cuda:1", "cuda:0") == executor.slots
 
 
-def _slow_square(number: int) -> int:
-    time.sleep(0.05)
-    return number**2
-
-
-def _slow_pid() -> int:
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def _kill_this_process() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _fork_and_die(path: Path) -> None:
     child = os.fork()
     if child == 0:
@@ -195,13 +149,6 @@ def _fork_and_die(path: Path) -> None:
         os._exit(0)
     path.write_text(str(child))
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _ask_this_process_to_end() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    while not stopping.is_asked:
-        time.sleep(0.01)
-    raise Preempted
 
 
 def _write_then_sleep(path: Path) -> None:

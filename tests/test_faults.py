@@ -131,7 +131,7 @@ def test_a_study_started_twice_is_run_once_and_ends_in_good_order_when_asked(pla
     _, errors = first.communicate(timeout=60)
 
     assert 128 + signal.SIGTERM == first.returncode, errors
-    assert "Go on with the same command" in errors
+    assert "Resume with the same command" in errors
     assert "Traceback" not in errors
     eventually(lambda: not any(_is_there(child) for child in children))
     status = place.command("status", "long")
@@ -176,7 +176,7 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
     first.send_signal(signal.SIGSTOP)
     for worker in workers:
         worker.resume()
-    client.set_tag(record.study_run_id, "ablation.storage.holder", theirs.to_json())
+    client.set_tag(record.study_run_id, "ablation.holder", theirs.to_json())
     before = {run.info.run_id: run.info.status for run in place.runs()}
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate(timeout=120)
@@ -186,7 +186,7 @@ def test_another_container_is_refused_and_who_was_replaced_while_suspended_stops
     assert "Traceback" not in errors
     assert before == {run.info.run_id: run.info.status for run in place.runs()}
     study_run = client.get_run(record.study_run_id)
-    assert ("RUNNING", theirs.to_json()) == (study_run.info.status, study_run.data.tags["ablation.storage.holder"])
+    assert ("RUNNING", theirs.to_json()) == (study_run.info.status, study_run.data.tags["ablation.holder"])
 
 
 def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cost_nothing(
@@ -239,7 +239,7 @@ def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     left = len(list(place.begun.glob("*/result.json")))
     assert 1 <= left <= 4  # some may have been recorded while the server ended
     with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):
-        assert f"{left} ended here and are not recorded yet" in place.command("status", "long")
+        assert f"{left} ended, not yet recorded in MLflow" in place.command("status", "long")
         assert f"long: {left} runs recorded, 0 to do" in place.command("sync")
         place.check(undisturbed)
         assert "long: finished; 4 done" in place.command("status", "long")

@@ -14,7 +14,18 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.colors import to_hex
 
-from ablation.analysis.described import (
+from ablation.analysis.analysis_record import Analysis, CodeDescription, Cost, DataDescription, Diagnostics
+from ablation.analysis.answer_records import (
+    Answer,
+    Effect,
+    Interval,
+    LevelChange,
+    MeasuredMetric,
+    SeedDifference,
+    Verdict,
+    Wins,
+)
+from ablation.analysis.descriptive_records import (
     ConfusionDifference,
     ConfusionMatrix,
     Difference,
@@ -28,21 +39,10 @@ from ablation.analysis.described import (
     VariantCurves,
     VariantRow,
 )
-from ablation.analysis.document import Analysis, CodeDescription, Cost, DataDescription, Diagnostics
-from ablation.analysis.records import (
-    Answer,
-    Effect,
-    Interval,
-    LevelChange,
-    MeasuredMetric,
-    SeedDifference,
-    Verdict,
-    Wins,
-)
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 ACCURACY = MeasuredMetric(name="test_accuracy", label="test accuracy", direction="maximize", unit="fraction")
 LOSS = MeasuredMetric(name="test_loss", label="test loss", direction="minimize", unit="nats")

@@ -42,7 +42,7 @@ def open_mlflows_store(path: Path) -> None:
     os.chdir(path.parent)
     tracker = open_mlflow(sqlite_address(path))
     assert isinstance(tracker, MlflowTracker)
-    assert tracker._client is not None
+    assert tracker.store.client is not None
 
 
 def open_mlflow_as_before(path: Path) -> None:

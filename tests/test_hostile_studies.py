@@ -267,7 +267,11 @@ def check_parses(parse: Callable[[], Study]) -> None:
     else:
         assert re.fullmatch(f"[A-Za-z0-9][{NAME_CHARACTERS}]*", study.name)
         assert all(run.name.isprintable() for run in study.runs(data_digest="d"))
-        documents = [study.spec.document(), study.locked(), [variant.settings for variant in study.variants]]
+        documents = [
+            study.spec.document(),
+            study.locked().plain(),
+            [variant.settings.plain() for variant in study.variants],
+        ]
         json.dumps(documents, allow_nan=False)
 
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, prepare, remark_on_root
 from ablation.datasets.image_files import state_of
 from ablation.errors import DataInvalid, DataUnavailable, StudyChanged
+from ablation.records import DataSettings
 from ablation.report import report_text
 from ablation.study import load_study
 
@@ -42,7 +44,7 @@ def read(tmp_path: Path, cache: Path) -> Callable[..., Dataset]:
     folders: Iterator[Path] = (tmp_path / f"photos-{number}" for number in range(99))
 
     def read_files(files: Files, **settings: Any) -> Dataset:
-        source = {**of_images(write_folder(next(folders), files)), **settings}
+        source = replace(of_images(write_folder(next(folders), files)), **settings)
         outline = describe(source, cache=cache)
         dataset = prepare(source, cache=cache)
         assert (outline.shape, outline.notes) == (dataset.facts.shape, dataset.facts.notes)
@@ -515,7 +517,7 @@ class TestSize:
         lying[:, :4] = 250
         content = saved(Image.fromarray(lying), exif=oriented(6))
 
-        dataset = read({**pictures(), "train/cat/0.png": content}, size=[8, 4])
+        dataset = read({**pictures(), "train/cat/0.png": content}, size=(8, 4))
 
         assert [250, 0] == dataset.train_images[0][[0, 7], 0, 0].tolist()
 
@@ -536,7 +538,7 @@ class TestSize:
     def test_another_size_is_read_anew(self, tmp_path: Path, cache: Path) -> None:
         source = of_images(write_folder(tmp_path / "photos", pictures()))
 
-        sizes = [prepare({**source, "size": size}, cache=cache).train_images.shape[1:3] for size in (3, 5, 3)]
+        sizes = [prepare(replace(source, size=size), cache=cache).train_images.shape[1:3] for size in (3, 5, 3)]
 
         assert [(3, 3), (5, 5), (3, 3)] == sizes
 
@@ -695,7 +697,7 @@ class TestRoot:
         use_torchvision(monkeypatch, lambda *_, **__: throw(OSError("offline")))
 
         with pytest.raises(DataUnavailable, match=f"CIFAR-10 is not in {tmp_path}/here/data"):
-            prepare({**of_images(Path("data")), "name": "cifar10"}, cache=cache, code=code)
+            prepare(replace(of_images(Path("data")), name="cifar10"), cache=cache, code=code)
 
     def test_a_function_gets_the_place_and_what_is_no_path_as_it_stands(
         self, tmp_path: Path, cache: Path, code: CodeFolders
@@ -709,7 +711,7 @@ class TestRoot:
             ("again", "again"),
             ("s3://bucket", "s3://bucket"),
         ):
-            settings = {"name": "own.py:load", "root": root, "limit": None, "validation": "none"}
+            settings = DataSettings(name="own.py:load", root=root)
             assert (given, "b") == describe(settings, cache=cache, code=code).shape.classes
 
     @pytest.mark.parametrize(
@@ -745,7 +747,7 @@ class TestRoot:
         write_folder(tmp_path / "project/data", pictures())
         (tmp_path / "here/data").symlink_to(tmp_path / "project/data")
 
-        assert remark_on_root({"root": "data"}, code.folders) is None
+        assert remark_on_root("data", code.folders) is None
 
 
 OWN = """\

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bench import Bench
+from factories import make_plan
 from hypothesis import given, settings, strategies
 from test_checkpoints import eager, member, members, same
 from torch import nn
@@ -47,12 +48,11 @@ def _after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def record_of(folder: RunFolder, identity: str = "a") -> RunRecord:
     job = Job(
         planned=PlannedRun(identity=identity, variant="baseline", seed=0),
-        settings={"training": {}},
+        settings=make_plan().baseline.settings,
         heldout_split="test",
         data_folder=None,
         folder=folder,
         device="cpu",
-        provenance={},
     )
     return RunRecord(job)
 

@@ -20,7 +20,7 @@ from ablation.lookup import differences
 from ablation.records import TunedVariant, is_recordable_name
 from ablation.scheduling import default_storage, open_tuning
 from ablation.study import Study, parse_override, parse_study
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 from ablation.study.search_spaces import Tuning
 
 MAX_OPTUNA_NAME = 512

@@ -11,10 +11,12 @@ import pytest
 from bench import Bench
 from conftest import TINY
 
+from ablation.coordinator import execution
 from ablation.executors import InlineExecutor, WorkerLost
 from ablation.records import Outcome
 from ablation.stopping import Preempted
 from ablation.study import Study, parse_override, parse_study
+from ablation.worker import run as worker_run
 from ablation.worker.checkpoints import JobCheckpoints
 
 P = ParamSpec("P")
@@ -134,3 +136,53 @@ def test_a_trial_that_gets_on_after_each_death_is_tuned_as_if_nothing_had_happen
     assert [[(trial.outcome, trial.curve) for trial in one.trials] for one in undisturbed] == [
         [(trial.outcome, trial.curve) for trial in one.trials] for one in found
     ]
+
+
+class ComingExecutor(InlineExecutor):
+    """Has no worker the first times that it is asked for its slots, and again after each job."""
+
+    def __init__(self) -> None:
+        super().__init__(device="cpu")
+        self.looks = 0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        self.looks += 1
+        return ("cpu",) if self.looks % 4 == 0 else ()
+
+    @slots.setter
+    def slots(self, _slots: tuple[str, ...]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("study", [tiny_study(), tuned_study()], ids=["runs", "tuning"])
+def test_a_study_without_a_worker_says_so_and_waits_for_one(
+    study: Study, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "POLL_S", 0.0)
+    bench.executor = ComingExecutor()
+
+    outcome = bench.run(study)
+
+    assert {Outcome.DONE: len(outcome.record.plan.runs)} == outcome.ended
+    assert 1 == bench.notes.count("there is no worker now; the study waits for one")
+
+
+def test_a_study_that_has_nothing_to_train_needs_no_worker(bench: Bench) -> None:
+    study = tiny_study()
+    bench.run(study)
+    bench.executor = executor = InlineExecutor(device="cpu")
+    executor.slots = ()
+
+    assert {Outcome.DONE: 4} == bench.run(study).ended
+
+
+def test_a_run_says_where_it_was_trained_by_its_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study()
+    there = {"host": "a node", "device": "cpu", "torch_version": "9.9"}
+    monkeypatch.setattr(worker_run, "provenance", lambda device, packages: {**there, "device": f"{device} there"})
+
+    outcome = bench.run(study)
+
+    runs = bench.tracker.recorded_runs(outcome.record)
+    assert {("a node", "cpu there, eager", "9.9")} == {(run.host, run.device, run.versions["torch"]) for run in runs}

@@ -13,7 +13,7 @@ from ablation.analysis import analyse
 from ablation.pipeline import summarize_study
 from ablation.records import FIRST_MEASURED, METRICS, Metric, Outcome, Plan
 from ablation.study import Study, parse_override, parse_study
-from ablation.study.document import plan_from_json, plan_to_json
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 LATER = Metric(label="a later metric", direction="maximize", unit="score")
 

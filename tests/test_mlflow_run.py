@@ -157,7 +157,7 @@ def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(enviro
     code = (
         "import sys\n"
         "from ablation.tracking import open_mlflow\n"
-        "open_mlflow(sys.argv[1])._client.create_experiment(sys.argv[2])\n"
+        "open_mlflow(sys.argv[1]).store.client.create_experiment(sys.argv[2])\n"
     )
     uri = environment["MLFLOW_TRACKING_URI"]
     processes = [

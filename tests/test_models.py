@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ablation.errors import ModelInvalid
 from ablation.models import Cnn, build_model, list_components, summarize_model
-from ablation.records import DataShape
+from ablation.records import DataShape, ModelSettings
 
 CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
 SMALL = DataShape(channels=3, height=16, width=16, classes=tuple("abcde"))
@@ -41,7 +41,7 @@ HEAD = [("dense.dense2", 8_256, (64,)), ("dense.logits", 650, (10,))]
 
 def model_of(shape: DataShape = CIFAR10, /, **changes: Any) -> Cnn:
     torch.manual_seed(0)
-    return build_model({**ASSIGNMENT, **changes}, shape)
+    return build_model(ModelSettings.from_plain({**ASSIGNMENT, **changes}), shape)
 
 
 def small(**changes: Any) -> Cnn:
@@ -255,7 +255,7 @@ def test_measuring_leaves_torchs_generator_as_it_was() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
 
-    summarize_model(lambda: build_model(ASSIGNMENT, CIFAR10), CIFAR10)
+    summarize_model(lambda: build_model(ModelSettings.from_plain(ASSIGNMENT), CIFAR10), CIFAR10)
 
     assert torch.equal(before, torch.get_rng_state())
 

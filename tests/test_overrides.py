@@ -148,7 +148,7 @@ def test_where_the_data_is_kept_is_in_neither_name_nor_identity() -> None:
 
     assert there.name == here.name
     assert there.runs(data_digest="d") == here.runs(data_digest="d")
-    assert there.variants[0].settings["data"]["root"] == "/there"
+    assert there.variants[0].settings.data.root == "/there"
 
 
 def test_a_file_that_leaves_the_datas_place_to_the_command_line_is_renamed_as_any_other() -> None:

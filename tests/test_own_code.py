@@ -398,7 +398,7 @@ def test_a_factor_that_a_training_function_cannot_read_is_refused_with_its_line(
 def test_the_models_settings_are_factors_of_a_function_that_may_read_them(function: str, tmp_path: Path) -> None:
     study = own_reading(tmp_path, function, factors={"model.width": [4, 8]})
 
-    assert [4, 8] == [variant.settings["model"]["width"] for variant in study.variants]
+    assert [4, 8] == [variant.settings.model.arguments["width"] for variant in study.variants]
 
 
 def test_the_data_are_factors_of_a_function_that_is_given_them(tmp_path: Path) -> None:
@@ -406,14 +406,14 @@ def test_the_data_are_factors_of_a_function_that_is_given_them(tmp_path: Path) -
 
     study = own_training(tmp_path, data=DIGITS, training={"name": "reading.py:train"}, factors={"data.limit": [60, 30]})
 
-    assert [60, 30] == [variant.settings["data"]["limit"] for variant in study.variants]
+    assert [60, 30] == [variant.settings.data.limit for variant in study.variants]
 
 
 def test_a_built_in_models_settings_are_factors_of_a_function_that_reads_them(tmp_path: Path) -> None:
     study = own_reading(tmp_path, "reading.py:reads", model=BUILT_IN, factors={"model.width": [4, 8]})
     renamed = load_study(tmp_path / "study.yaml", overrides=[Override(path="model.depth", value=2)])
 
-    assert [4, 8] == [variant.settings["model"]["width"] for variant in study.variants]
+    assert [4, 8] == [variant.settings.model.arguments["width"] for variant in study.variants]
     assert "own+model.depth=2" == renamed.name
 
 

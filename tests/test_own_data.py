@@ -1,9 +1,10 @@
-"""A data set of the user's own is read into arrays, checked like any other, and read again when it changes."""
+"""A user's data set is read into arrays, checked like any other, and read again when it changes."""
 
 import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,22 @@ from ablation.code import CodeFolders
 from ablation.datasets import Dataset, describe, make_split, open_dataset, prepare
 from ablation.datasets.own_arrays import read_arrays
 from ablation.errors import CodeInvalid, DataInvalid
-from ablation.records import DataOutline, DataShape, Outcome, PlannedRun, RunResult
+from ablation.records import (
+    DataOutline,
+    DataSettings,
+    DataShape,
+    EngineTraining,
+    ModelSettings,
+    Outcome,
+    PlannedRun,
+    RunResult,
+    Settings,
+)
 from ablation.storage.run_folder import RunFolder
 from ablation.study import load_study
 from ablation.worker import Job, estimate, estimate_seconds, run_jobs, setup
 
-SETTINGS = {"name": "data.py:load", "root": None, "limit": None, "validation": "none", "augmentation": "none"}
+SETTINGS = DataSettings(name="data.py:load")
 MOONS = """
 import numpy as np
 
@@ -33,6 +44,11 @@ def load(count=6, scale=1.0):
 FEATURES = np.linspace(0, 1, 24).reshape(6, 4)
 IMAGES = np.arange(6 * 5 * 7 * 3, dtype=np.uint8).reshape(6, 5, 7, 3)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def settings_of(**training: Any) -> Settings:
+    chosen = replace(TRAINING, **training)
+    return Settings(data=SETTINGS, model=ModelSettings(name="cnn"), training=chosen, study_seed=0)
 
 
 class Hostile:
@@ -58,7 +74,11 @@ def ready(project: Path, tmp_path: Path) -> Callable[..., Dataset]:
 
     def make(text: str = MOONS, **settings: object) -> Dataset:
         (project / "data.py").write_text(text)
-        return prepare({**SETTINGS, **settings}, cache=tmp_path / "cache", code=CodeFolders(folders=(project,)))
+        return prepare(
+            DataSettings.from_plain({**SETTINGS.plain(), **settings}),
+            cache=tmp_path / "cache",
+            code=CodeFolders(folders=(project,)),
+        )
 
     return make
 
@@ -172,10 +192,13 @@ class TestArrays:
             ),
             (returned(test=(IMAGES, LABELS)), "training inputs are float32, test inputs uint8"),
             (returned(test=(FEATURES, LABELS[:5])), "test labels are int64 (5,), not int64 (6,)"),
-            (returned(labels=LABELS.astype(float)), "train labels are float64; give integers 0..K-1 or class names"),
-            (returned(labels=LABELS > 0), "train labels are bool; give integers"),
+            (
+                returned(labels=LABELS.astype(float)),
+                "train labels are float64; the built-in training is for classification: give integers 0..K-1",
+            ),
+            (returned(labels=LABELS > 0), "train labels are bool; the built-in training"),
             (returned(labels=np.eye(3, dtype=int)[LABELS]), "train labels are int64 (6, 3); give one per input, (N,)"),
-            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; give integers"),
+            (returned(labels=[b"a", b"b", b"c"] * 2), "train labels are |S1; the built-in training"),
             (
                 returned(labels=["a", None, 1] * 2),
                 "train labels are (6,) of NoneType, int, str, not numbers or class names",
@@ -347,7 +370,7 @@ class TestPreparing:
         self, ready: Callable[..., Dataset], project: Path, tmp_path: Path
     ) -> None:
         dataset = ready()
-        settings = {**SETTINGS, "augmentation": "flip"}
+        settings = replace(SETTINGS, augmentation="flip")
         code = CodeFolders(folders=(project,))
         for step in (
             lambda: describe(settings, cache=tmp_path / "cache", code=code),
@@ -358,7 +381,7 @@ class TestPreparing:
                 step()
 
     def test_it_is_split_as_images_are(self, ready: Callable[..., Dataset]) -> None:
-        split = make_split(ready(count=40), {**SETTINGS, "limit": 20, "validation": 0.2}, study_seed=0, seed=0)
+        split = make_split(ready(count=40), replace(SETTINGS, limit=20, validation=0.2), study_seed=0, seed=0)
 
         assert (16, 4) == (len(split.train), len(split.validation))
 
@@ -373,17 +396,15 @@ class TestPreparing:
         assert bytes(content) != path.read_bytes()
 
 
-TRAINING = {
-    "epochs": 2,
-    "batch_size": 8,
-    "optimizer": "adam",
-    "learning_rate": 1e-2,
-    "schedule": "constant",
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "epoch_choice": "last",
-    "threads": 1,
-}
+TRAINING = EngineTraining(
+    epochs=2,
+    batch_size=8,
+    optimizer="adam",
+    learning_rate=1e-2,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=0.0,
+)
 LOSSES = """
 from torch.nn import functional
 
@@ -396,7 +417,7 @@ def broken(logits, labels):
 
 
 class TestRuns:
-    """Runs of a linear model on a data set and with a loss of the user's own."""
+    """Runs of a linear model on a data set and with a user's loss."""
 
     @pytest.fixture
     def train(
@@ -410,12 +431,11 @@ class TestRuns:
         def run(**training: object) -> RunResult:
             job = Job(
                 planned=PlannedRun(identity="a", variant="baseline", seed=0),
-                settings={"study_seed": 0, "data": SETTINGS, "model": {}, "training": {**TRAINING, **training}},
+                settings=settings_of(**training),
                 heldout_split="test",
                 data_folder=dataset.folder,
                 folder=RunFolder(path=tmp_path / "run"),
                 device="cpu",
-                provenance={},
                 code=CodeFolders(folders=(project,)),
             )
             return run_jobs([pickle.loads(pickle.dumps(job))])[0]
@@ -450,7 +470,7 @@ class TestRuns:
         self, train: Callable[..., RunResult], project: Path, loss: str, said: str
     ) -> None:
         result = train(loss=loss)
-        settings = {"data": SETTINGS, "model": {}, "training": {**TRAINING, "loss": loss}}
+        settings = settings_of(loss=loss)
         outline = DataOutline(
             shape=DataShape(channels=0, height=0, width=0, classes=("a", "b"), features=(3,)),
             train_images=40,
@@ -469,7 +489,7 @@ class TestRuns:
             test_images=4,
         )
 
-        assert 0 < estimate_seconds({"data": SETTINGS, "model": {}, "training": TRAINING}, outline, device="cpu")
+        assert 0 < estimate_seconds(settings_of(), outline, device="cpu")
 
 
 def test_class_names_that_no_file_takes_are_kept_as_escapes(bench: Bench, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ablation.errors import (
 )
 from ablation.pipeline import summarize_study
 from ablation.preview import preview_study
-from ablation.records import Outcome, ReportedEpoch, RunResult
+from ablation.records import ModelSettings, Outcome, ReportedEpoch, RunResult
 from ablation.report import write_report
 from ablation.scheduling import default_storage
 from ablation.storage.holder import Holder
@@ -81,7 +81,7 @@ def test_more_seeds_train_only_what_is_new_and_are_a_deviation(bench: Bench, tin
     outcome = bench.run(changed("seeds=3"))
 
     assert [2] * 4 == [run.seed for run in bench.trained]
-    assert 2 == outcome.record.plan.locked["seeds"]
+    assert 2 == outcome.record.plan.locked.seeds
     assert ("seeds changed from 2 to 3, after 8 results could be seen",) == outcome.record.plan.deviations
 
 
@@ -92,7 +92,7 @@ def test_deviations_stay_in_later_executions(bench: Bench, tiny: Study) -> None:
     outcome = bench.run(changed("seeds=3"))
 
     assert 1 == len(outcome.record.plan.deviations)
-    assert 2 == outcome.record.plan.locked["seeds"]
+    assert 2 == outcome.record.plan.locked.seeds
 
 
 def test_runs_that_a_study_has_results_of_may_not_be_left_out(bench: Bench, tiny: Study) -> None:
@@ -128,7 +128,7 @@ def test_seeds_changed_before_there_was_a_result_are_no_deviation(bench: Bench, 
     outcome = bench.run(changed("seeds=1"))
 
     assert () == outcome.record.plan.deviations
-    assert 1 == outcome.record.plan.locked["seeds"]
+    assert 1 == outcome.record.plan.locked.seeds
 
 
 def test_a_level_may_be_added(bench: Bench, tiny: Study) -> None:
@@ -422,8 +422,8 @@ def test_a_run_that_has_not_begun_has_no_epoch(tmp_path: Path) -> None:
 
 
 def _failing_on_depth_2_with_batch_norm(build: Any) -> Any:
-    def failing(settings: Mapping[str, Any], shape: Any, **keywords: Any) -> Any:
-        if settings["depth"] == 2 and settings["normalization"] == "batch":
+    def failing(settings: ModelSettings, shape: Any, **keywords: Any) -> Any:
+        if settings.arguments["depth"] == 2 and settings.arguments["normalization"] == "batch":
             raise RuntimeError("no luck")
         return build(settings, shape, **keywords)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ablation.cli.progress import _Clock
+from ablation.api.progress import _Clock
 from ablation.coordinator.progress import Progress
 from ablation.records import Outcome, PlannedRun, ReportedEpoch
 from ablation.study import Study, parse_study
@@ -31,7 +31,7 @@ def running(epoch: int) -> Progress:
 @pytest.mark.parametrize("epochs", ["", ", epochs: 2", ", epochs: many"])
 def test_a_run_that_reports_more_than_it_said_is_at_most_one_run(epochs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("ablation.cli.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("ablation.api.progress.time.monotonic", lambda: now)
     clock = _Clock(study=own_study(epochs), slots=1)
     clock.seconds_left(Progress(planned=8, ended={}, running=()))
     now = 10.0

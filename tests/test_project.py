@@ -20,6 +20,7 @@ from ablation import cli
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 README = (PROJECT / "README.md").read_text()
+ARCHITECTURE = (PROJECT / "docs" / "architecture.md").read_text()
 MLPROJECT = YAML(typ="safe").load(PROJECT / "MLproject")
 
 
@@ -97,12 +98,23 @@ def test_the_readme_has_the_two_commands_that_ci_runs() -> None:
     assert 2 == len(re.findall(r"^pip install .+", README, re.MULTILINE))
 
 
-def test_the_readmes_tree_names_every_module() -> None:
+def test_the_tree_has_every_module_in_its_folder() -> None:
+    package = PROJECT / "ablation"
     modules = {
-        path.name for path in (PROJECT / "ablation").rglob("*.py") if path.name not in ("__init__.py", "__main__.py")
+        path.relative_to(PROJECT).as_posix()
+        for path in package.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
     }
 
-    assert set() == {module for module in modules if module not in README}
+    assert modules == _modules_of_the_tree()
+
+
+def test_the_layers_in_the_architecture_are_those_that_are_checked() -> None:
+    contract = next(one for one in PYPROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+
+    assert [_siblings(layer) for layer in contract["layers"]] == [
+        _siblings(line) for line in _block_of("Layers").splitlines()
+    ]
 
 
 def test_every_file_named_in_the_readme_exists() -> None:
@@ -144,6 +156,32 @@ def test_every_command_has_a_help_text() -> None:
         for option in command.params
         if isinstance(option, click.Option)
     )
+
+
+def _block_of(heading: str) -> str:
+    """Return the first code block under a heading of docs/architecture.md."""
+    return ARCHITECTURE.partition(f"## {heading}\n")[2].split("```")[1].strip("\n")
+
+
+def _modules_of_the_tree() -> set[str]:
+    """Return the paths of the modules of `ablation/` in docs/architecture.md; two spaces are a folder deeper."""
+    modules: set[str] = set()
+    folders: list[str] = []
+    for line in _block_of("The tree").splitlines():
+        entries = re.match(r" *([\w.]+/?(?:, *[\w.]+)*)", line)
+        assert entries, f"a line of the tree names no file: {line!r}"
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = folders[:depth]
+        for entry in entries[1].split(","):
+            if entry.endswith("/"):
+                folders.append(entry)
+            elif entry.strip().endswith(".py"):
+                modules.add("".join(folders) + entry.strip())
+    return {module for module in modules if module.startswith("ablation/")}
+
+
+def _siblings(layer: str) -> set[str]:
+    return {name.strip().removeprefix("ablation.").strip("()") for name in re.split("[|:]", layer)}
 
 
 def _imported_by(arguments: list[str]) -> set[str]:

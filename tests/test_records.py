@@ -23,7 +23,7 @@ from ablation.coordinator.recovery import recover_ended
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
 from ablation.pipeline import summarize_study, sync_study
-from ablation.records import Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
+from ablation.records import FunctionTraining, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult
 from ablation.scheduling import default_storage
 from ablation.storage.holder import Holder, this_process
 from ablation.storage.run_folder import RunFolder
@@ -47,7 +47,9 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def own_plan(name: str = "own") -> Plan:
     """A study whose training function measures `score`."""
     plan = make_plan(name=name, seeds=1, metric={"name": "score", "direction": "maximize", "meaningful": 0.01})
-    return replace(plan, study={**plan.study, "training": {"name": "t.py:train"}, "metrics": {"odd": "maximize"}})
+    study = {**plan.study, "training": {"name": "t.py:train"}, "metrics": {"odd": "maximize"}}
+    settings = replace(plan.baseline.settings, training=FunctionTraining(name="t.py:train"))
+    return replace(plan, study=study, variants=tuple(replace(each, settings=settings) for each in plan.variants))
 
 
 def result_of(planned: PlannedRun, metrics: Mapping[str, float], *, epochs: int, ended_ms: int) -> RunResult:
@@ -71,7 +73,7 @@ def test_a_metric_that_is_reported_and_returned_is_what_was_returned(
         mlflow_tracker.finish_run(run_id, ended, None)
 
     assert {"score": final, "odd": 1.0} == mlflow_tracker.recorded_runs(record)[0].metrics
-    assert 4 == len(mlflow_tracker._client.get_metric_history(run_id, "score"))
+    assert 4 == len(mlflow_tracker.store.client.get_metric_history(run_id, "score"))
 
 
 def test_a_value_that_mlflow_does_not_give_back_is_not_recorded(
@@ -80,7 +82,7 @@ def test_a_value_that_mlflow_does_not_give_back_is_not_recorded(
     record = mlflow_tracker.open_study(own_plan())
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
-    monkeypatch.setattr(mlflow_tracker._client, "log_batch", lambda *_, **__: None)
+    monkeypatch.setattr(mlflow_tracker.store.client, "log_batch", lambda *_, **__: None)
 
     with pytest.raises(RecordRefused, match=r"score is 0\.4, and says that it is None"):
         mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
@@ -99,9 +101,9 @@ def test_asynchronous_logging_hides_no_refusal(mlflow_tracker: Any, monkeypatch:
 
 def test_every_batch_is_recorded_synchronously(mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    log_batch = mlflow_tracker._client.log_batch
+    log_batch = mlflow_tracker.store.client.log_batch
     monkeypatch.setattr(
-        mlflow_tracker._client,
+        mlflow_tracker.store.client,
         "log_batch",
         lambda *arguments, synchronous=None, **more: (
             asked.append(synchronous) or log_batch(*arguments, synchronous=synchronous, **more)
@@ -138,7 +140,7 @@ def test_a_name_longer_than_mlflow_takes_is_kept_whole_beside(mlflow_tracker: An
         run_id = mlflow_tracker.start_run(record, planned, {}, attempt=planned.identity)
         mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
 
-    runs = children_of(mlflow_tracker._client, record)
+    runs = children_of(mlflow_tracker.store.client, record)
     assert {first.name, second.name} == {run.data.tags["ablation.name"] for run in runs}
     assert {250} == {len(run.info.run_name) for run in runs}
     assert [Outcome.DONE] * 2 == [run.outcome for run in mlflow_tracker.recorded_runs(record)[:2]]
@@ -251,14 +253,14 @@ def test_a_run_of_which_nothing_can_be_recorded_blocks_nobody(tmp_path: Path) ->
 def test_what_mlflow_refuses_costs_its_run_alone(
     mlflow_tracker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log_batch = mlflow_tracker._client.log_batch
+    log_batch = mlflow_tracker.store.client.log_batch
 
     def refusing(run_id: str, *, metrics: Any = (), **more: Any) -> None:
         if any(metric.value == 13.0 for metric in metrics):
             raise MlflowException("thirteen", INVALID_PARAMETER_VALUE)
         log_batch(run_id, metrics=metrics, **more)
 
-    monkeypatch.setattr(mlflow_tracker._client, "log_batch", refusing)
+    monkeypatch.setattr(mlflow_tracker.store.client, "log_batch", refusing)
     here = Place(tmp_path / "state", mlflow_tracker, own_plan())
     odd, plain = here.plan.runs[:2]
     here.end(odd, {"score": 0.5, "odd": 13.0})
@@ -290,7 +292,7 @@ def test_a_run_deleted_while_it_is_under_way_is_recorded_anew(mlflow_tracker: An
     folder.begin_anew()
     upload_run(here.uploads, planned, folder, plan=here.plan, state=here.state)
     eventually(lambda: here.uploads.run_id(planned) is not None)
-    mlflow_tracker._client.delete_run(here.uploads.run_id(planned))
+    mlflow_tracker.store.client.delete_run(here.uploads.run_id(planned))
 
     folder.finish(result_of(planned, {"score": 0.5, "odd": 1.0}, epochs=1, ended_ms=1))
     here.uploads.end(planned)
@@ -306,8 +308,8 @@ def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker:
     here.end(planned, {"score": 0.2, "odd": 1.0})
     assert here.uploads.wait()
     (recorded,) = [run for run in mlflow_tracker.recorded_runs(here.record) if run.planned == planned]
-    mlflow_tracker._client.log_metric(recorded.run_id, "score", 0.5, step=2, timestamp=1)
-    mlflow_tracker._client.delete_tag(recorded.run_id, "ablation.read_back")
+    mlflow_tracker.store.client.log_metric(recorded.run_id, "score", 0.5, step=2, timestamp=1)
+    mlflow_tracker.store.client.delete_tag(recorded.run_id, "ablation.read_back")
     assert 0.5 == mlflow_tracker.recorded_runs(here.record)[0].metrics["score"]
 
     recover_ended(here.uploads, mlflow_tracker.recorded_runs(here.record), plan=here.plan, state=here.state)
@@ -340,7 +342,7 @@ def test_a_record_or_a_folder_that_was_changed_since_is_told_and_mlflow_counts(
 def test_a_study_of_an_earlier_version_is_held_by_nobody_once_it_has_ended(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(own_plan())
     tag = '{"host": "here", "pid": 1, "since": "today", "place": "p", "seen_ms": 1}'
-    mlflow_tracker._client.set_tag(record.study_run_id, "ablation.storage.holder", tag)
+    mlflow_tracker.store.client.set_tag(record.study_run_id, "ablation.holder", tag)
     assert mlflow_tracker.holder(record.study_run_id) is not None
 
     mlflow_tracker.close_study(record, "FINISHED")
@@ -392,7 +394,7 @@ def used_launch(client: Any) -> str:
 def test_only_a_run_that_mlflow_run_made_and_nobody_has_used_becomes_a_study_run(
     mlflow_tracker: Any, store_uri: str, make: Any, reason: str, tmp_path: Path
 ) -> None:
-    client = mlflow_tracker._client
+    client = mlflow_tracker.store.client
     run_id = make(client)
     before = client.get_run(run_id)
     tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
@@ -412,7 +414,7 @@ def test_only_a_run_that_mlflow_run_made_and_nobody_has_used_becomes_a_study_run
 
 
 def test_the_second_study_of_one_launch_leaves_the_first_its_run(mlflow_tracker: Any, store_uri: str) -> None:
-    run_id = launched(mlflow_tracker._client)
+    run_id = launched(mlflow_tracker.store.client)
     tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
     first = tracker.open_study(own_plan("first"))
 
@@ -444,7 +446,7 @@ def test_the_runs_of_a_study_run_deleted_while_it_ran_are_taken_over(mlflow_trac
     mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
     tuning = PlannedRun(identity="0" * 32, variant="tuning/v/trial-0", seed=0)
     mlflow_tracker.start_tuning_run(record, tuning, {"variant": "v"}, {}, attempt="one")
-    mlflow_tracker._client.delete_run(record.study_run_id)
+    mlflow_tracker.store.client.delete_run(record.study_run_id)
     with pytest.raises(StudyRunGone):
         mlflow_tracker.holder(record.study_run_id)
 
@@ -454,7 +456,7 @@ def test_the_runs_of_a_study_run_deleted_while_it_ran_are_taken_over(mlflow_trac
     assert run_id == mlflow_tracker.recorded_runs(again)[0].run_id
     assert {"score": 0.4, "odd": 1.0} == mlflow_tracker.recorded_runs(again)[0].metrics
     assert run_id == mlflow_tracker.start_run(again, planned, {}, attempt="first")
-    kinds = sorted(run.data.tags["ablation.kind"] for run in children_of(mlflow_tracker._client, again))
+    kinds = sorted(run.data.tags["ablation.kind"] for run in children_of(mlflow_tracker.store.client, again))
     assert ["run", "tuning"] == kinds
 
 
@@ -469,7 +471,7 @@ def test_the_runs_of_a_study_run_deleted_when_it_had_ended_stay_as_they_are(
     if ending == "finished":
         mlflow_tracker.close_study(record, "FINISHED")
         mlflow_tracker.hold(record.study_run_id, None)
-    mlflow_tracker._client.delete_run(record.study_run_id)
+    mlflow_tracker.store.client.delete_run(record.study_run_id)
     if ending == "purged":
         with sqlite3.connect(tmp_path / "mlflow.db") as database:
             database.execute("DELETE FROM runs WHERE run_uuid = ?", [record.study_run_id])
@@ -485,7 +487,7 @@ def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any
     while next(steps).latest is None:
         pass
     record = mlflow_tracker.find_study("tiny")
-    mlflow_tracker._client.delete_run(record.study_run_id)
+    mlflow_tracker.store.client.delete_run(record.study_run_id)
 
     for _ in steps:
         pass
@@ -493,7 +495,7 @@ def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any
     now = mlflow_tracker.find_study("tiny")
     assert record.study_run_id != now.study_run_id
     assert "FINISHED" == now.status
-    assert 8 == len(children_of(mlflow_tracker._client, now))
+    assert 8 == len(children_of(mlflow_tracker.store.client, now))
     assert {Outcome.DONE} == {run.outcome for run in mlflow_tracker.recorded_runs(now)}
     _, analysis = summarize_study("tiny", tracker=mlflow_tracker)
     assert analysis is not None
@@ -501,7 +503,7 @@ def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any
 
 def test_two_coordinators_that_ran_side_by_side_leave_each_run_once(mlflow_tracker: Any, tmp_path: Path) -> None:
     record = mlflow_tracker.open_study(own_plan())
-    planned, client = record.plan.runs[0], mlflow_tracker._client
+    planned, client = record.plan.runs[0], mlflow_tracker.store.client
     first = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     tags = {**client.get_run(first).data.tags, module.ATTEMPT: "second"}
     second = client.create_run(record.experiment_id, tags=tags).info.run_id
@@ -542,7 +544,7 @@ def test_of_coordinators_that_make_a_study_in_the_same_moment_one_has_it(
 
     assert 1 == sum(has_it)
     (experiment,) = {mlflow_tracker.find_study("own").experiment_id}
-    assert 1 == len(mlflow_tracker._client.search_runs([experiment], "tags.`ablation.kind` = 'study'"))
+    assert 1 == len(mlflow_tracker.store.client.search_runs([experiment], "tags.`ablation.kind` = 'study'"))
 
 
 def test_two_planned_runs_that_are_one_run_are_recorded_once(tmp_path: Path) -> None:
@@ -609,7 +611,7 @@ def test_a_parameter_that_is_there_stays_and_costs_nothing(mlflow_tracker: Any) 
 
     mlflow_tracker.describe_run(run_id, replace(description, levels={"model.dropout": 0, "model.depth": 3}))
 
-    params = mlflow_tracker._client.get_run(run_id).data.params
+    params = mlflow_tracker.store.client.get_run(run_id).data.params
     assert ("0.0", "3") == (params["model.dropout"], params["model.depth"])
 
 
@@ -626,11 +628,11 @@ def test_a_metric_that_was_reported_and_not_returned_is_no_final_one(mlflow_trac
 
 
 def test_a_deleted_launch_run_is_not_taken_up(mlflow_tracker: Any, store_uri: str) -> None:
-    run_id = launched(mlflow_tracker._client)
+    run_id = launched(mlflow_tracker.store.client)
     tracker = open_mlflow(store_uri, launch_run_id=run_id, experiment_id="0")
     first = tracker.open_study(own_plan(), holder=holder_now())
     assert run_id == first.study_run_id
-    mlflow_tracker._client.delete_run(run_id)
+    mlflow_tracker.store.client.delete_run(run_id)
 
     again = tracker.open_study(own_plan(), holder=holder_now())
 
@@ -644,7 +646,7 @@ def test_a_file_that_a_proxy_takes_for_too_large_is_a_refusal(
     answer = requests.Response()
     answer.status_code = 413
     error = requests.HTTPError("413 Request Entity Too Large", response=answer)
-    monkeypatch.setattr(mlflow_tracker._client, "log_artifacts", raising(error))
+    monkeypatch.setattr(mlflow_tracker.store.client, "log_artifacts", raising(error))
     record = mlflow_tracker.open_study(own_plan())
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")

@@ -140,7 +140,7 @@ def test_words_never_contradict_the_numbers_beside_them(metric, differences, rop
     assert answer.verdict is not Verdict.HELPS or is_good
     assert answer.verdict is not Verdict.HURTS or not is_good
     assert ("Meaningfully" in text) == bool(answer.is_meaningful)
-    assert ("too little to matter" in text) == (answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE)
+    assert ("too small to matter" in text) == (answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE)
     assert ("Next: " in text) == (answer.verdict is Verdict.UNDECIDED)
 
 

@@ -194,7 +194,7 @@ def test_simple_effects_of_parts_are_beside_the_others_or_alone_and_stand_once(b
 
 
 def own_training(curves: Mapping[str, tuple[tuple[int, float], ...]], **metrics: float) -> Analysis:
-    """Analyse a study whose runs were trained by a function of the user's, with these metrics beside macro_f1."""
+    """Analyse a study whose runs were trained by a user's function, with these metrics beside macro_f1."""
     values = {
         "name": "svm",
         "training": {"name": "svm.py:train", "c": 1.0},

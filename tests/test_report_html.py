@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ablation.analysis.records import Verdict
+from ablation.analysis.answer_records import Verdict
 from ablation.report.html import html_document
 from ablation.report.markup import code, escaped, fenced, html_text, table_text
 from ablation.report.prose import headline

@@ -13,7 +13,7 @@ from ablation.cli.tables import preview_json, preview_text
 from ablation.preview import preview_study
 from ablation.report import answers_text, report_text
 from ablation.study import Study, load_study
-from ablation.study.document import plan_from_json, plan_to_json
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 NETS = """
 import random

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from ablation.analysis import run_table, statistics
+from ablation.analysis.answer_records import Verdict
 from ablation.analysis.answers import answers
-from ablation.analysis.records import Verdict
 from ablation.records import METRICS, Outcome, Variant
 
 DIFFERENCES = (0.012, 0.007, -0.002, 0.015, 0.009)

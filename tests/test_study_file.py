@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ablation.errors import AblationError, StudyFileError
 from ablation.study import Study, load_study, parse_study
 from ablation.study.checks.whole import check
-from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, location_of, path_of, read_document
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -146,7 +146,7 @@ def test_batch_norm_stands_after_the_activation_in_the_assignments_studies(name:
         if variant.levels["model.normalization"] == "batch"
     }
     assert placements == {"after"}
-    assert all(variant.settings["data"]["validation"] == "none" for variant in variants)
+    assert all(variant.settings.data.validation == "none" for variant in variants)
 
 
 def test_the_crossed_cifar10_study_has_depth_3_and_4_with_and_without_batch_norm() -> None:
@@ -201,7 +201,7 @@ def test_the_baseline_is_the_first_variant_wherever_its_level_stands() -> None:
 
 
 def test_a_factor_is_named_by_its_whole_path_where_its_last_part_is_shared() -> None:
-    from ablation.study.design import variant_name
+    from ablation.study.level_names import variant_name
 
     levels = {"model.limit": 1, "data.limit": 2, "model.dense": [64, 32], "model.flag": True}
 
@@ -258,6 +258,14 @@ ONE_ERROR = {
     # Unknown keys
     setting("sedes: 5"): "unknown key 'sedes'; did you mean 'seeds'? @ sedes (line 8)",
     valid_with("epochs", "epoch"): "unknown key 'epoch'; did you mean 'epochs'? @ training.epoch (line 4)",
+    setting("seed: 42"): (
+        "unknown key 'seed'; the number that all random streams come from is `study_seed`; `seeds` is the number of"
+        " runs per variant @ seed (line 8)"
+    ),
+    setting("folds: 5"): (
+        "unknown key 'folds'; there are no folds: a variant is repeated over `seeds`, each with its own validation"
+        " split @ folds (line 8)"
+    ),
     setting("metric: {nam: x}"): "unknown key 'nam'; did you mean 'name'? @ metric.nam (line 8)",
     setting("metric: {<<: {name: x}}"): "unknown key '<<'; allowed: direction, meaningful, name @ metric.<< (line 8)",
     setting("metric: {~: x}"): "unknown key '~'; allowed: direction, meaningful, name @ metric.~ (line 8)",
@@ -278,7 +286,10 @@ ONE_ERROR = {
     valid_with("{name: digits}", "5"): "must be a mapping of keys to values, not 5 @ data (line 2)",
     valid_with("{name: cnn, depth: 2}", "[]"): "must be a mapping of keys to values, not [] @ model (line 3)",
     valid_with("{epochs: 2}", "fast"): "must be a mapping of keys to values, not 'fast' @ training (line 4)",
-    setting("metric: 3"): "must be a mapping of keys to values, not 3 @ metric (line 8)",
+    setting("metric: accuracy"): (
+        "must be a mapping of keys to values, not 'accuracy'; for example `metric: {name: test_accuracy}`"
+        " @ metric (line 8)"
+    ),
     setting("metric: {name: {a: 1}}"): "must be the name of a metric, not {a: 1} @ metric.name (line 8)",
     valid_with("digits}", "digits, validation: 0.9}"): (
         "must be 'none', or a number greater than 0 and at most 0.5, not 0.9 @ data.validation (line 2)"
@@ -322,7 +333,11 @@ ONE_ERROR = {
     ),
     # Names of models, data and metrics
     valid_with("cnn", "resnet99"): (
-        f"unknown model 'resnet99'; built in: cnn, torchvision:NAME{OR_YOUR_OWN} @ model.name (line 3)"
+        "unknown model 'resnet99'; a model of torchvision is written 'torchvision:resnet99'; built in: cnn,"
+        f" torchvision:NAME{OR_YOUR_OWN} @ model.name (line 3)"
+    ),
+    valid_with("cnn", "mlp"): (
+        f"unknown model 'mlp'; built in: cnn, torchvision:NAME{OR_YOUR_OWN} @ model.name (line 3)"
     ),
     valid_with("digits", "mnist"): (
         f"unknown data 'mnist'; built in: digits, cifar10, images{OR_YOUR_OWN} @ data.name (line 2)"
@@ -332,6 +347,15 @@ ONE_ERROR = {
     ),
     setting("metric: {name: test_acuracy}"): (
         "unknown metric 'test_acuracy'; did you mean 'test_accuracy'? @ metric.name (line 8)"
+    ),
+    setting("metric: {name: validation_accuracy}"): (
+        "unknown metric 'validation_accuracy'; runs are compared on test: validation is for tuning and for"
+        " training.epoch_choice @ metric.name (line 8)"
+    ),
+    setting("metric: {name: f1}"): (
+        "unknown metric 'f1'; known: test_accuracy, test_loss, test_brier_score, learning_curve_area,"
+        " final_train_accuracy, final_train_loss, generalization_gap, training_seconds; another metric needs a training"
+        " function of your own that returns it (`training.name`) @ metric.name (line 8)"
     ),
     setting("metric: {name: test_loss, direction: maximize}"): (
         "must be 'minimize' for test_loss, not 'maximize' @ metric.direction (line 8)"
@@ -348,7 +372,15 @@ ONE_ERROR = {
         "unknown factor 'depth'; did you mean 'model.depth'? @ factors.depth (line 6)"
     ),
     valid_with("model.depth:", "data.root:"): (
-        "unknown factor 'data.root'; did you mean 'data.limit'? @ factors.data.root (line 6)"
+        "unknown factor 'data.root'; of data only data.limit and data.augmentation can be factors, as all variants are"
+        " compared on the same data @ factors.data.root (line 6)"
+    ),
+    valid_with("model.depth:", "data.limits:"): (
+        "unknown factor 'data.limits'; did you mean 'data.limit'? @ factors.data.limits (line 6)"
+    ),
+    valid_with("[2, 3]", "{min: 1, max: 3}"): (
+        "give the levels as a list, the baseline's among them: `model.depth: [LEVEL, LEVEL]`"
+        " @ factors.model.depth (line 6)"
     ),
     valid_with("[2, 3]", "[2]"): ("needs at least one level besides the baseline's 2 @ factors.model.depth (line 6)"),
     valid_with("[2, 3]", "[]"): "needs at least one level besides the baseline's 2 @ factors.model.depth (line 6)",

@@ -31,12 +31,12 @@ from test_study_file import positions, put
 from ablation.analysis import analyse
 from ablation.cli import main
 from ablation.errors import SettingsForeign
-from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, TunedVariant, TuningTrial
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, Settings, TunedVariant, TuningTrial
 from ablation.report import answers_text, report_text
 from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
-from ablation.study.document import plan_from_json, plan_to_json
 from ablation.study.identity import run_identity
+from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.tracking import StudyRecord, Tracker, open_mlflow
 from ablation.worker.artifacts import write_configuration
 
@@ -137,8 +137,11 @@ def naming(plan: Plan, code: str) -> Plan:
         "model": {"name": code, "replace": {"*": code}},
         "training": {"loss": code, "epochs": 4},
     }
+    named = plan.baseline.settings.plain()
+    named |= {name: {**named[name], **section} for name, section in sections.items()}
+    settings = Settings.from_plain(named)
     variants = tuple(
-        dataclasses.replace(one, settings={**one.settings, **sections}, configuration={**one.configuration, **sections})
+        dataclasses.replace(one, settings=settings, configuration={**one.configuration, **sections})
         for one in plan.variants
     )
     codes = {variant.name: "0" * 32 for variant in variants}
@@ -221,10 +224,7 @@ class TestCodeNamedByTheServer:
         study = tuned_study()
         name = study.design_variants()[0].name
 
-        assert (
-            0.01
-            == study.tuned({name: {"training.learning_rate": 0.01}}).variants[0].settings["training"]["learning_rate"]
-        )
+        assert 0.01 == study.tuned({name: {"training.learning_rate": 0.01}}).variants[0].settings.engine.learning_rate
 
 
 def tuned_study() -> Study:
@@ -243,7 +243,7 @@ def tuned_study() -> Study:
 def digest_of(study: Study, bench: Bench) -> str:
     from ablation.datasets import prepare
 
-    return prepare(study.variants[0].settings["data"], cache=bench.state.data).facts.digest
+    return prepare(study.variants[0].settings.data, cache=bench.state.data).facts.digest
 
 
 LEADING_OUT = [
@@ -282,11 +282,11 @@ class TestNamesFromTheServer:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda plan: plan["variants"].clear(), "has not one baseline"),
-            (lambda plan: plan["variants"][1].update(is_baseline=True), "has not one baseline"),
+            (lambda plan: plan["variants"].clear(), "must have exactly one baseline"),
+            (lambda plan: plan["variants"][1].update(is_baseline=True), "must have exactly one baseline"),
             (lambda plan: plan["runs"][0].update(variant="other"), "runs of a variant that it lacks"),
-            (lambda plan: plan["locked"].pop("metric"), "Field required @ metric"),
-            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ metric"),
+            (lambda plan: plan["locked"].pop("metric"), "Field required @ locked.metric"),
+            (lambda plan: plan["locked"].update(metric=3), "Input should be .* @ locked.metric"),
             (
                 lambda plan: plan["study"].update(data=True),
                 "should be an object @ data|should be a valid dictionary @ data",

@@ -10,7 +10,7 @@ from bench import Bench
 from factories import make_plan, make_runs
 
 from ablation.analysis import analyse
-from ablation.analysis.records import Answer
+from ablation.analysis.answer_records import Answer
 from ablation.records import Plan, RecordedRun
 from ablation.report.prose import sentence
 from ablation.study import Study

@@ -253,7 +253,7 @@ def test_each_variant_gets_the_whole_budget_and_is_compared_with_what_was_found(
     assert {Outcome.DONE: 4} == outcome.ended
     assert [2, 2] == [len(variant.trials) for variant in tuned.values()]
     for variant in outcome.record.plan.variants:
-        assert variant.settings["training"]["learning_rate"] == tuned[variant.name].settings[RATE]
+        assert variant.settings.engine.learning_rate == tuned[variant.name].settings[RATE]
 
 
 def test_tuning_uses_seed_indices_and_runs_that_no_comparison_has(bench: Bench) -> None:

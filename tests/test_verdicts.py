@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ablation.analysis import Verdict, analyse
-from ablation.analysis.records import Effect
+from ablation.analysis.answer_records import Effect
 from ablation.analysis.verdicts import Rule, effect_of, judge
 from ablation.errors import NoResults
 from ablation.records import Outcome, Plan, RecordedRun, Variant

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.models import build_model
-from ablation.records import DataShape, EpochMetrics
+from ablation.records import DataShape, EpochMetrics, ModelSettings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Member, TrainingData, TrainingResult, TrainingSettings, train
 from ablation.training.batches import training_batches
@@ -90,7 +90,7 @@ def make_features(*shape: int) -> TrainingData:
 
 def make_model(**changes: Any) -> nn.Module:
     torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, SEED))
-    return build_model({**MODEL, **changes}, SHAPE)
+    return build_model(ModelSettings(name="cnn", arguments={**MODEL, **changes}), SHAPE)
 
 
 def settings_of(**changes: Any) -> TrainingSettings:
@@ -132,7 +132,7 @@ def states_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def built_in(**changes: Any) -> nn.Module:
-    return build_model({**MODEL, **changes}, SHAPE)
+    return build_model(ModelSettings(name="cnn", arguments={**MODEL, **changes}), SHAPE)
 
 
 def begun(seed: int, build: Build = built_in) -> nn.Module:

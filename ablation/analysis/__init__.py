@@ -1,21 +1,20 @@
 """From a plan and its recorded runs to the analysis: answers with verdicts, and all else that the report shows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from pandas import DataFrame
 
+from ablation.analysis.analysis_record import Analysis, CodeDescription, DataDescription
+from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
 from ablation.analysis.contrasts import factor_levels, measured_metric, part_factors
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
-from ablation.analysis.document import Analysis, CodeDescription, DataDescription
 from ablation.analysis.factors import factor_pairs
 from ablation.analysis.finished import FinishedRuns
 from ablation.analysis.learning import best_epochs, learning_targets, matched_losses
-from ablation.analysis.records import Answer, Verdict
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
@@ -61,16 +60,16 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         seed_varies=_seed_varies(plan),
         deviations=plan.deviations,
         seeds=len({run.seed for run in plan.runs}),
-        locked_seeds=plan.locked["seeds"],
+        locked_seeds=plan.locked.seeds,
         planned_runs=len(plan.runs),
-        alpha=plan.locked["alpha"],
-        collapse_margin=plan.locked["collapse_margin"],
-        metric=measured_metric(plan, plan.locked["metric"]["name"]),
+        alpha=plan.locked.alpha,
+        collapse_margin=plan.locked.collapse_margin,
+        metric=measured_metric(plan, plan.locked.metric.name),
         metrics=tuple(measured_metric(plan, name) for name in plan.metrics if _is_measured(plan, table, name)),
         design=str(plan.study.get("design", "factorial")),
         parts=part_factors(plan),
         tuning=plan.tuning,
-        rope=plan.locked["metric"].get("meaningful"),
+        rope=plan.locked.metric.meaningful,
         factors=factor_levels(plan),
         baseline=plan.baseline.name,
         answers=answered,
@@ -111,15 +110,14 @@ def _code(runs: Iterable[RecordedRun]) -> CodeDescription:
 
 def _seed_varies(plan: Plan) -> tuple[str, ...]:
     """Return which random streams the seed draws in at least one variant."""
-    splits = [_setting(variant.settings, "data", "validation") for variant in plan.variants]
-    augmentations = [_setting(variant.settings, "data", "augmentation") for variant in plan.variants]
-    dropouts = [_setting(variant.settings, "model", "dropout") for variant in plan.variants]
+    sections = [variant.settings.data for variant in plan.variants if variant.settings.data is not None]
+    models = [variant.settings.model for variant in plan.variants if variant.settings.model is not None]
     return (
         *_drawn_starts(plan),
         "data order",
-        *(["validation split"] if any(split not in (None, "none") for split in splits) else []),
-        *(["augmentation"] if any(kind not in (None, "none") for kind in augmentations) else []),
-        *(["dropout"] if any(dropouts) else []),
+        *(["validation split"] if any(data.validation != "none" for data in sections) else []),
+        *(["augmentation"] if any(data.augmentation != "none" for data in sections) else []),
+        *(["dropout"] if any(model.arguments.get("dropout") for model in models) else []),
     )
 
 
@@ -132,9 +130,5 @@ def _drawn_starts(plan: Plan) -> tuple[str, ...]:
 
 
 def _is_measured(plan: Plan, table: DataFrame, name: str) -> bool:
-    """Say whether a metric is worth a column: a training function of the user's may not measure it at all."""
+    """Say whether a metric is worth a column: a user's training function may not measure it at all."""
     return not plan.is_own_training or (name in table and bool(table[name].notna().any()))
-
-
-def _setting(settings: Mapping[str, Any], section: str, key: str) -> Any:
-    return (settings.get(section) or {}).get(key)

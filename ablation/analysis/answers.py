@@ -10,11 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablation.analysis import statistics
-from ablation.analysis.confusion import correct_answers
-from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
-from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
-from ablation.analysis.records import (
+from ablation.analysis.answer_records import (
     FAILED,
     NOT_ENDED,
     Answer,
@@ -29,17 +25,21 @@ from ablation.analysis.records import (
     UnstableRate,
     Verdict,
 )
+from ablation.analysis.confusion import correct_answers
+from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
+from ablation.analysis.crossed import crossed_effect
+from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
 from ablation.records import Outcome, Plan, RecordedRun
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 
 def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order; `recorded` by identity."""
     contrasts = contrasts_of(plan)
     planned_seeds = len({run.seed for run in plan.runs})
-    rule = Rule(alpha=plan.locked["alpha"], comparisons=len(contrasts), is_grown=plan.locked["seeds"] < planned_seeds)
+    rule = Rule(alpha=plan.locked.alpha, comparisons=len(contrasts), is_grown=plan.locked.seeds < planned_seeds)
     runs = _Runs(table, recorded)
     return tuple(_answer(contrast, runs, plan, rule) for contrast in contrasts)
 

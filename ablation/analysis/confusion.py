@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.analysis.described import ConfusionDifference, ConfusionMatrix, Disagreement, Matrix
+from ablation.analysis.descriptive_records import ConfusionDifference, ConfusionMatrix, Disagreement, Matrix
 from ablation.analysis.finished import FinishedRuns, run_ids
 from ablation.records import RecordedRun, Variant
 

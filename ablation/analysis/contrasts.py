@@ -1,16 +1,15 @@
 """Turns a plan's questions into contrasts: which variants a comparison weighs against which."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.analysis.records import LevelChange, MeasuredMetric
-from ablation.records import Plan, Variant
-from ablation.study.design import beside_others, comparable, declared_levels, short_names
+from ablation.analysis.answer_records import LevelChange, MeasuredMetric
+from ablation.records import LockedQuestion, Plan, Variant
+from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
+from ablation.study.design import declared_levels
+from ablation.study.level_names import short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
-
-Groups = list[tuple[Variant, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ def contrasts_of(plan: Plan) -> tuple[Contrast, ...]:
     Raises:
         ValueError: a question's factor has no two variants that differ in it alone.
     """
-    return tuple(contrast for question in plan.locked["questions"] for contrast in _contrasts(plan, question))
+    return tuple(contrast for question in plan.locked.questions for contrast in _contrasts(plan, question))
 
 
 def measured_metric(plan: Plan, name: str) -> MeasuredMetric:
@@ -88,57 +87,24 @@ def level_change(plan: Plan, factor: str, before: Any, after: Any) -> LevelChang
     return LevelChange(factor=factor, label=label, before=before, after=after)
 
 
-def _contrasts(plan: Plan, question: Mapping[str, Any]) -> Iterator[Contrast]:
-    if question.get("variant"):
-        yield _listed(plan, question)
-        return
-    factors = [question["effect"]] if question.get("effect") else list(question["interaction"])
-    if OTHERS in factors:
-        yield _beside_others(plan, question, next(factor for factor in factors if factor != OTHERS))
-        return
-    known = factor_levels(plan)
-    changes = [
-        [level_change(plan, factor, first, level) for level in others]
-        for factor, (first, *others) in ((factor, known[factor]) for factor in factors)
-    ]
-    for chosen in itertools.product(*changes):
-        groups = comparable(
-            plan.variants,
-            _corners(chosen),
-            order=known,
-            design=str(plan.study.get("design", "factorial")),
-            at=question.get("at"),
-        )
-        yield _contrast(plan, question, chosen, groups)
+def _contrasts(plan: Plan, question: LockedQuestion) -> Iterator[Contrast]:
+    design = str(plan.study.get("design", "factorial"))
+    for comparison in comparisons(question, plan.variants, levels=factor_levels(plan), design=design):
+        yield _contrast(plan, question, comparison)
 
 
-def _listed(plan: Plan, question: Mapping[str, Any]) -> Contrast:
-    """Compare a listed variant with the baseline, or with the baseline of its settings."""
-    at = dict(question.get("at") or {})
-    suffix = "".join(f",{factor}={level}" for factor, level in at.items())
-    names = [f"{question['variant']}{suffix}", f"{plan.baseline.name.partition(',')[0]}{suffix}"]
-    change = LevelChange(factor="variant", label="variant", before=names[1], after=names[0])
-    return _contrast(plan, question, (change,), [tuple(plan.variant(name) for name in names)])
-
-
-def _beside_others(plan: Plan, question: Mapping[str, Any], factor: str) -> Contrast:
-    known = factor_levels(plan)
-    on, off = known[factor]
-    changes = (level_change(plan, OTHERS, "present", "absent"), level_change(plan, factor, on, off))
-    groups = beside_others(plan.variants, factor, order=known, at=question.get("at"))
-    return _contrast(plan, question, changes, groups)
-
-
-def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChange, ...], groups: Groups) -> Contrast:
+def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> Contrast:
+    groups = comparison.groups
+    changes = tuple(level_change(plan, each.factor, each.before, each.after) for each in comparison.changes)
     if not groups:
         named = ", ".join(change.factor for change in changes)
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
-    primary = plan.locked["metric"]["name"]
-    name = question.get("on") or primary
-    beside = [] if changes[0].factor in (OTHERS, "variant") else [_beside(plan, group[0], changes) for group in groups]
+    primary = plan.locked.metric.name
+    name = question.on or primary
+    beside = [] if changes[0].factor in (OTHERS, LISTED) else [_beside(plan, group[0], changes) for group in groups]
     return Contrast(
         changes=changes,
-        at=dict(question.get("at") or {}),
+        at=dict(question.at),
         averaged_over={
             factor: _distinct(levels[factor] for levels in beside) for factor in sorted(beside[0] if beside else ())
         },
@@ -150,32 +116,25 @@ def _contrast(plan: Plan, question: Mapping[str, Any], changes: tuple[LevelChang
             for group in groups
             for variant, sign in zip(group, _signs(changes), strict=True)
         },
-        sides=tuple(_sides(groups, changes)),
+        sides=tuple(_sides(comparison)),
         simple=tuple(_simple(plan, groups, changes)),
     )
 
 
-def _rope(plan: Plan, question: Mapping[str, Any], metric: str) -> float | None:
-    if question.get("meaningful") is not None:
-        return float(question["meaningful"])
-    chosen = plan.locked["metric"]
-    meaningful = chosen.get("meaningful") if metric == chosen["name"] else plan.metrics[metric].meaningful
-    return None if meaningful is None else float(meaningful)
-
-
-def _corners(changes: Sequence[LevelChange]) -> list[dict[str, Any]]:
-    """Return the combinations of the levels compared: (after, before), or (both, first alone, second alone, none)."""
-    levels = itertools.product(*((change.after, change.before) for change in changes))
-    return [{change.factor: level for change, level in zip(changes, corner, strict=True)} for corner in levels]
+def _rope(plan: Plan, question: LockedQuestion, metric: str) -> float | None:
+    if question.meaningful is not None:
+        return question.meaningful
+    chosen = plan.locked.metric
+    return chosen.meaningful if metric == chosen.name else plan.metrics[metric].meaningful
 
 
 def _signs(changes: Sequence[LevelChange]) -> tuple[int, ...]:
     return (1, -1) if len(changes) == 1 else (1, -1, -1, 1)
 
 
-def _sides(groups: Groups, changes: Sequence[LevelChange]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
-    for index, corner in enumerate(_corners(changes)):
-        yield corner, tuple(group[index].name for group in groups)
+def _sides(comparison: Comparison) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+    for index, corner in enumerate(comparison.corners):
+        yield corner, tuple(group[index].name for group in comparison.groups)
 
 
 def _beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.analysis import statistics
-from ablation.analysis.records import CrossedEffect
+from ablation.analysis.answer_records import CrossedEffect
 
 Answers = Sequence[NDArray[np.bool_]]
 """By seed, which test images were answered rightly, (N,) each."""

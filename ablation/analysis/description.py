@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ablation.analysis.described import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
-from ablation.analysis.document import Cost
+from ablation.analysis.analysis_record import Cost
+from ablation.analysis.descriptive_records import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.analysis.timing import timing_of
 from ablation.records import SIGNS, Outcome, Plan, RecordedRun, Variant
@@ -79,7 +79,7 @@ def _variant_row(
         failed=int((own["outcome"] == Outcome.FAILED).sum()),
         missing=int(own["outcome"].isna().sum()),
         spreads={name: spread_of(numbers) for name, numbers in values.items() if numbers},
-        values=seed_values(runs, finished.plan.locked["metric"]["name"]),
+        values=seed_values(runs, finished.plan.locked.metric.name),
         differences=_differences(finished, variant, rows),
         training=timing_of(runs),
         epoch=timing_of(runs, _epoch_seconds),
@@ -119,11 +119,11 @@ def _dominating(row: VariantRow, rows: Sequence[VariantRow], plan: Plan) -> str 
 
 def _good_and_cheap(row: VariantRow, plan: Plan) -> tuple[float, float] | None:
     """Return (goodness, minus the seconds), both better where larger; None where the variant is not whole."""
-    metric = plan.locked["metric"]
-    good = row.spreads.get(metric["name"])
+    metric = plan.locked.metric
+    good = row.spreads.get(metric.name)
     if good is None or row.training is None or row.done < row.planned or row.collapsed:
         return None
-    return SIGNS[metric["direction"]] * good.mean, -row.training.median
+    return SIGNS[metric.direction] * good.mean, -row.training.median
 
 
 def _seed_curves(run: RecordedRun) -> SeedCurves:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ablation.analysis.analysis_record import DamagedRecord, Diagnostics
+from ablation.analysis.answer_records import Answer
 from ablation.analysis.answers import missing_run
-from ablation.analysis.document import DamagedRecord, Diagnostics
 from ablation.analysis.equal_seeds import equal_seeds
-from ablation.analysis.records import Answer
 from ablation.records import LeftOut, Outcome, Plan, RecordedRun
 
 SKEWED = 1.0
@@ -21,7 +21,7 @@ def diagnose(
     recorded: Mapping[str, RecordedRun],
     left_out: Sequence[LeftOut],
 ) -> Diagnostics:
-    metric = plan.locked["metric"]["name"]
+    metric = plan.locked.metric.name
     rows = table.to_dict("records")
     missing = [missing_run(row, metric) for row in rows]
     return Diagnostics(

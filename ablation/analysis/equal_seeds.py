@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from ablation.analysis.document import EqualSeeds
+from ablation.analysis.analysis_record import EqualSeeds
 from ablation.records import METRICS, Outcome, RecordedRun
 
 LARGEST_SPLIT = 100_000

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from ablation.analysis.answer_records import LevelChange
 from ablation.analysis.contrasts import factor_levels, level_change
-from ablation.analysis.described import Difference, FactorCell, FactorPair, PairedInteraction, SeedValue
+from ablation.analysis.descriptive_records import Difference, FactorCell, FactorPair, PairedInteraction, SeedValue
 from ablation.analysis.finished import FinishedRuns, difference_of, seed_values
-from ablation.analysis.records import LevelChange
 from ablation.analysis.statistics import without_rounding_error
 from ablation.records import Variant
 
@@ -28,7 +28,7 @@ def factor_pairs(finished: FinishedRuns, unstable: frozenset[str]) -> tuple[Fact
 
 def _whole_variants(finished: FinishedRuns, unstable: frozenset[str]) -> dict[str, tuple[SeedValue, ...]]:
     """Return the study's metric by variant and seed, for the variants all of whose planned runs have it."""
-    metric = finished.plan.locked["metric"]["name"]
+    metric = finished.plan.locked.metric.name
     found = {}
     for variant in finished.variants:
         values = seed_values(finished.done(variant), metric)
@@ -111,7 +111,7 @@ def _interaction(
         first=first,
         second=second,
         difference=difference_of([_difference_of_differences(each) for each in values]),
-        in_logits=_in_logits(values, finished.plan.metrics[finished.plan.locked["metric"]["name"]].unit),
+        in_logits=_in_logits(values, finished.plan.metrics[finished.plan.locked.metric.name].unit),
     )
 
 

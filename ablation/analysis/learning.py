@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from ablation.analysis import statistics
-from ablation.analysis.described import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
+from ablation.analysis.descriptive_records import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
 from ablation.analysis.finished import FinishedRuns, by_seed, curve, run_ids, spread_of
 from ablation.records import RecordedRun, Variant
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.records import Plan
+from ablation.records import LockedMetric, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,25 +28,24 @@ def with_rule(plan: Plan, change: RuleChange) -> Plan:
     Raises:
         NameUnknown: there is no such metric.
     """
-    locked = dict(plan.locked)
-    before = locked["metric"]
-    metric = dict(before)
-    if change.metric is not None and change.metric != before["name"]:
+    locked = plan.locked
+    before = metric = locked.metric
+    if change.metric is not None and change.metric != before.name:
         if change.metric not in plan.metrics:
             near = nearest_names(change.metric, plan.metrics)
             raise NameUnknown("metric", change.metric, near=near, known=plan.metrics, option="--metric")
         known = plan.metrics[change.metric]
-        metric = {"name": change.metric, "direction": known.direction, "meaningful": known.meaningful}
+        metric = LockedMetric(name=change.metric, direction=known.direction, meaningful=known.meaningful)
     if change.meaningful is not None:
-        metric["meaningful"] = change.meaningful
-    alpha = locked["alpha"] if change.alpha is None else change.alpha
+        metric = replace(metric, meaningful=change.meaningful)
+    alpha = locked.alpha if change.alpha is None else change.alpha
     said = [
         f"{what} changed from {old} to {new} by this summary, after results could be seen"
         for what, old, new in (
-            ("metric", before["name"], metric["name"]),
-            ("meaningful", before.get("meaningful"), metric["meaningful"]),
-            ("alpha", locked["alpha"], alpha),
+            ("metric", before.name, metric.name),
+            ("meaningful", before.meaningful, metric.meaningful),
+            ("alpha", locked.alpha, alpha),
         )
         if old != new
     ]
-    return replace(plan, locked={**locked, "metric": metric, "alpha": alpha}, deviations=(*plan.deviations, *said))
+    return replace(plan, locked=replace(locked, metric=metric, alpha=alpha), deviations=(*plan.deviations, *said))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from ablation.analysis.records import Interval
+from ablation.analysis.answer_records import Interval
 
 MOST_SEEDS = 10_000
 POWER = 0.8

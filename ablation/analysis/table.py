@@ -79,9 +79,9 @@ def _finite(value: float | None) -> float:
 def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
     """Whether a finished run is no better than always answering the largest class, give or take the margin.
 
-    Without classes, as with a training function of the user's, no run is.
+    Without classes, as with a user's training function, no run is.
     """
     if not plan.data.shape.classes:
         return False
     accuracy = _finite(record.metrics.get("test_accuracy"))
-    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked["collapse_margin"]
+    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked.collapse_margin

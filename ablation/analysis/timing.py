@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ablation.analysis.described import Timing
+from ablation.analysis.descriptive_records import Timing
 from ablation.records import RecordedRun
 
 RunsByVariant = Mapping[str, Sequence[RecordedRun]]
@@ -24,6 +24,7 @@ def timing_of(
     found = [value for run in usual_runs(runs) if (value := measure(run)) is not None and math.isfinite(value)]
     if not found:
         return None
+    # Deciles: by the quartiles, two variants whose times only the machine's load had changed were told apart.
     first, median, ninth = np.quantile(found, (0.1, 0.5, 0.9))
     return Timing(
         n=len(found),

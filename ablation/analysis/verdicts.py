@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablation.analysis import statistics
-from ablation.analysis.records import Effect, SeedsNeeded, Verdict, Wins
+from ablation.analysis.answer_records import Effect, SeedsNeeded, Verdict, Wins
 from ablation.records import SIGNS, Direction
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ablation.analysis import Analysis, Comparison
+from ablation.analysis.answer_records import Verdict
 from ablation.analysis.comparison import ComparedMetric
-from ablation.analysis.records import Verdict
 from ablation.output import plain, plain_json
 from ablation.report import sentences, tables
 from ablation.report.numbers import NONE, count_text, differences_text, value_text

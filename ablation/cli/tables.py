@@ -16,8 +16,8 @@ from rich.text import Text
 
 from ablation.commands import commands
 from ablation.output import last_line, plain
-from ablation.preview import Preview
-from ablation.records import Component, Failure, Outcome, RecordedRun, same_starts_text
+from ablation.preview import Preview, shape_text
+from ablation.records import Component, Failure, Outcome, RecordedRun
 from ablation.storage.holder import Holder
 from ablation.tracking import StudyRecord
 
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ablation.coordinator.deletion import Holdings
-    from ablation.models import ModelChanges
     from ablation.pipeline import SyncOutcome
 
-MOST_NAMED = 4
 FAILURES: Mapping[Failure | None, str] = {
     "out of memory": "failed, out of memory",
     "code": "failed, an error of its code",
@@ -51,33 +49,11 @@ class StudyStanding:
 
 
 def preview_text(preview: Preview) -> str:
-    from ablation.report.numbers import duration_text
-
-    is_changed = any(variant.changes.gone or variant.changes.replaced for variant in preview.variants)
-    is_measured = any(variant.size.layers for variant in preview.variants)
-    sizes = ["parameters", "FLOPs per image"] if is_measured else []
-    columns = ["variant", *sizes, "time per run", *(["changes"] if is_changed else [])]
-    table = Table(*columns, box=None, pad_edge=False)
-    for index, variant in enumerate(preview.variants):
-        table.add_row(
-            _cell(f"{variant.name}{' (baseline)' if index == 0 else ''}"),
-            *([f"{variant.size.parameters:,}", f"{variant.size.flops:,}"] if is_measured else []),
-            "about " + duration_text(variant.seconds) if variant.seconds is not None else "",
-            *([_cell(_changes_text(variant.changes))] if is_changed else []),
-        )
-    seeds = preview.study.spec.seeds
-    lines = [
-        f"{preview.study.name}: {len(preview.variants)} variants × {seeds} seeds = {preview.runs} runs",
-        *map(plain, _data_lines(preview)),
-        "",
-        _rendered(table),
-    ]
-    lines += _tuning_lines(preview)
-    total = _total_seconds(preview)
-    if preview.same_starts:
-        lines += [f"{same_starts_text(preview.same_starts)}."]
-    if total is not None:
-        lines += [f"About {duration_text(total)} of training, one run after the other; workers share it."]
+    cells = preview.table()
+    table = Table(*cells.head, box=None, pad_edge=False)
+    for row in cells.rows:
+        table.add_row(*map(_cell, row))
+    lines = [*map(plain, preview.lines_above()), "", _rendered(table), *map(plain, preview.lines_below())]
     return "\n".join(lines)
 
 
@@ -88,7 +64,7 @@ def preview_json(preview: Preview) -> str:
             "runs": preview.runs,
             "tuning_runs": preview.tuning_runs,
             "seeds": preview.study.spec.seeds,
-            "seconds": _total_seconds(preview),
+            "seconds": preview.seconds,
             "same_starts": preview.same_starts,
             "data": _data(preview),
             "variants": [
@@ -117,8 +93,8 @@ def components_text(components: Sequence[Component]) -> str:
             _cell(one.type),
             f"{one.parameters:,}",
             f"{one.flops:,}",
-            _shape_text(one.input_shape),
-            _shape_text(one.output_shape),
+            shape_text(one.input_shape),
+            shape_text(one.output_shape),
             _cell("yes" if one.is_removable else f"no: {one.reason}"),
         )
     return _rendered(table)
@@ -161,7 +137,7 @@ def deletion_text(found: Holdings, folder: Path) -> str:
     """Say what a deletion will delete."""
     kept = f"{found.folders} folders in {folder}"
     said = f"{found.name}: {found.runs} runs in MLflow, which go to its trash, and {kept}, which are removed"
-    lost = f"; {found.unrecorded} runs have ended here and are not recorded in MLflow" if found.unrecorded else ""
+    lost = f"; {found.unrecorded} ended, not yet recorded in MLflow" if found.unrecorded else ""
     return f"{said}{lost}."
 
 
@@ -175,10 +151,10 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
     if standing.is_interrupted:
         who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
-        lines.append(f"  {who}. The same command goes on.")
+        lines.append(f"  {who}. The same command resumes it.")
     if standing.unrecorded:
         name = record.plan.name
-        lines.append(f"  {standing.unrecorded} ended here and are not recorded yet: {commands.shown('sync', name)}")
+        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {commands.shown('sync', name)}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
     lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
@@ -218,79 +194,17 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
     }
 
 
-def _changes_text(changes: ModelChanges) -> str:
-    """Return `without blocks.block2, -18,496 parameters, -294,912 FLOPs`; long lists are cut."""
-    said = [
-        *([f"without {_few(changes.gone)}"] if changes.gone else []),
-        *([f"with {_few(changes.new)}"] if changes.new else []),
-        *([_few(_replaced_texts(changes))] if changes.replaced else []),
-    ]
-    if said and changes.parameters:
-        said.append(f"{changes.parameters:+,} parameters")
-    if said and changes.flops:
-        said.append(f"{changes.flops:+,} FLOPs")
-    return ", ".join(said)
-
-
-def _replaced_texts(changes: ModelChanges) -> list[str]:
-    """Return each replacement by name, or how many there are of a kind where they are many."""
-    kinds = Counter((before, after) for _, before, after in changes.replaced)
-    if len(changes.replaced) > MOST_NAMED:
-        return [f"{count} × {before} → {after}" for (before, after), count in kinds.items()]
-    return [f"{name} {before} → {after}" for name, before, after in changes.replaced]
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
-
-
-def _shape_text(shape: tuple[int, ...] | None) -> str:
-    return "×".join(map(str, shape)) if shape else ""
-
-
-def _data_lines(preview: Preview) -> list[str]:
-    """Return how many images each split has and of what size, and what there is to know of how they are read."""
-    data, splits = preview.data, preview.splits
-    if data is None or splits is None:
-        return []
-    held_out = f", {splits.validation:,} for validation" if splits.validation else ""
-    kind = "inputs" if data.shape.features else "images"
-    counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
-    inputs = _shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
-    name = preview.study.spec.settings()["data"]["name"]
-    return [f"{name}: {counts}; {len(data.shape.classes)} classes, {inputs}", *(f"  {note}" for note in preview.notes)]
-
-
 def _data(preview: Preview) -> dict[str, Any] | None:
-    if preview.data is None or preview.splits is None:
+    section = preview.study.spec.data
+    if preview.data is None or preview.splits is None or section is None:
         return None
     return {
-        "name": preview.study.spec.settings()["data"]["name"],
+        "name": section.name,
         "splits": dataclasses.asdict(preview.splits),
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),
         "notes": list(preview.notes),
     }
-
-
-def _tuning_lines(preview: Preview) -> list[str]:
-    tune = preview.study.spec.tune
-    if tune is None:
-        return []
-    each = f"{tune.trials} trials" + (f" of {tune.seeds} seeds" if tune.seeds > 1 else "")
-    return [
-        f"Before that, tuning: {each} of each variant over {', '.join(sorted(tune.spaces))}, on validation; "
-        f"at most {preview.tuning_runs} runs."
-    ]
-
-
-def _total_seconds(preview: Preview) -> float | None:
-    seconds = [variant.seconds for variant in preview.variants]
-    known = [value for value in seconds if value is not None]
-    if len(known) < len(seconds):
-        return None
-    return sum(known) * preview.study.spec.seeds + sum(known) / len(known) * preview.tuning_runs
 
 
 def _cell(text: str) -> Text:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ablation.code.calling import bound, running
-from ablation.code.loading import load_code
+from ablation.code.loading import is_importing, load_code
 from ablation.code.names import code_names, code_problem, is_code
-from ablation.code.sources import code_digest, code_parts, settings_read
+from ablation.code.sources import code_digest, code_parts, find_place, settings_read
 
-__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "running"]
+__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "is_importing", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,10 @@ class CodeFolders:
             CodeInvalid: it is not there, cannot be imported (with the traceback in the user's code), or not callable.
         """
         return load_code(name, self.folders, path=path)
+
+    def file(self, name: str) -> Path | None:
+        """Return the file that the code behind a name begins in, None where it is installed, or not there."""
+        return find_place(name.rpartition(":")[0], self.folders).file
 
     def digest(self, names: Iterable[str]) -> str | None:
         """Return 32 hexadecimal digits that change with the code behind the names; None where there are no names.

@@ -19,6 +19,8 @@ from ablation.errors import CodeInvalid
 from ablation.lookup import did_you_mean
 
 _MISSING = object()
+_under_way: list[Place] = []
+"""Places that are being imported now."""
 _imported: dict[str, tuple[Path, str]] = {}
 """The user's modules in sys.modules: their files, and the digests that these had when they were imported."""
 
@@ -38,6 +40,11 @@ def load_code(name: str, folders: Sequence[Path], *, path: str) -> Any:
     if not callable(found):
         raise CodeInvalid(f"{name} is {type(found).__name__}, which cannot be called", path=path)
     return found
+
+
+def is_importing() -> bool:
+    """Whether code that a study names is being imported: then it is that code which asks."""
+    return bool(_under_way)
 
 
 def _imported_module(name: str, location: str, place: Place, *, path: str) -> ModuleType:
@@ -80,9 +87,11 @@ def _importing(place: Place) -> Iterator[None]:
     sys.path[:] = [*folders, *(entry for entry in path if entry not in folders)]
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()
+    _under_way.append(place)
     try:
         yield
     finally:
+        _under_way.remove(place)
         new = [folder for folder in folders if folder not in path]
         sys.path[:] = [*path, *new]
         added_folders.extend(new)

@@ -1,8 +1,9 @@
 """Tells names of code from other names, and says what is wrong with their form."""
 
 import keyword
-from collections.abc import Mapping
 from typing import Any
+
+from ablation.records import Settings
 
 BUILT_IN = ("torchvision:",)
 FORMS = "write 'file.py:name' or 'package.module:name'"
@@ -15,14 +16,18 @@ def is_code(name: object) -> bool:
     return ":" in name or name.endswith(".py")
 
 
-def code_names(settings: Mapping[str, Any]) -> list[str]:
+def code_names(settings: Settings) -> list[str]:
     """Return the user's own code that settings name: data, model, replacements, training and loss."""
-    named = [
-        *((settings.get(section) or {}).get("name") for section in ("data", "model", "training")),
-        (settings.get("training") or {}).get("loss"),
-        *((settings.get("model") or {}).get("replace") or {}).values(),
-    ]
-    return [name for name in named if is_code(name)]
+    sections = [section.name for section in (settings.data, settings.model) if section is not None]
+    replacements = settings.model.replace.values() if settings.model is not None else ()
+    return [name for name in (*sections, *_trained_by(settings), *replacements) if is_code(name)]
+
+
+def _trained_by(settings: Settings) -> list[Any]:
+    if not settings.is_own_training:
+        return [settings.engine.loss]
+    # An argument `loss` that names code is code too: identities have its digest.
+    return [settings.function.name, settings.function.arguments.get("loss")]
 
 
 def code_problem(name: str) -> str | None:
@@ -31,6 +36,9 @@ def code_problem(name: str) -> str | None:
     if not name.isprintable():
         return f"{name!a} has characters that no name of code has; {FORMS}"
     if not colon:
+        module, dot, last = name.rpartition(".")
+        if dot and _is_dotted(name) and last != "py":
+            return f"{name!r} has no ':' before the name of the function; write '{module}:{last}'"
         return f"{name!r} names a file and nothing in it; write '{name}:name'"
     if not location:
         return f"{name!r} names no file or module; {FORMS}"

@@ -21,7 +21,7 @@ OURS = "ablation"
 INSTALLED = {"site-packages", "dist-packages"}
 
 added_folders: list[str] = []
-"""What was put into sys.path for the user's code; what a digest is of does not depend on it."""
+"""Entries added to sys.path for user code; ignored when digesting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

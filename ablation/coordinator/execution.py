@@ -7,20 +7,19 @@ import itertools
 import math
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ablation.code import NO_FOLDERS, CodeFolders, code_names
+from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
-from ablation.executors import Executor, WorkerLost
-from ablation.provenance import provenance
+from ablation.executors import Executor, WorkerLost, free_slots
 from ablation.records import Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.stopping import Preempted, stopping
@@ -34,6 +33,7 @@ T = TypeVar("T")
 POLL_S = 0.5
 MAX_TRIES = 3
 """Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
+NO_WORKER = "there is no worker now; the study waits for one"
 LAST_UPLOADS_S = 3.0
 LAST_RELEASE_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
@@ -94,7 +94,7 @@ class Execution:
         return self.lease.record
 
     def train(self, schedule: Schedule, recorded: Sequence[RecordedRun]) -> Generator[Progress, None, None]:
-        """Train what the schedule has left, as many at a time as the executor has slots.
+        """Train what the schedule has left, as many at a time as the executor has slots, waiting where it has none.
 
         A run that cannot be kept, or whose code was edited, ends the execution, but not the runs beside it: they are
         let finish, and the next one goes on with the others.
@@ -102,13 +102,17 @@ class Execution:
         self.schedule = schedule
         ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
         self.ended.update(ended.values())
-        free = deque(self.executor.slots)
         failed: AblationError | None = None
         yield self._progress()
         while True:
-            while free and failed is None and (group := (yield from self._next_group(schedule))):
-                self._submit(group, free.popleft())
+            while (free := self.free_slots()) and failed is None:
+                if not (group := (yield from self._next_group(schedule))):
+                    break
+                self._submit(group, free[0])
             if not self.running:
+                if not free and failed is None and self._left:
+                    yield from self.await_slot()
+                    continue
                 if failed is not None:
                     raise failed
                 return
@@ -124,8 +128,21 @@ class Execution:
                     except AblationError as error:
                         failed = error
                 del self.running[future]
-                free.append(group_under_way[0].slot)
             yield self._progress(note=self._upload_note())
+
+    def free_slots(self) -> list[str]:
+        """Return the executor's slots in which no job of this execution runs."""
+        return free_slots(self.executor, (group[0].slot for group in self.running.values()))
+
+    def await_slot(self) -> Generator[Progress, None, None]:
+        """Wait a moment for an executor that has no worker now, and say so once in an execution."""
+        note = None if NO_WORKER in self._said else NO_WORKER
+        self._said.add(NO_WORKER)
+        yield self._progress(note=note)
+        time.sleep(POLL_S)
+        if stopping.is_asked:
+            raise KeyboardInterrupt
+        self.uploads.check()
 
     def interrupt(self, *, killed: bool) -> None:
         """End what is under way in good order; what is not recorded in time is recorded by the next execution."""
@@ -160,10 +177,14 @@ class Execution:
 
     def _next_group(self, schedule: Schedule) -> Generator[Progress, None, tuple[PlannedRun, ...]]:
         """Claim what the next job trains: one run, or those that can be fused, shared among the devices."""
-        left = len(self.record.plan.runs_to_train()) - sum(self.ended.values())
-        shared = math.ceil(left / len(self.executor.slots))
+        shared = math.ceil(self._left / max(1, len(self.executor.slots)))
         limit = min(self._most_fused, max(1, shared))
         return (yield from self.stored(lambda: schedule.next_group(limit)))
+
+    @property
+    def _left(self) -> int:
+        """How many runs have not ended."""
+        return len(self.record.plan.runs_to_train()) - sum(self.ended.values())
 
     def stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
         """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
@@ -193,7 +214,7 @@ class Execution:
         """How many runs a job may train: by default as many as pay on a GPU, and one on a CPU, where fusing loses."""
         if self.record.plan.is_own_training:
             return 1
-        return self.fuse or (MOST_FUSED if self.executor.slots[0] != "cpu" else 1)
+        return self.fuse or (MOST_FUSED if self.executor.is_on_gpu else 1)
 
     def alike(self, planned: PlannedRun) -> str:
         """Return what runs must have in common to be trained by one job."""
@@ -218,7 +239,6 @@ class Execution:
 
     def _job(self, planned: PlannedRun, slot: str) -> Job:
         variant = self.record.plan.variant(planned.variant)
-        packages = self.code.packages(code_names(variant.settings))
         return Job(
             planned=planned,
             settings=variant.settings,
@@ -226,7 +246,6 @@ class Execution:
             data_folder=self.dataset.folder if self.dataset is not None else None,
             folder=self._folder(planned),
             device=slot,
-            provenance=provenance(slot, packages=packages),
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
             expected_metrics=self.record.plan.expected_metrics,
@@ -255,7 +274,7 @@ class Execution:
             return
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
-        metric = self.record.plan.locked["metric"]["name"]
+        metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
         yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)
@@ -264,7 +283,7 @@ class Execution:
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
-        return f"it goes on after epoch {kept[0][0]}" if kept else "it begins anew"
+        return f"it resumes after epoch {kept[0][0]}" if kept else "it begins anew"
 
     def _upload_note(self) -> str | None:
         """Say once that the tracker fails, and once that it works again, and what became of the lease."""

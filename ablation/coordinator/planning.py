@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ablation.records import (
     NOT_MEASURED,
     DataFacts,
     DataShape,
+    ModelSettings,
     ModelSummary,
     Plan,
     PlannedRun,
@@ -48,7 +48,8 @@ def data_remarks(study: Study) -> tuple[str, ...]:
     """Say where a study's data was found, where that may surprise."""
     from ablation.datasets import remark_on_root
 
-    remark = remark_on_root(study.variants[0].settings["data"] or {}, study.code.folders)
+    data = study.variants[0].settings.data
+    remark = remark_on_root(data.root, study.code.folders) if data is not None and data.root is not None else None
     return (remark,) if remark is not None else ()
 
 
@@ -92,7 +93,7 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
         raise StudyNarrowed(study.name, left_out)
     return replace(
         plan,
-        locked={**plan.locked, "seeds": previous.plan.locked["seeds"]},
+        locked=replace(plan.locked, seeds=previous.plan.locked.seeds),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
@@ -167,7 +168,7 @@ def _fixed(plan: Plan) -> dict[str, Any]:
     return {
         **plan.baseline.configuration,
         "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
-        "metric": plan.locked["metric"],
+        "metric": plan.locked.metric.plain(),
         "tune": plan.study.get("tune"),
     }
 
@@ -175,11 +176,12 @@ def _fixed(plan: Plan) -> dict[str, Any]:
 def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     """Say what differs from the plan of the execution before, which had so many results to look at."""
     seen = f"after {results} results could be seen"
+    then, later = before.locked.plain(), now.locked.plain()
     said = [
         f"{key} changed from {old} to {new}, {seen}"
         for key, old, new in (
             ("seeds", before.study["seeds"], now.study["seeds"]),
-            *((key, before.locked[key], now.locked[key]) for key in ("questions", "alpha", "collapse_margin")),
+            *((key, then[key], later[key]) for key in ("questions", "alpha", "collapse_margin")),
         )
         if old != new
     ]
@@ -198,12 +200,12 @@ def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     """
     from ablation.models import build_model, summarize_model
 
-    def size(settings: Mapping[str, Any]) -> ModelSummary:
-        if "name" in settings["training"] or settings["model"] is None or shape == NO_DATA.shape:
+    def size(model: ModelSettings | None) -> ModelSummary:
+        if study.is_own_training or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
-        return summarize_model(lambda: build_model(settings["model"], shape, code=study.code), shape)
+        return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
 
-    sizes = {variant.name: size(variant.settings) for variant in study.variants}
+    sizes = {variant.name: size(variant.settings.model) for variant in study.variants}
     first: dict[str, Variant] = {}
     for variant in study.variants:
         twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)

@@ -51,11 +51,12 @@ def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
 
 def _prepared_data(study: Study, state: State) -> Dataset | None:
     """Return the study's data set, its splits checked; None where a training function reads its own."""
-    if study.variants[0].settings["data"] is None:
+    sections = [variant.settings.data for variant in study.variants if variant.settings.data is not None]
+    if not sections:
         return None
-    dataset = prepare(study.variants[0].settings["data"], cache=state.data, code=study.code)
-    for variant in study.variants:
-        make_split(dataset, variant.settings["data"], study_seed=study.spec.study_seed, seed=0)
+    dataset = prepare(sections[0], cache=state.data, code=study.code)
+    for section in sections:
+        make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
     return dataset
 
 

@@ -75,7 +75,7 @@ def found_text(
     recorded: Sequence[RecordedRun], ended: Sequence[RecordedRun], altered: Sequence[str], *, again: bool
 ) -> str | None:
     """Say what of a study has ended before and is not trained again, and whose numbers are not what they were."""
-    mended = [
+    corrected = [
         now.planned.name
         for now, before in zip(ended, recorded, strict=True)
         if before.outcome is Outcome.DONE and now is not before
@@ -87,9 +87,9 @@ def found_text(
         said.append(f"{kept} runs have ended before in this state folder and are not trained again")
     if failed and not again:
         said.append(f"{failed} failed before; --retry-failed trains them again")
-    if mended:
+    if corrected:
         said.append(
-            f"MLflow had other metrics of {_few(mended)} than were measured, and has those of the run folders now"
+            f"MLflow had other metrics of {_few(corrected)} than were measured, and has those of the run folders now"
         )
     if altered:
         said.append(

@@ -17,8 +17,7 @@ from ablation.coordinator.execution import POLL_S, Deaths, Execution, is_death, 
 from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.executors import WorkerLost
-from ablation.provenance import provenance
+from ablation.executors import WorkerLost, free_slots
 from ablation.records import SIGNS, Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.stopping import Preempted, stopping
@@ -68,18 +67,18 @@ class VariantTuning:
         self._recover()
         waiting = deque((self._open(variant), variant) for variant in targets)
         found: dict[str, TunedVariant] = {}
-        free = deque(self.execution.executor.slots)
         yield self._progress(len(targets))
         while waiting or self.running:
-            while free and waiting:
+            while waiting and (free := self._free_slots()):
                 schedule, variant = waiting.popleft()
                 suggestion = yield from self.execution.stored(schedule.next_trial)
                 if suggestion is None:
                     found[variant.name] = yield from self.execution.stored(partial(self._result, schedule))
                     continue
-                slot = free.popleft()
-                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
+                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=free[0]))
             if not self.running:
+                if waiting:
+                    yield from self.execution.await_slot()
                 continue
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if stopping.is_asked:
@@ -90,11 +89,13 @@ class VariantTuning:
                 if self._settle(future, trial):
                     continue
                 yield from self._tell(trial)
-                free.append(trial.slot)
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
             yield self._progress(len(targets))
         return tuple(found[variant.name] for variant in targets)
+
+    def _free_slots(self) -> list[str]:
+        return free_slots(self.execution.executor, (trial.slot for trial in self.running.values()))
 
     def interrupt(self) -> None:
         """Mark what was under way as ended without a result, where the tracker still can."""
@@ -105,7 +106,7 @@ class VariantTuning:
     def _open(self, variant: Variant) -> TuningSchedule:
         spec, tuning = self.study.spec, self.study.spec.tune
         assert tuning is not None
-        settings = {path: _at(variant.settings, path) for path in tuning.spaces}
+        settings = {path: _at(variant.settings.plain(), path) for path in tuning.spaces}
         start = settings if all(space.holds(settings[path]) for path, space in tuning.spaces.items()) else {}
         return open_tuning(
             self.storage_url,
@@ -137,7 +138,6 @@ class VariantTuning:
             data_folder=self.dataset.folder,
             folder=folder,
             device=trial.slot,
-            provenance=provenance(trial.slot),
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
@@ -235,7 +235,7 @@ def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> Tuning
     last = trial.results[-1]
     outcome = "pruned" if _was_pruned(last) else last.outcome.value
     is_whole = outcome == "done"
-    epoch_choice = str(job.settings["training"].get("epoch_choice", "last"))
+    epoch_choice = job.settings.engine.epoch_choice
     values = [objective_value(curve, epoch_choice, is_minimized=job.is_minimized) for curve in trial.curves if curve]
     return TuningTrial(
         number=trial.suggestion.number,

@@ -3,9 +3,7 @@
 It imports nothing but numpy beside the standard library until a data set is read.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ablation.code import NO_FOLDERS, CodeFolders, is_code
 from ablation.datasets.arrays import Dataset, open_dataset
@@ -17,7 +15,7 @@ from ablation.datasets.images import Images, Size
 from ablation.datasets.own import Own, own_arguments
 from ablation.datasets.places import find_root, remark_on_root
 from ablation.datasets.splits import Split, SplitSizes, check_augmentation, make_split, split_sizes
-from ablation.records import DataOutline
+from ablation.records import DataOutline, DataSettings
 
 __all__ = [
     "Dataset",
@@ -34,7 +32,7 @@ __all__ = [
 ]
 
 
-def describe(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_FOLDERS) -> DataOutline:
+def describe(settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLDERS) -> DataOutline:
     """Return a data set's shape and size without preparing it.
 
     `images` looks at its files' names and headers, the user's own function is called, unless it was prepared before.
@@ -58,7 +56,7 @@ def describe(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO
     return outline
 
 
-def prepare(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_FOLDERS) -> Dataset:
+def prepare(settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLDERS) -> Dataset:
     """Return a data set from the cache, its digest verified, or read it once from its source.
 
     However many processes ask at once, one of them reads; a damaged cache is made again. Raises DataUnavailable where
@@ -71,25 +69,22 @@ def prepare(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders = NO_
     return dataset
 
 
-def _source(settings: Mapping[str, Any], *, cache: Path, code: CodeFolders) -> Source:
-    root = settings.get("root")
-    place = find_root(root, code.folders) if isinstance(root, str) else None
-    match settings["name"]:
+def _source(settings: DataSettings, *, cache: Path, code: CodeFolders) -> Source:
+    place = find_root(settings.root, code.folders) if settings.root is not None else None
+    match settings.name:
         case "digits":
             return Digits()
         case "cifar10":
             return Cifar10(root=place or cache.resolve() / "downloads")
         case "images":
-            return Images(root=find_root(settings["root"], code.folders), size=_size(settings.get("size")))
+            assert place is not None  # the section requires it
+            return Images(root=place, size=_size(settings.size))
         case name if is_code(name):
             return Own(code_name=name, arguments=own_arguments(settings, place=place), code=code)
         case name:
             raise ValueError(f"no data set is called {name!r}; there are digits, cifar10 and images")
 
 
-def _size(size: int | Sequence[int] | None) -> Size | None:
+def _size(size: int | Size | None) -> Size | None:
     """Return a height and width; one number stands for both."""
-    if size is None or isinstance(size, int):
-        return None if size is None else (size, size)
-    height, width = size
-    return height, width
+    return (size, size) if isinstance(size, int) else size

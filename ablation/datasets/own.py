@@ -1,4 +1,4 @@
-"""Calls a function of the user's own for a data set: arrays of images or features, and their labels."""
+"""Calls a user's function for a data set: arrays of images or features, and their labels."""
 
 import json
 import os
@@ -16,20 +16,18 @@ from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
 from ablation.datasets.places import is_there, real_path
-from ablation.records import DataOutline, DataShape
+from ablation.records import DataOutline, DataSettings, DataShape
 
 PATH = "data.name"
-NOT_ARGUMENTS = ("name", "limit", "validation", "augmentation")
 
 
-def own_arguments(settings: Mapping[str, Any], *, place: Path | None) -> dict[str, Any]:
+def own_arguments(settings: DataSettings, *, place: Path | None) -> dict[str, Any]:
     """Return what a `data` section gives to the user's function: its root, where it has one, and keys of its own.
 
     A root that is at a `place` is given as that; what is nowhere may be no path, and is given as it stands.
     """
-    given = {key: value for key, value in settings.items() if key not in NOT_ARGUMENTS}
-    root = os.fspath(place) if place is not None and is_there(place) else given.get("root")
-    return {**{key: value for key, value in given.items() if key != "root"}, **({"root": root} if root else {})}
+    root = os.fspath(place) if place is not None and is_there(place) else settings.root
+    return {**settings.arguments, **({"root": root} if root else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

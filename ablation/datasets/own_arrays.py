@@ -90,7 +90,10 @@ def _labels(value: object) -> NDArray[Any]:
     if array.ndim and len(array) == 0:
         raise ValueError("are empty")
     if array.dtype.kind not in "iuO":
-        raise ValueError(f"are {array.dtype}; give integers 0..K-1 or class names")
+        raise ValueError(
+            f"are {array.dtype}; the built-in training is for classification: give integers 0..K-1 or class names, or "
+            "train with a function of your own (`training.name`)"
+        )
     if array.ndim != 1:
         raise ValueError(f"are {array.dtype} {array.shape}; give one per input, (N,)")
     return array

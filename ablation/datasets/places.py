@@ -1,9 +1,8 @@
 """Finds the folder or archive that a study file names as its data's root: beside the file, then where one works."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ablation.errors import DataUnavailable
 
@@ -20,11 +19,8 @@ def find_root(root: str, folders: Sequence[Path]) -> Path:
     return real_path(next(filter(is_there, places), places[0]))
 
 
-def remark_on_root(settings: Mapping[str, Any], folders: Sequence[Path]) -> str | None:
+def remark_on_root(root: str, folders: Sequence[Path]) -> str | None:
     """Say where a `data` section's root was found, where that could be another place than its reader thinks."""
-    root = settings.get("root")
-    if not isinstance(root, str):
-        return None
     places = _places(root, folders)
     found = [place for place in places if is_there(place)]
     if not found:

@@ -1,15 +1,14 @@
 """Draws the training images that a seed trains on, its validation images, and the sample it is followed on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ablation.datasets.arrays import Dataset
 from ablation.errors import DataInvalid
-from ablation.records import DataOutline, DataShape
+from ablation.records import DataOutline, DataSettings, DataShape
 from ablation.streams import Purpose, stream_seed
 
 SAMPLE_SIZE = 2_000
@@ -38,14 +37,14 @@ class SplitSizes:
     test: int
 
 
-def split_sizes(outline: DataOutline, settings: Mapping[str, Any]) -> SplitSizes:
+def split_sizes(outline: DataOutline, settings: DataSettings) -> SplitSizes:
     """Return the sizes that a `data` section's splits have with every seed."""
-    used = min(settings.get("limit") or outline.train_images, outline.train_images)
-    held_out = 0 if settings["validation"] == "none" else round(settings["validation"] * used)
+    used = min(settings.limit or outline.train_images, outline.train_images)
+    held_out = 0 if settings.validation == "none" else round(settings.validation * used)
     return SplitSizes(train=used - held_out, validation=held_out, test=outline.test_images)
 
 
-def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int, seed: int) -> Split:
+def make_split(dataset: Dataset, settings: DataSettings, *, study_seed: int, seed: int) -> Split:
     """Split the training images of a study's `data` section for a seed index.
 
     `limit` takes the same stratified subset for every seed, `validation` a stratified share of that which the seed
@@ -54,14 +53,13 @@ def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int
     """
     check_augmentation(dataset.facts.shape, settings, source=dataset.facts.name)
     members = _members_by_class(dataset)
-    if settings.get("limit") is not None:
-        limit = int(settings["limit"])
-        _check_limit(dataset, limit)
-        members, _ = _drawn(members, limit, _generator(study_seed, Purpose.SUBSET))
+    if settings.limit is not None:
+        _check_limit(dataset, settings.limit)
+        members, _ = _drawn(members, settings.limit, _generator(study_seed, Purpose.SUBSET))
     validation = None
-    if settings["validation"] != "none":
-        held_out = round(settings["validation"] * sum(map(len, members)))
-        _check_validation(dataset, members, held_out, fraction=settings["validation"])
+    if settings.validation != "none":
+        held_out = round(settings.validation * sum(map(len, members)))
+        _check_validation(dataset, members, held_out, fraction=settings.validation)
         chosen, members = _drawn(members, held_out, _generator(study_seed, Purpose.VALIDATION, seed))
         validation = np.sort(np.concatenate(chosen))
     train = np.sort(np.concatenate(members))
@@ -70,9 +68,9 @@ def make_split(dataset: Dataset, settings: Mapping[str, Any], *, study_seed: int
     return Split(train=train, validation=validation, sample=np.sort(sample))
 
 
-def check_augmentation(shape: DataShape, settings: Mapping[str, Any], *, source: str) -> None:
+def check_augmentation(shape: DataShape, settings: DataSettings, *, source: str) -> None:
     """Raise DataInvalid where a `data` section asks for augmentation of what are no images."""
-    kind = settings.get("augmentation", "none")
+    kind = settings.augmentation
     if shape.features and kind != "none":
         message = f"{kind!r} moves pixels, and these are features of shape {shape.features}; set it to none"
         raise DataInvalid(source, [f"{message} @ data.augmentation"])

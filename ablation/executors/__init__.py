@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
-from ablation.executors.interface import Executor, JobExited, WorkerLost
+from ablation.executors.interface import Executor, JobExited, WorkerLost, free_slots
 from ablation.executors.processes import ProcessExecutor
 
 
@@ -28,4 +28,13 @@ EXECUTORS: Mapping[str, Callable[[tuple[str, ...]], Executor]] = {
 }
 """By name: slots to an executor."""
 
-__all__ = ["EXECUTORS", "Executor", "InlineExecutor", "JobExited", "ProcessExecutor", "WorkerLost", "make_executor"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "InlineExecutor",
+    "JobExited",
+    "ProcessExecutor",
+    "WorkerLost",
+    "free_slots",
+    "make_executor",
+]

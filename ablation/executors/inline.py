@@ -14,6 +14,7 @@ class InlineExecutor:
 
     def __init__(self, *, device: str) -> None:
         self.slots: tuple[str, ...] = (device,)
+        self.is_on_gpu = device != "cpu"
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()

@@ -1,15 +1,19 @@
 """What an executor is: it runs callables and returns futures.
 
-Executors know functions, not studies. Each has slots, one device per job that it runs at a time; whoever submits
-keeps to them and tells the job which device is its own.
+Executors know functions, not studies. Each has slots, one per job that it runs at a time, by the name of the device
+that is wished for the job: `cpu`, `cuda`, `cuda:1`. Whoever submits keeps to them and hands the job its slot's name;
+what device that is, is found out where the job runs.
 """
 
+import pickle
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
+from ablation.errors import CarriedError
 from ablation.stopping import Preempted, stopping
 
 P = ParamSpec("P")
@@ -23,9 +27,19 @@ class Executor(Protocol):
     does. What a future raises is an Exception: of a job that would end its process, as sys.exit does, JobExited. A
     worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
     raise Preempted. Leaving the context waits for what is running, or stops it where an exception leaves it.
+
+    `ablation.testing` has the tests of all this.
     """
 
-    slots: tuple[str, ...]
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots there are now: workers may come and go, and there may be none for a while."""
+        ...
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether jobs get a GPU; it does not change, and holds where there is no slot yet."""
+        ...
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]": ...
 
@@ -40,7 +54,19 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-class WorkerLost(Exception):
+def free_slots(executor: Executor, taken: Iterable[str]) -> list[str]:
+    """Return the slots that there are now and that no job under way has taken, in the executor's order."""
+    left = Counter(taken)
+    free = []
+    for slot in executor.slots:
+        if left[slot]:
+            left[slot] -= 1
+        else:
+            free.append(slot)
+    return free
+
+
+class WorkerLost(CarriedError):
     """A worker died with its job; `exit_code` is its process's, minus the signal's number where one ended it."""
 
     def __init__(self, exit_code: int | None) -> None:
@@ -54,14 +80,25 @@ class WorkerLost(Exception):
 
 
 class JobExited(Exception):
-    """A job raised what ends a process, SystemExit for example, and what else it was."""
+    """A job raised what ends a process, SystemExit for example, or what cannot be pickled; its text says what."""
 
 
 def carried(error: BaseException) -> Exception:
-    """Return what a future carries of an error that ended a job: nothing that would end whoever asks for the result."""
-    if isinstance(error, Exception):
+    """Return what a future carries of an error that ended a job.
+
+    It ends nobody who asks for the result, and can be pickled: one that cannot would end the worker's pool.
+    """
+    if isinstance(error, Exception) and _is_read_back(error):
         return error
-    return Preempted() if stopping.is_asked else JobExited(f"{type(error).__name__}: {error}")
+    is_ending = not isinstance(error, Exception)
+    return Preempted() if is_ending and stopping.is_asked else JobExited(f"{type(error).__name__}: {error}")
+
+
+def _is_read_back(error: Exception) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - an exception's own code may raise anything
+        return False
 
 
 def _ending_text(exit_code: int | None) -> str:

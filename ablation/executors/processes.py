@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from ablation.executors.interface import P, T, WorkerLost, carried
+from ablation.executors.spawning import SpawnedContext
 from ablation.output import make_unfailing
 from ablation.stopping import GRACE_S, Preempted, leave_to_this_process, stopping
 
@@ -32,6 +33,7 @@ class ProcessExecutor:
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
         self.slots = slots
+        self.is_on_gpu = any(slot != "cpu" for slot in slots)
         environment = dict(os.environ)  # as it is now: what a tracker sets while it asks its server is not for workers
         self._workers = [_Worker(environment) for _ in slots]
         self._free: SimpleQueue[_Worker] = SimpleQueue()
@@ -136,7 +138,7 @@ class _Worker:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
+            context = SpawnedContext()
             self._pool = ProcessPoolExecutor(
                 max_workers=1, mp_context=context, initializer=_begin_worker, initargs=(self._environment,)
             )

@@ -12,12 +12,12 @@ from ablation.models.cnn import build_cnn
 from ablation.models.components import Replacement, edit_model
 from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
-from ablation.records import DataShape
+from ablation.records import DataShape, ModelSettings
 
 BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], DataShape], nn.Module]] = {"cnn": build_cnn}
 
 
-def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
+def build_model(settings: ModelSettings, shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
     """Build the model of a `model` section for data of a shape, initialized from torch's global generator.
 
     Raises:
@@ -26,35 +26,28 @@ def build_model(settings: Mapping[str, Any], shape: DataShape, *, code: CodeFold
         CodeInvalid: the user's code cannot be imported, or raised an error.
     """
     model = _whole(settings, shape, code)
-    remove, replace = settings.get("remove") or (), settings.get("replace") or {}
-    if not remove and not replace:
+    if not settings.remove and not settings.replace:
         return model
     example = _example(model, shape)
-    replacements = {pattern: _replacement(name, code) for pattern, name in replace.items()}
-    return edit_model(model, example, remove=remove, replace=replacements)
+    replacements = {pattern: _replacement(name, code) for pattern, name in settings.replace.items()}
+    return edit_model(model, example, remove=settings.remove, replace=replacements)
 
 
-def _whole(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
-    name = str(settings.get("name", "cnn"))
+def _whole(settings: ModelSettings, shape: DataShape, code: CodeFolders) -> nn.Module:
+    name = settings.name
     if is_code(name):
         return _own(settings, shape, code)
     if shape.features:
         raise ModelInvalid(f"{name} is for images, and the data are features {shape.features}", path="model.name")
     if name.startswith("torchvision:"):
-        return build_torchvision(_as_built(settings), shape)
-    return BUILT_IN[name](settings, shape)
+        return build_torchvision({"name": name, **settings.arguments}, shape)
+    return BUILT_IN[name](settings.arguments, shape)
 
 
-def _as_built(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `model` section without what is done to the model once it is built."""
-    return {key: value for key, value in settings.items() if key not in ("remove", "replace")}
-
-
-def _own(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders) -> nn.Module:
-    name = str(settings["name"])
+def _own(settings: ModelSettings, shape: DataShape, code: CodeFolders) -> nn.Module:
+    name = settings.name
     function: Callable[..., Any] = code.load(name, path="model.name")
-    arguments = {key: value for key, value in _as_built(settings).items() if key != "name"}
-    keywords = bound(function, arguments, offered={"data_shape": shape}, section="model")
+    keywords = bound(function, settings.arguments, offered={"data_shape": shape}, section="model")
     with running(name, path="model.name", doing="it built the model"):
         model = function(**keywords)
         if isinstance(model, nn.Module):

@@ -1,6 +1,7 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 from ablation.records.data import DataFacts, DataOutline, DataShape
+from ablation.records.locked import Locked, LockedMetric, LockedQuestion
 from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
@@ -14,6 +15,7 @@ from ablation.records.names import (
 from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
 from ablation.records.runs import (
     EVALUATION_FILE,
+    MODEL_FILE,
     RUN_COLUMNS,
     Epoch,
     EpochMetrics,
@@ -27,35 +29,61 @@ from ablation.records.runs import (
     device_and_path,
     epoch_metrics,
 )
+from ablation.records.settings import (
+    Augmentation,
+    DataSettings,
+    EngineTraining,
+    EpochChoice,
+    FunctionTraining,
+    ModelSettings,
+    OptimizerName,
+    Precision,
+    Schedule,
+    Settings,
+)
 
 __all__ = [
     "EVALUATION_FILE",
     "FIRST_MEASURED",
     "LONGEST_SHOWN",
     "METRICS",
+    "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
     "RUN_COLUMNS",
     "SIGNS",
+    "Augmentation",
     "Component",
     "DataFacts",
     "DataOutline",
+    "DataSettings",
     "DataShape",
     "Direction",
+    "EngineTraining",
     "Epoch",
+    "EpochChoice",
     "EpochMetrics",
     "Failure",
+    "FunctionTraining",
     "Layer",
     "LeftOut",
+    "Locked",
+    "LockedMetric",
+    "LockedQuestion",
     "Metric",
+    "ModelSettings",
     "ModelSummary",
+    "OptimizerName",
     "Outcome",
     "Plan",
     "PlannedRun",
+    "Precision",
     "RecordedRun",
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",
+    "Schedule",
+    "Settings",
     "TunedVariant",
     "TuningTrial",
     "Variant",

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ablation.records.data import DataFacts
+from ablation.records.locked import Locked
 from ablation.records.metrics import FIRST_MEASURED, METRICS, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
+from ablation.records.settings import Settings
 
 MOST_NAMED = 5
 
@@ -15,13 +17,13 @@ MOST_NAMED = 5
 class Variant:
     """An assignment of levels to factors, and the settings it resolves to.
 
-    `settings` holds the sections data, model and training whole; `configuration` is the part of them that can alter a
-    result (no paths, no settings without effect), which identities are made from.
+    `configuration` is the part of the settings that can alter a result (no paths, no settings without effect), as
+    plain values, which identities are made from.
     """
 
     name: str
     levels: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    settings: Settings
     configuration: Mapping[str, Any]
     is_baseline: bool
 
@@ -72,7 +74,7 @@ class Plan:
 
     `study` is the checked study file as plain values; `locked` the part that was fixed before the first run (metric,
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
-    what each variant's settings were found by, where the study tunes them; `code` has the digest of the user's code
+    what each variant's settings were found by, where the study tunes them; `code` has the digest of user code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design.
@@ -83,7 +85,7 @@ class Plan:
     summaries: Mapping[str, ModelSummary]
     runs: tuple[PlannedRun, ...]
     data: DataFacts
-    locked: Mapping[str, Any]
+    locked: Locked
     locked_hash: str
     deviations: tuple[str, ...] = ()
     tuning: tuple[TunedVariant, ...] = ()
@@ -104,7 +106,7 @@ class Plan:
         return next(variant for variant in self.variants if variant.name == name)
 
     def of_trained_models(self) -> "Plan":
-        """Return the plan without the sizes of models that a training function of the user's did not train.
+        """Return the plan without the sizes of models that a user's training function did not train.
 
         Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
         """
@@ -126,16 +128,16 @@ class Plan:
 
     @property
     def is_own_training(self) -> bool:
-        """Whether a training function of the user's trains, which measures what it likes."""
-        return "name" in self.study.get("training", {})
+        """Whether a user's training function trains, which measures what it likes."""
+        return self.baseline.settings.is_own_training
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
-        chosen = self.locked["metric"]
-        own = {**self.study.get("metrics", {}), chosen["name"]: chosen["direction"]}
+        chosen = self.locked.metric
+        own = {**self.study.get("metrics", {}), chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score") for name, way in own.items()}
-        asked = [chosen["name"], *(question.get("on") for question in self.locked["questions"])]
+        asked = [chosen.name, *(each.on for each in self.locked.questions if each.on is not None)]
         known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
 
@@ -144,7 +146,7 @@ class Plan:
         """What every finished run of the study must have measured."""
         if not self.is_own_training:
             return tuple(name for name in self.measured if name in METRICS)
-        return tuple(dict.fromkeys((self.locked["metric"]["name"], *self.study.get("metrics", {}))))
+        return tuple(dict.fromkeys((self.locked.metric.name, *self.study.get("metrics", {}))))
 
 
 def same_starts_text(variants: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from ablation.records.names import is_recordable_name, recordable_text, unrecord
 from ablation.records.plan import PlannedRun
 
 EVALUATION_FILE = "evaluation.json"
+MODEL_FILE = "model_state.pt"
+"""A finished run's tensors by their names, as torch saves them."""
 RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error")
 """What a run table has beside factors and metrics: no compared metric and no part of a model is called so."""
 
@@ -39,7 +41,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedEpoch:
-    """What a training function of the user's reported of one epoch, or whatever it counts; `epoch` counts from 1."""
+    """What a user's training function reported of one epoch, or whatever it counts; `epoch` counts from 1."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -71,7 +73,7 @@ _IS_RESULT: Mapping[Outcome, bool] = {Outcome.DONE: True, Outcome.DIVERGED: True
 class RunResult:
     """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed).
 
-    `path` is how it was trained: eager, graph or fused, empty where a function of the user's trained it; `path_note`
+    `path` is how it was trained: eager, graph or fused, empty where a user's function trained it; `path_note`
     says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
     `left_out` says in sentences what is not recorded: what the training function gave and no tracker takes, and what
     could not be drawn. `is_first` is whether its worker had trained nothing before, so that its seconds hold what a

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json
@@ -22,7 +22,7 @@ from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 __all__ = [
     "FORMATS",

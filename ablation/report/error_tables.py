@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from ablation.analysis.described import ConfusionDifference, ConfusionMatrix, VariantRow
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import ConfusionDifference, ConfusionMatrix, VariantRow
 from ablation.report.numbers import NONE, signed, value_text
 from ablation.report.table import Table, difference_cells
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ablation.analysis.records import Verdict
+from ablation.analysis.answer_records import Verdict
 from ablation.output import plain
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ablation.analysis.described import LearningTarget, Points, Spread, TargetRow
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import LearningTarget, Points, Spread, TargetRow
 from ablation.report.names import training_function
 from ablation.report.numbers import NONE, duration_text, value_text
 from ablation.report.table import Table, difference_cells

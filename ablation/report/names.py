@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, LevelChange
-from ablation.study.design import BASELINE, FULL, level_text
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, LevelChange
+from ablation.study.comparisons import LISTED
+from ablation.study.design import BASELINE, FULL
+from ablation.study.level_names import level_text
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS
 
-LISTED = "variant"
-"""The factor of an answer that compares a listed variant with the baseline."""
 _REMOVED, _REPLACED = ("present", "absent"), ("original", "replaced")
 _SETTINGS = {TUNED: "with tuned settings", FROM_FILE: "with the file's settings"}
 

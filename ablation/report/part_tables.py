@@ -1,11 +1,11 @@
 """Lays out which variant has which part of the model, beside what it reaches and costs: the table reviewers know."""
 
-from ablation.analysis.described import VariantRow
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import VariantRow
 from ablation.report.numbers import NONE, ratio_text
 from ablation.report.table import Table
 from ablation.report.tables import baseline_difference_cells, mean_and_sd, variant_text
-from ablation.study.design import level_text, short_names
+from ablation.study.level_names import level_text, short_names
 
 THERE, ABSENT = "✓", NONE
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import (
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import (
     FAILED,
     NOT_ENDED,
     Answer,
@@ -90,9 +90,10 @@ def range_text(interval: Interval, answer: Answer) -> str:
 
 
 def rope_text(answer: Answer) -> str:
-    """Return the half-width of the ROPE: `0.5 points`."""
+    """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
     unit = answer.metric.unit
-    return f"{scale_of(unit) * (answer.rope or 0.0):.4g} {unit_of_differences(unit)}".rstrip()
+    number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
+    return f"{number} {noun.removesuffix('s') if number == '1' else noun}".rstrip()
 
 
 def seeds_text(answer: Answer) -> str:
@@ -190,7 +191,7 @@ def _finding(answer: Answer) -> str:
         repeated = f" {_no_variation(answer)}" if answer.repeated_seeds else ""
         return f"{found} in every seed; both gave identical results: does this factor reach the model?{repeated}"
     if answer.verdict is Verdict.ONE_SEED:
-        return f"{found} in the one seed there is; one run of each variant tells nothing of chance."
+        return f"{found} in the one seed there is; with one run per variant, noise cannot be estimated."
     if answer.verdict is Verdict.NO_VARIATION:
         return f"{found} in the mean, without an interval. {_no_variation(answer)}"
     assert effect.interval is not None
@@ -220,16 +221,20 @@ def _size(answer: Answer) -> str:
     if answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE:
         is_found = effect.interval.low > 0 or effect.interval.high < 0
         only = "There is a difference, but the" if is_found else "The"
-        return f"{only} whole interval is within ±{rope_text(answer)}, too little to matter."
+        return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
     if answer.is_grown:
         return ""
     if answer.verdict is Verdict.UNDECIDED:
-        return f"The interval holds both no difference and differences above the {rope_text(answer)} that matter."
+        return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
-        return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} that matter."
-    return f"Possibly by less than matters: the interval is not all beyond {rope_text(answer)}."
+        return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."
+    return f"Possibly too small to matter: the interval is not all beyond {rope_text(answer)}."
+
+
+def _matters(answer: Answer) -> str:
+    return "that matters" if rope_text(answer).startswith("1 ") else "that matter"
 
 
 def _growth(answer: Answer) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 
 SCHEMA_VERSION = 3
 """Counts up whenever a field of report.json is renamed, removed or gets another meaning; new fields leave it."""

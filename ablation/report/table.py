@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablation.analysis.described import Difference
+from ablation.analysis.descriptive_records import Difference
 from ablation.report.numbers import NONE, differences_text, unit_of_differences
 
 

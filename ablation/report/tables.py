@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablation.analysis import statistics
-from ablation.analysis.described import Difference, Spread, VariantRow
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, MeasuredMetric
+from ablation.analysis.descriptive_records import Difference, Spread, VariantRow
 from ablation.report.names import (
     baseline_mark,
     change_text,
@@ -199,7 +199,7 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
 def _verdict(answer: Answer) -> str:
     if answer.is_meaningful is None:
         return answer.verdict.value
-    return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly by less than matters'}"
+    return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly too small to matter'}"
 
 
 def variant_text(row: VariantRow) -> str:

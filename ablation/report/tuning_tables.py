@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, MeasuredMetric
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, MeasuredMetric
 from ablation.records import SIGNS, TunedVariant, TuningTrial
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
@@ -17,7 +17,7 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.table import Table, interval_cell
-from ablation.study.design import level_text, short_names
+from ablation.study.level_names import level_text, short_names
 from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
 _LOSSES = ("test_loss", "test_brier_score")

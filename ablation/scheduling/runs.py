@@ -22,9 +22,10 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ablation.records import Direction, Outcome, Plan, PlannedRun, RecordedRun
+from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage, trials_in
-from ablation.study.design import declared_levels, level_text
+from ablation.study.design import declared_levels
+from ablation.study.level_names import level_text
 
 IDENTITY = "identity"
 OUTCOME = "outcome"
@@ -231,7 +232,7 @@ def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
 
     Optuna refuses levels added to a categorical parameter, and the finished runs are added again from the tracker.
     """
-    direction: Direction = plan.locked["metric"]["direction"]
+    direction = plan.locked.metric.direction
     wanted = {name: repr(distribution) for name, distribution in _distributions(plan).items()}
     try:
         study = optuna.create_study(
@@ -306,4 +307,4 @@ def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:
 
 
 def _value(plan: Plan, recorded: RecordedRun) -> float | None:
-    return recorded.metrics.get(plan.locked["metric"]["name"]) if recorded.outcome is Outcome.DONE else None
+    return recorded.metrics.get(plan.locked.metric.name) if recorded.outcome is Outcome.DONE else None

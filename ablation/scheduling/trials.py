@@ -28,7 +28,10 @@ RECORD = "trial"
 MAX_STUDY_NAME = 512
 """Characters of a study's name in Optuna's databases."""
 STARTUP_TRIALS = 5
-"""Trials before TPE has enough to go by, and before a trial may be pruned (Optuna's default for its median pruner)."""
+"""Trials before TPE has enough to go by, and before a trial may be pruned (Optuna's default for its median pruner).
+
+TPE's own default is 10: with a budget of 10 trials it would never begin.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +231,7 @@ def _study_name(readable: str, digest: str) -> str:
 
 
 def _end(study: optuna.Study, trial: FrozenTrial) -> None:
-    """End a trial that nobody trains any more: as it was to be told, where it had come so far."""
+    """Close an abandoned trial; report its stored result if it has one."""
     if RECORD in trial.user_attrs:
         _tell(study, trial.number, _from_json(trial.user_attrs[RECORD]))
     else:

@@ -75,7 +75,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def take_over(self, provenance: Mapping[str, str], *, is_resumable: bool) -> str:
-        """Make the folder this process's and return the token that says so; what may be gone on with is left there."""
+        """Make the folder this process's and return the token that says so; what may be resumed is left there."""
         shutil.rmtree(self.artifacts, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
         for path in (*self.path.glob(f"{UNFINISHED}*"), *self.checkpoints.glob(f"{UNFINISHED}*")):
@@ -132,7 +132,7 @@ class RunFolder:
         }
 
     def lasting_epochs(self) -> int:
-        """Return how many epochs no interruption can undo: all where the run has ended, or is never gone on with."""
+        """Return how many epochs no interruption can undo: all where the run has ended, or is never resumed."""
         if self._started().get("is_resumable") and not (self.path / RESULT).exists():
             return max((epoch for epoch, _, _ in self.kept_checkpoints()), default=0)
         latest = self.latest_epoch()
@@ -147,7 +147,7 @@ class RunFolder:
         return sorted(((int(match[1]), match[2], file) for match, file in found if match is not None), reverse=True)
 
     def trained_by(self) -> str | None:
-        """Return the path that trained what may be gone on with, None where there is nothing."""
+        """Return the path that trained what may be resumed, None where there is nothing."""
         return next((trained_by for _, trained_by, _ in self.kept_checkpoints()), None)
 
     def clear_checkpoints(self) -> None:
@@ -189,7 +189,7 @@ class RunFolder:
         (self.artifacts / name).write_text(json.dumps(value, indent=1) + "\n")
 
     def finish(self, result: RunResult) -> None:
-        """Keep how the run ended; it is not gone on with any more."""
+        """Keep how the run ended; it is not resumed any more."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / RESULT, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
         self.clear_checkpoints()

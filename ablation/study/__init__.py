@@ -11,15 +11,17 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.records import PlannedRun, Variant
+from ablation.records import Locked, PlannedRun, Variant
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
-from ablation.study.design import default_questions, level_text, make_variant, variants_of, with_settings
+from ablation.study.design import default_questions, make_variant, variants_of, with_settings
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
+    Document,
     Location,
+    document_of,
     is_unicode,
     location_of,
     path_of,
@@ -27,6 +29,7 @@ from ablation.study.file import (
     read_value,
 )
 from ablation.study.identity import locked_hash, run_identity
+from ablation.study.level_names import level_text
 from ablation.study.spec import (
     FIXED,
     MAX_NAME,
@@ -44,18 +47,32 @@ __all__ = [
     "Variant",
     "load_study",
     "locked_hash",
+    "overrides_of",
     "parse_override",
     "parse_study",
     "read_value",
+    "study_of_values",
 ]
+
+FROM_MAPPING = "the study given as a mapping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One change to a study file made on the command line; `value` is plain, as YAML gives it."""
+    """One change to a study file made from outside; `value` is plain, as YAML gives it."""
 
     path: str
     value: Any
+
+
+def overrides_of(changes: Mapping[str, Any]) -> list[Override]:
+    """Return changes by their paths, as Python has them.
+
+    Raises:
+        StudyFileError: a value is none that a study file can hold.
+    """
+    plain = document_of(changes, source="set").values
+    return [Override(path=path, value=value) for path, value in plain.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +92,24 @@ class Study:
         return self.spec.name
 
     @property
+    def is_own_training(self) -> bool:
+        """Whether a user's training function trains."""
+        return self.variants[0].settings.is_own_training
+
+    @property
     def questions(self) -> tuple[Question, ...]:
         """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
         return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
 
-    def locked(self) -> dict[str, Any]:
+    def locked(self) -> Locked:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
-        return {**self.spec.locked(), "questions": [question.document() for question in self.questions]}
+        return Locked(
+            seeds=self.spec.seeds,
+            metric=self.spec.metric.locked(),
+            alpha=self.spec.alpha,
+            collapse_margin=self.spec.collapse_margin,
+            questions=tuple(question.locked() for question in self.questions),
+        )
 
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
@@ -89,7 +117,9 @@ class Study:
 
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""
-        return whole_settings(self.spec.settings(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        return (
+            whole_settings(self.spec.settings().plain(), self.spec.tune) if self.spec.tune is not None else frozenset()
+        )
 
     def with_settings(self, variant: Variant, settings: Mapping[str, Any]) -> Variant:
         """Return one of the design's variants with other settings, by their paths."""
@@ -122,12 +152,12 @@ class Study:
         )
 
     def identity(self, variant: Variant, *, data_digest: str, seed: int) -> str:
-        """Return the identity of a variant's run, with the digest of the user's code that it names."""
+        """Return the identity of a variant's run, with the digest of user code that it names."""
         digest = self.code_digest(variant)
         return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=digest)
 
     def code_digest(self, variant: Variant) -> str | None:
-        """Return the digest of the user's code that a variant names, None where it names none."""
+        """Return the digest of user code that a variant names, None where it names none."""
         names = tuple(code_names(variant.settings))
         if names not in self.digests:
             self.digests[names] = self.code.digest(names)
@@ -186,10 +216,33 @@ def parse_study(
         StudyFileError: with every problem found.
     """
     document = read_document(content, source=source)
+    return _checked_study(document, source=source, overrides=overrides, levels=levels or {}, name=name, code=code)
+
+
+def study_of_values(values: Mapping[str, Any], *, overrides: Sequence[Override] = (), name: str | None = None) -> Study:
+    """Check a study that is given as plain values; code is looked for in the working directory; see `parse_study`.
+
+    Raises:
+        StudyFileError: with every problem found.
+    """
+    document = document_of(values, source=FROM_MAPPING)
+    code = CodeFolders(folders=(Path.cwd(),))
+    return _checked_study(document, source=FROM_MAPPING, overrides=overrides, levels={}, name=name, code=code)
+
+
+def _checked_study(
+    document: Document,
+    *,
+    source: str,
+    overrides: Sequence[Override],
+    levels: Mapping[str, Sequence[Any]],
+    name: str | None,
+    code: CodeFolders,
+) -> Study:
     overrides = [*overrides, *([Override(path="name", value=name)] if name is not None else [])]
     paths = [override.path for override in overrides]
-    values = _changed(document.values, overrides, levels or {})
-    factors = [*(levels or {}), *(f"factors.{factor}" for factor in levels or ())]
+    values = _changed(document.values, overrides, levels)
+    factors = [*levels, *(f"factors.{factor}" for factor in levels)]
     changed = [location_of(path) for path in (*paths, *factors)]
     lines = _without(changed, document.lines)
     spec, variants = check(values, source=source, lines=lines, problems=document.problems, code=code)

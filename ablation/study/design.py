@@ -1,4 +1,4 @@
-"""Turns factors and a design into variants, and finds those that differ in nothing but what a question asks about."""
+"""Turns factors and a design into variants, and says what the design asks of them."""
 
 import itertools
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.records import Variant
+from ablation.study.level_names import level_text, short_names, variant_name
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS, Question, StudySpec, part_levels
 
@@ -73,54 +74,6 @@ def with_settings(spec: StudySpec, questions: tuple[Question, ...]) -> tuple[Que
     )
 
 
-def comparable(
-    variants: Sequence[Variant],
-    corners: Sequence[Mapping[str, Any]],
-    *,
-    order: Mapping[str, Sequence[Any]],
-    design: str = "factorial",
-    at: Mapping[str, Any] | None = None,
-) -> list[tuple[Variant, ...]]:
-    """Return the groups of variants, one for each corner, that are equal in all factors which the corners leave open.
-
-    `order` has every factor's levels, the baseline's first; groups come in that order. In designs that vary parts
-    around fixed points only the groups at these points count, also where others happen to exist; `at` narrows further.
-    """
-    found: list[tuple[Variant, ...]] = []
-    asked = corners[0].keys()
-    for variant in variants:
-        rest = {factor: level for factor, level in variant.levels.items() if factor not in asked}
-        if dict(variant.levels) != {**rest, **corners[0]} or not _is_at(rest, at) or not _is_point(rest, design, order):
-            continue
-        group = [_find(variants, {**rest, **corner}) for corner in corners]
-        if all(group):
-            found.append(tuple(each for each in group if each is not None))
-    positions = {factor: {_key(level): index for index, level in enumerate(order[factor])} for factor in order}
-    return sorted(
-        found,
-        key=lambda group: [positions[f][_key(group[0].levels[f])] for f in order if f not in asked],
-    )
-
-
-def beside_others(
-    variants: Sequence[Variant], factor: str, *, order: Mapping[str, Sequence[Any]], at: Mapping[str, Any] | None = None
-) -> list[tuple[Variant, ...]]:
-    """Return groups (all parts absent, the others absent, the factor alone absent, all present) of a part's gap."""
-    settings = order.get(SETTINGS, (None,))
-    found = []
-    for setting in settings:
-        own = {SETTINGS: setting} if SETTINGS in order else {}
-        if not _is_at(own, at):
-            continue
-        on, off = ({name: levels[index] for name, levels in order.items()} | own for index in (0, -1))
-        group = [
-            _find(variants, levels) for levels in (off, {**off, factor: on[factor]}, {**on, factor: off[factor]}, on)
-        ]
-        if all(group):
-            found.append(tuple(each for each in group if each is not None))
-    return found
-
-
 def is_forbidden(levels: Mapping[str, Any], forbidden: Sequence[Mapping[str, Any]]) -> bool:
     return any(all(levels[name] == level for name, level in combination.items()) for combination in forbidden)
 
@@ -133,27 +86,6 @@ def declared_levels(study: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     }
     tune = study.get("tune") or {}
     return {**spec_levels, **({SETTINGS: (TUNED, FROM_FILE)} if tune.get("also_untuned") else {})}
-
-
-def variant_name(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
-    """Return `depth=3,normalization=none`: each factor by the last part of its path, or whole where that is shared."""
-    labels = short_names(factors)
-    return ",".join(f"{labels[factor]}={level_text(level)}" for factor, level in levels.items())
-
-
-def short_names(factors: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each factor's path, or the whole where another factor shares it."""
-    short = [factor.rpartition(".")[2] for factor in factors]
-    return {factor: last if short.count(last) == 1 else factor for factor, last in zip(factors, short, strict=True)}
-
-
-def level_text(level: Any) -> str:
-    """Return a level as it stands in names: `3`, `none`, `0.001`, `128-64`."""
-    if isinstance(level, list | tuple):
-        return "-".join(map(str, level)) or "empty"
-    if level is None:
-        return "null"
-    return str(level).lower() if isinstance(level, bool) else str(level)
 
 
 def make_variant(
@@ -270,26 +202,3 @@ def _distinct(found: Assignments) -> Assignments:
         if all(levels != other for _, other in kept):
             kept.append((name, levels))
     return kept
-
-
-def _find(variants: Sequence[Variant], levels: Mapping[str, Any]) -> Variant | None:
-    return next((variant for variant in variants if dict(variant.levels) == levels), None)
-
-
-def _is_at(rest: Mapping[str, Any], at: Mapping[str, Any] | None) -> bool:
-    return all(rest.get(factor) == _plain(level) for factor, level in (at or {}).items())
-
-
-def _is_point(rest: Mapping[str, Any], design: str, order: Mapping[str, Sequence[Any]]) -> bool:
-    """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it."""
-    points = DESIGNS[design].points
-    is_on = [level == order[factor][0] for factor, level in rest.items() if factor != SETTINGS]
-    return points is None or any(all(on is point for on in is_on) for point in points)
-
-
-def _plain(level: Any) -> Any:
-    return list(level) if isinstance(level, tuple) else level
-
-
-def _key(level: Any) -> str:
-    return json.dumps(level)

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -21,7 +22,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from ablation.errors import Problem, StudyFileError
+from ablation.errors import CarriedError, Problem, StudyFileError
 
 MAX_BYTES = 1024 * 1024
 MAX_LINE = 100_000
@@ -72,6 +73,19 @@ def read_document(content: bytes, *, source: str) -> Document:
     except _Refused as refused:
         raise StudyFileError(source, [refused.problem]) from None
     return Document(values=values, lines=reading.lines, problems=tuple(reading.problems))
+
+
+def document_of(values: Mapping[str, Any], *, source: str) -> Document:
+    """Take a study file's values as Python has them: tuples become lists, numbers of numpy's and paths become plain.
+
+    Raises:
+        StudyFileError: a key is no text, or a value is none that a study file can hold.
+    """
+    problems: list[Problem] = []
+    plain = _plain(values, (), problems)
+    if problems:
+        raise StudyFileError(source, problems)
+    return Document(values=plain, lines={}, problems=())
 
 
 def read_value(text: str) -> Any:
@@ -147,6 +161,49 @@ def plain_text(text: str) -> str:
     return text if _PLAIN_TEXT.fullmatch(text) and text not in _CONSTANTS else value_text(text)
 
 
+def _plain(value: Any, location: Location, problems: list[Problem]) -> Any:
+    """Return a value as YAML gives it; what cannot be one is added to the problems."""
+    match value:
+        case Mapping() if len(location) < MAX_DEPTH:
+            named = {key: _key_problem(key) for key in value}
+            problems += [Problem(message=said, path=path_of(location)) for said in named.values() if said]
+            return {key: _plain(value[key], (*location, key), problems) for key, said in named.items() if not said}
+        case list() | tuple() if len(location) < MAX_DEPTH:
+            return [_plain(item, (*location, index), problems) for index, item in enumerate(value)]
+        case PathLike():
+            return fspath(value)
+        case _ if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of numpy's
+            return _plain(value.item(), location, problems)
+    if (problem := _scalar_problem(value)) is not None:
+        problems.append(Problem(message=problem, path=path_of(location)))
+    return value
+
+
+def _key_problem(key: object) -> str | None:
+    if not isinstance(key, str):
+        return f"a key must be text, not {key!r}"
+    return None if is_unicode(key) else f"a key must be Unicode text, not {key!a}"
+
+
+def _scalar_problem(value: object) -> str | None:
+    """Return why a study file cannot hold a value, in words, or None."""
+    match value:
+        case None | bool():
+            return None
+        case str():
+            return None if is_unicode(value) else "is not Unicode text"
+        case int():
+            return None if abs(value) < 10**MAX_DIGITS else f"has more than {MAX_DIGITS} digits"
+        case float():
+            return None if math.isfinite(value) else f"must be a finite number, not {value}"
+        case Mapping() | list() | tuple():
+            return f"is nested more than {MAX_DEPTH} levels deep"
+    kind = type(value).__name__
+    if callable(value):
+        return f"is a {kind}: keep it in a .py file and write its name, as in 'nets.py:build'"
+    return f"is a {kind}, which a study file cannot hold; give plain text, numbers, lists and mappings"
+
+
 def _key_text(key: str) -> str:
     return key if key and len(key) <= MAX_SHOWN and key.isprintable() else shown(key)
 
@@ -157,7 +214,7 @@ def _escaped(char: str) -> str:
     return json.dumps(char)[1:-1] if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
-class _Refused(Exception):
+class _Refused(CarriedError):
     """What makes all of a text unreadable, or dangerous to read."""
 
     def __init__(self, message: str, line: int | None = None) -> None:

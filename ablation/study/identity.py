@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ablation.records import Locked
+
 IDENTITY_VERSION = 1
 
 
@@ -27,9 +29,9 @@ def run_identity(
     )
 
 
-def locked_hash(locked: Mapping[str, Any]) -> str:
+def locked_hash(locked: Locked) -> str:
     """Return the hash of what a plan locks before its first run."""
-    return _digest({"version": IDENTITY_VERSION, "locked": locked})
+    return _digest({"version": IDENTITY_VERSION, "locked": locked.plain()})
 
 
 def _digest(value: Mapping[str, Any]) -> str:

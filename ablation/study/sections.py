@@ -5,6 +5,7 @@ have no effect beside the others (a placement where nothing is normalized) are l
 train the same thing are seen to be the same. Sections that name a user's own code take any other key as an argument.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,6 +24,11 @@ WITH_MOMENTUM = ("sgd",)
 OWN = "your own code"
 TORCHVISION = "torchvision"
 SIZE_FORM = "a whole number of pixels from 1 to 4096, or two of them as [height, width]"
+_OF_TORCHVISION = re.compile(
+    r"(alexnet|convnext|densenet|efficientnet|googlenet|inception|maxvit|mnasnet|mobilenet|regnet|resnet|resnext|"
+    r"shufflenet|squeezenet|swin|vgg|vit|wide_resnet)[a-z0-9_]*$"
+)
+"""Names of families of torchvision's classifiers; torchvision itself is not asked, as it imports torch."""
 CODE_FORM = "'package.module:attribute' or 'path/to/file.py:attribute'"
 
 
@@ -131,7 +137,7 @@ class Images(DataSection):
 
 
 class OwnData(DataSection, OpenSection):
-    """A function of the user's, `load(root)`, that returns the splits."""
+    """A user's function, `load(root)`, that returns the splits."""
 
     name: CodeName
     root: Root | None = None
@@ -203,7 +209,7 @@ class Torchvision(ModelSection, OpenSection):
 
 
 class OwnModel(ModelSection, OpenSection):
-    """A function of the user's that returns an nn.Module; other keys are its arguments."""
+    """A user's function that returns an nn.Module; other keys are its arguments."""
 
     name: CodeName
 
@@ -230,7 +236,10 @@ class Training(Section):
         default="fp32", description="of products and convolutions: fp32, tf32 (GPU) or bf16 (by autocast)"
     )
     threads: int = Field(
-        default=1, ge=1, le=1024, description="CPU threads of a run; part of what it can be repeated by"
+        default=1,
+        ge=1,
+        le=1024,
+        description="CPU threads per run; part of the run's identity, because results depend on it",
     )
 
     def configuration(self) -> dict[str, Any]:
@@ -240,7 +249,7 @@ class Training(Section):
 
 
 class OwnTraining(OpenSection):
-    """A function of the user's, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
+    """A user's function, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
 
     name: CodeName
     threads: int = Field(default=1, ge=1, le=1024)
@@ -271,7 +280,9 @@ def built_in_names(section: str) -> list[str]:
 def unknown_name(section: str, name: Any, shown: str) -> str:
     """Say that there is no built-in data set or model of that name, and what there is."""
     names = built_in_names(section)
-    hint = did_you_mean(name, names) if isinstance(name, str) else ""
+    is_torchvisions = section == "model" and isinstance(name, str) and _OF_TORCHVISION.match(name)
+    near = f"; a model of torchvision is written 'torchvision:{name}'" if is_torchvisions else ""
+    hint = near or (did_you_mean(name, names) if isinstance(name, str) else "")
     return f"unknown {section} {shown}{hint}; built in: {', '.join(names)}; or your own: {CODE_FORM}"
 
 

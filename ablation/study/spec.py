@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.records import METRICS, Direction
+from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.file import value_text
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
@@ -133,6 +133,10 @@ class MetricChoice(Section):
             raise ValueError(f"must be {metric.direction!r} for {name}, not {value_text(direction)}")
         return direction
 
+    def locked(self) -> LockedMetric:
+        assert self.direction is not None  # a checked study has one
+        return LockedMetric(name=self.name, direction=self.direction, meaningful=self.meaningful)
+
 
 class Question(Section):
     """What the study asks: the average effect of a factor, the interaction of two, or a listed variant's difference.
@@ -159,10 +163,15 @@ class Question(Section):
     def factors(self) -> tuple[str, ...]:
         return (self.effect,) if self.effect is not None else self.interaction or ()
 
-    def document(self) -> dict[str, Any]:
-        """Return it as plain values; what is rarely asked stands only where it is."""
-        values = self.model_dump(mode="json")
-        return {key: value for key, value in values.items() if value or key not in ("variant", "at")}
+    def locked(self) -> LockedQuestion:
+        return LockedQuestion(
+            effect=self.effect,
+            interaction=self.interaction,
+            variant=self.variant,
+            at=self.model_dump(mode="json", include={"at"})["at"],
+            on=self.on,
+            meaningful=self.meaningful,
+        )
 
 
 Questions = Annotated[
@@ -198,7 +207,9 @@ class StudySpec(Section):
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
     seeds: int = Field(default=5, ge=1, le=10_000, description="runs per variant")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
-    metric: MetricChoice = Field(default_factory=lambda: MetricChoice.model_validate({}))
+    metric: MetricChoice = Field(
+        default_factory=lambda: MetricChoice.model_validate({}), examples=["metric: {name: test_accuracy}"]
+    )
     metrics: Annotated[
         dict[MetricName, Direction], Field(max_length=100), "a mapping of metrics to maximize or minimize"
     ] = Field(default={}, description="further metrics that your own training function returns")
@@ -239,12 +250,12 @@ class StudySpec(Section):
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
         }
-        values |= {"factors": factors, "questions": [question.document() for question in self.questions]}
+        values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the sections data, model and training whole, as plain values, and the study's seed."""
-        return self.model_dump(mode="json", include={*SECTIONS, "study_seed"})
+    def settings(self) -> Settings:
+        """Return the sections data, model and training whole, and the study's seed."""
+        return Settings.from_plain(self.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a factor's path."""
@@ -284,10 +295,6 @@ class StudySpec(Section):
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
         return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
 
-    def locked(self) -> dict[str, Any]:
-        """Return what the answers depend on and is decided before the first run; a later change is a deviation."""
-        return self.model_dump(mode="json", include={"metric", "alpha", "seeds", "collapse_margin"})
-
 
 _RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
 FIXED = (*SECTIONS, "study_seed", "metric", "tune")
@@ -301,7 +308,7 @@ NOT_FACTORS = (
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     """Return {path: field} of all that can be a factor of a study with these sections.
 
-    The arguments of a model or training function of the user's are factors; a model's name is one where it is free.
+    The arguments of a user's model or training function are factors; a model's name is one where it is free.
     """
     fields = {f"{section}.{key}": field for section in SECTIONS for key, field in _fields(section, values).items()}
     return {path: field for path, field in fields.items() if path not in NOT_FACTORS}
@@ -315,7 +322,7 @@ def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 
 def is_own_training(values: Mapping[str, Any]) -> bool:
-    """Say whether an unchecked study trains with a function of the user's."""
+    """Say whether an unchecked study trains with a user's function."""
     return section_of("training", values) is OwnTraining
 
 

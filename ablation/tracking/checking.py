@@ -13,6 +13,11 @@ Problems = tuple[str, ...]
 NO_PROBLEMS: Problems = ()
 
 
+def too_large(name: str, limit: int) -> tuple[None, str]:
+    """Return nothing in the place of a file that has more bytes than it can have, and say so."""
+    return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
+
+
 def is_number(value: float) -> bool:
     """Say whether a recorded value is a number; MLflow keeps an infinite one as the largest float."""
     return math.isfinite(value) and abs(value) < sys.float_info.max
@@ -64,7 +69,7 @@ def checked_evaluation(text: str | None, data: DataFacts) -> tuple[RunEvaluation
         f"{EVALUATION_FILE} has no confusion matrix of the {split} split" for split in images if split not in confusion
     ]
     if not is_whole:
-        problems.append(f"{EVALUATION_FILE} has not an answer for each of {data.test_images} test images")
+        problems.append(f"{EVALUATION_FILE} lacks an answer for some of the {data.test_images} test images")
     return RunEvaluation(confusion=confusion, test_correct=found.test_correct if is_whole else ""), tuple(problems)
 
 

@@ -137,6 +137,10 @@ class Tracker(Protocol):
         """Return one record per planned run, in plan order; without details, curves and confusion are empty."""
         ...
 
+    def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
+        """Return a file that a run left, None where it has none or a larger one, and in words why but for the first."""
+        ...
+
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
         """Return the runs that stand among the study's and are none of its planned ones."""
         ...

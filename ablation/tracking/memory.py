@@ -8,6 +8,7 @@ from typing import Any
 from ablation.errors import StudyLocked, StudyRunGone
 from ablation.records import (
     EVALUATION_FILE,
+    MODEL_FILE,
     Epoch,
     LeftOut,
     Outcome,
@@ -26,6 +27,7 @@ from ablation.tracking.checking import (
     is_number,
     library_versions,
     missing_curves,
+    too_large,
 )
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
 
@@ -41,6 +43,7 @@ class _Run:
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
     evaluation: str | None = None
+    model: bytes | None = None
 
 
 class MemoryTracker:
@@ -136,6 +139,10 @@ class MemoryTracker:
             for planned in record.plan.runs
         )
 
+    def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
+        content = self._runs[run_id].model if name == MODEL_FILE else None
+        return too_large(name, limit) if content is not None and len(content) > limit else (content, "")
+
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
         planned = {run.identity for run in record.plan.runs}
         return tuple(
@@ -180,6 +187,8 @@ class MemoryTracker:
         self._runs[run_id].is_under_way = False
         if artifacts is not None and (artifacts / EVALUATION_FILE).exists():
             self._runs[run_id].evaluation = (artifacts / EVALUATION_FILE).read_text()
+        if artifacts is not None and (artifacts / MODEL_FILE).exists():
+            self._runs[run_id].model = (artifacts / MODEL_FILE).read_bytes()
 
     def abandon_run(self, run_id: str) -> None:
         self._runs[run_id].is_under_way = False

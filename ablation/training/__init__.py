@@ -8,7 +8,7 @@ from ablation.training.choosing import choose_backend, free_memory, let_go, memb
 from ablation.training.loop import EpochsTogether, TrainingResult, train, train_eager
 from ablation.training.paths import Backend, train_fused, train_graph
 from ablation.training.precision import set_precision
-from ablation.training.settings import Loss, Member, Precision, TrainingSettings
+from ablation.training.settings import Loss, Member, TrainingSettings
 from ablation.training.snapshots import Checkpoints, Snapshot, SnapshotMismatch
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "EpochsTogether",
     "Loss",
     "Member",
-    "Precision",
     "Snapshot",
     "SnapshotMismatch",
     "TrainingData",

@@ -199,6 +199,7 @@ def _generator(purpose: Purpose, study_seed: int, *indices: int) -> torch.Genera
     return torch.Generator().manual_seed(stream_seed(study_seed, purpose, *indices))
 
 
+# Reflected, not zero-padded as usual: one gather of indices, without a padded copy.
 def _reflected(positions: Tensor, size: int) -> Tensor:
     """Fold positions outside 0..size-1 back in, the border pixel not repeated, as often as it takes."""
     period = max(2 * (size - 1), 1)

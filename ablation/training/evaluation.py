@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablation.records import Precision
 from ablation.training.batches import TrainingData, evaluation_batches
 from ablation.training.precision import compute
-from ablation.training.settings import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

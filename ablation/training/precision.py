@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation.training.settings import Precision
+from ablation.records import Precision
 
 AMPERE = (8, 0)
 """The compute capability that TF32 and bf16 came with."""

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablation.records import Augmentation, EpochChoice, OptimizerName, Precision, Schedule
 from ablation.training.batches import TrainingData
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, classes), labels (B,)) to a scalar."""
 LOSSES: Mapping[str, Loss] = {"cross_entropy": functional.cross_entropy}
-Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +24,13 @@ class TrainingSettings:
 
     epochs: int
     batch_size: int
-    optimizer: Literal["adam", "adamw", "sgd"]
+    optimizer: OptimizerName
     learning_rate: float
-    schedule: Literal["constant", "cosine", "one-cycle"]
+    schedule: Schedule
     momentum: float
     weight_decay: float
-    epoch_choice: Literal["last", "best-validation"]
-    augmentation: Literal["none", "flip", "crop", "crop-flip"]
+    epoch_choice: EpochChoice
+    augmentation: Augmentation
     precision: Precision = "fp32"
 
 

@@ -1,4 +1,4 @@
-"""What a training has come to after an epoch, in plain types and tensors on the CPU, so that it can be gone on with."""
+"""What a training has come to after an epoch, in plain types and tensors on the CPU, so that it can be resumed."""
 
 import dataclasses
 import random
@@ -88,7 +88,7 @@ class Checkpoints(Protocol):
     """Keeps the snapshots of runs that are trained together."""
 
     def load(self) -> Sequence[Snapshot] | None:
-        """Return the last of each run that can be gone on with, all after the same epoch; None to begin anew."""
+        """Return the last of each run that can be resumed, all after the same epoch; None to begin anew."""
         ...
 
     def is_due(self) -> bool:

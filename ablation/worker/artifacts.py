@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation.records import EVALUATION_FILE, Epoch, Outcome, PlannedRun, RunEvaluation, epoch_metrics
+from ablation.records import (
+    EVALUATION_FILE,
+    MODEL_FILE,
+    Epoch,
+    Outcome,
+    PlannedRun,
+    RunEvaluation,
+    Settings,
+    epoch_metrics,
+)
 from ablation.storage.run_folder import RunFolder
 from ablation.training import TrainingResult
 
 
-def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Mapping[str, Any]) -> None:
-    folder.write_json("configuration.json", {"identity": planned.identity, **settings, "seed": planned.seed})
+def write_configuration(folder: RunFolder, planned: PlannedRun, settings: Settings) -> None:
+    folder.write_json("configuration.json", {"identity": planned.identity, **settings.plain(), "seed": planned.seed})
 
 
 def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
@@ -46,7 +55,7 @@ def write_evaluation(
             _csv(["true \\ predicted", *classes], named), encoding="utf-8"
         )
     np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
-    torch.save(dict(trained.state), folder.artifacts / "model_state.pt")
+    torch.save(dict(trained.state), folder.artifacts / MODEL_FILE)
     return _draw_confusion(folder, planned, confusion, classes)
 
 

@@ -29,7 +29,7 @@ DIGEST = hashlib.sha256
 
 
 class Resumable(Protocol):
-    """A run whose training can be gone on with."""
+    """A run whose training can be resumed."""
 
     folder: RunFolder
     identity: str

@@ -3,16 +3,15 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
-from ablation.records import DataShape
+from ablation.records import DataSettings, DataShape
 from ablation.training import TrainingData
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -21,7 +20,7 @@ Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def run_data(
     folder: Path,
-    settings: Mapping[str, Any],
+    settings: DataSettings,
     *,
     study_seed: int,
     seed: int,
@@ -29,8 +28,7 @@ def run_data(
     layout: torch.memory_format,
 ) -> tuple[TrainingData, DataShape]:
     """Return the data that a seed's runs are trained on, and its shape."""
-    chosen = tuple(sorted((key, settings[key]) for key in ("limit", "validation")))
-    dataset, split, statistics = _cached_data(folder, chosen, study_seed, seed)
+    dataset, split, statistics = _cached_data(folder, settings.limit, settings.validation, study_seed, seed)
     return _on_device(dataset, split, statistics, device, layout=layout), dataset.facts.shape
 
 
@@ -68,11 +66,12 @@ def first_batch(dataset: Dataset, batch_size: int, *, layout: torch.memory_forma
 
 @functools.lru_cache(maxsize=4)
 def _cached_data(
-    folder: Path, settings: tuple[tuple[str, Any], ...], study_seed: int, seed: int
+    folder: Path, limit: int | None, validation: float | Literal["none"], study_seed: int, seed: int
 ) -> tuple[Dataset, Split, Statistics]:
     """Open a data set, split it and measure it once per worker, as a seed's runs follow one another."""
     dataset = open_dataset(folder)
-    split = make_split(dataset, dict(settings), study_seed=study_seed, seed=seed)
+    drawn = DataSettings(name=dataset.facts.name, limit=limit, validation=validation)
+    split = make_split(dataset, drawn, study_seed=study_seed, seed=seed)
     return dataset, split, _statistics(dataset, split)
 
 

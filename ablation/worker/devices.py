@@ -9,8 +9,8 @@ import torch
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.executors.cores import lacks_bf16_units
-from ablation.records import Variant
-from ablation.training import Precision, set_precision
+from ablation.records import Precision, Variant
+from ablation.training import set_precision
 from ablation.training.precision import PRECISIONS
 
 MIB = 1024 * 1024
@@ -117,8 +117,8 @@ def device_remarks(variants: Sequence[Variant], devices: Sequence[str]) -> tuple
 
 
 def _precisions(variants: Sequence[Variant]) -> list[str]:
-    trainings = (variant.settings["training"] for variant in variants)
-    return ["fp32" if "name" in training else training.get("precision", "fp32") for training in trainings]
+    found = [variant.settings for variant in variants]
+    return ["fp32" if settings.is_own_training else settings.engine.precision for settings in found]
 
 
 def _clear_peak_memory() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ablation.errors import DiskFull
+from ablation.errors import CarriedError, DiskFull
 from ablation.records import Failure
 from ablation.stopping import Preempted, stopping
 
@@ -16,7 +16,7 @@ OUT_OF_MEMORY = (
 """What PyTorch and its libraries say in a plain RuntimeError when there was none to be had."""
 
 
-class DeviceLost(Exception):
+class DeviceLost(CarriedError):
     """A device that computes nothing more for this process, after runs that were trained together on it."""
 
     def __init__(self, error: str) -> None:

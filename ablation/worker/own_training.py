@@ -1,4 +1,4 @@
-"""Runs a training function of the user's, `train(settings, seed, report)`, and turns what it returns into a result."""
+"""Runs a user's training function, `train(settings, seed, report)`, and turns what it returns into a result."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ from typing import Any
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split
 from ablation.errors import CodeInvalid
-from ablation.records import Outcome, ReportedEpoch, is_number, is_recordable_name, unrecordable_name_text
+from ablation.records import Outcome, ReportedEpoch, Settings, is_number, is_recordable_name, unrecordable_name_text
 from ablation.streams import Purpose, stream_seed
 from ablation.worker.failures import MetricsUnfit
 from ablation.worker.own_mlflow import own_mlflow_runs
@@ -93,7 +93,7 @@ def load_training(name: str, code: CodeFolders) -> Callable[..., Any]:
 
 def train_own(
     function: Callable[..., Any],
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     seed: int,
     report: Report,
@@ -111,10 +111,12 @@ def train_own(
     Raises:
         MetricsUnfit: what it returned are no metrics, or lack an expected one.
     """
-    number = stream_seed(int(settings["study_seed"]), Purpose.INITIALIZATION, seed) % 2**32
+    number = stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed) % 2**32
     seed_generators(number)
     offered = {"data": data, MAX_BATCHES: max_batches}
-    sections = {name: section for name, section in settings.items() if name != "study_seed" and section is not None}
+    sections = {
+        name: section for name, section in settings.plain().items() if name != "study_seed" and section is not None
+    }
     begun = time.perf_counter()
     with own_mlflow_runs():
         returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})

@@ -8,15 +8,15 @@ are trained together do, as one may have spoilt it for all.
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from ablation.errors import PathUnavailable
-from ablation.records import EpochMetrics
+from ablation.records import EpochMetrics, Settings
 from ablation.storage.run_folder import RunFolder
 from ablation.training import (
     Backend,
@@ -101,11 +101,11 @@ class _Attempt:
         ]
 
 
-def alike(settings: Mapping[str, Any], folder: RunFolder) -> str:
+def alike(settings: Settings, folder: RunFolder) -> str:
     """Return what runs must have in common to be fused: all but numbers of the optimizer, and how far they are."""
-    training = {name: value for name, value in settings["training"].items() if name not in NUMBERS}
+    training = {name: value for name, value in settings.training.plain().items() if name not in NUMBERS}
     kept = [(epoch, path) for epoch, path, _ in folder.kept_checkpoints()[:1]]
-    return json.dumps({**settings, "training": training, "kept": kept}, sort_keys=True)
+    return json.dumps({**settings.plain(), "training": training, "kept": kept}, sort_keys=True)
 
 
 def train_alone(run: Run, device: torch.device, *, note: str = "") -> Trained:

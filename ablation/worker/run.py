@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
-from ablation.records import Epoch, Outcome, PlannedRun, RunResult
+from ablation.provenance import provenance
+from ablation.records import Epoch, Outcome, PlannedRun, RunResult, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.recordable_files import keep_recordable_files
 from ablation.storage.run_folder import RunFolder
@@ -40,16 +40,15 @@ class Job:
     """All that a worker needs to train a run; small and picklable.
 
     `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a training function of the user's. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
+    study needs of a user's training function. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
     """
 
     planned: PlannedRun
-    settings: Mapping[str, Any]
+    settings: Settings
     heldout_split: str
     data_folder: Path | None
     folder: RunFolder
     device: str
-    provenance: Mapping[str, str]
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
     expected_metrics: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
     An error of a run's own becomes a failed result with its traceback.
 
     Raises:
-        Preempted: this process was asked to end; what can be gone on with is kept.
+        Preempted: this process was asked to end; what can be resumed is kept.
         DiskFull: what was measured could not be written.
         DeviceLost: the device computes nothing more in this process.
         CodeChanged: the user's code is not what the study was planned with.
@@ -82,9 +81,13 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
 
 
 def _run_job(record: "RunRecord") -> RunResult:
-    if "name" in record.job.settings["training"]:
+    if record.job.settings.is_own_training:
         return record.finish(_train_own(record))
     return record.finish(_result(record, train_alone(record, torch.device(record.job.device))))
+
+
+def _where_from(job: Job) -> Mapping[str, str]:
+    return provenance(job.device, packages=job.code.packages(code_names(job.settings)))
 
 
 def check_code(job: Job) -> None:
@@ -111,10 +114,10 @@ class RunRecord:
         self.seconds = 0.0
         self.begun = time.perf_counter()
         self._is_first = not _has_trained.is_set()
-        self._is_resumable = "name" not in job.settings["training"]
+        self._is_resumable = not job.settings.is_own_training
         self._classes: tuple[str, ...] = ()
         with self.writing():
-            self._owner = job.folder.take_over(job.provenance, is_resumable=self._is_resumable)
+            self._owner = job.folder.take_over(_where_from(job), is_resumable=self._is_resumable)
             if not self._is_resumable:
                 self.begin_anew()
 
@@ -275,23 +278,25 @@ def _check_not_asked() -> None:
 
 
 def _own_result(record: RunRecord) -> RunResult:
-    """Let a training function of the user's train the run."""
+    """Let a user's training function train the run."""
     from threadpoolctl import threadpool_limits  # our own training does without
 
     job = record.job
     device = torch.device(job.device)
-    threads = int(job.settings["training"]["threads"])
-    set_up(device, threads=threads)
+    training = job.settings.function
+    set_up(device, threads=training.threads)
 
-    function = load_training(job.settings["training"]["name"], job.code)
+    function = load_training(training.name, job.code)
     report = Report(folder=job.folder.artifacts / "files", on_epoch=record.take)
     report.folder.mkdir()
     data = None
-    if job.data_folder is not None:
-        dataset, study_seed = open_dataset(job.data_folder), int(job.settings["study_seed"])
-        split = make_split(dataset, job.settings["data"], study_seed=study_seed, seed=job.planned.seed)
+    if job.data_folder is not None and job.settings.data is not None:
+        dataset = open_dataset(job.data_folder)
+        split = make_split(dataset, job.settings.data, study_seed=job.settings.study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    limits = threadpool_limits(threads)  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+    limits = threadpool_limits(
+        training.threads
+    )  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
     with record.writing(), limits:
         own = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics

@@ -1,10 +1,8 @@
 """Begins the training of a run: its data on its device, its loss, its model, freshly initialized."""
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ import torch
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape
+from ablation.records import DataShape, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
 from ablation.training.settings import LOSSES
@@ -31,7 +29,7 @@ class Beginning:
 
 
 def begin(
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     data_folder: Path,
     seed: int,
@@ -40,21 +38,23 @@ def begin(
     cudnn_benchmark: bool = False,
 ) -> Beginning:
     """Return a run as it begins, the same whenever it is begun."""
-    study_seed = int(settings["study_seed"])
-    training, loss = training_of(settings, code)
-    set_up(device, threads=training.pop("threads"), precision=training.get("precision", "fp32"))
-    chosen = TrainingSettings(**training, augmentation=settings["data"]["augmentation"])
+    training, study_seed = settings.engine, settings.study_seed
+    data_settings, model_settings = settings.sections()
+    loss = loss_of(training, code)
+    set_up(device, threads=training.threads, precision=training.precision)
     data, shape = run_data(
         data_folder,
-        settings["data"],
+        data_settings,
         study_seed=study_seed,
         seed=seed,
         device=device,
-        layout=fastest_layout(settings["model"], device),
+        layout=fastest_layout(model_settings, device),
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
-    model = build_model(settings["model"], shape, code=code).to(device)
-    member = Member(model=model, data=data, settings=chosen, seed=seed, cudnn_benchmark=cudnn_benchmark)
+    model = build_model(model_settings, shape, code=code).to(device)
+    member = Member(
+        model=model, data=data, settings=training_settings(settings), seed=seed, cudnn_benchmark=cudnn_benchmark
+    )
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
 
 
@@ -65,13 +65,29 @@ def seed_generators(number: int) -> None:
     np.random.seed(number % 2**32)
 
 
-def training_of(settings: Mapping[str, Any], code: CodeFolders) -> tuple[dict[str, Any], Loss]:
-    """Return the `training` section without the loss, and the loss: the user's own, or one of LOSSES."""
-    training = dict(settings["training"])
-    name = training.pop("loss", "cross_entropy")
+def training_settings(settings: Settings) -> TrainingSettings:
+    """Return what the training loop needs of settings."""
+    training, (data, _) = settings.engine, settings.sections()
+    return TrainingSettings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        epoch_choice=training.epoch_choice,
+        augmentation=data.augmentation,
+        precision=training.precision,
+    )
+
+
+def loss_of(training: EngineTraining, code: CodeFolders) -> Loss:
+    """Return the loss that settings name: the user's own, or one of LOSSES."""
+    name = training.loss
     if not is_code(name):
-        return training, LOSSES[name]
-    loss = code.load(name, path="training.loss")
+        return LOSSES[name]
+    loss: Loss = code.load(name, path="training.loss")
     if isinstance(loss, type):
         raise CodeInvalid(f"{name} is a class; name a function, or a loss made of it in a file", path="training.loss")
-    return training, loss
+    return loss

@@ -1,7 +1,6 @@
 """Tries a variant before a study starts: one batch on the CPU, so that what is wrong is said at once and by name."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,23 +9,23 @@ from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, Variant
+from ablation.records import DataShape, ModelSettings, Settings, Variant
 from ablation.storage.temporary import temporary_folder
-from ablation.training import TrainingSettings, train
+from ablation.training import train
 from ablation.training.precision import logits_of
 from ablation.training.settings import Loss
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
-from ablation.worker.setup import seed_generators, training_of
+from ablation.worker.setup import loss_of, seed_generators, training_settings
 
 TRIED_EXAMPLES = 16
 
 
-def needs_trying(settings: Mapping[str, Any]) -> bool:
+def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
-    model = settings["model"] or {}
-    is_edited = bool(model.get("remove") or model.get("replace"))
-    return is_edited or bool(code_names(settings)) or str(model.get("name")).startswith("torchvision:")
+    model = settings.model
+    is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
+    return is_odd or bool(code_names(settings))
 
 
 def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
@@ -34,14 +33,14 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 
     Return whether its model starts from the same weights with two seeds.
 
-    A training function of the user's is looked at, and called only where it takes `max_batches`, and `data` is there
+    A user's training function is looked at, and called only where it takes `max_batches`, and `data` is there
     or not asked for.
 
     Raises:
         VariantFails: with the user's traceback.
     """
     try:
-        if "name" in variant.settings["training"]:
+        if variant.settings.is_own_training:
             _try_own_training(variant.settings, dataset, code)
             return False
         return _try_training(variant.settings, shape, dataset, code)
@@ -52,32 +51,30 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
         raise VariantFails(variant.name, str(error)) from error
 
 
-def _try_training(settings: Mapping[str, Any], shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
-    training, loss = training_of(settings, code)
-    training.pop("threads")
-    chosen = TrainingSettings(
-        **{**training, "epochs": 1, "epoch_choice": "last"}, augmentation=settings["data"]["augmentation"]
-    )
-    other, model = (_begun(settings, shape, code, seed=seed) for seed in (1, 0))
+def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
+    _, model_settings = settings.sections()
+    loss = loss_of(settings.engine, code)
+    chosen = replace(training_settings(settings), epochs=1, epoch_choice="last")
+    other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
     del other
     count = min(chosen.batch_size, TRIED_EXAMPLES)
-    layout = fastest_layout(settings["model"], torch.device("cpu"))
+    layout = fastest_layout(model_settings, torch.device("cpu"))
     if dataset is not None:
         data = first_batch(dataset, count, layout=layout)
     else:
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
-    name = next(iter(code_names(settings)), str(settings["model"]["name"]))
+    name = next(iter(code_names(settings)), model_settings.name)
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings["training"]["loss"])):
+        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings.engine.loss)):
             pass
     return is_same_start
 
 
-def _begun(settings: Mapping[str, Any], shape: DataShape, code: CodeFolders, *, seed: int) -> nn.Module:
+def _begun(settings: ModelSettings, shape: DataShape, code: CodeFolders, *, seed: int) -> nn.Module:
     seed_generators(seed)
-    return build_model(settings["model"], shape, code=code)
+    return build_model(settings, shape, code=code)
 
 
 def _are_equal(first: nn.Module, second: nn.Module) -> bool:
@@ -113,15 +110,15 @@ def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> N
         raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
 
 
-def _try_own_training(settings: Mapping[str, Any], dataset: Dataset | None, code: CodeFolders) -> None:
-    name = str(settings["training"]["name"])
+def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:
+    name = settings.function.name
     function = load_training(name, code)
     offered = offered_names(function)
     if MAX_BATCHES not in offered or ("data" in offered and dataset is None):
         return
     data = None
-    if dataset is not None:
-        split = make_split(dataset, settings["data"], study_seed=int(settings["study_seed"]), seed=0)
+    if dataset is not None and settings.data is not None:
+        split = make_split(dataset, settings.data, study_seed=settings.study_seed, seed=0)
         data = split_data(dataset, split)
     with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
         report = Report(folder=folder, on_epoch=lambda _: None)

@@ -1,4 +1,4 @@
-"""Trains one replicate of a tuning trial: on validation alone, and no further than it is worth.
+"""Trains one replicate of a tuning trial: on the validation split only; hopeless trials are pruned.
 
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """
@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from ablation.errors import CarriedError
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
 from ablation.worker.paths import train_alone
@@ -39,7 +40,7 @@ def run_tuning_job(job: TuningJob) -> RunResult:
     """Train a replicate; one that was finished before an interruption is taken from its folder.
 
     Raises:
-        Preempted: this process was asked to end; what can be gone on with is kept.
+        Preempted: this process was asked to end; what can be resumed is kept.
         DiskFull: what was measured could not be written.
         CodeChanged: the user's code is not what the study was planned with.
     """
@@ -74,7 +75,7 @@ MEASURED: Mapping[str, Callable[[Sequence[float], Callable[[Sequence[float]], fl
 """A curve's value at the epoch that is measured, by the choice of that epoch."""
 
 
-class _Ended(Exception):
+class _Ended(CarriedError):
     """A replicate has come as far as it is worth."""
 
     def __init__(self, *, is_pruned: bool) -> None:
@@ -102,7 +103,7 @@ class _Replicate(RunRecord):
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
-        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings["training"]["epochs"]:
+        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings.engine.epochs:
             raise _Ended(is_pruned=is_pruned)
 
 
@@ -132,7 +133,7 @@ def _trained(replicate: _Replicate) -> RunResult:
 
 def _is_hopeless(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
     """Whether the best value so far is below the median of earlier trials at this epoch, and the end is not reached."""
-    if len(epochs) > len(job.stops_below) or len(epochs) == job.settings["training"]["epochs"]:
+    if len(epochs) > len(job.stops_below) or len(epochs) == job.settings.engine.epochs:
         return False
     sign = -1 if job.is_minimized else 1
     best = max(sign * value for value in objective_curve(epochs, job.objective))

@@ -28,7 +28,7 @@ MODULES = (
     "ablation.pipeline",
     "ablation.coordinator.execution",
     "ablation.coordinator.tuning",
-    "ablation.holding",
+    "ablation.coordinator.lease",
     "ablation.coordinator.uploads",
     "ablation.report.figures",
     "ablation.worker.run",

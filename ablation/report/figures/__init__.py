@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.analysis.document import Analysis
+from matplotlib.figure import Figure
+
+from ablation.analysis.analysis_record import Analysis
 from ablation.drawing import save, style
+from ablation.errors import FigureUnknown
 from ablation.report.figures.confusion import confusion_drawings
 from ablation.report.figures.confusion_difference import confusion_difference_drawings
 from ablation.report.figures.curves import curves_drawings
@@ -17,7 +20,7 @@ from ablation.report.figures.slope import slope_drawings
 from ablation.report.figures.trajectories import trajectories_drawings
 from ablation.report.figures.tuning import tuning_drawings
 
-__all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "pictures_of"]
+__all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "figure_of", "pictures_of"]
 
 KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "forest": forest_drawings,
@@ -55,6 +58,23 @@ def pictures_of(analysis: Analysis) -> dict[str, tuple[Picture, ...]]:
     """Return what `draw_figures` returns, without writing anything."""
     with style():
         return {kind: tuple(map(_picture, drawings(analysis))) for kind, drawings in KINDS.items()}
+
+
+def figure_of(analysis: Analysis, name: str) -> Figure:
+    """Return the first figure of a kind, or any by its file's name: `forest`, `forest-2`.
+
+    Raises:
+        FigureUnknown: there is no such kind, or the study has nothing for it.
+    """
+    with style():
+        if (first := next(KINDS[name](analysis), None) if name in KINDS else None) is not None:
+            return first.figure
+        drawn = {kind: list(drawings(analysis)) for kind, drawings in KINDS.items()}
+    figures = {drawing.name: drawing.figure for drawings in drawn.values() for drawing in drawings}
+    if name not in figures:
+        known = [kind for kind, drawings in drawn.items() if drawings]
+        raise FigureUnknown(name, analysis.name, known)
+    return figures[name]
 
 
 def _write(drawing: Drawing, folder: Path) -> Picture:

@@ -6,8 +6,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ablation.analysis.described import ConfusionMatrix
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import ConfusionMatrix
 from ablation.drawing import draw_matrix, number_matrix, percent_of_rows, wrapped
 from ablation.report.figures.panels import Drawing, Margins, draw_colours, frame, grid, label_sides, left_out, pages
 

@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ablation.analysis.described import ConfusionDifference
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import ConfusionDifference
 from ablation.drawing import DARK, GREY, wrapped
 from ablation.report.figures.panels import (
     MOST_PANELS,

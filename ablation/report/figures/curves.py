@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 
-from ablation.analysis.described import VariantCurves
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import VariantCurves
 from ablation.drawing import BLUE, PALE, SKY, VERMILLION, text_of, wrapped
 from ablation.report.figures.panels import (
     UNITS,

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import Answer, MeasuredMetric, Verdict
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer, MeasuredMetric, Verdict
 from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
 from ablation.records import SIGNS
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ablation.analysis.described import FactorCell, FactorPair
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import FactorCell, FactorPair
 from ablation.drawing import BLUE, DARK, GREEN, ORANGE, PURPLE, SKY, VERMILLION, text_of
 from ablation.report.figures.panels import (
     Drawing,
@@ -24,7 +24,7 @@ from ablation.report.figures.panels import (
     share_scale,
 )
 from ablation.report.numbers import scale_of
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 _COLOURS = (BLUE, VERMILLION, GREEN, DARK, PURPLE, ORANGE, SKY)
 _DASHES = ("-", "--", ":")

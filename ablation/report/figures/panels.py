@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Transform
 
-from ablation.analysis.records import MeasuredMetric
+from ablation.analysis.answer_records import MeasuredMetric
 from ablation.drawing import DARK, GREY, label_classes, quiet
 from ablation.report.numbers import MINUS
 

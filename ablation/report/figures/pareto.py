@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import Affine2D, Transform
 from numpy.typing import ArrayLike, NDArray
 
-from ablation.analysis.described import VariantRow
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import VariantRow
 from ablation.drawing import BLUE, DARK, GREY, line_width, quiet, text_of
 from ablation.report.figures.panels import Drawing, axis_label, sentence_case
 from ablation.report.names import baseline_mark

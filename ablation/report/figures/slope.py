@@ -5,9 +5,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ablation.analysis.described import VariantRow
-from ablation.analysis.document import Analysis
-from ablation.analysis.records import MeasuredMetric
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import MeasuredMetric
+from ablation.analysis.descriptive_records import VariantRow
 from ablation.drawing import BLUE, DARK, GREY, VERMILLION, wrapped
 from ablation.records import SIGNS
 from ablation.report.figures.panels import (

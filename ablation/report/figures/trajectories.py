@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from matplotlib.axes import Axes
 
-from ablation.analysis.described import Points, VariantCurves
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.descriptive_records import Points, VariantCurves
 from ablation.drawing import BLUE, GREY, SKY, VERMILLION, wrapped
 from ablation.report.figures.panels import (
     Drawing,

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ablation.analysis.document import Analysis
+from ablation.analysis.analysis_record import Analysis
 from ablation.drawing import BLUE, DARK, GREY, ORANGE, VERMILLION, wrapped
 from ablation.records import SIGNS, Direction, TunedVariant
 from ablation.report.figures.panels import (

@@ -1,15 +1,13 @@
 """Checks a study file's design, forbidden combinations and questions, and that no two variants are the same."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablation.lookup import did_you_mean, is_same
 from ablation.records import Variant
+from ablation.study.comparisons import comparisons
 from ablation.study.design import (
-    beside_others,
-    comparable,
     declared_levels,
     default_questions,
     is_forbidden,
@@ -106,14 +104,6 @@ def made_variants(spec: StudySpec) -> tuple[tuple[Variant, ...], dict[Location, 
     return variants, found or dict(_unanswerable(spec, variants))
 
 
-def changes_of(question: Mapping[str, Any], order: Mapping[str, Sequence[Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the corners that each comparison of a question on factors needs: (after, before), or the four of two."""
-    factors = [question["effect"]] if question.get("effect") else list(question["interaction"])
-    for chosen in itertools.product(*(order[factor][1:] for factor in factors)):
-        pairs = [(after, order[factor][0]) for factor, after in zip(factors, chosen, strict=True)]
-        yield [dict(zip(factors, corner, strict=True)) for corner in itertools.product(*pairs)]
-
-
 def _levels(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Return the levels of every factor of unchecked values; none of what is no list."""
     factors, tune = values.get("factors"), values.get("tune")
@@ -208,13 +198,8 @@ def _unanswerable(spec: StudySpec, variants: Sequence[Variant]) -> Iterator[Foun
 def _is_answerable(
     question: Question, variants: Sequence[Variant], order: Mapping[str, Sequence[Any]], design: str
 ) -> bool:
-    if OTHERS in question.factors:
-        part = next(factor for factor in question.factors if factor != OTHERS)
-        return bool(beside_others(variants, part, order=order, at=question.at))
-    return all(
-        comparable(variants, corners, order=order, design=design, at=question.at)
-        for corners in changes_of(question.model_dump(mode="json"), order)
-    )
+    found = comparisons(question.locked(), variants, levels=order, design=design)
+    return all(comparison.groups for comparison in found)
 
 
 def _baseline_first(levels: Sequence[Any], baseline: Any) -> list[Any]:

@@ -11,9 +11,10 @@ from pydantic_core import PydanticUndefined
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
 from ablation.records import METRICS, RUN_COLUMNS, is_recordable_name
-from ablation.study.design import level_text
+from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.expected import expected
 from ablation.study.file import Location, shown
+from ablation.study.level_names import level_text
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
 from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
 from ablation.study.spec import MAX_LEVELS, OTHERS, factor_fields, is_own_training
@@ -33,7 +34,9 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     fields = factor_fields(values)
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
         here: Location = ("factors", name)
-        if isinstance(factor, Mapping):
+        if isinstance(factor, Mapping) and name in fields:
+            yield here, f"give the levels as a list, the baseline's among them: `{name}: [LEVEL, LEVEL]`"
+        elif isinstance(factor, Mapping):
             yield from _component_problems(here, values)
         elif name not in fields:
             yield here, _unknown(name, values)
@@ -44,7 +47,7 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
-    """Refuse the factors that only the built-in training carries out, where a function of the user's trains."""
+    """Refuse the factors that only the built-in training carries out, where a user's function trains."""
     factors, training = values.get("factors"), values.get("training")
     name = training.get("name") if isinstance(training, Mapping) else None
     if not isinstance(name, str) or not is_own_training(values):
@@ -116,6 +119,9 @@ def _unknown(path: str, values: Mapping[str, Any]) -> str:
         near = nearest_names(key, own_keys(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
+    reason = reason_for_data_factor(path, fields)
+    if reason:
+        return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
     hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
     return f"unknown factor {shown(path)}; {hint}"
@@ -171,7 +177,7 @@ def _space_problems(here: Location, space: Any, field: FieldInfo) -> Iterator[Fo
 def whole_settings(values: Mapping[str, Any], tuning: Tuning) -> frozenset[str]:
     """Return the paths of tuned settings that are whole numbers, whatever the scale they are looked for on.
 
-    A setting is one where it can be nothing else; an argument of the user's code where the file's value and the bounds
+    A setting is one where it can be nothing else; an argument of user code where the file's value and the bounds
     are.
     """
     fields = factor_fields(values)
@@ -184,9 +190,7 @@ def _is_whole(values: Mapping[str, Any], path: str, space: SearchSpace, field: F
     low, high = space.bounds
     between = low + (high - low) / 3
     takes_numbers = _fits(field, between if between != int(between) else between + 0.5)
-    if not takes_numbers or not _fits(
-        field, "text"
-    ):  # else it is an argument of the user's code, which may be anything
+    if not takes_numbers or not _fits(field, "text"):  # else it is an argument of user code, which may be anything
         return not takes_numbers
     at_hand = (setting(values, path, field), low, high)
     return all(type(value) is int for value in at_hand)

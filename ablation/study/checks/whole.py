@@ -12,6 +12,7 @@ from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, Variant
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
@@ -112,7 +113,9 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
     location, kind, model = _place(loc[:-1] if is_too_short else loc)
     match details["type"]:
         case "extra_forbidden":
-            return location, f"unknown key {shown(location[-1])}{_near_or_all(str(location[-1]), model.model_fields)}"
+            reason = reason_for_key(str(location[-1])) if model is StudySpec else ""
+            why = reason or _near_or_all(str(location[-1]), model.model_fields)
+            return location, f"unknown key {shown(location[-1])}{why}"
         case "missing" if location[-1] == loc[-1]:
             return location, "is missing" + _for_example(model, str(location[-1]))
         case "value_error":
@@ -122,6 +125,8 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
         case "union_tag_invalid":
             location = (*location, "name")
     given = _at(values, location)
+    if location == ("metric",):
+        return location, f"must be a mapping of keys to values, not {shown(given)}{_for_example(model, 'metric')}"
     if location[0] in SECTIONS and location[1:] == ("name",) and details["type"] == "union_tag_invalid":
         return location, unknown_name(str(location[0]), given, shown(given))
     return location, f"must be {expected(kind)}, not {shown(given)}"
@@ -179,7 +184,7 @@ def _near_or_all(name: str, known: Iterable[str]) -> str:
 
 
 def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Ask for the sections that only a training function of the user's can do without."""
+    """Ask for the sections that only a user's training function can do without."""
     for section in ("data", "model"):
         if values.get(section) is None and not is_own_training(values):
             example = {"data": "data: {name: digits}", "model": "model: {name: cnn, depth: 3}"}[section]
@@ -187,7 +192,7 @@ def _section_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Refuse metrics that nothing measures; a training function of the user's may return any, its direction given."""
+    """Refuse metrics that nothing measures; a user's training function may return any, its direction given."""
     known, metric, questions = known_metrics(values), values.get("metric"), values.get("questions")
     named: list[Found] = []
     if isinstance(metric, Mapping) and isinstance(name := metric.get("name"), str):
@@ -200,9 +205,7 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     own = isinstance(metric, Mapping) and is_own_training(values) and metric.get("name")
     for location, name in named:
         if name not in known and name != own:
-            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-            also = "; declare it: `metrics: {NAME: maximize}`" if is_own_training(values) else ""
-            yield location, f"unknown metric {name!r}{hint}{also}"
+            yield location, f"unknown metric {name!r}{reason_for_metric(name, known, is_own=is_own_training(values))}"
     yield from _taken_names(values)
     if values.get("metrics") and not is_own_training(values):
         yield ("metrics",), "are those of a training function of your own; this study has none"

@@ -8,10 +8,9 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ablation.records import Plan
-from ablation.study.design import level_text
+from ablation.study.level_names import level_text
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
@@ -96,18 +95,16 @@ def _more(count: int) -> str:
 
 
 def _questions(plan: Plan) -> Iterable[str]:
-    for question in plan.locked["questions"]:
-        metric = escaped(plan.metrics[question.get("on") or plan.locked["metric"]["name"]].label)
-        levels = [
-            f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in (question.get("at") or {}).items()
-        ]
+    for question in plan.locked.questions:
+        metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
+        levels = [f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in question.at.items()]
         metric += escaped(f" at {', '.join(levels)}") if levels else ""
-        if question.get("variant"):
-            yield f"How does {escaped(question['variant'])} differ from the baseline, in {metric}?"
-        elif question.get("effect"):
-            yield f"What does {_change(plan, question['effect'])} do to {metric}?"
+        if question.variant:
+            yield f"How does {escaped(question.variant)} differ from the baseline, in {metric}?"
+        elif question.effect:
+            yield f"What does {_change(plan, question.effect)} do to {metric}?"
         else:
-            first, second = (_change(plan, factor) for factor in question["interaction"])
+            first, second = (_change(plan, factor) for factor in question.factors)
             yield f"Do {first} and {second} do more together than the sum of both, in {metric}?"
 
 
@@ -123,13 +120,13 @@ def _change(plan: Plan, factor: str) -> str:
 
 
 def _measured(plan: Plan) -> str:
-    metric: Mapping[str, Any] = plan.locked["metric"]
-    least = metric.get("meaningful")
+    metric = plan.locked.metric
+    least = metric.meaningful
     matters = f"; differences below {least:g} do not matter" if least else ""
     seeds = plan.study["seeds"]
     return escaped(
         f"{len(plan.variants)} variants × {seeds} seeds on {plan.data.name}, compared with {plan.baseline.name} by "
-        f"{plan.metrics[metric['name']].label}{matters}."
+        f"{plan.metrics[metric.name].label}{matters}."
     )
 
 

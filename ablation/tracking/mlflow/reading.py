@@ -42,6 +42,7 @@ from ablation.tracking.checking import (
     is_number,
     library_versions,
     missing_curves,
+    too_large,
 )
 from ablation.tracking.interface import StudyRecord
 
@@ -54,7 +55,7 @@ STRANGERS = 100
 SOURCE_NAME = "ablation study"
 IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
-HOLDER, NOBODY = "ablation.storage.holder", "nobody"
+HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"
 """Tag: the final metrics were read back when they were recorded; earlier versions did not."""
@@ -162,6 +163,16 @@ class Artifacts:
 
     def read(self, run: Run, name: str, *, limit: int = MAX_RUN_FILE) -> tuple[str | None, str]:
         """Return a text file of a run, and in words why there is none but for its being missing."""
+        content, problem = self.content(run, name, limit=limit)
+        if content is None:
+            return None, problem
+        try:
+            return content.decode("utf-8"), ""
+        except UnicodeDecodeError:
+            return None, f"{name} is damaged: it is no text"
+
+    def content(self, run: Run, name: str, *, limit: int) -> tuple[bytes | None, str]:
+        """Return a file of a run, and in words why there is none but for its being missing."""
         try:
             size = self._size(run, name)
             if size is None:
@@ -169,12 +180,7 @@ class Artifacts:
             content = self._content(run, name) if size <= limit else b""
         except Exception:  # noqa: BLE001 - every kind of artifact store has errors of its own
             return None, f"{name} cannot be read"
-        if max(size, len(content)) > limit:
-            return None, f"{name} is damaged: it is larger than {limit / 2**20:.0f} MiB"
-        try:
-            return content.decode("utf-8"), ""
-        except UnicodeDecodeError:
-            return None, f"{name} is damaged: it is no text"
+        return too_large(name, limit) if max(size, len(content)) > limit else (content, "")
 
     def _size(self, run: Run, name: str) -> int | None:
         """Return the bytes of a file, 0 where its store does not say, and None where it has none of that name."""

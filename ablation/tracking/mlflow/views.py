@@ -110,8 +110,8 @@ def _metric_columns(plan: Plan) -> list[str]:
 
 def _metrics(plan: Plan) -> list[str]:
     """Return the metrics that the study is judged by, the primary one first, and what they cost."""
-    asked = [question.get("on") or "" for question in plan.locked["questions"]]
-    names = [plan.locked["metric"]["name"], *filter(None, asked), "test_loss", "training_seconds"]
+    asked = [question.on for question in plan.locked.questions]
+    names = [plan.locked.metric.name, *filter(None, asked), "test_loss", "training_seconds"]
     return list(dict.fromkeys(names))
 
 

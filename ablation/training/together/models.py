@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ablation.records import Precision
 from ablation.training.precision import compute
-from ablation.training.settings import Loss, Precision
+from ablation.training.settings import Loss
 from ablation.training.snapshots import Tensors, named_tensors
 from ablation.training.together.dropout import DropoutFrom
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ablation.errors import PathUnavailable
+from ablation.records import Precision
 from ablation.training.precision import compute
-from ablation.training.settings import Loss, Precision
+from ablation.training.settings import Loss
 from ablation.training.snapshots import Tensors
 from ablation.training.together.dropout import Masks
 from ablation.training.together.operations import Convolution, StackedOperations

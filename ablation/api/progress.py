@@ -1,9 +1,11 @@
 """Shows a study's progress: a live view on a terminal, plain lines elsewhere, and what it came to at the end."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ablation.api.notebook import NotebookView, notebook_view
+from ablation.api.result import counts_text
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.progress import Progress
 from ablation.output import last_line, plain
@@ -25,12 +29,14 @@ MOST_SHOWN = 10
 Steps = Generator[Progress, None, StudyOutcome]
 
 
-def follow(steps: Steps, *, study: Study, slots: int, quiet: bool) -> StudyOutcome:
-    """Show each step on standard error, as fits what that is, and return the outcome."""
+def follow(steps: Steps, *, study: Study, slots: int, is_quiet: bool) -> StudyOutcome:
+    """Show each step in the notebook or on standard error, as fits what that is, and return the outcome."""
     clock = _Clock(study=study, slots=slots)
-    if quiet:
+    if is_quiet:
         return _drain(steps, lambda _: None)
-    console = Console(stderr=True)
+    if (notebook := notebook_view()) is not None:
+        return _drain(steps, lambda progress: _show_in(notebook, progress, clock))
+    console = Console(stderr=True, force_jupyter=False)
     if not console.is_terminal:
         return _drain(steps, lambda progress: _print_plainly(progress, clock))
     with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -43,9 +49,15 @@ def follow(steps: Steps, *, study: Study, slots: int, quiet: bool) -> StudyOutco
         return _drain(steps, show)
 
 
+def _show_in(notebook: NotebookView, progress: Progress, clock: _Clock) -> None:
+    if progress.latest is not None or progress.note is not None:
+        notebook.note(_event_text(progress, clock))
+    notebook.show(_view(progress, clock))
+
+
 def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
     """Return the last words of a study: counts, answers, where the report is and how to look at the runs."""
-    lines = [f"{outcome.record.plan.name}: {_counts_text(outcome.ended, len(outcome.record.plan.runs))}"]
+    lines = [f"{outcome.record.plan.name}: {counts_text(outcome.ended, len(outcome.record.plan.runs))}"]
     if outcome.analysis is not None:
         lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
     lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
@@ -72,7 +84,7 @@ class _Clock:
     """Estimates the time left from the runs that have ended since it was made, or since what is counted changed."""
 
     def __init__(self, *, study: Study, slots: int) -> None:
-        epochs = study.spec.settings()["training"].get("epochs")
+        epochs = study.spec.settings().training.plain().get("epochs")
         self._epochs = epochs if isinstance(epochs, int) and epochs > 0 else None
         """Of a run; a training function may report otherwise, and need not say how often."""
         self.metric = study.spec.metric.name
@@ -151,7 +163,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
         table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
     bar = Table.grid(padding=(0, 2))
     time_left = f", about {duration_text(left)} left" if left else ""
-    counts = _counts_text(progress.ended, progress.planned)
+    counts = counts_text(progress.ended, progress.planned)
     bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
     return Group(table, bar)
 
@@ -160,8 +172,3 @@ def _epoch_texts(epoch: Epoch) -> list[str]:
     if isinstance(epoch, EpochMetrics):
         return [f"training loss {epoch.train_loss:.4f}", f"held-out accuracy {epoch.heldout_accuracy:.4f}"]
     return [plain(f"{name} {value:.4g}") for name, value in list(epoch.metrics.items())[:2]]
-
-
-def _counts_text(ended: Mapping[Outcome, int], planned: int) -> str:
-    counts = ", ".join(f"{ended.get(kind, 0)} {kind.value}" for kind in Outcome)
-    return f"{counts} of {planned} runs"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.analysis.described import (
+from ablation.analysis.answer_records import Answer, MeasuredMetric, MissingRun
+from ablation.analysis.descriptive_records import (
     BestEpoch,
     ConfusionDifference,
     ConfusionMatrix,
@@ -16,7 +17,6 @@ from ablation.analysis.described import (
     VariantCurves,
     VariantRow,
 )
-from ablation.analysis.records import Answer, MeasuredMetric, MissingRun
 from ablation.records import LeftOut, TunedVariant
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.analysis.records import Interval, LevelChange
+from ablation.analysis.answer_records import Interval, LevelChange
 
 Points = tuple[tuple[int, float], ...]
 """(epoch, value) pairs; epochs count from 1."""

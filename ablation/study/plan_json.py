@@ -3,14 +3,24 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablation.lookup import is_same
-from ablation.records import RUN_COLUMNS, SIGNS, Direction, Plan, is_count, is_identity, is_study_name
-from ablation.study.design import DESIGNS, declared_levels
+from ablation.records import (
+    RUN_COLUMNS,
+    Direction,
+    LockedQuestion,
+    Plan,
+    Settings,
+    Variant,
+    is_count,
+    is_identity,
+    is_study_name,
+)
+from ablation.study.design import DESIGNS
 from ablation.study.search_spaces import Tuning
 from ablation.study.spec import OTHERS
 
@@ -29,7 +39,7 @@ class _Part(BaseModel):
 class _Sections(_Part):
     data: _Section | None = None
     model: _Section | None = None
-    training: _Section | None = None
+    training: _Section = Field(default_factory=dict)
 
 
 class _Study(_Sections):
@@ -38,36 +48,19 @@ class _Study(_Sections):
     design: str = "factorial"
     seeds: _Count
     factors: dict[str, list[Any] | _Section]
-    metric: _Section | None = None
     metrics: dict[str, Direction] = Field(default_factory=dict)
     tune: Tuning | None = None
 
 
-class _Metric(_Part):
-    name: str
-    direction: Direction
-    meaningful: float | None = None
-
-
-class _Question(_Part):
-    effect: str | None = None
-    interaction: list[str] | None = None
-    variant: str | None = None
-    on: str | None = None
-    at: _Section | None = None
-    meaningful: float | None = None
-
-
-class _Locked(_Part):
-    metric: _Metric
-    questions: list[_Question]
-    alpha: Annotated[float, Field(gt=0, lt=1)]
-    seeds: _Count
-    collapse_margin: float
-
-
 def plan_to_json(plan: Plan) -> str:
-    return json.dumps({"format": 1, **dataclasses.asdict(plan)}, indent=1, allow_nan=False) + "\n"
+    others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
+    document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _plain(variant: Variant) -> dict[str, Any]:
+    values = {each.name: getattr(variant, each.name) for each in dataclasses.fields(variant)}
+    return {**values, "settings": variant.settings.plain()}
 
 
 def plan_from_json(text: str) -> Plan:
@@ -82,22 +75,40 @@ def plan_from_json(text: str) -> Plan:
     if _SURROGATE.search(json.dumps(document, ensure_ascii=False, allow_nan=False)):
         raise ValueError("not a plan: a text of it is not Unicode")
     try:
-        plan = _PLAN.validate_python(document)
+        plan = _PLAN.validate_python(_with_settings(document))
         _check_plain_values(plan)
     except ValidationError as error:
         raise ValueError(f"not a plan: {_first(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"not a plan: {error}") from error
     problem = _problem(plan)
     if problem is not None:
         raise ValueError(f"not a plan: {problem}")
     return plan
 
 
+def _with_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan's document with the settings of its variants as records, where it has any.
+
+    Raises:
+        ValueError: they are no settings.
+    """
+    variants = document.get("variants")
+    if not isinstance(variants, list):
+        return document
+    read = [
+        {**variant, "settings": Settings.from_plain(variant["settings"], path=f"variants.{index}.settings")}
+        if isinstance(variant, dict) and "settings" in variant
+        else variant
+        for index, variant in enumerate(variants)
+    ]
+    return {**document, "variants": read}
+
+
 def _check_plain_values(plan: Plan) -> None:
     """Raise ValidationError where what is plain values in a plan is not what readers take from them."""
     _Study.model_validate_json(json.dumps(plan.study))  # as JSON, which has lists where spaces have pairs
-    _Locked.model_validate(plan.locked)
     for variant in plan.variants:
-        _Sections.model_validate(variant.settings)
         _Sections.model_validate(variant.configuration)
 
 
@@ -116,23 +127,18 @@ def _problem(plan: Plan) -> str | None:
     if any(not is_identity(run.identity) for run in plan.runs):
         return "a run's identity is not 32 hexadecimal digits"
     if [variant.is_baseline for variant in plan.variants].count(True) != 1:
-        return "it has not one baseline"
+        return "it must have exactly one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
     if names - plan.summaries.keys():
         return "it lacks the model of a variant"
     if any(variant.levels.keys() != plan.baseline.levels.keys() for variant in plan.variants):
         return "its variants have not the same factors"
-    try:
-        declared_levels(plan.study)
-        hash((plan.heldout_split, plan.is_own_training, *plan.metrics, *plan.expected_metrics))
-        hash((DESIGNS[plan.study.get("design", "factorial")], *(SIGNS[one.direction] for one in plan.metrics.values())))
-        asked = [name for question in plan.locked["questions"] if (name := question.get("on")) is not None]
-        unknown = [name for name in asked if name not in plan.metrics]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return "its study or its locked part is not that of a study file"
-    if unknown:
-        return f"it asks about {str(unknown[0])[:80]!a}, a metric that this version of ablation does not know"
+    if (design := plan.study.get("design", "factorial")) not in DESIGNS:
+        return f"it has the design {design[:80]!a}, which this version of ablation does not know"
+    asked = [question.on for question in plan.locked.questions if question.on is not None]
+    if unknown := [name for name in asked if name not in plan.metrics]:
+        return f"it asks about {unknown[0][:80]!a}, a metric that this version of ablation does not know"
     if (problem := next(_problems_of_parts(plan), None)) is not None:
         return problem
     taken = [name for name in plan.expected_metrics if name in (*RUN_COLUMNS, *plan.baseline.levels)]
@@ -143,8 +149,10 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
     """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
     sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
     numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
-    if not all(map(is_count, (*sizes, *numbers, *(run.seed for run in plan.runs)))):
+    if not all(map(is_count, (*sizes, *numbers, plan.locked.seeds, *(run.seed for run in plan.runs)))):
         yield "a number of it is negative, or larger than any count"
+    if not 0 < plan.locked.alpha < 1:
+        yield f"its alpha is {plan.locked.alpha}, which is not between 0 and 1"
     seeds = {variant.name: {run.seed for run in plan.runs if run.variant == variant.name} for variant in plan.variants}
     if any(found != seeds[plan.baseline.name] for found in seeds.values()) or not seeds[plan.baseline.name]:
         yield "its variants have not the same seeds"
@@ -153,16 +161,15 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
         yield "its tuning has no number of trials"
     if any(each.chosen not in {trial.number for trial in each.trials} for each in plan.tuning):
         yield "a tuned variant lacks the trial that was chosen"
-    if not plan.locked["questions"] or not all(_can_be_asked(question, plan) for question in plan.locked["questions"]):
+    if not plan.locked.questions or not all(_can_be_asked(question, plan) for question in plan.locked.questions):
         yield "it has no question, or one about what the study has not"
 
 
-def _can_be_asked(question: Mapping[str, Any], plan: Plan) -> bool:
+def _can_be_asked(question: LockedQuestion, plan: Plan) -> bool:
     """Whether what a question names is there: a listed variant, or factors."""
-    factors, at = {*plan.baseline.levels, OTHERS}, question.get("at") or {}
-    if not any(all(is_same(level, each.levels.get(name)) for name, level in at.items()) for each in plan.variants):
+    at, known = question.at.items(), {*plan.baseline.levels, OTHERS}
+    if not any(all(is_same(level, each.levels.get(name)) for name, level in at) for each in plan.variants):
         return False
-    if listed := question.get("variant"):
-        return any(variant.name.partition(",")[0] == listed for variant in plan.variants)
-    asked = [question["effect"]] if question.get("effect") else question.get("interaction") or []
-    return len(asked) in (1, 2) and factors.issuperset(asked)
+    if question.variant:
+        return any(variant.name.partition(",")[0] == question.variant for variant in plan.variants)
+    return bool(question.factors) and known.issuperset(question.factors)

@@ -1,0 +1,170 @@
+"""What `import ablation` gives: run a study, open a recorded one, plan, compare, and get a trained model back.
+
+The command line calls the same functions. Their errors are AblationError, and name the command line's options, which
+the arguments here are named after: `--tracking-uri` is `tracking_uri`. What they need is imported when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from ablation.api.places import launch_kept, state_at, tracker_at
+from ablation.api.result import StudyResult
+from ablation.errors import AblationError, StudyWithin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ablation.analysis import Comparison
+    from ablation.api.trained import Trusted
+    from ablation.preview import Preview
+    from ablation.tracking import Tracker
+
+    StudyFile = str | PathLike[str] | Mapping[str, Any]
+    """A study file's path, or what such a file says as plain values."""
+    Levels = str | Mapping[str, Any]
+    """A variant's name, or its levels by their factors."""
+
+__all__ = ["AblationError", "StudyResult", "compare", "load_model", "open", "plan", "run"]
+
+
+def run(
+    file: StudyFile,
+    *,
+    seeds: int | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
+    name: str | None = None,
+    device: str = "auto",
+    executor: str = "auto",
+    workers: int | None = None,
+    fuse: int | None = None,
+    cudnn_benchmark: bool = False,
+    tracking_uri: str | None = None,
+    state_dir: str | PathLike[str] | None = None,
+    storage: str | None = None,
+    retry_failed: bool = False,
+    fresh: bool = False,
+    reuse: bool = False,
+    progress: bool = True,
+) -> StudyResult:
+    """Run a study, or what is left of it, and return what it came to: `ablation study FILE`.
+
+    Runs that failed raise nothing: the result says so. An interrupt (Ctrl-C, a notebook's stop button) ends the study
+    in good order and is raised again as KeyboardInterrupt: the same call resumes.
+
+    Args:
+        file: a study file's path, or a mapping with its keys.
+        set: changes to it by path: `{"training.epochs": 5}`.
+        device: auto, cpu, cuda or cuda:N.
+        executor: auto, inline (in this process) or processes.
+        workers: jobs at a time; by default one per GPU, or per core.
+        fuse: runs that a job trains together; by default as many as pay.
+        tracking_uri: MLflow's store; by default that of MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.
+        state_dir: by default that of ABLATION_STATE_DIR, or `.ablation` in the working directory.
+        storage: Optuna's; by default a file in the state folder.
+        progress: show how it goes, on standard error or in the notebook.
+
+    Raises:
+        AblationError: the study cannot be run as it is; see `ablation.pipeline.run_study`.
+        KeyboardInterrupt: it was interrupted; what ended is kept.
+    """
+    from ablation.api.running import Execution, execute, interruptible
+    from ablation.api.studies import checked_study
+    from ablation.code import is_importing
+
+    if is_importing():
+        raise StudyWithin
+    execution = Execution(
+        device=device,
+        executor=executor,
+        workers=workers,
+        fuse=fuse,
+        cudnn_benchmark=cudnn_benchmark,
+        storage=storage,
+        retry_failed=retry_failed,
+        is_fresh=fresh,
+        is_reused=reuse,
+    )
+    study = checked_study(file, seeds=seeds, changes=set or {}, name=name)
+    with launch_kept(), interruptible():
+        tracker = tracker_at(tracking_uri, is_launched=True)
+        outcome = execute(study, execution, tracker=tracker, state=state_at(state_dir), is_quiet=not progress)
+    return StudyResult.of(outcome, tracker)
+
+
+def open(name: str, *, tracking_uri: str | None = None) -> StudyResult:  # noqa: A001 - as ablation.open
+    """Return what a recorded study came to, from MLflow alone: `ablation summarize NAME`.
+
+    Raises:
+        AblationError: there is no such study, or MLflow cannot be reached.
+    """
+    return StudyResult.recorded(name, tracker_at(tracking_uri))
+
+
+def plan(
+    file: StudyFile,
+    *,
+    seeds: int | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
+    name: str | None = None,
+    device: str = "auto",
+    state_dir: str | PathLike[str] | None = None,
+) -> Preview:
+    """Return a study before it costs anything: its variants, their parameters, FLOPs and time: `ablation plan FILE`.
+
+    Raises:
+        AblationError: the study cannot be run as it is; see `ablation.preview.preview_study`.
+    """
+    from ablation.api.studies import checked_study, preview
+
+    return preview(checked_study(file, seeds=seeds, changes=set or {}, name=name), device, state_at(state_dir))
+
+
+def compare(study: str | StudyResult, first: Levels, second: Levels, *, tracking_uri: str | None = None) -> Comparison:
+    """Compare two variants of a study on every metric, second minus first, paired by seed: `ablation compare`.
+
+    Raises:
+        AblationError: there is no such study or variant, or MLflow cannot be reached.
+    """
+    from ablation.api.variants import variant_name
+    from ablation.pipeline import compare_study, find_study
+
+    name, tracker = _place(study, tracking_uri)
+    recorded = find_study(name, tracker=tracker).plan
+    names = (variant_name(recorded, levels, at="compare") for levels in (first, second))
+    return compare_study(name, *names, tracker=tracker)
+
+
+def load_model(
+    study: str | StudyResult,
+    *,
+    variant: Levels,
+    seed: int,
+    tracking_uri: str | None = None,
+    code: Trusted = (),
+) -> nn.Module:
+    """Return a run's trained model from MLflow, in evaluation mode and on the CPU.
+
+    Args:
+        variant: its name, or its levels by their factors; those left out are the baseline's.
+        code: what is trusted to be imported, where the model is made by code of your own: its folder, or the name of
+            installed code, or several of them. By default nothing is.
+
+    Raises:
+        AblationError: there is no such run, it keeps no model, or its code is not trusted.
+    """
+    from ablation.api.trained import trained_model
+    from ablation.pipeline import find_study
+
+    name, tracker = _place(study, tracking_uri)
+    record = find_study(name, tracker=tracker)
+    return trained_model(record, tracker, variant=variant, seed=seed, trusted=code)
+
+
+def _place(study: str | StudyResult, tracking_uri: str | None) -> tuple[str, Tracker]:
+    """Return a study's name, and the tracker that it is read from."""
+    if isinstance(study, StudyResult):
+        return study.name, study.tracker
+    return study, tracker_at(tracking_uri)

@@ -1,0 +1,161 @@
+"""What a study came to, for Python and for a notebook: its answers, tables, figures and report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, cast
+
+from ablation.errors import NameUnknown, NoResults
+from ablation.lookup import nearest_names
+from ablation.records import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from ablation.analysis import Analysis, Answer
+    from ablation.coordinator.conclusion import StudyOutcome
+    from ablation.records import Plan
+    from ablation.report import ReportFormat
+    from ablation.tracking import StudyRecord, Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+class StudyResult:
+    """What a study came to when it was asked; the tables are read from MLflow when they are asked for.
+
+    `ended` counts its planned runs by how they ended; those without a result yet are not in it. `analysis` is all that
+    the report says, None where no run has ended.
+    """
+
+    record: StudyRecord
+    ended: Mapping[Outcome, int]
+    analysis: Analysis | None
+    tracker: Tracker = field(repr=False)
+
+    @classmethod
+    def of(cls, outcome: StudyOutcome, tracker: Tracker) -> Self:
+        return cls(record=outcome.record, ended=outcome.ended, analysis=outcome.analysis, tracker=tracker)
+
+    @classmethod
+    def recorded(cls, name: str, tracker: Tracker) -> Self:
+        """Read a recorded study.
+
+        Raises:
+            StudyUnknown, TrackingUnavailable.
+        """
+        from ablation.pipeline import find_study, summarize_study
+
+        analysis = None
+        try:
+            record, analysis = summarize_study(name, tracker=tracker)
+        except NoResults:
+            record = find_study(name, tracker=tracker)
+        runs = tracker.recorded_runs(record, with_details=False)
+        ended = Counter(run.outcome for run in runs if run.outcome is not None)
+        return cls(record=record, ended=ended, analysis=analysis, tracker=tracker)
+
+    @property
+    def name(self) -> str:
+        return self.record.plan.name
+
+    @property
+    def plan(self) -> Plan:
+        return self.record.plan
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned run has a result; a failed one has none."""
+        return sum(count for kind, count in self.ended.items() if kind.is_result) >= len(self.plan.runs)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers to the study's questions, in the plan's order; none where no run has ended."""
+        return self.analysis.answers if self.analysis is not None else ()
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Addresses that lead to the study in MLflow, or the command that shows it, by what they lead to."""
+        return dict(self.tracker.links(self.record))
+
+    def frame(self) -> DataFrame:
+        """Return a row per planned run: variant, seed, outcome, the factors and the metrics; `ablation export`."""
+        from ablation.pipeline import export_study
+
+        return export_study(self.name, tracker=self.tracker, by_epoch=False)
+
+    def epochs(self) -> DataFrame:
+        """Return a row per run and epoch; `ablation export --epochs`."""
+        from ablation.pipeline import export_study
+
+        return export_study(self.name, tracker=self.tracker, by_epoch=True)
+
+    def figure(self, name: str = "forest") -> Figure:
+        """Return a figure of the report: `forest`, `slope`, `curves`, ...; a further page of one is `curves-2`.
+
+        Raises:
+            NameUnknown: the report has no such figure, and which it has.
+            NoResults: no run has ended.
+        """
+        from ablation.api.notebook import shown
+        from ablation.report.figures import figure_of
+
+        return shown(figure_of(self._analysed(), name))
+
+    def report(self, form: str = "markdown") -> str:
+        """Return the report as `markdown`, `html`, `json` or `latex`.
+
+        Raises:
+            NameUnknown: there is no such form.
+            NoResults: no run has ended.
+        """
+        from ablation.report import FORMATS, report_text
+
+        if form not in FORMATS:
+            raise NameUnknown("form", form, near=nearest_names(form, FORMATS), known=FORMATS, option="report")
+        return report_text(self._analysed(), cast("ReportFormat", form))
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write the whole report, with its figures, into a folder, and return the path of its report.html.
+
+        Raises:
+            NoResults: no run has ended.
+            OSError: the folder cannot be written.
+        """
+        from ablation.report import FORMATS, write_report
+
+        write_report(self._analysed(), Path(folder))
+        return Path(folder) / FORMATS["html"]
+
+    def _analysed(self) -> Analysis:
+        if self.analysis is None:
+            raise NoResults(self.name)
+        return self.analysis
+
+    def __repr__(self) -> str:
+        decided = sum(answer.verdict.is_decided for answer in self.answers)
+        answers = f"; {decided} of {len(self.answers)} comparisons decided" if self.answers else ""
+        return f"<StudyResult {self.name!r}: {self._counts_text()}{answers}>"
+
+    def __str__(self) -> str:
+        from ablation.report import answers_text
+
+        return f"{self!r}\n{answers_text(self.analysis)}" if self.analysis is not None else repr(self)
+
+    def _repr_html_(self) -> str:
+        from ablation.report.fragments import answers_html
+
+        return answers_html(self.name, self._counts_text(), self.analysis)
+
+    def _counts_text(self) -> str:
+        return counts_text(self.ended, len(self.plan.runs))
+
+
+def counts_text(ended: Mapping[Outcome, int], planned: int) -> str:
+    """Return `7 done, 0 diverged, 1 failed of 8 runs`."""
+    counts = ", ".join(f"{ended.get(kind, 0)} {kind.value}" for kind in Outcome)
+    return f"{counts} of {planned} runs"

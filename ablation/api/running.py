@@ -1,0 +1,120 @@
+"""Runs a checked study where and how it is asked to, shows how it goes, and ends it in good order when interrupted."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablation.errors import AblationError
+from ablation.executors import EXECUTORS
+from ablation.records import is_count
+from ablation.stopping import stopping
+
+if TYPE_CHECKING:
+    from ablation.coordinator.conclusion import StudyOutcome
+    from ablation.storage.state import State
+    from ablation.study import Study
+    from ablation.tracking import Tracker
+
+MOST_WORKERS = 1024
+MOST_RUNS_OF_A_JOB = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Where and how a study is run; `workers`, `fuse` and `storage` have defaults that depend on where that is.
+
+    Raises:
+        AblationError: a value is none that there is, or two contradict each other.
+    """
+
+    device: str = "auto"
+    executor: str = "auto"
+    workers: int | None = None
+    fuse: int | None = None
+    cudnn_benchmark: bool = False
+    storage: str | None = None
+    retry_failed: bool = False
+    is_fresh: bool = False
+    is_reused: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_fresh and self.is_reused:
+            raise AblationError("--fresh trains all anew, and --reuse takes what was trained before: give one of them")
+        if self.executor not in EXECUTORS:
+            raise AblationError(f"there is no executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
+        for what, count, most in (("workers", self.workers, MOST_WORKERS), ("fuse", self.fuse, MOST_RUNS_OF_A_JOB)):
+            if count is not None and not (is_count(count) and 1 <= count <= most):
+                raise AblationError(f"{count!r} is no number from 1 to {most} @ {what}")
+
+
+def execute(
+    study: Study,
+    execution: Execution,
+    *,
+    tracker: Tracker,
+    state: State,
+    is_quiet: bool,
+    say: Callable[[str], object] = lambda _: None,
+) -> StudyOutcome:
+    """Run a study, or what is left of it; `say` is told what of the options comes to nothing, and why.
+
+    Raises:
+        AblationError: it cannot be run as it is; see `ablation.pipeline.run_study`.
+        KeyboardInterrupt: it was interrupted, and has ended in good order.
+    """
+    from ablation.api.progress import follow
+    from ablation.executors import make_executor
+    from ablation.pipeline import run_study
+    from ablation.scheduling import default_storage
+    from ablation.storage.databases import check_database
+    from ablation.worker import resolve_devices, why_no_gpu
+
+    if execution.storage is not None:
+        check_database(execution.storage)
+    devices = resolve_devices(execution.device)
+    if execution.device == "auto" and (reason := why_no_gpu()) is not None:
+        say(f"Training on the CPU, as no GPU can be used: {reason}")
+    if execution.cudnn_benchmark and devices == ("cpu",):
+        say("--cudnn-benchmark on changes nothing on a CPU")
+    threads = study.spec.training.threads
+    with (
+        make_executor(execution.executor, devices=devices, workers=execution.workers, threads=threads) as pool,
+        closing(
+            run_study(
+                study,
+                tracker=tracker,
+                executor=pool,
+                storage_url=execution.storage or default_storage(state.folder),
+                state=state,
+                fuse=execution.fuse,
+                cudnn_benchmark=execution.cudnn_benchmark,
+                retry_failed=execution.retry_failed,
+                is_fresh=execution.is_fresh,
+                is_reused=execution.is_reused,
+            )
+        ) as steps,
+    ):
+        return follow(steps, study=study, slots=len(pool.slots), is_quiet=is_quiet)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT end what runs here in good order, where Python's own handler would raise KeyboardInterrupt.
+
+    A second one raises it at once. Only the main thread can set a handler, and one of the caller's own is left alone.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with stopping.listening(to=(signal.SIGINT,), on_insisted=_raise_interrupt):
+        yield
+
+
+def _raise_interrupt(_number: int) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,65 @@
+"""The command that has all others: it shows a user's mistake as a sentence, and ends with its status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ablation import __version__
+from ablation.cli.say import say
+from ablation.commands import commands
+from ablation.errors import AblationError, is_no_room, os_error_text
+from ablation.output import make_unfailing
+
+USER_ERROR = 2
+SOME_RUNS_FAILED = 1
+
+
+class Command(click.Command):
+    """Notes the options that lead to stores and state, for the commands that messages name."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {
+            param.opts[0]: str(ctx.params[param.name])
+            for param in self.params
+            if param.name in ("storage", "tracking_uri", "state_dir")
+            and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+            and ctx.params[param.name] is not None
+        }
+        if given:
+            from ablation.storage.databases import without_password
+
+            given = {option: without_password(value) for option, value in given.items()}
+        with commands.called(str(ctx.find_root().info_name), given):
+            return super().invoke(ctx)
+
+
+class Commands(click.Group):
+    """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
+
+    command_class = Command
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        make_unfailing()
+        return super().main(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AblationError as error:
+            say(f"Error: {error}")
+            ctx.exit(USER_ERROR)
+        except OSError as error:
+            if error.errno is None:  # no system refused anything
+                raise
+            what = f"cannot {'write' if is_no_room(error) else 'use'} {error.filename}: " if error.filename else ""
+            say(f"Error: {what}{os_error_text(error)}")
+            ctx.exit(USER_ERROR)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ablation")
+def main() -> None:
+    """Which parts of a neural network matter, by how much, how surely, at what cost?"""

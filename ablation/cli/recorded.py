@@ -1,0 +1,142 @@
+"""Commands on a recorded study: its report again, two of its variants compared, its runs as a table, how far it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from ablation.cli.group import USER_ERROR, main
+from ablation.cli.options import Above, OrBlank, json_option, state_option, tracking_option
+from ablation.cli.say import print_result, say, writing
+from ablation.errors import AblationError
+from ablation.output import plain
+
+if TYPE_CHECKING:
+    from ablation.report import ReportFormat
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "html", "json", "latex"]),
+    default="terminal",
+    show_default=True,
+    help="What is printed.",
+)
+@click.option("--output", type=OrBlank(click.Path(file_okay=False, path_type=Path)), help="Write the report here too.")
+@click.option("--metric", type=OrBlank(click.STRING), help="Judge by another metric: a deviation.")
+@click.option("--meaningful", type=OrBlank(Above(0)), help="Another half-width of the ROPE: a deviation.")
+@click.option("--alpha", type=OrBlank(Above(0, below=1)), help="Another error rate: a deviation.")
+@tracking_option
+@json_option
+def summarize(
+    name: str,
+    form: str,
+    output: Path | None,
+    metric: str | None,
+    meaningful: float | None,
+    alpha: float | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Make a study's report again, from MLflow alone."""
+    from ablation.analysis import RuleChange
+    from ablation.api.places import tracker_at
+    from ablation.pipeline import summarize_study
+
+    change = RuleChange(metric=metric, meaningful=meaningful, alpha=alpha)
+    _, analysis = summarize_study(name, tracker=tracker_at(tracking_uri), change=change)
+    from ablation.report import report_text, write_report
+
+    if output is not None:
+        writing(output, lambda: write_report(analysis, output))
+    if as_json or form != "terminal":
+        print_result(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
+        return
+    from ablation.cli.summary import analysis_text
+
+    print_result(f"{analysis_text(analysis)}\n")
+    print_result(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@tracking_option
+@json_option
+def compare(name: str, first: str, second: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Compare two variants of a study on every metric: B minus A, paired by seed."""
+    from ablation import api
+    from ablation.cli.summary import comparison_json, comparison_text
+
+    comparison = api.compare(name, first, second, tracking_uri=tracking_uri)
+    print_result(comparison_json(comparison) if as_json else comparison_text(comparison))
+
+
+@main.command()
+@click.argument("name", metavar="STUDY")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    default=Path("-"),
+    help="File to write; else it is printed.",
+)
+@click.option("--epochs", "by_epoch", is_flag=True, help="A row per epoch instead of a row per run.")
+@tracking_option
+def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) -> None:
+    """Write a study's runs as CSV, to go on in pandas: factors, seed, outcome, metrics, MLflow run IDs."""
+    from ablation.api.places import tracker_at
+    from ablation.pipeline import export_study
+
+    table = export_study(name, tracker=tracker_at(tracking_uri), by_epoch=by_epoch)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if output == Path("-"):
+        print_result(plain(text) if sys.stdout.isatty() else text, nl=False)
+        return
+    writing(output, lambda: output.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n"))
+    print_result(f"Wrote {len(table)} rows to {output}.")
+
+
+@main.command()
+@click.argument("name", metavar="[STUDY]", required=False)
+@tracking_option
+@state_option
+@json_option
+def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
+    """Say how far a study is, what failed and why, or list the studies."""
+    from ablation.api.places import state_at, tracker_at
+    from ablation.cli.tables import StudyStanding, status_json, status_text
+    from ablation.coordinator.lease import has_gone
+    from ablation.pipeline import find_study
+
+    tracker = tracker_at(tracking_uri)
+    records, is_unread = [], False
+    for each in [name] if name else tracker.study_names():
+        try:
+            records.append(find_study(each, tracker=tracker))
+        except AblationError as error:
+            if name:
+                raise
+            is_unread = True
+            say(f"Error: {error}")
+    state = state_at(state_dir)
+    found = [
+        StudyStanding(
+            record=record,
+            runs=tracker.recorded_runs(record, with_details=False),
+            unrecorded=state.unrecorded(record.plan.name),
+            is_interrupted=record.status == "RUNNING" and (holder is None or has_gone(holder)),
+            gone=holder,
+        )
+        for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
+    ]
+    if found or as_json or not is_unread:
+        print_result(status_json(found) if as_json else status_text(found))
+    if is_unread:
+        sys.exit(USER_ERROR)

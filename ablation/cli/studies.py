@@ -1,0 +1,224 @@
+"""Commands on a study file: run it, show it before it costs anything, list its model's modules, write one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ablation.cli.group import SOME_RUNS_FAILED, main
+from ablation.cli.interruption import interruptible
+from ablation.cli.options import (
+    Fuse,
+    OrBlank,
+    json_option,
+    state_option,
+    storage_option,
+    study_options,
+    tracking_option,
+)
+from ablation.cli.say import print_result, refuse, say
+
+if TYPE_CHECKING:
+    from ablation.study import Study
+
+SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@study_options
+@click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--executor", type=OrBlank(click.Choice(["auto", "inline", "processes"])), help="Where runs are trained.")
+@click.option("--workers", type=OrBlank(click.IntRange(1, 1024)), help="Jobs at a time.")
+@click.option(
+    "--fuse",
+    type=OrBlank(Fuse()),
+    help="Runs that a job trains together: auto (on a GPU, where it is faster), or a number; 1 is none.",
+)
+@click.option(
+    "--cudnn-benchmark",
+    type=OrBlank(click.Choice(["off", "on"])),
+    help="Whether cuDNN chooses its algorithms on a GPU by timing them in a graph's first steps: the next time it may "
+    "choose others, so that the same run differs in rounding.  [default: off]",
+)
+@click.option("--retry-failed", is_flag=True, help="Train the runs again that have failed.")
+@click.option("--fresh", "is_fresh", is_flag=True, help="Delete what is recorded of the study, and train it all anew.")
+@click.option(
+    "--reuse", "is_reused", is_flag=True, help="Take what was trained before the study was deleted in MLflow."
+)
+@storage_option
+@tracking_option
+@state_option
+@json_option
+def study(
+    file: Path,
+    device: str | None,
+    executor: str | None,
+    workers: int | None,
+    fuse: int | None,
+    cudnn_benchmark: str | None,
+    retry_failed: bool,
+    is_fresh: bool,
+    is_reused: bool,
+    storage: str | None,
+    tracking_uri: str | None,
+    state_dir: Path,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Run a study: plan, train, report. The same command resumes it."""
+    from ablation.api.places import state_at, tracker_at
+    from ablation.api.progress import outcome_json, outcome_text
+    from ablation.api.result import StudyResult
+    from ablation.api.running import Execution, execute
+
+    execution = Execution(
+        device=device or "auto",
+        executor=executor or "auto",
+        workers=workers,
+        fuse=fuse,
+        cudnn_benchmark=cudnn_benchmark == "on",
+        storage=storage,
+        retry_failed=retry_failed,
+        is_fresh=is_fresh,
+        is_reused=is_reused,
+    )
+    with interruptible():
+        checked = load(file, **changes)
+        tracker = tracker_at(tracking_uri, is_launched=True)
+        outcome = execute(checked, execution, tracker=tracker, state=state_at(state_dir), is_quiet=as_json, say=say)
+        print_result(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
+    if not StudyResult.of(outcome, tracker).is_complete:
+        sys.exit(SOME_RUNS_FAILED)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@study_options
+@click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@state_option
+@json_option
+def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **changes: Any) -> None:
+    """Show a study before it costs anything: variants, parameters, FLOPs, time."""
+    checked = load(file, **changes)
+    from ablation.api.places import state_at
+    from ablation.api.studies import preview
+    from ablation.cli.tables import preview_json, preview_text
+
+    shown = preview(checked, device or "auto", state_at(state_dir))
+    print_result(preview_json(shown) if as_json else preview_text(shown))
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@study_options
+@click.option("--removable", is_flag=True, help="Only those that can be removed.")
+@state_option
+@json_option
+def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **changes: Any) -> None:
+    """List the modules of a study's model: type, parameters, FLOPs, and whether each can be removed."""
+    checked = load(file, **changes)
+    from ablation.api.places import state_at
+    from ablation.cli.tables import components_json, components_text
+    from ablation.preview import study_components
+
+    modules = study_components(checked, state=state_at(state_dir))
+    found = [one for one in modules if one.is_removable or not removable]
+    print_result(components_json(found) if as_json else components_text(found))
+
+
+@main.command()
+@click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
+@click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Runs per variant.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="Epochs of each run.")
+@click.option("--name", default="my-study", show_default=True, help="The study's name.")
+@click.option(
+    "--data", type=click.Choice(["digits", "cifar10", "images"]), default="digits", show_default=True, help="Data set."
+)
+@click.option("--root", help="Where the data is: needed for images.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; else it is printed.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def define(
+    depth: str,
+    normalization: str,
+    seeds: int,
+    epochs: int,
+    name: str,
+    data: str,
+    root: str | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Write a commented study file over depth and normalization."""
+    from ablation.study import parse_study
+    from ablation.study.define import study_text
+
+    factors = {
+        "model.depth": levels_of("--depth", depth),
+        "model.normalization": levels_of("--normalization", normalization),
+    }
+    path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
+    root = _seen_from(output, root) if output is not None and root else root
+    text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
+    parse_study(text.encode(), source="the study so defined")
+    if output is None:
+        print_result(text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        refuse(f"{output} is there already; --force writes over it")
+    except OSError as error:
+        refuse(f"cannot write {output}: {error.strerror}")
+    print_result(f"Wrote {output}. Next: ablation plan {output}")
+
+
+def load(
+    file: Path,
+    *,
+    changes: tuple[str, ...],
+    name: str | None,
+    seeds: int | None,
+    depth: str | None,
+    normalization: str | None,
+    epochs: int | None,
+) -> Study:
+    """Read and check a study file with the command line's changes."""
+    from ablation.study import Override, load_study, parse_override
+
+    overrides = [parse_override(part) for text in changes for part in SEVERAL.split(text) if part.strip()]
+    if seeds is not None:
+        overrides.append(Override(path="seeds", value=seeds))
+    if epochs is not None:
+        overrides.append(Override(path="training.epochs", value=epochs))
+    levels = {
+        path: levels_of(f"--{path.rpartition('.')[2]}", text)
+        for path, text in (("model.depth", depth), ("model.normalization", normalization))
+        if text is not None
+    }
+    return load_study(file, overrides=overrides, levels=levels, name=name)
+
+
+def _seen_from(file: Path, root: str) -> str:
+    """Return a path as it was typed as a file names it: relative paths in a study file start at its folder."""
+    stays = root.startswith("~") or Path(root).is_absolute() or file.parent == Path()
+    return root if stays else os.path.relpath(root, file.parent)
+
+
+def levels_of(option: str, text: str) -> list[Any]:
+    from ablation.study import read_value
+
+    try:
+        levels = read_value(f"[{text}]")
+    except ValueError as error:
+        refuse(f"{error} @ {option} {text}")
+    if not levels:
+        refuse(f"needs at least one level @ {option}")
+    return list(levels)

@@ -1,0 +1,74 @@
+"""What a study fixes before its first run: the metric, the questions and the rule that its answers are judged by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablation.records.metrics import Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedMetric:
+    """The primary metric; `meaningful` is the half-width of its ROPE, in the metric's unit."""
+
+    name: str
+    direction: Direction
+    meaningful: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        return {"name": self.name, "direction": self.direction, "meaningful": self.meaningful}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedQuestion:
+    """What a study asks: one of `effect` (a factor), `interaction` (two) and `variant` (a listed one).
+
+    It is asked where the factors of `at` have these levels, and `on` the study's metric where that is None.
+    """
+
+    effect: str | None = None
+    interaction: tuple[str, str] | None = None
+    variant: str | None = None
+    at: Mapping[str, Any] = field(default_factory=dict)
+    on: str | None = None
+    meaningful: float | None = None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        return (self.effect,) if self.effect is not None else self.interaction or ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plans keep it; what is rarely asked stands only where it is."""
+        return {
+            "effect": self.effect,
+            "interaction": list(self.interaction) if self.interaction is not None else None,
+            **({"variant": self.variant} if self.variant else {}),
+            **({"at": dict(self.at)} if self.at else {}),
+            "on": self.on,
+            "meaningful": self.meaningful,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """What the answers depend on beside the runs; a later change is a deviation.
+
+    `alpha` is the family-wise error rate. A run whose test accuracy is within `collapse_margin` of the largest class's
+    share has collapsed.
+    """
+
+    seeds: int
+    metric: LockedMetric
+    alpha: float
+    collapse_margin: float
+    questions: tuple[LockedQuestion, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plans keep it, and as its hash is made from."""
+        return {
+            "seeds": self.seeds,
+            "metric": self.metric.plain(),
+            "alpha": self.alpha,
+            "collapse_margin": self.collapse_margin,
+            "questions": [question.plain() for question in self.questions],
+        }

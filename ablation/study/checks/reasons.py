@@ -1,0 +1,45 @@
+"""Says why a key or name of a study file is refused where a near name would mislead."""
+
+import re
+from collections.abc import Iterable
+
+from ablation.lookup import did_you_mean
+
+_SEEDS = "`seeds` is the number of runs per variant"
+_KEYS = {
+    "seed": f"the number that all random streams come from is `study_seed`; {_SEEDS}",
+    "random_seed": f"the number that all random streams come from is `study_seed`; {_SEEDS}",
+    "folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
+    "n_folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
+    "repeats": _SEEDS,
+    "runs": _SEEDS,
+}
+"""What people look for at the top of a study file under another name."""
+_OF_VALIDATION = re.compile(r"(val|valid|validation|dev)([_.-].*|$)", re.IGNORECASE)
+
+
+def reason_for_key(key: str) -> str:
+    """Return what a key at the top of a study file is called here, or nothing where it is not known."""
+    reason = _KEYS.get(key)
+    return f"; {reason}" if reason else ""
+
+
+def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
+    """Return why a metric is unknown: measured on validation, misspelt, or one of a training function's."""
+    if is_own:
+        hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+        return f"{hint}; declare it: `metrics: {{NAME: maximize}}`"
+    if _OF_VALIDATION.match(name):
+        return "; runs are compared on test: validation is for tuning and for training.epoch_choice"
+    also = "another metric needs a training function of your own that returns it (`training.name`)"
+    return did_you_mean(name, known) or f"; known: {', '.join(known)}; {also}"
+
+
+def reason_for_data_factor(path: str, known: Iterable[str]) -> str:
+    """Return why a path below `data` cannot be a factor; nothing where it is another path or a misspelt factor."""
+    section, _, key = path.partition(".")
+    keys = [name.removeprefix("data.") for name in known if name.startswith("data.")]
+    if section != "data" or did_you_mean(key, keys):
+        return ""
+    only = " and ".join(f"data.{name}" for name in keys)
+    return f"of data only {only} can be factors, as all variants are compared on the same data"

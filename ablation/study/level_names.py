@@ -1,0 +1,25 @@
+"""Names variants after the levels of their factors: `depth=3,normalization=none`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def variant_name(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
+    """Return `depth=3,normalization=none`: each factor by the last part of its path, or whole where that is shared."""
+    labels = short_names(factors)
+    return ",".join(f"{labels[factor]}={level_text(level)}" for factor, level in levels.items())
+
+
+def short_names(factors: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each factor's path, or the whole where another factor shares it."""
+    short = [factor.rpartition(".")[2] for factor in factors]
+    return {factor: last if short.count(last) == 1 else factor for factor, last in zip(factors, short, strict=True)}
+
+
+def level_text(level: Any) -> str:
+    """Return a level as it stands in names: `3`, `none`, `0.001`, `128-64`."""
+    if isinstance(level, list | tuple):
+        return "-".join(map(str, level)) or "empty"
+    if level is None:
+        return "null"
+    return str(level).lower() if isinstance(level, bool) else str(level)

@@ -1,0 +1,109 @@
+"""What MLflow shows of a study to a person: the report, notes, saved views, and the addresses that lead there."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+from PIL import Image
+
+from ablation.storage.databases import absolute, without_password
+from ablation.storage.temporary import temporary_folder
+from ablation.tracking.interface import StudyRecord
+from ablation.tracking.mlflow.addresses import artifact_address, image_address, run_address, runs_address
+from ablation.tracking.mlflow.notes import experiment_description, is_ours, study_note
+from ablation.tracking.mlflow.reading import (
+    search_runs,
+)
+from ablation.tracking.mlflow.store import DEFAULT_URI, Store
+from ablation.tracking.mlflow.study_runs import is_linked
+from ablation.tracking.mlflow.views import saved_views, view_key
+
+REPORTS = ("report.html", "report.md")
+FIGURE = "figures/forest.png"
+NOTE_FIGURE = "note-forest.png"
+NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
+NOTE = "mlflow.note.content"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The pages that show studies in a store."""
+
+    store: Store
+
+    def log_report(self, record: StudyRecord, folder: Path, *, summary: str, launch: Run | None) -> None:
+        """Keep a report with the study run, and with the run of `mlflow run` that links to it."""
+        linked = [launch.info.run_id] if launch is not None and is_linked(launch) else []
+        for run_id in dict.fromkeys([record.study_run_id, *linked]):
+            self._log_report(record, run_id, folder, summary)
+        self.describe_experiment(record)
+
+    def _log_report(self, record: StudyRecord, run_id: str, folder: Path, summary: str) -> None:
+        self.store.client.log_artifacts(run_id, str(folder))
+        reports = [name for name in REPORTS if (folder / name).exists()]
+        links = {
+            **{name: artifact_address(record.experiment_id, run_id, name) for name in reports},
+            **_view_addresses(record),
+        }
+        figure = self._log_note_figure(run_id, folder / FIGURE) if (folder / FIGURE).exists() else None
+        self.store.tag(run_id, {NOTE: study_note(summary, links=links, figure=figure)})
+
+    def describe_experiment(self, record: StudyRecord) -> None:
+        """Write the study's views, and what the experiment is about unless a person has written that."""
+        experiment_id = record.experiment_id
+        for key, value in saved_views(record.plan).items():
+            self.store.client.set_experiment_tag(experiment_id, key, value)
+        now = self.store.client.get_experiment(experiment_id).tags.get(NOTE, "")
+        if now.strip() and not is_ours(now):
+            return
+        studies = search_runs(self.store.client, [experiment_id], "tags.`ablation.kind` = 'study'")
+        others = {
+            run.data.tags["ablation.study"]: run_address(experiment_id, run.info.run_id)
+            for run in studies
+            if run.info.run_id != record.study_run_id
+        }
+        text = experiment_description(record.plan, links=self._addresses(record), others=others)
+        if text != now:
+            self.store.client.set_experiment_tag(experiment_id, NOTE, text)
+
+    def _log_note_figure(self, run_id: str, figure: Path) -> str:
+        """Keep a copy of a figure that is narrow enough for a note, and return its address."""
+        with temporary_folder() as folder, Image.open(figure) as image:
+            path = folder / NOTE_FIGURE
+            width = min(NOTE_WIDTH, image.width)
+            image.convert("RGB").resize((width, round(image.height * width / image.width))).save(path)
+            self.store.client.log_artifact(run_id, str(path), "figures")
+        return image_address(run_id, f"figures/{NOTE_FIGURE}")
+
+    def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
+        with self.store.explained():
+            found = self._addresses(record)
+        is_served = self.store.tracking_uri.startswith("http")
+        base = self.store.tracking_uri.rstrip("/") if is_served else "http://127.0.0.1:5000"
+        start = () if is_served else (("start MLflow's UI", self.ui_command()),)
+        return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
+
+    def _addresses(self, record: StudyRecord) -> dict[str, str]:
+        """Return the pages that show the study, by what they show; a report only where there is one."""
+        kept = {file.path for file in self.store.client.list_artifacts(record.study_run_id)}
+        report = next((name for name in REPORTS if name in kept), None)
+        return {
+            **_view_addresses(record),
+            "study run": run_address(record.experiment_id, record.study_run_id),
+            **({"report": artifact_address(record.experiment_id, record.study_run_id, report)} if report else {}),
+        }
+
+    def ui_command(self) -> str:
+        is_default = self.store.tracking_uri == absolute(DEFAULT_URI)
+        address = shlex.quote(without_password(self.store.tracking_uri))
+        return "python -m ablation ui" + ("" if is_default else f" --tracking-uri {address}")
+
+
+def _view_addresses(record: StudyRecord) -> dict[str, str]:
+    name, experiment_id = record.plan.name, record.experiment_id
+    return {
+        "runs": runs_address(experiment_id, view_key(name, "runs")),
+        "by variant": runs_address(experiment_id, view_key(name, "variants")),
+        "charts": runs_address(experiment_id, view_key(name, "charts"), is_chart=True),
+    }

@@ -1,0 +1,162 @@
+"""What a run is trained with and what it measured, as parameters, metrics, tags and files of its MLflow run."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.exceptions import MlflowException
+
+from ablation.errors import (
+    RecordRefused,
+)
+from ablation.records import (
+    DataFacts,
+    Epoch,
+    Outcome,
+    RunResult,
+    epoch_metrics,
+)
+from ablation.tracking.interface import RunDescription
+from ablation.tracking.mlflow.attempts import (
+    log_batch,
+)
+from ablation.tracking.mlflow.reading import (
+    FINAL,
+    FIRST,
+    OUTCOME,
+    PAGE,
+    READ_BACK,
+)
+from ablation.tracking.mlflow.store import Store
+
+MAX_TAG = 5_000
+MAX_PARAM = 6_000
+MAX_KEY = 250
+MAX_DATASET_NAME = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecords:
+    """The records of runs in a store; see Tracker for what each method does."""
+
+    store: Store
+
+    def describe(self, run_id: str, description: RunDescription) -> None:
+        known = {"seed": description.seed, **_parameters(description.configuration)}
+        with self.store.explained(of=run_id):
+            self.log_params(run_id, {**known, **description.levels, **description.size})
+            self.store.client.log_inputs(run_id, [_dataset_input(description.data)])
+
+    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
+        metrics = [
+            Metric(name, value, epoch.timestamp_ms, epoch.epoch)
+            for epoch in epochs
+            for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items()
+            if math.isfinite(value)
+        ]
+        with self.store.explained(of=run_id):
+            for start in range(0, len(metrics), PAGE):
+                log_batch(self.store.client, run_id, metrics=metrics[start : start + PAGE])
+
+    def finish(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+        ended = result.ended_ms or time.time_ns() // 1_000_000
+        tags = {
+            OUTCOME: result.outcome.value,
+            "ablation.failure": result.failure,
+            "ablation.diverged_epoch": result.diverged_epoch,
+            "ablation.diverged_step": result.diverged_step,
+            "ablation.error": result.error and result.error[-MAX_TAG:],
+            "ablation.path": result.path or None,
+            "ablation.path_note": result.path_note or None,
+            READ_BACK: "yes",
+            FIRST: "yes" if result.is_first else None,
+            FINAL: _final_names(result),
+            "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
+        }
+        with self.store.explained(of=run_id):
+            self._log_final_metrics(run_id, result, ended)
+            if artifacts is not None:
+                self.store.client.log_artifacts(run_id, str(artifacts))
+            if result.error is not None:
+                self.store.log_file(self.store.client.get_run(run_id), "traceback.txt", result.error)
+            self.store.tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
+            status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
+            self.store.client.set_terminated(run_id, status, end_time=ended)
+
+    def log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Record parameters; those that are there stay, as nothing can change them, also where 0 was written as 0.0."""
+        made = _params(values)
+        try:
+            log_batch(self.store.client, run_id, params=made)
+        except MlflowException:
+            there = self.store.client.get_run(run_id).data.params
+            log_batch(self.store.client, run_id, params=[param for param in made if param.key not in there])
+
+    def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int) -> None:
+        """Record a run's final metrics so that they are what a reader gets, and see that they are.
+
+        Of values of one name MLflow gives that of the largest step, then of the latest time, then the largest: so they
+        have a step after every epoch's, and after whatever else somebody recorded under their name.
+        """
+        missing = self._other_than(run_id, result.metrics)  # the last epoch's may be there already
+        self._log_at(run_id, missing, ended_ms, dict.fromkeys(missing, result.epochs + 1))
+        outdone = self._other_than(run_id, missing) if missing else {}
+        self._log_at(run_id, outdone, ended_ms, {name: self._last_step(run_id, name) + 1 for name in outdone})
+        wrong = self._other_than(run_id, outdone) if outdone else {}
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            known = self.store.client.get_run(run_id).data.metrics.get(name)
+            raise RecordRefused(run_id, f"it was told that {name} is {value!r}, and says that it is {known!r}")
+
+    def _log_at(self, run_id: str, metrics: Mapping[str, float], time_ms: int, steps: Mapping[str, int]) -> None:
+        if metrics:
+            made = [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()]
+            log_batch(self.store.client, run_id, metrics=made)
+
+    def _other_than(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of which MLflow has another value, or none."""
+        known = self.store.client.get_run(run_id).data.metrics
+        return {name: value for name, value in metrics.items() if known.get(name) != value}
+
+    def _last_step(self, run_id: str, name: str) -> int:
+        return max((entry.step for entry in self.store.client.get_metric_history(run_id, name)), default=0)
+
+
+def _parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration by dotted paths of two keys at most: what lies deeper may have keys MLflow cannot take."""
+    found: dict[str, Any] = {}
+    for section, values in configuration.items():
+        own = values.items() if isinstance(values, Mapping) else [("", values)]
+        found |= {f"{section}.{key}" if key else section: value for key, value in own if value is not None}
+    return found
+
+
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    texts = {key: json.dumps(value) if isinstance(value, Mapping) else str(value) for key, value in values.items()}
+    return [Param(key[:MAX_KEY], text[:MAX_PARAM]) for key, text in texts.items()]
+
+
+def _final_names(result: RunResult) -> str | None:
+    """Return the names of what a training function returned, as MLflow adds what it only reported; None where long."""
+    text = ",".join(sorted(result.metrics)) if not result.path else ""
+    return text if 0 < len(text) <= MAX_TAG else None
+
+
+def _dataset_input(data: DataFacts) -> DatasetInput:
+    dataset = Dataset(
+        name=data.name[:MAX_DATASET_NAME],
+        digest=data.digest[:32],
+        source_type="ablation",
+        source=json.dumps({"name": data.name, "digest": data.digest}),
+        profile=json.dumps({"train_images": data.train_images, "test_images": data.test_images}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training and test")])
+
+
+def tags_of(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {name if name.startswith("mlflow.") else f"ablation.{name}": value for name, value in provenance.items()}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ablation.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]
+QUICK = PROJECT / "tests" / "quick"
 MLFLOW = Path(sys.executable).with_name("mlflow")
 
 TINY = b"""
@@ -43,6 +44,18 @@ factors:
   model.normalization: [none, batch]
 seeds: 2
 """
+
+
+LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.py", "test_mlflow_ui.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first, then all that is slow, so that no process is left with a long test at the end."""
+
+    def turn(item: pytest.Item) -> tuple[bool, bool]:
+        return item.path.name not in LONGEST, item.get_closest_marker("slow") is None
+
+    items.sort(key=turn)
 
 
 @pytest.fixture
@@ -79,12 +92,13 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench whose reports are their answers alone: the figures take longer than the runs."""
+    """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
-    from ablation import report
+    from ablation import drawing, report
 
     monkeypatch.setattr(report, "write_report", write_answers)
+    monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
     return Bench(tmp_path / "state", data_cache)
 
 
@@ -144,7 +158,8 @@ def tracker(request: pytest.FixtureRequest) -> Tracker:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
+    shutil.copy(empty_store, tmp_path / "server.db")
     with mlflow_server(tmp_path) as address:
         yield address
 
@@ -173,16 +188,23 @@ def postgresql_url(postgresql: Postgresql) -> str:
     return postgresql.create_database(f"test_{uuid.uuid4().hex}")
 
 
-def command_environment(folder: Path, data_cache: Path) -> dict[str, str]:
-    """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's."""
+def command_environment(
+    folder: Path, data_cache: Path, *, store: Path | None = None, is_drawn: bool = False
+) -> dict[str, str]:
+    """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's.
+
+    `store` is an MLflow database to begin with. Where nothing `is_drawn`, figures are files of a few bytes.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
     (folder / "state").mkdir()
     (folder / "state" / "data").symlink_to(data_cache)
     (folder / "tiny.yaml").write_bytes(TINY)
+    if store is not None:
+        shutil.copy(store, folder / "mlflow.db")
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-        "PYTHONPATH": str(PROJECT),
+        "PYTHONPATH": os.pathsep.join(map(str, [PROJECT] if is_drawn else [QUICK, PROJECT])),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "ABLATION_STATE_DIR": str(folder / "state"),
     }

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,28 +24,69 @@ from ablation.storage.holder import Holder
 from ablation.study import load_study
 from ablation.tracking import open_mlflow
 
+Run = Callable[..., Result]
+SETTINGS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "ABLATION_STATE_DIR")
+
+
+def invoke(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, list(arguments))
+
+
+def furnish(folder: Path, data_cache: Path) -> None:
+    """Give a working directory a study file and prepared data."""
+    (folder / ".ablation").mkdir()
+    (folder / ".ablation" / "data").symlink_to(data_cache)
+    (folder / "tiny.yaml").write_bytes(TINY)
+
 
 @pytest.fixture
-def run(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in this process, in a fresh store; the working directory is the test's own."""
+def run(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a fresh store; the working directory is the test's own."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
-    (tmp_path / ".ablation").mkdir()
-    (tmp_path / ".ablation" / "data").symlink_to(data_cache)
-    (tmp_path / "tiny.yaml").write_bytes(TINY)
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(main, list(arguments))
-
+    furnish(tmp_path, data_cache)
     return invoke
 
 
-def study(run: Any, *arguments: str) -> Result:
-    result: Result = run("study", "tiny.yaml", "--executor", "inline", *arguments)
-    return result
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A study that was run by a command, the folder where it was, and what the command said."""
+
+    folder: Path
+    said: Result
 
 
-def test_a_study_runs_and_says_what_it_found_and_where(run: Any) -> None:
-    result = study(run)
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path) -> Recorded:
+    """One study, trained and drawn once, as that takes longer than all the questions."""
+    folder = tmp_path_factory.mktemp("recorded")
+    furnish(folder, data_cache)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        move_to(folder, patch)
+        return Recorded(folder=folder, said=study(invoke))
+
+
+@pytest.fixture
+def recorded(recording: Recorded, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """The working directory is the one of a study that is recorded, which is only read."""
+    move_to(recording.folder, monkeypatch)
+    return recording
+
+
+def move_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    for name in SETTINGS:
+        patch.delenv(name, raising=False)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def study(run: Run, *arguments: str) -> Result:
+    return run("study", "tiny.yaml", "--executor", "inline", *arguments)
+
+
+def test_a_study_runs_and_says_what_it_found_and_where(recording: Recorded) -> None:
+    result = recording.said
 
     assert 0 == result.exit_code, result.output
     assert "tiny: 8 done, 0 diverged, 0 failed of 8 runs" in result.stdout
@@ -52,17 +95,16 @@ def test_a_study_runs_and_says_what_it_found_and_where(run: Any) -> None:
     assert "[8/8]" in result.stderr
 
 
-def test_the_same_command_again_trains_nothing(run: Any) -> None:
-    study(run)
-
-    again = study(run)
+@pytest.mark.usefixtures("recorded")
+def test_the_same_command_again_trains_nothing() -> None:
+    again = study(invoke)
 
     assert 0 == again.exit_code
     assert "8 done" in again.stdout
     assert "[" not in again.stderr
 
 
-def test_json_is_all_that_stands_on_standard_output(run: Any) -> None:
+def test_json_is_all_that_stands_on_standard_output(run: Run) -> None:
     result = study(run, "--json", "--seeds", "1")
 
     printed = json.loads(result.stdout)
@@ -70,32 +112,28 @@ def test_json_is_all_that_stands_on_standard_output(run: Any) -> None:
     assert Path(printed["report"], "report.json").exists()
 
 
-def test_summarize_makes_the_report_again_elsewhere(run: Any, tmp_path: Path) -> None:
-    study(run)
-
-    result = run("summarize", "tiny", "--output", str(tmp_path / "again"))
+def test_summarize_makes_the_report_again_elsewhere(recorded: Recorded, tmp_path: Path) -> None:
+    result = invoke("summarize", "tiny", "--output", str(tmp_path / "again"))
 
     assert 0 == result.exit_code, result.output
-    first = tmp_path / ".ablation" / "reports" / "tiny"
+    first = recorded.folder / ".ablation" / "reports" / "tiny"
     for name in ("report.md", "report.html", "report.json", "tables.tex", "figures/forest.svg"):
         assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert result.stdout.index("comparisons decided") < result.stdout.index("Scorecard")
 
 
-def test_what_a_recorded_study_can_be_asked(run: Any, tmp_path: Path) -> None:
-    """One study, trained once, as training takes longer than all the questions."""
-    study(run)
-    kept = tmp_path / ".ablation" / "reports" / "tiny"
+def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) -> None:
+    kept = recorded.folder / ".ablation" / "reports" / "tiny"
 
     forms = {"markdown": "report.md", "html": "report.html", "json": "report.json", "latex": "tables.tex"}
     for form, name in forms.items():
-        assert (kept / name).read_text(encoding="utf-8") == run("summarize", "tiny", "--format", form).stdout
-    assert (kept / "report.json").read_text(encoding="utf-8") == run("summarize", "tiny", "--json").stdout
+        assert (kept / name).read_text(encoding="utf-8") == invoke("summarize", "tiny", "--format", form).stdout
+    assert (kept / "report.json").read_text(encoding="utf-8") == invoke("summarize", "tiny", "--json").stdout
 
-    changed = json.loads(run("summarize", "tiny", "--json", "--meaningful", "0.5", "--alpha", "0.2").stdout)
+    changed = json.loads(invoke("summarize", "tiny", "--json", "--meaningful", "0.5", "--alpha", "0.2").stdout)
     assert (0.5, 0.2) == (changed["rope"], changed["alpha"])
     assert 2 == len(changed["deviations"])
-    loss = json.loads(run("summarize", "tiny", "--json", "--metric", "test_loss").stdout)
+    loss = json.loads(invoke("summarize", "tiny", "--json", "--metric", "test_loss").stdout)
     assert ("test_loss", None, "test_loss") == (
         loss["metric"]["name"],
         loss["rope"],
@@ -106,16 +144,16 @@ def test_what_a_recorded_study_can_be_asked(run: Any, tmp_path: Path) -> None:
     ]
 
     names = ("depth=1,normalization=none", "depth=2,normalization=batch")
-    compared = json.loads(run("compare", "tiny", *names, "--json").stdout)
+    compared = json.loads(invoke("compare", "tiny", *names, "--json").stdout)
     assert names == (compared["first"], compared["second"])
     assert [2, 2] == [compared["metrics"][0][side]["n"] for side in ("first", "second")]
     assert all("collapsed" in reason for reason in compared["withheld"])  # two epochs on 60 images teach too little
-    assert "depth=2,normalization=batch minus depth=1,normalization=none" in run("compare", "tiny", *names).stdout
+    assert "depth=2,normalization=batch minus depth=1,normalization=none" in invoke("compare", "tiny", *names).stdout
 
-    runs = pd.read_csv(io.StringIO(run("export", "tiny").stdout))
+    runs = pd.read_csv(io.StringIO(invoke("export", "tiny").stdout))
     assert 8 == len(runs)
     assert {"model.depth", "model.normalization", "seed", "run_id", "test_accuracy", "test_brier_score"} <= set(runs)
-    written = run("export", "tiny", "--epochs", "--output", str(tmp_path / "epochs.csv"))
+    written = invoke("export", "tiny", "--epochs", "--output", str(tmp_path / "epochs.csv"))
     assert f"Wrote 16 rows to {tmp_path / 'epochs.csv'}." in written.stdout
     assert {1, 2} == set(pd.read_csv(tmp_path / "epochs.csv")["epoch"])
 
@@ -127,13 +165,13 @@ def test_what_a_recorded_study_can_be_asked(run: Any, tmp_path: Path) -> None:
         ("summarize", "tiny", "--output", "tiny.yaml/report"): "cannot write tiny.yaml/report",
         ("export", "tiny", "--output", "absent/runs.csv"): "cannot write absent/runs.csv",
     }.items():
-        result = run(*arguments)
+        result = invoke(*arguments)
         assert 2 == result.exit_code, result.output
         assert words in result.stderr
         assert "Traceback" not in result.output
 
 
-def test_status_tells_how_far_each_study_is(run: Any) -> None:
+def test_status_tells_how_far_each_study_is(run: Run) -> None:
     study(run, "--seeds", "1")
 
     assert "tiny: finished; 4 done, 0 diverged, 0 failed, 0 to do of 4 runs" in run("status").stdout
@@ -151,7 +189,7 @@ def test_status_tells_how_far_each_study_is(run: Any) -> None:
     ],
 )
 def test_a_study_whose_command_is_gone_is_not_said_to_run(
-    run: Any, store_uri: str, host: str, pid: str, seen_s_ago: int, status: str
+    run: Run, store_uri: str, host: str, pid: str, seen_s_ago: int, status: str
 ) -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
@@ -172,14 +210,14 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
     assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
 
 
-def test_status_without_a_store_creates_none(run: Any, tmp_path: Path) -> None:
+def test_status_without_a_store_creates_none(run: Run, tmp_path: Path) -> None:
     result = run("status", "--tracking-uri", f"sqlite:///{tmp_path / 'absent.db'}")
 
     assert "No study is recorded here." in result.stdout
     assert not (tmp_path / "absent.db").exists()
 
 
-def test_plan_prints_the_documented_json(run: Any) -> None:
+def test_plan_prints_the_documented_json(run: Run) -> None:
     printed = json.loads(run("plan", "tiny.yaml", "--json").stdout)
 
     assert ("tiny", 8) == (printed["study"], printed["runs"])
@@ -187,7 +225,7 @@ def test_plan_prints_the_documented_json(run: Any) -> None:
     assert {"model.depth": 1, "model.normalization": "none"} == printed["variants"][0]["levels"]
 
 
-def test_plan_of_cifar10_needs_no_data(run: Any, tmp_path: Path) -> None:
+def test_plan_of_cifar10_needs_no_data(run: Run, tmp_path: Path) -> None:
     result = run(
         "plan", str(PROJECT / "studies" / "cifar10-depth-norm.yaml"), "--json", "--set", "training.batch_size=2"
     )
@@ -197,7 +235,7 @@ def test_plan_of_cifar10_needs_no_data(run: Any, tmp_path: Path) -> None:
     assert 20 == json.loads(result.stdout)["runs"]
 
 
-def test_plan_shows_a_table(run: Any) -> None:
+def test_plan_shows_a_table(run: Run) -> None:
     result = run("plan", "tiny.yaml")
 
     assert "4 variants × 2 seeds = 8 runs" in result.stdout
@@ -213,13 +251,13 @@ def test_plan_shows_a_table(run: Any) -> None:
         (("--depth", ""), 4),
     ],
 )
-def test_levels_can_be_given_on_the_command_line(run: Any, arguments: tuple[str, ...], variants: int) -> None:
+def test_levels_can_be_given_on_the_command_line(run: Run, arguments: tuple[str, ...], variants: int) -> None:
     result = run("plan", "tiny.yaml", "--json", *arguments)
 
     assert variants == len(json.loads(result.stdout)["variants"])
 
 
-def test_blank_options_are_as_if_not_given(run: Any) -> None:
+def test_blank_options_are_as_if_not_given(run: Run) -> None:
     blank = [
         word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")
     ]
@@ -229,13 +267,13 @@ def test_blank_options_are_as_if_not_given(run: Any) -> None:
     assert ("tiny", 8) == tuple(json.loads(result.stdout)[key] for key in ("study", "runs"))
 
 
-def test_several_changes_may_stand_in_one_set(run: Any) -> None:
+def test_several_changes_may_stand_in_one_set(run: Run) -> None:
     printed = json.loads(run("plan", "tiny.yaml", "--json", "--set", "training.epochs=1;seeds=3").stdout)
 
     assert ("tiny+training.epochs=1", 12) == (printed["study"], printed["runs"])
 
 
-def test_define_writes_a_study_that_plan_takes(run: Any, tmp_path: Path) -> None:
+def test_define_writes_a_study_that_plan_takes(run: Run, tmp_path: Path) -> None:
     written = run("define", "--depth", "1,2", "--normalization", "none,batch", "--seeds", "3", "--output", "mine.yaml")
 
     assert 0 == written.exit_code, written.output
@@ -253,7 +291,7 @@ def test_define_writes_a_study_that_plan_takes(run: Any, tmp_path: Path) -> None
         ("studies/mine.yaml", "~/photos", "~/photos"),
     ],
 )
-def test_a_defined_file_names_the_data_as_seen_from_itself(run: Any, output: str, root: str, written: str) -> None:
+def test_a_defined_file_names_the_data_as_seen_from_itself(run: Run, output: str, root: str, written: str) -> None:
     Path("studies").mkdir()
 
     result = run("define", "--data", "images", "--root", root, "--output", output)
@@ -262,7 +300,7 @@ def test_a_defined_file_names_the_data_as_seen_from_itself(run: Any, output: str
     assert written == load_study(Path(output)).spec.settings().data.root
 
 
-def test_define_does_not_write_over_a_file(run: Any, tmp_path: Path) -> None:
+def test_define_does_not_write_over_a_file(run: Run, tmp_path: Path) -> None:
     result = run("define", "--output", "tiny.yaml")
 
     assert 2 == result.exit_code
@@ -299,7 +337,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_a_sentence_and_status_2(run: Any, mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_is_a_sentence_and_status_2(run: Run, mistake: str, tmp_path: Path) -> None:
     arguments, words = MISTAKES[mistake]
 
     result = run(*arguments)
@@ -309,7 +347,7 @@ def test_a_mistake_is_a_sentence_and_status_2(run: Any, mistake: str, tmp_path: 
     assert "Traceback" not in result.output
 
 
-def test_a_wrong_study_file_creates_nothing(run: Any, tmp_path: Path) -> None:
+def test_a_wrong_study_file_creates_nothing(run: Run, tmp_path: Path) -> None:
     before = sorted(path.name for path in tmp_path.rglob("*"))
 
     run("study", "tiny.yaml", "--set", "model.depth=9")
@@ -321,7 +359,7 @@ STEERING = "evil\x1b]0;owned\x07\x9b2J\u202e"
 
 
 @pytest.mark.parametrize("words", ["status", "status evil", "summarize evil", "compare evil a b", "sync evil"])
-def test_what_an_error_says_of_a_store_is_text(words: str, run: Any, store_uri: str) -> None:
+def test_what_an_error_says_of_a_store_is_text(words: str, run: Run, store_uri: str) -> None:
     client = MlflowClient(store_uri)
     client.create_run("0", tags={"ablation.kind": "study", "ablation.study": STEERING})
 

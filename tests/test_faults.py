@@ -48,8 +48,7 @@ class Place:
 
     def __init__(self, folder: Path, data_cache: Path, store: Path) -> None:
         self.folder = folder
-        shutil.copy(store, folder / "mlflow.db")
-        self.environment = {**command_environment(folder, data_cache), "ABLATION_CHECKPOINT_SECONDS": "0"}
+        self.environment = {**command_environment(folder, data_cache, store=store), "ABLATION_CHECKPOINT_SECONDS": "0"}
         self.begun = folder / "state" / "begun" / "long"
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:

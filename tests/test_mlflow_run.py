@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def environment(tmp_path: Path, data_cache: Path) -> dict[str, str]:
-    return command_environment(tmp_path, data_cache)
+def environment(tmp_path: Path, data_cache: Path, empty_store: Path) -> dict[str, str]:
+    return command_environment(tmp_path, data_cache, store=empty_store)
 
 
 def run_project(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -24,12 +24,13 @@ WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def links(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Iterator[Mapping[str, str]]:
+def links(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path) -> Iterator[Mapping[str, str]]:
     """The links that a finished study prints, over a server that is up."""
     folder = tmp_path_factory.mktemp("ui")
-    environment = command_environment(folder, data_cache)
+    environment = command_environment(folder, data_cache, is_drawn=True)
     (folder / "tiny.yaml").write_bytes(TINY + f"description: {json.dumps(HOSTILE)}\n".encode())
     command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--executor", "inline", "--json"]
+    shutil.copy(empty_store, folder / "server.db")
     with mlflow_server(folder) as address:
         environment["MLFLOW_TRACKING_URI"] = address
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=280)

@@ -90,7 +90,7 @@ class Plainly:
 
 
 class Forking:
-    """Starts each command from one process that has imported everything; it ends with this one."""
+    """Starts each command from one process that has imported everything; it ends with this one, or a `with`."""
 
     def __init__(self, folder: Path) -> None:
         """Start it; what it leaves among temporary files lies in a folder."""
@@ -98,6 +98,13 @@ class Forking:
         self._process = subprocess.Popen(
             [sys.executable, __file__], env={**os.environ, **found}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+
+    def __enter__(self) -> "Forking":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it: there are no more commands."""
+        self._process.communicate(timeout=30)
 
     def status(self, command: Command, *, limit_s: float) -> int:
         assert self._process.stdin is not None

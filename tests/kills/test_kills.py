@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from kill_checks import problems_after_kills
 from kill_harness import Calm, Killed, undisturbed
-from kill_starting import Plainly
+from kill_starting import Forking
 from kill_studies import Kind, Place, Shared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -20,8 +21,9 @@ KILLS = 2
 
 
 @pytest.fixture(scope="module")
-def shared(data_cache: Path, empty_store: Path) -> Shared:
-    return Shared(data=data_cache, store=empty_store, starter=Plainly())
+def shared(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path) -> Iterator[Shared]:
+    with Forking(tmp_path_factory.mktemp("starter")) as starter:
+        yield Shared(data=data_cache, store=empty_store, starter=starter)
 
 
 @pytest.fixture(scope="module")

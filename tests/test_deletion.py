@@ -45,12 +45,6 @@ def tiny() -> Study:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, data_cache: Path) -> Bench:
-    (tmp_path / "bench").mkdir()
-    return Bench(tmp_path / "bench", data_cache)
-
-
-@pytest.fixture
 def in_mlflow(bench: Bench, mlflow_tracker: Tracker) -> Bench:
     bench.tracker = mlflow_tracker
     return bench

@@ -17,6 +17,7 @@ from factories import make_plan
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from ablation.coordinator import uploads as uploads_module
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.uploads import Uploads, recover_ended, upload_run
 from ablation.errors import LaunchUnknown, RecordRefused, StudyLocked, StudyRunGone, StudyTakenOver
@@ -33,6 +34,13 @@ from ablation.tracking.mlflow.reading import children_of
 
 LAUNCHED = {"mlflow.project.entryPoint": "study"}
 MINUTE_MS = 60_000
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon what is refused: how often counts, and how long that takes is held in test_uploads."""
+    monkeypatch.setattr(uploads_module, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(uploads_module, "EVERY_S", 0.02)
 
 
 def own_plan(name: str = "own") -> Plan:

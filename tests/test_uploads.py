@@ -15,7 +15,7 @@ from factories import make_plan
 from ablation.coordinator import uploads as module
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.recovery import recover_ended
-from ablation.coordinator.uploads import Uploads, upload_run
+from ablation.coordinator.uploads import ENOUGH_REFUSALS, FIRST_DELAY_S, Uploads, upload_run
 from ablation.errors import RunsNotRecorded, TrackingUnavailable
 from ablation.records import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
 from ablation.storage.run_folder import RunFolder
@@ -102,6 +102,12 @@ def place(tmp_path: Path) -> Callable[..., Place]:
         return Place(tmp_path, Faltering(**failing))
 
     return make
+
+
+def test_a_record_is_refused_for_seven_seconds_before_that_is_for_good() -> None:
+    delays_s = [FIRST_DELAY_S * 2**refusals for refusals in range(ENOUGH_REFUSALS - 1)]
+
+    assert 7.0 == sum(delays_s)
 
 
 @pytest.mark.parametrize("is_done_first", [False, True], ids=["refused", "answer lost"])

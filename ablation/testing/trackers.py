@@ -165,7 +165,7 @@ class TrackerContract:
         assert found.error is not None
         assert found.error.endswith("ValueError: why")
 
-    def test_a_diverged_run_keeps_itsepoch_of(self, tracker: Tracker, record: StudyRecord) -> None:
+    def test_a_diverged_run_keeps_its_epoch(self, tracker: Tracker, record: StudyRecord) -> None:
         planned = record.plan.runs[0]
         run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
         tracker.log_epochs(run_id, [epoch_of(1, train_loss=float("inf"))], heldout_split="test")

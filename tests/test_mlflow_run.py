@@ -153,7 +153,8 @@ def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, st
     assert sorted(run.info.run_name for run in found) == [run.info.run_name for run in found]
 
 
-def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(environment: dict[str, str]) -> None:
+def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(tmp_path: Path, data_cache: Path) -> None:
+    environment = command_environment(tmp_path, data_cache)
     code = (
         "import sys\n"
         "from ablation.tracking import open_mlflow\n"

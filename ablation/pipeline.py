@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from ablation.coordinator.preparation import Prepared
     from ablation.coordinator.progress import Progress
     from ablation.coordinator.uploads import Uploads
-    from ablation.executors import Executor
     from ablation.records import Plan
     from ablation.storage.locks import Coordination
     from ablation.storage.state import State
-    from ablation.study import Study
     from ablation.tracking import StudyRecord, Tracker
 
 
@@ -44,27 +42,10 @@ class SyncOutcome:
     to_do: int
 
 
-def run_study(
-    study: Study,
-    *,
-    tracker: Tracker,
-    executor: Executor,
-    storage_url: str,
-    state: State,
-    fuse: int | None = None,
-    cudnn_benchmark: bool = False,
-    retry_failed: bool = False,
-    is_fresh: bool = False,
-    is_reused: bool = False,
-) -> Generator[Progress, None, StudyOutcome]:
+def run_study(request: Request) -> Generator[Progress, None, StudyOutcome]:
     """Run a study, or what is left of it, and report it; yield where it stands about twice a second.
 
-    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. With
-    `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing. Runs that have failed are trained again with
-    `retry_failed` only. `is_fresh` deletes what is recorded of the study first; `is_reused` takes what was trained of
-    it before it was deleted in the tracker.
-
-    Closing the generator, or an exception, ends the execution in good order: the same call goes on later.
+    Closing the generator, or an exception, ends the execution in good order: the same call resumes it later.
 
     Raises:
         PrecisionUnavailable, DataUnavailable, DataInvalid, ModelInvalid, ComponentInvalid, CodeInvalid, VariantFails,
@@ -79,20 +60,9 @@ def run_study(
     from ablation.coordinator.preparation import prepare_study
     from ablation.coordinator.uploads import Uploads
 
-    request = Request(
-        study=study,
-        tracker=tracker,
-        executor=executor,
-        storage_url=storage_url,
-        state=state,
-        fuse=fuse,
-        cudnn_benchmark=cudnn_benchmark,
-        retry_failed=retry_failed,
-        is_fresh=is_fresh,
-        is_reused=is_reused,
-    )
+    study, tracker = request.study, request.tracker
     prepared = yield from prepare_study(request)
-    with _alone(study.name, tracker=tracker, storage_url=storage_url, state=state) as (lock, lease):
+    with _alone(study.name, tracker=tracker, storage_url=request.storage_url, state=request.state) as (lock, lease):
         yield from _begin(request, lease)
         with closing(Uploads(tracker, lease)) as uploads:
             execution, plan = yield from _plan(request, prepared, lock, lease, uploads)

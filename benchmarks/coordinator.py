@@ -36,6 +36,7 @@ import ablation.pipeline
 import ablation.scheduling
 from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
+from ablation.coordinator.request import Request
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
 from ablation.executors import ProcessExecutor
@@ -150,11 +151,13 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
         lines = stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         with watch.phase("other"):
             steps = ablation.pipeline.run_study(
-                study,
-                tracker=open_mlflow(sqlite_address(folder / "mlflow.db")),
-                executor=executor,
-                storage_url=default_storage(folder),
-                state=State(folder=folder),
+                Request(
+                    study=study,
+                    tracker=open_mlflow(sqlite_address(folder / "mlflow.db")),
+                    executor=executor,
+                    storage_url=default_storage(folder),
+                    state=State(folder=folder),
+                )
             )
             outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.progress import Progress
+from ablation.coordinator.request import Request
 from ablation.executors import Executor, InlineExecutor
 from ablation.pipeline import run_study
 from ablation.records import Outcome, PlannedRun
@@ -47,16 +48,18 @@ class Bench:
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
         return run_study(
-            study,
-            tracker=self.tracker,
-            executor=self.executor,
-            storage_url=default_storage(self.state.folder),
-            state=self.state,
-            fuse=self.fuse,
-            cudnn_benchmark=self.cudnn_benchmark,
-            retry_failed=self.retry_failed,
-            is_fresh=self.is_fresh,
-            is_reused=self.is_reused,
+            Request(
+                study=study,
+                tracker=self.tracker,
+                executor=self.executor,
+                storage_url=default_storage(self.state.folder),
+                state=self.state,
+                fuse=self.fuse,
+                cudnn_benchmark=self.cudnn_benchmark,
+                retry_failed=self.retry_failed,
+                is_fresh=self.is_fresh,
+                is_reused=self.is_reused,
+            )
         )
 
     def run(self, study: Study) -> StudyOutcome:

@@ -7,6 +7,7 @@ import pytest
 from conftest import write_answers
 
 from ablation import report
+from ablation.coordinator.request import Request
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
 from ablation.records import Outcome
@@ -61,11 +62,13 @@ def test_a_template_runs_as_it_stands(
     state = State(folder=tmp_path / "state")
 
     steps = run_study(
-        study,
-        tracker=mlflow_tracker,
-        executor=InlineExecutor(device="cpu"),
-        storage_url=default_storage(state.folder),
-        state=state,
+        Request(
+            study=study,
+            tracker=mlflow_tracker,
+            executor=InlineExecutor(device="cpu"),
+            storage_url=default_storage(state.folder),
+            state=state,
+        )
     )
     while True:
         try:

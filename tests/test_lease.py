@@ -16,6 +16,7 @@ from factories import make_plan
 
 from ablation.coordinator import lease as module
 from ablation.coordinator.lease import Lease
+from ablation.coordinator.request import Request
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import StudyLocked, StudyTakenOver, TrackingUnavailable
 from ablation.pipeline import run_study, sync_study
@@ -381,11 +382,13 @@ def test_a_study_that_is_refused_leaves_the_lease_to_who_has_it(bench: Bench, ti
     (tmp_path / "other" / "data").symlink_to(bench.state.data.resolve())
     other = State(folder=tmp_path / "other")
     second = run_study(
-        tiny,
-        tracker=bench.tracker,
-        executor=bench.executor,
-        storage_url=default_storage(other.folder),
-        state=other,
+        Request(
+            study=tiny,
+            tracker=bench.tracker,
+            executor=bench.executor,
+            storage_url=default_storage(other.folder),
+            state=other,
+        )
     )
 
     with pytest.raises(StudyLocked):

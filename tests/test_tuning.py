@@ -12,6 +12,7 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablation.coordinator.request import Request
 from ablation.errors import AblationError, StudyChanged
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
@@ -309,7 +310,11 @@ def test_the_number_of_slots_makes_no_difference(bench: Bench, tmp_path: Path, d
     wide = InlineExecutor(device="cpu")
     wide.slots = ("cpu", "cpu", "cpu")
     tracker = MemoryTracker()
-    list(run_study(study, tracker=tracker, executor=wide, storage_url=default_storage(state.folder), state=state))
+    list(
+        run_study(
+            Request(study=study, tracker=tracker, executor=wide, storage_url=default_storage(state.folder), state=state)
+        )
+    )
     record = tracker.find_study(study.name)
 
     assert record is not None

@@ -68,6 +68,7 @@ def execute(
         KeyboardInterrupt: it was interrupted, and has ended in good order.
     """
     from ablation.api.progress import follow
+    from ablation.coordinator.request import Request
     from ablation.executors import make_executor
     from ablation.pipeline import run_study
     from ablation.scheduling import default_storage
@@ -86,16 +87,18 @@ def execute(
         make_executor(execution.executor, devices=devices, workers=execution.workers, threads=threads) as pool,
         closing(
             run_study(
-                study,
-                tracker=tracker,
-                executor=pool,
-                storage_url=execution.storage or default_storage(state.folder),
-                state=state,
-                fuse=execution.fuse,
-                cudnn_benchmark=execution.cudnn_benchmark,
-                retry_failed=execution.retry_failed,
-                is_fresh=execution.is_fresh,
-                is_reused=execution.is_reused,
+                Request(
+                    study=study,
+                    tracker=tracker,
+                    executor=pool,
+                    storage_url=execution.storage or default_storage(state.folder),
+                    state=state,
+                    fuse=execution.fuse,
+                    cudnn_benchmark=execution.cudnn_benchmark,
+                    retry_failed=execution.retry_failed,
+                    is_fresh=execution.is_fresh,
+                    is_reused=execution.is_reused,
+                )
             )
         ) as steps,
     ):

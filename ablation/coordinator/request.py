@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What `run_study` was given; see there."""
+    """The study, the executor that trains it, the stores that remember it, and how that is wished.
+
+    `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. With
+    `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing. Runs that have failed are trained again with
+    `retry_failed` only. `is_fresh` deletes what is recorded of the study first; `is_reused` takes what was trained of
+    it before it was deleted in the tracker.
+    """
 
     study: Study
     tracker: Tracker

@@ -49,6 +49,11 @@ seeds: 2
 LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.py", "test_mlflow_ui.py")
 
 
+def pytest_configure() -> None:
+    """Have the processes that tests start keep what they compile: else each compiles torch and MLflow anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first, then all that is slow, so that no process is left with a long test at the end."""
 

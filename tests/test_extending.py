@@ -19,7 +19,7 @@ from ablation.tracking import Tracker
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.DOTALL)
 LONGEST = 30
-WITH_FIGURES = ("own-parts", "own-training", "tuned")  # drawing takes longer than training
+WITH_FIGURES = ("own-parts", "own-training")  # drawing takes long; what tuning draws is tested in test_report_tuning
 
 
 def studies() -> dict[str, dict[str, str]]:

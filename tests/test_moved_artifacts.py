@@ -126,7 +126,7 @@ def test_a_plan_whose_value_is_wrong_is_told_with_the_value(mlflow_tracker: Trac
     document["locked"]["alpha"] = 5
     file.write_text(json.dumps(document))
 
-    with pytest.raises(PlanUnreadable, match="cannot be used: not a plan: its alpha is 5.0, which is not between 0 and 1"):
+    with pytest.raises(PlanUnreadable, match=r"not a plan: its alpha is 5\.0, which is not between 0 and 1"):
         find_study("quick", tracker=mlflow_tracker)
 
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Executor(Protocol):
     """Runs jobs, at most one per slot at a time.
 
-    `submit` may be called from one thread only. The future of a job whose worker died raises WorkerLost; no other job's
+    `submit` may be called from one thread only, with a function of a module other than the main one, which workers do
+    not run. The future of a job whose worker died raises WorkerLost; no other job's
     does. What a future raises is an Exception: of a job that would end its process, as sys.exit does, JobExited. A
     worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
     raise Preempted. Leaving the context waits for what is running, or stops it where an exception leaves it.

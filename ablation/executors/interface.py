@@ -23,11 +23,11 @@ T = TypeVar("T")
 class Executor(Protocol):
     """Runs jobs, at most one per slot at a time.
 
-    `submit` may be called from one thread only, with a function of a module other than the main one, which workers do
-    not run. The future of a job whose worker died raises WorkerLost; no other job's
-    does. What a future raises is an Exception: of a job that would end its process, as sys.exit does, JobExited. A
-    worker that gets SIGTERM has GRACE_S to bring its job to a good end: the job sees it at `stopping`, and may
-    raise Preempted. Leaving the context waits for what is running, or stops it where an exception leaves it.
+    `submit` may be called from one thread only, with a function that a worker can import: workers do not run the main
+    module. The future of a job whose worker died raises WorkerLost; no other job's does. What a future raises is an
+    Exception: of a job that would end its process, as sys.exit does, JobExited. A worker that gets SIGTERM has GRACE_S
+    to bring its job to a good end: the job sees it at `stopping`, and may raise Preempted. Leaving the context waits
+    for what is running, or stops it where an exception leaves it.
 
     `ablation.testing` has the tests of all this.
     """

@@ -294,9 +294,8 @@ def _own_result(record: RunRecord) -> RunResult:
         dataset = open_dataset(job.data_folder)
         split = make_split(dataset, job.settings.data, study_seed=job.settings.study_seed, seed=job.planned.seed)
         data = split_data(dataset, split)
-    limits = threadpool_limits(
-        training.threads
-    )  # NumPy's and scikit-learn's own, which PyTorch's setting does not reach
+    # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
+    limits = threadpool_limits(training.threads)
     with record.writing(), limits:
         own = train_own(
             function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics

@@ -12,9 +12,7 @@ from ablation.storage.temporary import temporary_folder
 from ablation.tracking.interface import StudyRecord
 from ablation.tracking.mlflow.addresses import artifact_address, image_address, run_address, runs_address
 from ablation.tracking.mlflow.notes import experiment_description, is_ours, study_note
-from ablation.tracking.mlflow.reading import (
-    search_runs,
-)
+from ablation.tracking.mlflow.reading import search_runs
 from ablation.tracking.mlflow.store import DEFAULT_URI, Store
 from ablation.tracking.mlflow.study_runs import is_linked
 from ablation.tracking.mlflow.views import saved_views, view_key

@@ -11,27 +11,11 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 
-from ablation.errors import (
-    RecordRefused,
-)
-from ablation.records import (
-    DataFacts,
-    Epoch,
-    Outcome,
-    RunResult,
-    epoch_metrics,
-)
+from ablation.errors import RecordRefused
+from ablation.records import DataFacts, Epoch, Outcome, RunResult, epoch_metrics
 from ablation.tracking.interface import RunDescription
-from ablation.tracking.mlflow.attempts import (
-    log_batch,
-)
-from ablation.tracking.mlflow.reading import (
-    FINAL,
-    FIRST,
-    OUTCOME,
-    PAGE,
-    READ_BACK,
-)
+from ablation.tracking.mlflow.attempts import log_batch
+from ablation.tracking.mlflow.reading import FINAL, FIRST, OUTCOME, PAGE, READ_BACK
 from ablation.tracking.mlflow.store import Store
 
 MAX_TAG = 5_000

@@ -29,18 +29,9 @@ from ablation.storage.first_start import make_whole
 from ablation.storage.locks import first_use
 from ablation.storage.permissions import make_folder
 from ablation.storage.temporary import temporary_folder
-from ablation.tracking.mlflow.attempts import (
-    STUDY,
-    Attempts,
-    log_batch,
-)
+from ablation.tracking.mlflow.attempts import STUDY, Attempts, log_batch
 from ablation.tracking.mlflow.credentials import Credentials
-from ablation.tracking.mlflow.reading import (
-    PAGE,
-    local_folder,
-    quoted,
-    search_runs,
-)
+from ablation.tracking.mlflow.reading import PAGE, local_folder, quoted, search_runs
 from ablation.tracking.mlflow.refusals import is_of_a_store, is_refusal
 from ablation.tracking.mlflow.schema import mlflow_schema
 from ablation.tracking.mlflow.waiting import check_reachable, patience, wait_for_database
@@ -95,6 +86,7 @@ class Store:
 
     @cached_property
     def attempts(self) -> Attempts:
+        """The runs that planned runs are recorded by, looked up once until something fails."""
         return Attempts(self.client)
 
     @contextmanager

@@ -14,24 +14,13 @@ from mlflow.entities import LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from ablation.errors import (
-    StudyRunGone,
-)
-from ablation.records import (
-    Epoch,
-    LeftOut,
-    Plan,
-    PlannedRun,
-    RecordedRun,
-    RunResult,
-)
+from ablation.errors import StudyRunGone
+from ablation.records import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_to_json
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
-from ablation.tracking.mlflow.attempts import (
-    KIND,
-)
+from ablation.tracking.mlflow.attempts import KIND
 from ablation.tracking.mlflow.credentials import without_credentials
 from ablation.tracking.mlflow.launches import launch_run, remark
 from ablation.tracking.mlflow.pages import Pages

@@ -100,9 +100,10 @@ def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
-    from ablation import drawing, report
+    from ablation import drawing
+    from ablation.coordinator import conclusion
 
-    monkeypatch.setattr(report, "write_report", write_answers)
+    monkeypatch.setattr(conclusion, "write_report", write_answers)
     monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
     return Bench(tmp_path / "state", data_cache)
 

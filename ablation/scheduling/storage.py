@@ -5,6 +5,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def tuning_name(study: str, variant: str) -> str:
     return f"{study}/tuning/{variant}"
 
 
+@cache
 def _optuna_schema() -> Schema:
     tables = BaseModel.metadata.tables.values()
     any_storage = RDBStorage("sqlite://")

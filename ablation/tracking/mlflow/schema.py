@@ -1,5 +1,6 @@
 """What MLflow's database consists of; its own client makes it where it will lie, and leaves it half made if killed."""
 
+from functools import cache
 from typing import Any, cast
 
 from alembic.script import ScriptDirectory
@@ -11,6 +12,7 @@ database = cast("Any", utils)
 """Untyped, and private in part: nothing public makes the tables and closes the file after that."""
 
 
+@cache
 def mlflow_schema() -> Schema:
     script = ScriptDirectory.from_config(database._get_alembic_config(db_url=""))
     (head,) = script.get_heads()

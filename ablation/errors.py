@@ -66,8 +66,8 @@ class StudyNarrowed(AblationError):
     def __init__(self, name: str, runs: Sequence[str]) -> None:
         shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
         super().__init__(
-            f"study {name!r} has results, and its factors, levels and seeds may only grow; this leaves out {shown}. "
-            "Put them back, or give the smaller study a name of its own (--name NEW)."
+            f"study {name!r} has results: its factors and levels may only grow, and seeds that have run stay; this "
+            f"leaves out {shown}. Put them back, or give the smaller study a name of its own (--name NEW)."
         )
 
 

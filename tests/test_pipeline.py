@@ -103,6 +103,17 @@ def test_runs_that_a_study_has_results_of_may_not_be_left_out(bench: Bench, tiny
             bench.run(changed(narrower))
 
 
+def test_an_interrupted_study_may_leave_out_seeds_that_nothing_was_trained_of(bench: Bench, tiny: Study) -> None:
+    steps = bench.steps(tiny)
+    next(progress for progress in steps if progress.latest is not None)
+    steps.close()
+
+    outcome = bench.run(changed("seeds=1"))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert "seeds changed from 2 to 1, after " in outcome.record.plan.deviations[0]
+
+
 def test_an_impossible_subset_is_refused_before_anything_is_created(bench: Bench) -> None:
     with pytest.raises(DataInvalid, match=r"data\.limit"):
         bench.run(changed("data.limit=5", name="tiny"))

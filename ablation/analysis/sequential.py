@@ -306,8 +306,7 @@ class _Look:
             sd=sd,
             interval=interval,
             verdict=None if is_fragile else verdict,
-            is_futile=index + 1 < len(looks)
-            and _is_futile(mean, sd, n, last=limits[-1].seeds, t=limits[-1].t, rope=rope),
+            is_futile=index + 1 < len(looks) and _is_futile(mean, sd, n, last=limits[-1], rope=rope),
             is_floored=raised > sd,
             is_fragile=is_fragile,
         )

@@ -13,6 +13,7 @@ from ablation.analysis.answer_records import (
     SimpleEffect,
     Verdict,
 )
+from ablation.analysis.sequential import State
 from ablation.output import last_line
 from ablation.records import same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
@@ -54,8 +55,8 @@ def sentence(answer: Answer) -> str:
     elif answer.verdict is Verdict.UNSTABLE:
         parts = [_unstable(answer)]
     else:
-        parts = [_finding(answer), _size(answer), _growth(answer), _simple(answer), _few_seeds(answer), _next(answer)]
-        parts += [_timing(answer), _cost(answer)]
+        parts = [_finding(answer), _size(answer), _luck(answer), _look(answer), _growth(answer), _simple(answer)]
+        parts += [_few_seeds(answer), _since(answer), _next(answer), _timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
 
 
@@ -157,8 +158,11 @@ def _runs_line(analysis: Analysis) -> str:
     ]
     bad = ", ".join(f"{count} {what}" for count, what in counts if count)
     planned = f"{analysis.planned_runs} planned runs"
+    saved = analysis.most_runs - analysis.planned_runs
     ends = "diverged or collapsed" if analysis.data.classes else "diverged"
     runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
+    if saved:
+        runs += f" The looks so far needed {analysis.planned_runs} of at most {analysis.most_runs} runs."
     if any(equal.is_sure for equal in found.equal_seeds):
         runs += " Some seeds repeat each other in every number: they are no repetitions."
     elif found.equal_seeds:
@@ -224,8 +228,6 @@ def _size(answer: Answer) -> str:
         return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
-    if answer.is_grown:
-        return ""
     if answer.verdict is Verdict.UNDECIDED:
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
@@ -237,15 +239,58 @@ def _matters(answer: Answer) -> str:
     return "that matters" if rope_text(answer).startswith("1 ") else "that matter"
 
 
+def _luck(answer: Answer) -> str:
+    """Say what a few seeds that happen to agree are not taken for."""
+    effect = answer.effect
+    if effect is None or effect.interval is None:
+        return ""
+    if answer.look.is_fragile:
+        return f"Fragile: {effect.n} seeds are too few to tell luck from effect."
+    if answer.look.is_floored:
+        return (
+            f"These {effect.n} seeds agree by less than half of what the other comparisons imply, so the interval "
+            "takes that half for their spread."
+        )
+    return ""
+
+
+def _look(answer: Answer) -> str:
+    """Say at which of several looks the answer was decided or given up."""
+    look = answer.look
+    if len(look.looks) == 1 or answer.is_grown or not answer.verdict.is_judged:
+        return ""
+    of = f"look {look.number} of {len(look.looks)}, {look.seeds} seeds"
+    if answer.verdict.is_decided:
+        return f"Decided at {of}."
+    if look.state == State.FUTILE:
+        return f"Stopped at {of}: not decidable within the plan's {look.looks[-1]}."
+    return f"Open after {of}." if look.number else "Its first look is not complete."
+
+
 def _growth(answer: Answer) -> str:
     effect = answer.effect
     if not answer.is_grown or effect is None or effect.e_value is None:
         return ""
-    beside = "above" if answer.verdict.is_decided else "not above"
-    return (
-        f"Seeds were added after the plan was locked, so the e-value decides, not the interval: {effect.e_value:.3g}, "
-        f"{beside} the {answer.decisive_e_value:,.4g} needed; “no meaningful difference” is not given."
-    )
+    beside = "above" if effect.e_value > answer.decisive_e_value else "not above"
+    came = "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
+    return f"{came}, so the e-value decides: {effect.e_value:.3g}, {beside} the {answer.decisive_e_value:,.4g} needed."
+
+
+def _since(answer: Answer) -> str:
+    """Say what came after the look that decided, and what versions before planned looks said."""
+    said = []
+    if (later := answer.look.later_unstable) and answer.verdict.is_judged:
+        number = len(later)
+        runs = "a later run" if number == 1 else f"{count_text(number)} later runs"
+        said.append(f"Since then {runs} diverged or collapsed ({_few(later)}), which changes no verdict.")
+    if answer.earlier_verdict is not None:
+        said.append(f"Versions before planned looks called this “{answer.earlier_verdict}”.")
+    return " ".join(said)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _simple(answer: Answer) -> str:
@@ -277,18 +322,16 @@ def _few_seeds(answer: Answer) -> str:
 
 
 def _next(answer: Answer) -> str:
+    look = answer.look
+    later = [seeds for seeds in look.looks if seeds > look.seeds]
+    if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED and later and not answer.is_grown:
+        return f"Next: the look at {later[0]} seeds; the same command goes on."
     seeds = seeds_text(answer)
     if not seeds:
         return ""
-    if answer.is_grown:
-        gain = "would bring the e-value there if the difference stays as it is"
-    elif answer.rope is None:
-        gain = "would find a difference of this size in 80 % of repetitions"
-    else:
-        narrow = f"narrow the interval to ±{rope_text(answer)}"
-        gain = f"would {narrow} or find a difference of this size in 80 % of repetitions"
+    gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
     time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
-    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''}{time}, {gain}."
+    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
 
 
 def _timing(answer: Answer) -> str:

@@ -168,7 +168,8 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, N
 
 
 def _train(request: Request, execution: Execution) -> Generator[Progress, None, None]:
-    """Train what has no result yet, by the schedule, until all of it is recorded."""
+    """Train what the looks ask for and has no result yet, by the schedule, until all of it is recorded."""
+    from ablation.coordinator.looks import LooksUnderWay
     from ablation.coordinator.recovery import altered_since, found_text, recover_ended
     from ablation.scheduling import open_schedule
 
@@ -178,10 +179,12 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     altered = altered_since(recorded, plan=record.plan, state=state)
     yield request.note(found_text(recorded, ended, altered, again=request.retry_failed))
     settled = tuple(run for run in ended if run.has_result or not request.retry_failed)
-    schedule = open_schedule(request.storage_url, record.plan, settled, alike=execution.alike)
+    looks = LooksUnderWay(record.plan, settled)
+    asked = replace(record.plan, runs=looks.runs)
+    schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
     if schedule.note is not None:
         yield request.note(schedule.note)
-    yield from execution.train(schedule, settled)
+    yield from execution.train(schedule, settled, looks)
     _wait_for(request.study.name, execution.uploads)
 
 
@@ -229,6 +232,7 @@ def sync_study(
 
 
 def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, state: State) -> SyncOutcome:
+    from ablation.analysis import StudyLooks
     from ablation.coordinator.conclusion import conclude
     from ablation.coordinator.recovery import recover_ended
 
@@ -242,13 +246,14 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
         uploads.close(limit_s=0.0)
         raise _not_recorded(name, uploads)
     count = sum(now is not before for now, before in zip(ended, recorded, strict=True))
-    is_complete = all(run.outcome is not None for run in ended)
-    if is_complete and (count or record.status != "FINISHED"):
+    asked = {run.identity for run in StudyLooks.of(record.plan, ended).runs}
+    to_do = sum(run.outcome is None and run.planned.identity in asked for run in ended)
+    if not to_do and (count or record.status != "FINISHED"):
         conclude(lease, tracker=tracker, state=state)
     elif record.status == "RUNNING":
         lease.check()
         tracker.close_study(lease.record, "KILLED")
-    return SyncOutcome(record=lease.record, recorded=count, to_do=sum(run.outcome is None for run in ended))
+    return SyncOutcome(record=lease.record, recorded=count, to_do=to_do)
 
 
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:

@@ -189,6 +189,8 @@ class TestRun:
             (FILE, {"set": {"training.epoch": 1}}, "did you mean 'epochs'"),
             (FILE, {"set": {"training.epochs": float("inf")}}, "must be a finite number, not inf @ .*training.epochs"),
             (FILE, {"seeds": 0}, "@ seeds"),
+            (FILE, {"seeds": {"looks": [5, 3]}}, "looks must rise, and 3 stands after 5 @ seeds.looks"),
+            (FILE, {"seeds": [3, 5]}, r"or planned looks: \{looks: .*, not \[3, 5\] @ seeds"),
             (FILE, {"executor": "cluster"}, "there is no executor 'cluster'; there are: auto, inline, processes"),
             (FILE, {"workers": 0}, "0 is no number from 1 to 1024 @ workers"),
             (FILE, {"fuse": True}, "True is no number from 1 to 1024 @ fuse"),
@@ -411,6 +413,12 @@ class TestPlan:
         assert preview.seconds is not None
         assert preview.seconds > 0
         assert not (place / ".ablation" / "optuna.db").exists()
+
+    @pytest.mark.parametrize("seeds", [{"looks": (2, np.int64(3))}, {"first": 2, "last": 3}])
+    def test_seeds_may_be_planned_looks(self, seeds: dict[str, Any], place: Path) -> None:
+        preview = ablation.plan(FILE, seeds=seeds, device="cpu")
+
+        assert "<Preview tiny: 4 variants × 2 to 3 seeds (looks at 2, 3) = 8 to 12 runs>" == repr(preview)
 
 
 class TestVariants:

@@ -257,6 +257,28 @@ def test_levels_can_be_given_on_the_command_line(run: Run, arguments: tuple[str,
     assert variants == len(json.loads(result.stdout)["variants"])
 
 
+@pytest.mark.parametrize(
+    ("given", "looks"),
+    [
+        (("--seeds", "4"), [4]),
+        (("--seeds", "3,5,8"), [3, 5, 8]),
+        (("--seeds", "3, 5"), [3, 5]),
+        (("--set", "seeds=4"), [4]),
+        (("--set", "seeds={looks: [3, 5]}"), [3, 5]),
+        (("--set", "seeds={first: 3, last: 12}"), [3, 5, 8, 12]),
+    ],
+)
+@pytest.mark.parametrize("file", ["seeds: 2", "seeds: {looks: [2, 3]}", "seeds: {first: 2, last: 3}"])
+def test_seeds_of_the_command_line_replace_those_of_the_file(
+    run: Run, given: tuple[str, ...], looks: list[int], file: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_bytes(TINY.replace(b"seeds: 2", file.encode()))
+
+    printed = json.loads(run("plan", "tiny.yaml", "--json", *given).stdout)
+
+    assert (looks, looks[-1], 4 * looks[-1]) == (printed["looks"], printed["seeds"], printed["runs"])
+
+
 def test_blank_options_are_as_if_not_given(run: Run) -> None:
     blank = [
         word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")
@@ -279,6 +301,12 @@ def test_define_writes_a_study_that_plan_takes(run: Run, tmp_path: Path) -> None
     assert 0 == written.exit_code, written.output
     assert 4 * 3 == len(load_study(tmp_path / "mine.yaml").variants) * 3
     assert 12 == json.loads(run("plan", "mine.yaml", "--json").stdout)["runs"]
+
+
+def test_define_writes_planned_looks(run: Run, tmp_path: Path) -> None:
+    run("define", "--seeds", "3,5,8", "--output", "mine.yaml")
+
+    assert (3, 5, 8) == load_study(tmp_path / "mine.yaml").spec.looks
 
 
 @pytest.mark.parametrize(
@@ -316,6 +344,23 @@ MISTAKES = {
     "no such device": (("study", "tiny.yaml", "--device", "cuda:99"), "there is no device 'cuda:99' here"),
     "no number to fuse": (("study", "tiny.yaml", "--fuse", "0"), "'0' is neither auto nor a number from 1 to 1024"),
     "no words to fuse": (("study", "tiny.yaml", "--fuse", "all"), "'all' is neither auto nor a number"),
+    "seeds in words": (
+        ("study", "tiny.yaml", "--seeds", "five"),
+        "'--seeds': 'five' is neither a number of seeds, such as 5, nor planned looks, such as 5,8,12,20.",
+    ),
+    "a look that is missing": (("plan", "tiny.yaml", "--seeds", "5,"), "'5,' is neither a number of seeds"),
+    "a negative number of seeds": (("plan", "tiny.yaml", "--seeds", "-1"), "'-1' is neither a number of seeds"),
+    "half a seed": (("define", "--seeds", "2.5"), "'2.5' is neither a number of seeds"),
+    "no seeds": (("plan", "tiny.yaml", "--seeds", "0"), "must be a whole number from 1 to 10000, not 0 @ seeds"),
+    "too many seeds": (("define", "--seeds", "10001"), "must be a whole number from 1 to 10000, not 10001 @ seeds"),
+    "looks that fall": (
+        ("study", "tiny.yaml", "--seeds", "8,5"),
+        "looks must rise, and 5 stands after 8 @ seeds.looks",
+    ),
+    "looks that begin at 1": (
+        ("define", "--seeds", "1,5"),
+        "must be a whole number from 2 to 10000, not 1 @ seeds.looks[0]",
+    ),
     "neither on nor off": (("study", "tiny.yaml", "--cudnn-benchmark", "yes"), "'yes' is not one of 'off', 'on'"),
     "no such precision here": (
         ("study", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),

@@ -102,7 +102,6 @@ def test_the_family_that_was_locked_is_carried_on() -> None:
     plan = locked(ended(LOOKS, trained=3), LOOKS)
 
     assert ("batch − none",) == plan.family
-    assert ("batch − none",) == frozen_plan(study(LOOKS), plan, tuning=()).family
 
 
 def test_before_there_is_a_result_looks_may_be_changed() -> None:

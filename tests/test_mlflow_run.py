@@ -92,9 +92,10 @@ def test_every_parameter_of_the_study_entry_point_reaches_the_study(
 def test_the_plan_and_summarize_entry_points_work(environment: dict[str, str], tmp_path: Path) -> None:
     assert 0 == study(environment, "--executor", "inline", "--seeds", "1").returncode
 
-    run_project(environment, "-e", "plan", "-P", f"study={tmp_path / 'tiny.yaml'}")
+    planned = run_project(environment, "-e", "plan", "-P", f"study={tmp_path / 'tiny.yaml'}", "-P", "seeds=2,3")
     run_project(environment, "-e", "summarize", "-P", "study=tiny", "-P", f"output={tmp_path / 'report'}")
 
+    assert "4 variants × 2 to 3 seeds (looks at 2, 3) = 8 to 12 runs" in planned.stdout
     assert (tmp_path / "report" / "report.md").exists()
 
 

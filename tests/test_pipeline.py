@@ -403,6 +403,29 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said", "time"),
+    [
+        ("5", "tiny: 4 variants × 5 seeds = 20 runs", "About 3 min of training"),
+        (
+            "{looks: [5, 8, 12]}",
+            "tiny: 4 variants × 5 to 12 seeds (looks at 5, 8, 12) = 20 to 48 runs",
+            "About 3 min to 8 min of training",
+        ),
+    ],
+)
+def test_a_preview_says_runs_and_time_from_the_first_look_to_the_last(
+    seeds: str, said: str, time: str, tmp_path: Path
+) -> None:
+    shown = preview_study(changed(f"seeds={seeds}"), state=State(folder=tmp_path / "state"), device=None)
+    timed = replace(shown, variants=tuple(replace(variant, seconds=10.0) for variant in shown.variants))
+
+    assert said == timed.lines_above()[0]
+    assert timed.lines_below()[-1].startswith(f"{time}, one run after the other")
+    assert [] == shown.lines_below()
+    assert timed.runs * 10.0 == timed.seconds
+
+
 def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path / "run")
     folder.take_over({"host": "here"}, is_resumable=True)

@@ -5,15 +5,17 @@ how each comparison was judged.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ablation.analysis import statistics
 from ablation.analysis.contrasts import Contrast, contrast_name, contrasts_of
 from ablation.analysis.sequential import Asked, Lack, Rule, Standing, State, judged
-from ablation.analysis.table import has_collapsed
+from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
+
+_TOLD = (State.OPEN, State.DIFFERENT, State.TOO_SMALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,21 @@ class StudyLooks:
 
     plan: Plan
     recorded: Mapping[str, RecordedRun]
+
+    @classmethod
+    def of(cls, plan: Plan, runs: Sequence[RecordedRun]) -> "StudyLooks":
+        """Return where a study stands with the records of its runs."""
+        return cls(plan=plan, recorded=records_by_identity(runs))
+
+    @property
+    def recorded_runs(self) -> tuple[RecordedRun, ...]:
+        """The records of the runs that the study needs by now, those without a result too."""
+        return tuple(
+            replace(record, planned=run)
+            if (record := self.recorded.get(run.identity)) is not None
+            else RecordedRun(planned=run, run_id=None, outcome=None, metrics={}, curves={}, confusion={})
+            for run in self.runs
+        )
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -90,6 +107,17 @@ class StudyLooks:
         judged_on = [each.seeds for each in planned if each.state is State.OPEN] or [each.seeds for each in planned]
         reached = min(judged_on) if any(each.state is State.OPEN for each in planned) else max(judged_on, default=0)
         return sum(seeds <= reached for seeds in self.rule.looks)
+
+    @property
+    def text(self) -> str | None:
+        """Return `look 2 of 4: 3 open, 2 decided`, with what else there is; None where one look is planned."""
+        if len(self.rule.looks) == 1:
+            return None
+        states = [each.state for each in self.standings]
+        open_, decided = states.count(State.OPEN), sum(state.is_decided for state in states)
+        others = [(states.count(state), state.value) for state in State if state not in _TOLD]
+        named = "".join(f", {count} {what}" for count, what in others if count)
+        return f"look {self.look} of {len(self.rule.looks)}: {open_} open, {decided} decided{named}"
 
     def is_added(self, contrast: Contrast) -> bool:
         """Whether a comparison came after results could be seen; of earlier versions' studies that is not known."""

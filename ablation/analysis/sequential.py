@@ -318,6 +318,8 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
     Shown is what both the last look's interval and the confidence sequence hold, so that more seeds never widen it.
     """
     totals = rule.growth if not asked.is_added else (*rule.looks, *rule.growth)
+    if totals and standing.state is State.UNSTABLE:
+        return _counted(asked, standing, totals)
     if not totals or standing.state not in _GOES_ON[asked.is_added]:
         return standing
     alpha = rule.alpha_added + (0.0 if asked.is_added else standing.alpha)
@@ -334,6 +336,12 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
         if verdict is not None:
             return replace(standing, state=verdict)
     return replace(standing, state=State.ENDED)
+
+
+def _counted(asked: Asked, standing: Standing, totals: Sequence[int]) -> Standing:
+    """Count an unstable comparison's runs with those beyond the plan too: there is no verdict that more could change."""
+    whole = [seeds for seeds in totals if _lack(asked.seeds[:seeds], seeds) in (None, Lack.UNSTABLE)]
+    return replace(standing, seeds=max((standing.seeds, *whole)), wanted=totals[-1])
 
 
 _GOES_ON = {False: (State.FUTILE, State.ENDED, State.NO_VARIATION), True: (State.OPEN,)}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     StudyFile = str | PathLike[str] | Mapping[str, Any]
     """A study file's path, or what such a file says as plain values."""
+    Seeds = int | Mapping[str, Any]
+    """Runs per variant, or planned looks as a study file has them: `{"looks": [5, 8, 12]}`."""
     Levels = str | Mapping[str, Any]
     """A variant's name, or its levels by their factors."""
 
@@ -33,7 +35,7 @@ __all__ = ["AblationError", "StudyResult", "compare", "load_model", "open", "pla
 def run(
     file: StudyFile,
     *,
-    seeds: int | None = None,
+    seeds: Seeds | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
     name: str | None = None,
     device: str = "auto",
@@ -56,6 +58,7 @@ def run(
 
     Args:
         file: a study file's path, or a mapping with its keys.
+        seeds: runs per variant, or planned looks: `{"looks": [5, 8, 12]}`, `{"first": 5, "last": 20}`.
         set: changes to it by path: `{"training.epochs": 5}`.
         device: auto, cpu, cuda or cuda:N.
         executor: auto, inline (in this process) or processes.
@@ -106,7 +109,7 @@ def open(name: str, *, tracking_uri: str | None = None) -> StudyResult:  # noqa:
 def plan(
     file: StudyFile,
     *,
-    seeds: int | None = None,
+    seeds: Seeds | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
     name: str | None = None,
     device: str = "auto",

@@ -68,9 +68,16 @@ class StudyResult:
         return self.record.plan
 
     @property
+    def planned_runs(self) -> int:
+        """How many runs the looks so far have asked for."""
+        if self.analysis is not None:
+            return self.analysis.planned_runs
+        return len(self.plan.variants) * self.plan.locked.schedule[0]
+
+    @property
     def is_complete(self) -> bool:
         """Whether every planned run has a result; a failed one has none."""
-        return sum(count for kind, count in self.ended.items() if kind.is_result) >= len(self.plan.runs)
+        return sum(count for kind, count in self.ended.items() if kind.is_result) >= self.planned_runs
 
     @property
     def answers(self) -> tuple[Answer, ...]:
@@ -152,7 +159,7 @@ class StudyResult:
         return answers_html(self.name, self._counts_text(), self.analysis)
 
     def _counts_text(self) -> str:
-        return counts_text(self.ended, len(self.plan.runs))
+        return counts_text(self.ended, self.planned_runs)
 
 
 def counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

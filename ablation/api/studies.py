@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def checked_study(
     file: str | PathLike[str] | Mapping[str, Any],
     *,
-    seeds: int | None,
+    seeds: int | Mapping[str, Any] | None,
     changes: Mapping[str, Any],
     name: str | None,
 ) -> Study:

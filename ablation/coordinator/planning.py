@@ -110,21 +110,24 @@ def tuned_study(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
 
 def frozen_plan(study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...]) -> Plan:
     """Return the plan of a study once its variants are tuned; what was locked before stays."""
+    plan = plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning)
     return replace(
-        plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning),
+        plan,
         locked=before.locked,
         locked_hash=before.locked_hash,
         deviations=before.deviations,
         measured=before.measured,
         same_starts=before.same_starts,
-        family=before.family,
+        family=before.family if before.tuning else plan.family,  # known once the first variants are tuned
     )
 
 
 def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
     """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
+    from ablation.analysis import contrast_name, contrasts_of
+
     now = study.locked()
-    return Plan(
+    plan = Plan(
         study=study.spec.document(),
         variants=study.variants,
         summaries=measured_models(study, data.shape),
@@ -136,6 +139,8 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         tuning=tuning,
         measured=tuple(METRICS),
     )
+    is_settled = study.spec.tune is None or bool(tuning)
+    return replace(plan, family=tuple(map(contrast_name, contrasts_of(plan)))) if is_settled else plan
 
 
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:

@@ -70,6 +70,10 @@ class Locked:
         """The runs per variant at each look, the only one or several."""
         return self.looks or (self.seeds,)
 
+    def look_of(self, seed: int) -> int:
+        """Return the look, from 1, that asks for the run of a seed; one after the last for seeds beyond the plan."""
+        return 1 + sum(seeds <= seed for seeds in self.schedule)
+
     def plain(self) -> dict[str, Any]:
         """Return it as plans keep it, and as its hash is made from."""
         return {

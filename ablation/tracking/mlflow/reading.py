@@ -54,6 +54,7 @@ MAX_NAME = 200
 STRANGERS = 100
 SOURCE_NAME = "ablation study"
 IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
+LOOK = "ablation.look"
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
 HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""

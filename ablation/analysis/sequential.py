@@ -339,7 +339,7 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
 
 
 def _counted(asked: Asked, standing: Standing, totals: Sequence[int]) -> Standing:
-    """Count an unstable comparison's runs with those beyond the plan too: there is no verdict that more could change."""
+    """Count an unstable comparison's runs beyond the plan too: there is no verdict that more could change."""
     whole = [seeds for seeds in totals if _lack(asked.seeds[:seeds], seeds) in (None, Lack.UNSTABLE)]
     return replace(standing, seeds=max((standing.seeds, *whole)), wanted=totals[-1])
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sparing
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -52,6 +53,7 @@ LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.
 def pytest_configure() -> None:
     """Have the processes that tests start keep what they compile: else each compiles torch and MLflow anew."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sparing.spare(sparing.OPTUNA)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

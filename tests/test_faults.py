@@ -26,8 +26,8 @@ from factories import make_plan
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from ablation import report
 from ablation.cli import main
+from ablation.coordinator import conclusion
 from ablation.errors import TrackingUnavailable
 from ablation.records import Outcome
 from ablation.storage.holder import this_process
@@ -111,7 +111,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> M
     (folder / "bench").mkdir()
     bench = Bench(folder / "bench", data_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write_report", write_answers)
+        patch.setattr(conclusion, "write_report", write_answers)
         assert {Outcome.DONE: 4} == bench.run(study).ended
     return bench.metrics(study)
 

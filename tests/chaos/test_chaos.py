@@ -30,10 +30,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def calm(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Undisturbed:
-    from ablation import report
+    from ablation.coordinator import conclusion
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write_report", write_answers)
+        patch.setattr(conclusion, "write_report", write_answers)
         return undisturbed(tmp_path_factory.mktemp("undisturbed"), data_cache, size=SIZE)
 
 

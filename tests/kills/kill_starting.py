@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 INJECTED = Path(__file__).parent / "injected"
 PROJECT = Path(__file__).parents[2]
+SEARCHED = os.pathsep.join(map(str, (INJECTED, PROJECT / "tests" / "quick", PROJECT)))
+"""The PYTHONPATH of what is killed."""
 MODULES = (
     "ablation.cli",
     "ablation.api",
@@ -41,8 +43,6 @@ MODULES = (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.local_artifact_repo",
     "torch.utils.flop_counter",
-    "torch._dynamo",
-    "torch._inductor.config",
     "optuna.samplers",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
@@ -94,7 +94,7 @@ class Forking:
 
     def __init__(self, folder: Path) -> None:
         """Start it; what it leaves among temporary files lies in a folder."""
-        found = {"PYTHONPATH": os.pathsep.join(map(str, (INJECTED, PROJECT))), "TMPDIR": str(folder), "KILLS": ""}
+        found = {"PYTHONPATH": SEARCHED, "TMPDIR": str(folder), "KILLS": ""}
         self._process = subprocess.Popen(
             [sys.executable, __file__], env={**os.environ, **found}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -1,6 +1,5 @@
 """The studies that are killed: four small ones, each in a folder of its own, and what they come to undisturbed."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 from conftest import command_environment
 from kill_injection import Kill, Orders
-from kill_starting import INJECTED, PROJECT, Starter
+from kill_starting import SEARCHED, Starter
 
 Executor = Literal["inline", "processes"]
 Reading = Literal["status", "summarize"]
@@ -108,7 +107,7 @@ class Place:
             (folder / "state" / "data").unlink()
         else:
             shutil.copy(shared.store, folder / "mlflow.db")
-        environment |= {"PYTHONPATH": f"{INJECTED}{os.pathsep}{PROJECT}", "TMPDIR": str(folder / "tmp")}
+        environment |= {"PYTHONPATH": SEARCHED, "TMPDIR": str(folder / "tmp")}
         return cls(kind=kind, folder=folder, control=control, environment=environment, starter=shared.starter)
 
     @property

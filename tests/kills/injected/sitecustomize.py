@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sparing
+
 assert shutil is not None
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 BUFFER = 8192
@@ -235,6 +237,7 @@ def begin() -> None:
         watch.obey(json.loads(orders), role)
 
 
+sparing.spare(sparing.ALL)
 watch = Watch()
 if "KILLS" in os.environ:
     _wrap_functions(watch)

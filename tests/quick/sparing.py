@@ -1,0 +1,107 @@
+"""Spares processes what costs them most and is not their test's subject: figures, and a compiler nobody uses.
+
+Figures become files of a few bytes. torch keeps its compiler away from its own functions and optimizers' steps, and
+imports all of it for that, which takes longer than importing torch; here it takes these functions as they are. Optuna
+reads the revisions of its tables, a module each, several times whenever it opens a storage; here it does once.
+"""
+
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def png() -> bytes:
+    """Return a picture of one white pixel: MLflow reads the figure that it is given to show."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), b"IDAT": zlib.compress(b"\0\xff"), b"IEND": b""}
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def undraw(drawing: ModuleType) -> None:
+    """Have figures written as files of a few bytes."""
+
+    def save(_figure: Any, path: Path) -> None:
+        path.write_bytes(b"<svg/>" if path.suffix == ".svg" else png())
+
+    def write_confusion(path: Path, *_: Any, **__: Any) -> None:
+        save(None, path)
+
+    vars(drawing).update(save=save, write_confusion=write_confusion)
+
+
+def uncompile(module: ModuleType) -> None:
+    """Have torch's functions left as they are that its compiler would be kept away from."""
+    vars(module).update(_disable_dynamo=lambda function=None, recursive=True: function or (lambda same: same))
+
+
+def uncompile_steps(module: ModuleType) -> None:
+    """Have optimizers take their steps without telling torch's compiler that it ends there."""
+
+    def use_grad_for_differentiable(step: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(step)
+        def taken(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            with module.torch.set_grad_enabled(optimizer.defaults["differentiable"]):
+                return step(optimizer, *args, **kwargs)
+
+        return taken
+
+    vars(module).update(_use_grad_for_differentiable=use_grad_for_differentiable)
+
+
+def remember_revisions(module: ModuleType) -> None:
+    """Have Optuna read the revisions of its tables once."""
+    read = module._VersionManager._create_alembic_script
+    found: list[Any] = []
+
+    def remembered(versions: Any) -> Any:
+        if not found:
+            found.append(read(versions))
+        return found[0]
+
+    module._VersionManager._create_alembic_script = remembered
+
+
+Change = Callable[[ModuleType], None]
+OPTUNA: Mapping[str, Change] = {"optuna.storages._rdb.storage": remember_revisions}
+ALL: Mapping[str, Change] = {
+    "ablation.drawing": undraw,
+    "torch._compile": uncompile,
+    "torch.optim.optimizer": uncompile_steps,
+    **OPTUNA,
+}
+
+
+class Changing(MetaPathFinder):
+    """Changes each of some modules when it has been imported."""
+
+    def __init__(self, changes: Mapping[str, Change]) -> None:
+        self._changes = dict(changes)
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        change = self._changes.pop(name, None)
+        spec = find_spec(name) if change is not None else None
+        if change is None or spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_change(module: ModuleType) -> None:
+            execute(module)
+            change(module)
+
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
+        return spec
+
+
+def spare(changes: Mapping[str, Change]) -> None:
+    sys.meta_path.insert(0, Changing(changes))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sparing
+from forking import PROJECT, QUICK, SERVER, Forked, Starter
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from ablation.study import Study
     from ablation.tracking import Tracker
 
-PROJECT = Path(__file__).parents[1]
-QUICK = PROJECT / "tests" / "quick"
-MLFLOW = Path(sys.executable).with_name("mlflow")
 
 TINY = b"""
 name: tiny
@@ -51,9 +49,13 @@ LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.
 
 
 def pytest_configure() -> None:
-    """Have the processes that tests start keep what they compile: else each compiles torch and MLflow anew."""
+    """Have the processes that tests start keep what they compile, else each compiles torch and MLflow anew.
+
+    They are spared what `sparing` names, this process only its databases: figures and training are tests' subjects.
+    """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sparing.spare(sparing.OPTUNA)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))
+    sparing.spare(sparing.DATABASES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,10 +167,17 @@ def tracker(request: pytest.FixtureRequest) -> Tracker:
     return made
 
 
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """What starts commands that have imported everything, and MLflow's servers."""
+    with Starter(tmp_path_factory.mktemp("starter"), more=SERVER) as made:
+        yield made
+
+
 @pytest.fixture
-def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
+def server(tmp_path: Path, empty_store: Path, starter: Starter) -> Iterator[str]:
     shutil.copy(empty_store, tmp_path / "server.db")
-    with mlflow_server(tmp_path) as address:
+    with forked_server(tmp_path, starter) as address:
         yield address
 
 
@@ -243,6 +252,48 @@ def mlflow_server(folder: Path, *, database: str | None = None, port: int | None
         process.wait(timeout=30)
 
 
+@contextmanager
+def forked_server(folder: Path, starter: Starter, *, port: int | None = None) -> Iterator[str]:
+    """Serve as `mlflow_server` does, from a process that has imported it."""
+    port = port or free_port()
+    process = start_server(folder, starter, port=port)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def start_server(folder: Path, starter: Starter, *, port: int) -> Forked:
+    """Start what `mlflow server` starts, see `mlflow.server._run_server`."""
+    return starter.start(
+        [
+            "-m",
+            "uvicorn",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "mlflow.server.fastapi_app:app",
+        ],
+        environment={
+            "PATH": os.environ["PATH"],
+            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder / 'server.db'}",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "server-artifacts"),
+            "_MLFLOW_SGI_NAME": "uvicorn",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        folder=folder,
+        output=folder / "server.txt",
+    )
+
+
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + 120
@@ -258,7 +309,7 @@ def free_port() -> int:
         return port
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes] | Forked) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
@@ -266,7 +317,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
             with urllib.request.urlopen(address, timeout=5):
                 return
         except OSError:
-            time.sleep(0.3)
+            time.sleep(0.1)
     raise TimeoutError(address)
 
 

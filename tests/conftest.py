@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ablation.tracking import Tracker
 
 
+SPARED = os.pathsep.join(map(str, [QUICK, PROJECT]))
+"""A PYTHONPATH on which this checkout is found, and what spares processes what is not their subject."""
+
 TINY = b"""
 name: tiny
 data: {name: digits, limit: 60, validation: none}
@@ -205,12 +208,10 @@ def postgresql_url(postgresql: Postgresql) -> str:
     return postgresql.create_database(f"test_{uuid.uuid4().hex}")
 
 
-def command_environment(
-    folder: Path, data_cache: Path, *, store: Path | None = None, is_drawn: bool = False
-) -> dict[str, str]:
+def command_environment(folder: Path, data_cache: Path, *, store: Path | None = None) -> dict[str, str]:
     """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's.
 
-    `store` is an MLflow database to begin with. Where nothing `is_drawn`, figures are files of a few bytes.
+    `store` is an MLflow database to begin with. Figures are files of a few bytes.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
     (folder / "state").mkdir()
@@ -221,7 +222,7 @@ def command_environment(
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-        "PYTHONPATH": os.pathsep.join(map(str, [PROJECT] if is_drawn else [QUICK, PROJECT])),
+        "PYTHONPATH": SPARED,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "ABLATION_STATE_DIR": str(folder / "state"),
     }

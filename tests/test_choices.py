@@ -1,6 +1,10 @@
 """Holds every choice of names to what carries it out: a name that nothing implements is in no list."""
 
+import importlib
+import pkgutil
+import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
@@ -19,7 +23,7 @@ from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
 from ablation.models.torchvision_models import STEMS
 from ablation.records import METRICS, SIGNS, DataSettings, Direction, Failure, Metric, Outcome, TuningTrial
 from ablation.records.runs import _IS_RESULT
-from ablation.report import FORMATS, numbers, tuning_tables
+from ablation.report import FORMATS, figures, numbers, tuning_tables
 from ablation.report.prose import _VERDICT_WORDS
 from ablation.scheduling.trials import PRUNERS, SAMPLERS, STATES
 from ablation.study.design import DESIGNS
@@ -109,10 +113,12 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
         (get_args(Backend), BACKENDS),
         (get_args(Convolution), _CONVOLUTIONS),
         (get_args(trials.Objective), trials.OBJECTIVES),
-        (sorted({objective_of(metric)[0] for metric in METRICS}), trials.OBJECTIVES),
+        (sorted({str(metric.tuned_by) for metric in METRICS.values()}), trials.OBJECTIVES),
+        (get_args(trials.Objective), tuning_tables._OBJECTIVES),
         (SAMPLERS, tuning_tables._SAMPLERS),
         (PRUNERS, tuning_tables._PRUNERS),
         (get_args(Metric.__annotations__["unit"]), numbers._VALUES),
+        ((*get_args(Metric.__annotations__["unit"]), "epochs", "logits"), numbers._SCALES),
         ((*get_args(Failure), None), FAILURES),
         (Verdict, _VERDICT_WORDS),
         (Outcome, _IS_RESULT),
@@ -123,6 +129,40 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
 )
 def test_names_that_layers_keep_apart_are_the_same(names: Collection[Any], table: Collection[Any]) -> None:
     assert set(names) == set(table)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_tuning_looks_at_what_the_metric_says(name: str) -> None:
+    objective, direction = objective_of(name)
+
+    assert METRICS[name].tuned_by == objective
+    assert tuning_tables._OBJECTIVES[objective].direction == direction
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, name) for kind in sorted({*sections(Section)}, key=repr) for name in kind.model_fields],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_meaning_that_lists_the_names_of_a_choice_lists_them_all(kind: type[Section], field: str) -> None:
+    words = set(re.findall(r"[\w-]+", kind.model_fields[field].description or ""))
+    names = {str(name) for name in literals(kind.model_fields[field].rebuild_annotation())}
+
+    assert len(words & names) < 2 or names <= words
+
+
+def test_every_figure_that_can_be_drawn_has_a_name_and_a_place_in_the_report() -> None:
+    modules = [
+        importlib.import_module(f"{figures.__name__}.{one.name}") for one in pkgutil.iter_modules(figures.__path__)
+    ]
+    drawn = {
+        made for module in modules for name, made in vars(module).items() if re.fullmatch("[a-z].*_drawings", name)
+    }
+    template = (Path(figures.__path__[0]).parent / "templates" / "report.md.jinja").read_text(encoding="utf-8")
+    shown = re.findall(r"pictures\(figures[.\[\"]+([\w-]+)", template)
+
+    assert drawn == set(figures.KINDS.values())
+    assert sorted(figures.KINDS) == sorted(shown)
 
 
 @pytest.mark.parametrize(

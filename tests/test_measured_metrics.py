@@ -15,7 +15,9 @@ from ablation.records import FIRST_MEASURED, METRICS, Metric, Outcome, Plan
 from ablation.study import Study, parse_override, parse_study
 from ablation.study.plan_json import plan_from_json, plan_to_json
 
-LATER = Metric(label="a later metric", direction="maximize", unit="score")
+LATER = Metric(label="a later metric", direction="maximize", unit="score", tuned_by="accuracy")
+BEFORE = tuple(METRICS)
+"""What this version measures."""
 
 
 def tiny(*changes: str) -> Study:
@@ -32,7 +34,7 @@ def plan_on_record(bench: Bench) -> Plan:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give what makes this version measure one metric more."""
-    return lambda: monkeypatch.setitem(METRICS, "test_calibration", LATER)  # type: ignore[arg-type]
+    return lambda: monkeypatch.setitem(METRICS, "a_later_metric", LATER)  # type: ignore[arg-type]
 
 
 def test_a_study_recorded_before_a_metric_was_added_is_complete(bench: Bench, later: Any) -> None:
@@ -54,7 +56,7 @@ def test_a_study_recorded_before_a_metric_was_added_resumes_without_training(ben
 
     assert [] == bench.trained
     assert {Outcome.DONE: 8} == outcome.ended
-    assert FIRST_MEASURED == plan_on_record(bench).measured
+    assert BEFORE == plan_on_record(bench).measured
 
 
 def test_a_study_that_grows_keeps_its_own_list(bench: Bench, later: Any) -> None:
@@ -64,7 +66,7 @@ def test_a_study_that_grows_keeps_its_own_list(bench: Bench, later: Any) -> None
     outcome = bench.run(tiny("seeds=3"))
 
     assert {Outcome.DONE: 12} == outcome.ended
-    assert FIRST_MEASURED == plan_on_record(bench).measured
+    assert BEFORE == plan_on_record(bench).measured
     assert outcome.analysis is not None
     assert () == outcome.analysis.diagnostics.damaged
 
@@ -74,16 +76,16 @@ def test_a_new_study_has_all_that_is_measured_now_in_its_list(bench: Bench, late
 
     outcome = bench.run(tiny())
 
-    assert (*FIRST_MEASURED, "test_calibration") == plan_on_record(bench).measured
+    assert (*BEFORE, "a_later_metric") == plan_on_record(bench).measured
     assert outcome.analysis is not None
-    assert {("no metric test_calibration",)} == {one.problems for one in outcome.analysis.diagnostics.damaged}
+    assert {("no metric a_later_metric",)} == {one.problems for one in outcome.analysis.diagnostics.damaged}
 
 
 def test_a_question_on_a_metric_that_earlier_runs_lack_is_asked_and_not_answered(bench: Bench, later: Any) -> None:
     bench.run(tiny())
     later()
 
-    outcome = bench.run(tiny("questions=[{effect: model.depth}, {effect: model.depth, on: test_calibration}]"))
+    outcome = bench.run(tiny("questions=[{effect: model.depth}, {effect: model.depth, on: a_later_metric}]"))
 
     assert outcome.analysis is not None
     assert [0, 8] == [len(answer.missing) for answer in outcome.analysis.answers]
@@ -117,7 +119,7 @@ def test_the_compared_metric_is_known_from_the_plan_alone() -> None:
     metric = {"name": "forgotten", "direction": "minimize", "meaningful": 0.1}
     plan = make_plan(metric=metric)
 
-    assert Metric(label="forgotten", direction="minimize", unit="score") == plan.metrics["forgotten"]
+    assert Metric(label="forgotten", direction="minimize", unit="score", tuned_by=None) == plan.metrics["forgotten"]
     assert analyse(plan, make_runs(plan)).metric.name == "forgotten"
 
 

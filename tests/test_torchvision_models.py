@@ -9,6 +9,7 @@ from torch import nn
 
 from ablation.errors import ModelInvalid
 from ablation.models import build_torchvision, list_components, summarize_model
+from ablation.models.cnn import NORMS_2D
 from ablation.records import DataShape, ModelSummary
 
 CIFAR10 = DataShape(channels=3, height=32, width=32, classes=tuple("abcdefghij"))
@@ -56,7 +57,7 @@ def test_a_model_made_with_values_is_measured_too() -> None:
     assert size("regnet_x_400mf").parameters == 5_495_976 - 400 * 1000 - 1000 + 400 * 10 + 10
 
 
-@pytest.mark.parametrize("normalization", ["batch", "none", "group", "layer", "instance"])
+@pytest.mark.parametrize("normalization", NORMS_2D)
 def test_every_normalization_learns_and_draws_the_same_convolutions(normalization: str) -> None:
     batch, model = built(stem="small").state_dict(), built(normalization=normalization, groups=4, stem="small")
 
@@ -69,15 +70,12 @@ def test_every_normalization_learns_and_draws_the_same_convolutions(normalizatio
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("normalization", "kind"),
-    [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm), ("layer", nn.GroupNorm), ("instance", nn.InstanceNorm2d)],
-)
-def test_every_norm_is_exchanged(normalization: str, kind: type) -> None:
+@pytest.mark.parametrize("normalization", sorted({*NORMS_2D} - {"none"}))
+def test_every_norm_is_exchanged(normalization: str) -> None:
     model = on_meta("resnet18", CIFAR10, normalization=normalization, stem="small")
 
-    norms = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
-    assert 20 == kinds(model, kind) == kinds(model, *norms)
+    kind = type(NORMS_2D[normalization](8, 64))
+    assert 20 == kinds(model, kind) == kinds(model, kind, nn.BatchNorm2d)
 
 
 def test_groups_are_those_that_were_asked_for() -> None:

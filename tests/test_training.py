@@ -32,13 +32,13 @@ from trainings import (
 )
 
 from ablation.errors import CodeInvalid
-from ablation.records import EpochMetrics, Outcome
+from ablation.records import METRICS, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
 from ablation.training.evaluation import brier_score, confusion_matrix, evaluate
 from ablation.training.optimizers import make_optimizer
-from ablation.training.schedules import learning_rate_at
+from ablation.training.schedules import SCHEDULES, learning_rate_at
 
 
 @pytest.fixture(autouse=True)
@@ -323,6 +323,18 @@ def assert_follows(
             schedule.step()
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 7, 100])
+def test_every_schedule_stays_within_its_peak_comes_near_it_and_scales_with_it(name: str, total_steps: int) -> None:
+    rates = [learning_rate_at(step, total_steps, schedule=name, peak=0.5) for step in range(total_steps)]
+
+    assert all(0 <= rate <= 0.5 for rate in rates)
+    assert total_steps < 7 or max(rates) > 0.9 * 0.5
+    assert [rate * 2 for rate in rates] == pytest.approx(
+        [learning_rate_at(step, total_steps, schedule=name, peak=1.0) for step in range(total_steps)]
+    )
+
+
 def test_constant_is_the_peak() -> None:
     assert {0.3} == {learning_rate_at(step, 10, schedule="constant", peak=0.3) for step in range(10)}
 
@@ -423,6 +435,7 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
         "generalization_gap": test.loss - trained.loss,
         "training_seconds": sum(metrics.seconds for metrics in curve),
     } == result.metrics
+    assert METRICS.keys() == result.metrics.keys()
     assert (Outcome.DONE, 3, None) == (result.outcome, result.measured_epoch, result.diverged_epoch)
     assert np.array_equal(test.logits.numpy(), result.test_logits)
     assert states_equal(model.state_dict(), dict(result.state))

@@ -31,6 +31,7 @@ from trainings import (
 
 from ablation.errors import PathUnavailable
 from ablation.models import build_torchvision
+from ablation.models.cnn import NORMS_2D
 from ablation.records import DataShape, Outcome
 from ablation.training import Member, TrainingData, TrainingResult, choose_backend
 from ablation.training.choosing import BackendTimes, measure_backends, measurement_key, members_that_fit
@@ -90,7 +91,7 @@ def generators(count: int) -> list[torch.Generator]:
 
 
 VARIANTS: list[dict[str, Any]] = [
-    *({"normalization": kind, "dropout": 0.3} for kind in ("none", "batch", "layer", "group", "instance")),
+    *({"normalization": kind, "dropout": 0.3} for kind in NORMS_2D),
     {"normalization": "batch", "normalization_placement": "after", "activation": "gelu"},
     {"depth": 3, "kernel": 5, "repeats": 1},
 ]

@@ -32,9 +32,9 @@ SET_HERE = ("weights", "progress", "num_classes", "aux_logits")
 def build_torchvision(settings: Mapping[str, Any], shape: DataShape) -> nn.Module:
     """Build the model `torchvision:<name>`, initialized from torch's global generator; nothing is downloaded.
 
-    Settings: `normalization` (batch: torchvision's own norms; none, group, layer or instance in place of every
-    BatchNorm2d), `groups`, `stem` (imagenet; small: a 3×3 first convolution of stride 1 and no max pool after it),
-    `width` (a factor of all channels but the images' and the classes'). Other keys go to torchvision.
+    Settings: `normalization` (batch: torchvision's own norms; any other of NORMS_2D in place of every BatchNorm2d),
+    `groups`, `stem` (imagenet; small: a 3×3 first convolution of stride 1 and no max pool after it), `width` (a factor
+    of all channels but the images' and the classes'). Other keys go to torchvision.
 
     Raises:
         ModelInvalid: there is no such model or setting, or it does not go with the images.

@@ -2,7 +2,7 @@
 
 from ablation.records.data import DataFacts, DataOutline, DataShape
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion
-from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, is_count, is_number
+from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, Objective, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
     LONGEST_SHOWN,
@@ -73,6 +73,7 @@ __all__ = [
     "Metric",
     "ModelSettings",
     "ModelSummary",
+    "Objective",
     "OptimizerName",
     "Outcome",
     "Plan",

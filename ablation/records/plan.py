@@ -136,7 +136,7 @@ class Plan:
         """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
         chosen = self.locked.metric
         own = {**self.study.get("metrics", {}), chosen.name: chosen.direction}
-        declared = {name: Metric(label=name, direction=way, unit="score") for name, way in own.items()}
+        declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
         asked = [chosen.name, *(each.on for each in self.locked.questions if each.on is not None)]
         known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}

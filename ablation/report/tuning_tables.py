@@ -6,7 +6,7 @@ from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
-from ablation.records import SIGNS, TunedVariant, TuningTrial
+from ablation.records import METRICS, SIGNS, Objective, TunedVariant, TuningTrial
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
     NONE,
@@ -20,11 +20,12 @@ from ablation.report.table import Table, interval_cell
 from ablation.study.level_names import level_text, short_names
 from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
-_LOSSES = ("test_loss", "test_brier_score")
-_LOSS = MeasuredMetric(name="validation_loss", label="validation loss", direction="minimize", unit="nats")
-_ACCURACY = MeasuredMetric(
-    name="validation_accuracy", label="validation accuracy", direction="maximize", unit="fraction"
-)
+_OBJECTIVES: Mapping[Objective, MeasuredMetric] = {
+    "loss": MeasuredMetric(name="validation_loss", label="validation loss", direction="minimize", unit="nats"),
+    "accuracy": MeasuredMetric(
+        name="validation_accuracy", label="validation accuracy", direction="maximize", unit="fraction"
+    ),
+}
 _SAMPLERS = {"tpe": "TPE sampler", "random": "random sampler"}
 _PRUNERS = {
     "median": "the median pruner stops a trial early that is behind the median of the earlier ones",
@@ -35,9 +36,10 @@ _BUDGET = ("trials", "seeds", "sampler", "pruner", "also_untuned")
 
 
 def objective(analysis: Analysis) -> MeasuredMetric:
-    """Return what the trials are judged by: loss where the study compares on one that is a loss, else accuracy."""
+    """Return what the trials are judged by."""
     compared = (analysis.study.get("metric") or {}).get("name", analysis.metric.name)
-    return _LOSS if compared in _LOSSES else _ACCURACY
+    known = METRICS.get(compared)  # None where a later version's metric was compared
+    return _OBJECTIVES[(known and known.tuned_by) or "accuracy"]
 
 
 def spaces(analysis: Analysis) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
+from ablation.records import Objective
 from ablation.worker.devices import check_devices, device_remarks, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.failures import DeviceLost
 from ablation.worker.paths import Fusing, alike
 from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
-from ablation.worker.tuning_runs import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
+from ablation.worker.tuning_runs import TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
 
 __all__ = [
     "DeviceLost",

@@ -6,17 +6,15 @@ The test split is never evaluated, and the model is thrown away: what is kept is
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
 
 import torch
 
 from ablation.errors import CarriedError
-from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
+from ablation.records import Epoch, EpochMetrics, Objective, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
 from ablation.worker.paths import train_alone
 from ablation.worker.run import Job, RunRecord, check_code, path_note
 
-Objective = Literal["loss", "accuracy"]
 OBJECTIVES: Mapping[str, Callable[[EpochMetrics], float]] = {
     "loss": attrgetter("heldout_loss"),
     "accuracy": attrgetter("heldout_accuracy"),

@@ -103,16 +103,16 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
     from ablation import drawing
-    from ablation.coordinator import conclusion
 
-    monkeypatch.setattr(conclusion, "write_report", write_answers)
+    answer_alone(monkeypatch)
     monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
-    return Bench(tmp_path / "state", data_cache)
+    yield Bench(tmp_path / "state", data_cache)
+    assert [] == list((tmp_path / "state" / "reports").rglob("*.svg"))  # else the patch is without effect
 
 
 @pytest.fixture
@@ -322,9 +322,14 @@ def _wait_for(address: str, process: subprocess.Popen[bytes] | Forked) -> None:
     raise TimeoutError(address)
 
 
-def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+def answer_alone(patch: pytest.MonkeyPatch) -> None:
+    """Have reports be their answers alone: to draw their figures takes longer than to train small studies."""
+    from ablation.coordinator import conclusion
     from ablation.report import answers_text
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(answers_text(analysis))
-    return (folder / "report.md",)
+    def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(answers_text(analysis))
+        return (folder / "report.md",)
+
+    patch.setattr(conclusion, "write_report", write_answers)

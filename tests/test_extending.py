@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import write_answers
+from conftest import answer_alone
 
-from ablation.coordinator import conclusion
 from ablation.coordinator.request import Request
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
@@ -52,7 +51,7 @@ def test_a_template_runs_as_it_stands(
     study_name: str, tmp_path: Path, mlflow_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if study_name not in WITH_FIGURES:
-        monkeypatch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(monkeypatch)
     for name, content in STUDIES[study_name].items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     shorter = [Override(path="seeds", value=2)]

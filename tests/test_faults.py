@@ -21,14 +21,13 @@ import psutil
 import pytest
 from bench import Bench
 from click.testing import CliRunner
-from conftest import command_environment, eventually, forked_server, write_answers
+from conftest import answer_alone, command_environment, eventually, forked_server
 from factories import make_plan
 from forking import Forked, Starter
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
-from ablation.coordinator import conclusion
 from ablation.errors import TrackingUnavailable
 from ablation.records import Outcome
 from ablation.storage.holder import this_process
@@ -102,7 +101,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> M
     (folder / "bench").mkdir()
     bench = Bench(folder / "bench", data_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(patch)
         assert {Outcome.DONE: 4} == bench.run(study).ended
     return bench.metrics(study)
 

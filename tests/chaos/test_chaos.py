@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from chaos_study import RUNS, Size, Undisturbed, undisturbed
-from conftest import write_answers
+from conftest import answer_alone
 from forking import Starter
 from harness import Chaos
 from targets import Server
@@ -31,10 +31,8 @@ def server(tmp_path: Path, starter: Starter) -> Iterator[Server]:
 
 @pytest.fixture
 def calm(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Undisturbed:
-    from ablation.coordinator import conclusion
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(patch)
         return undisturbed(tmp_path_factory.mktemp("undisturbed"), data_cache, size=SIZE)
 
 

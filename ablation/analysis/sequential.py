@@ -336,16 +336,17 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
             return replace(standing, state=_LACKING[lack])
         values = _numbers(asked.seeds[:seeds])
         sequence = confidence_sequence(values, alpha=rule.alpha_added)
-        interval = _both(before, sequence, level=1 - alpha)
-        # An interval of the plan that may be luck is shown, and decides nothing.
-        verdict = _verdict(_both(None, sequence, level=1 - alpha) if is_fragile else interval, asked.rope)
+        is_luck = is_fragile and sequence is None
+        # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
+        interval = _both(before if is_luck or not is_fragile else None, sequence, level=1 - alpha)
+        verdict = None if is_luck or interval is None else _verdict(interval, asked.rope)
         standing = replace(
             standing,
             seeds=seeds,
             alpha=alpha,
             interval=interval,
             is_grown=True,
-            is_fragile=is_fragile and verdict is None,
+            is_fragile=is_luck,
             is_floored=False,
         )
         if verdict is not None:
@@ -367,16 +368,14 @@ _LACKING = {Lack.NOT_ENDED: State.OPEN, Lack.MISSING: State.PAUSED, Lack.UNSTABL
 def _both(planned: Interval | None, sequence: tuple[float, float] | None, *, level: float) -> Interval | None:
     """Return what lies in both intervals; what was seen later counts where nothing does."""
     if sequence is None:
-        return planned
+        return planned and replace(planned, level=level)
     low, high = sequence
     if planned is not None and max(low, planned.low) <= min(high, planned.high):
         low, high = max(low, planned.low), min(high, planned.high)
     return Interval(low=low, high=high, level=level)
 
 
-def _verdict(interval: Interval | None, rope: float | None) -> State | None:
-    if interval is None:
-        return None
+def _verdict(interval: Interval, rope: float | None) -> State | None:
     if rope is not None and -rope <= interval.low and interval.high <= rope:
         return State.TOO_SMALL
     return State.DIFFERENT if interval.low > 0 or interval.high < 0 else None

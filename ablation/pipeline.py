@@ -288,11 +288,11 @@ def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:
     Raises:
         StudyUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import epoch_table, run_table
+    from ablation.analysis import StudyLooks, epoch_table, run_table
 
     record = find_study(name, tracker=tracker)
     runs = tracker.recorded_runs(record, with_details=by_epoch)
-    return (epoch_table if by_epoch else run_table)(record.plan, runs)
+    return (epoch_table if by_epoch else run_table)(StudyLooks.of(record.plan, runs).plan_so_far, runs)
 
 
 def find_study(name: str, *, tracker: Tracker) -> StudyRecord:

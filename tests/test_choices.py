@@ -118,7 +118,7 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
         (SAMPLERS, tuning_tables._SAMPLERS),
         (PRUNERS, tuning_tables._PRUNERS),
         (get_args(Metric.__annotations__["unit"]), numbers._VALUES),
-        ({*get_args(Metric.__annotations__["unit"]), "epochs", "logits"}, numbers._SCALES),
+        ((*get_args(Metric.__annotations__["unit"]), "epochs", "logits"), numbers._SCALES),
         ((*get_args(Failure), None), FAILURES),
         (Verdict, _VERDICT_WORDS),
         (Outcome, _IS_RESULT),

@@ -1,7 +1,6 @@
 """From a plan and its recorded runs to the analysis: answers with verdicts, and all else that the report shows."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from pandas import DataFrame
 
@@ -49,7 +48,7 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
     plan = plan.of_trained_models()
     recorded = records_by_identity(runs)
     looks = StudyLooks(plan=plan, recorded=recorded)
-    whole, plan = plan, replace(plan, runs=looks.runs)
+    whole, plan = plan, looks.plan_so_far
     table = run_table(plan, runs)
     if table["outcome"].isna().all():
         raise NoResults(plan.name)

@@ -31,6 +31,11 @@ class StudyLooks:
         return cls(plan=plan, recorded=records_by_identity(runs))
 
     @property
+    def plan_so_far(self) -> Plan:
+        """The plan with the runs alone that it needs by now: those of later looks lack nothing."""
+        return replace(self.plan, runs=self.runs)
+
+    @property
     def recorded_runs(self) -> tuple[RecordedRun, ...]:
         """The records of the runs that the study needs by now, those without a result too."""
         return tuple(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ablation.coordinator.planning import frozen_plan, lock_plan
+from ablation.coordinator.planning import lock_plan
 from ablation.errors import StudyNarrowed
 from ablation.records import Outcome, Plan, RunResult
 from ablation.study import Study, study_of_values

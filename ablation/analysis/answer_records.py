@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
     @property
     def is_judged(self) -> bool:
-        """Whether an interval was there to judge by."""
+        """Whether there was an estimate of noise to judge by."""
         return self in _DECIDED or self is Verdict.UNDECIDED
 
 

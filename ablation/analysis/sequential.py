@@ -182,46 +182,46 @@ class _Family:
             self._standings[at] = self._after_look(index, at, found.get(at), alphas[at])
 
     def _decided(
-        self,
-        index: int,
-        ready: Sequence[int],
-        others: Sequence[int],
-        alphas: dict[int, float],
-        *,
-        assumed: Sequence[int] = (),
+        self, index: int, ready: Sequence[int], paused: Sequence[int], alphas: dict[int, float]
     ) -> dict[int, State]:
         """Return which of those that are ready are decided at a look, passing alpha on until nothing changes.
 
-        `alphas` is what each holds, and will hold. `others` are open beside them; those `assumed` different pass too.
+        `alphas` is what each holds, and will hold; those that are paused are passed some too.
         """
         found: dict[int, State] = {}
-        passing = [alphas[at] for at in assumed]
         while True:
             new = {
                 at: state
                 for at in ready
                 if at not in found and (state := self._look(index, at, alphas[at]).verdict) is not None
             }
-            passing += [alphas[at] for at, state in new.items() if state is State.DIFFERENT]
+            passing = [alphas[at] for at, state in new.items() if state is State.DIFFERENT]
             found |= new
-            still = [at for at in (*ready, *others) if at not in found]
+            still = [at for at in (*ready, *paused) if at not in found]
             if not passing or not still:
                 return found
             for at in still:
                 alphas[at] += PASSED_ON * sum(passing) / len(still)
-            passing = []
 
     def _begin_early(self, index: int, ready: Sequence[int], waiting: Sequence[int]) -> None:
-        """Let those begin their next look that stay open, whether those that wait are found different or not."""
+        """Let those begin their next look that stay open whatever those that wait come to.
+
+        However alpha is passed on, and in whichever order, one receives at most half of what the others began with. A
+        comparison that is undecided with as much is undecided with any less.
+        """
         if index + 1 == len(self._rule.looks) or self._floor_is_open(index):
             return
-        least, most = ({at: standing.alpha for at, standing in enumerate(self._standings)} for _ in range(2))
-        decided = {
-            **self._decided(index, ready, waiting, least),
-            **self._decided(index, ready, (), most, assumed=waiting),
-        }
+        alphas = {at: standing.alpha for at, standing in enumerate(self._standings)}
+
+        def is_open(at: int, passing: Sequence[int]) -> bool:
+            received = PASSED_ON * sum(alphas[other] for other in passing if other != at)
+            return self._look(index, at, alphas[at] + received).verdict is None
+
+        may_pass = [*waiting, *(at for at in ready if not is_open(at, (*ready, *waiting)))]
         for at in ready:
-            if at not in decided and not self._look(index, at, least[at]).is_futile:
+            look = self._look(index, at, alphas[at])
+            is_stopped = look.is_futile or (look.sd == 0 and not self._varies_elsewhere(at))
+            if is_open(at, may_pass) and not is_stopped:
                 self._update(at, wanted=self._rule.looks[index + 1])
 
     def _floor_is_open(self, index: int) -> bool:
@@ -232,7 +232,7 @@ class _Family:
         look = self._look(index, at, alpha)
         is_last = index + 1 == len(self._rule.looks)
         state = decided or (State.FUTILE if look.is_futile else State.ENDED if is_last else State.OPEN)
-        if look.sd == 0 and decided is None and not self._varies_elsewhere(index, at):
+        if look.sd == 0 and decided is None and not self._varies_elsewhere(at):
             state = State.NO_VARIATION
         return Standing(
             state=state,
@@ -244,11 +244,14 @@ class _Family:
             is_fragile=look.is_fragile,
         )
 
-    def _varies_elsewhere(self, index: int, at: int) -> bool:
-        """Whether any other comparison's differences vary at a look."""
-        seeds = self._rule.looks[index]
-        others = (asked.seeds[:seeds] for other, asked in enumerate(self._family) if other != at)
-        return any(sample_sd(values) for values in map(_numbers, others) if len(values) == seeds)
+    def _varies_elsewhere(self, at: int) -> bool:
+        """Whether any other planned comparison's differences vary, on the seeds of the last look that it needed."""
+        others = (
+            asked.seeds[: standing.wanted]
+            for other, (asked, standing) in enumerate(zip(self._family, self._standings, strict=True))
+            if other != at and not asked.is_added
+        )
+        return any(sample_sd(_numbers(seeds)) for seeds in others)
 
     def _look(self, index: int, at: int, alpha: float) -> "_Look":
         asked, seeds = self._family[at], self._rule.looks[index]
@@ -323,23 +326,36 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
     if not totals or standing.state not in _GOES_ON[asked.is_added]:
         return standing
     alpha = rule.alpha_added + (0.0 if asked.is_added else standing.alpha)
-    before = standing.interval
+    before, is_fragile = standing.interval, standing.is_fragile
+    if asked.is_added:
+        standing = replace(standing, alpha=alpha)
     for seeds in totals:
-        standing = replace(standing, wanted=seeds, state=State.OPEN, alpha=alpha)
+        standing = replace(standing, wanted=seeds, state=State.OPEN)
         lack = _lack(asked.seeds[:seeds], seeds)
         if lack is not None:
             return replace(standing, state=_LACKING[lack])
         values = _numbers(asked.seeds[:seeds])
-        interval = _both(before, confidence_sequence(values, alpha=rule.alpha_added), level=1 - alpha)
-        verdict = _verdict(interval, asked.rope) if interval is not None else None
-        standing = replace(standing, seeds=seeds, interval=interval, is_grown=True, is_fragile=False, is_floored=False)
+        sequence = confidence_sequence(values, alpha=rule.alpha_added)
+        is_luck = is_fragile and sequence is None
+        # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
+        interval = _both(before if is_luck or not is_fragile else None, sequence, level=1 - alpha)
+        verdict = None if is_luck or interval is None else _verdict(interval, asked.rope)
+        standing = replace(
+            standing,
+            seeds=seeds,
+            alpha=alpha,
+            interval=interval,
+            is_grown=True,
+            is_fragile=is_luck,
+            is_floored=False,
+        )
         if verdict is not None:
             return replace(standing, state=verdict)
     return replace(standing, state=State.ENDED)
 
 
 def _counted(asked: Asked, standing: Standing, totals: Sequence[int]) -> Standing:
-    """Count an unstable comparison's runs beyond the plan too: there is no verdict that more could change."""
+    """Count an unstable comparison's runs beyond the plan too: there is no verdict that they could change."""
     whole = [seeds for seeds in totals if _lack(asked.seeds[:seeds], seeds) in (None, Lack.UNSTABLE)]
     return replace(standing, seeds=max((standing.seeds, *whole)), wanted=totals[-1])
 
@@ -352,7 +368,7 @@ _LACKING = {Lack.NOT_ENDED: State.OPEN, Lack.MISSING: State.PAUSED, Lack.UNSTABL
 def _both(planned: Interval | None, sequence: tuple[float, float] | None, *, level: float) -> Interval | None:
     """Return what lies in both intervals; what was seen later counts where nothing does."""
     if sequence is None:
-        return planned
+        return planned and replace(planned, level=level)
     low, high = sequence
     if planned is not None and max(low, planned.low) <= min(high, planned.high):
         low, high = max(low, planned.low), min(high, planned.high)
@@ -373,11 +389,11 @@ def _is_futile(mean: float, sd: float, n: int, *, last: Boundary, rope: float | 
 
 
 def _usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | None:
-    """Return the median SD of one run that comparisons on a metric imply at the first look; None with fewer than 3."""
+    """Return the median SD of one run that planned comparisons on a metric imply at the first look; None of under 3."""
     known = [
         (sample_sd(values) or 0.0) / asked.spread
         for asked in family
-        if asked.metric == metric and len(values := _numbers(asked.seeds[:first])) == first >= 2
+        if asked.metric == metric and not asked.is_added and len(values := _numbers(asked.seeds[:first])) == first >= 2
     ]
     return float(np.median(known)) if len(known) >= FEWEST_FOR_A_FLOOR else None
 

@@ -21,8 +21,8 @@ _STATES = {
 
 
 def verdict_of(state: State, effect: Effect, *, direction: Direction, is_interaction: bool) -> Verdict:
-    """Return the verdict on an effect; without an interval there is none on its size."""
-    if effect.interval is None:
+    """Return the verdict on an effect; without an estimate of noise there is none."""
+    if effect.e_value is None:
         return Verdict.ONE_SEED if effect.n == 1 else Verdict.NO_VARIATION
     if state is not State.DIFFERENT:
         return _STATES[state]

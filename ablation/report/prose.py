@@ -198,7 +198,9 @@ def _finding(answer: Answer) -> str:
         return f"{found} in the one seed there is; with one run per variant, noise cannot be estimated."
     if answer.verdict is Verdict.NO_VARIATION:
         return f"{found} in the mean, without an interval. {_no_variation(answer)}"
-    assert effect.interval is not None
+    if effect.interval is None:
+        few = f"{effect.n} seeds are too few for an interval that holds however many are added"
+        return f"{found} in the mean, {_wins(answer)}; {few}."
     interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
     return f"{found} ({interval}), {_wins(answer)}."
 
@@ -271,9 +273,15 @@ def _growth(answer: Answer) -> str:
     effect = answer.effect
     if not answer.is_grown or effect is None or effect.e_value is None:
         return ""
-    beside = "above" if effect.e_value > answer.decisive_e_value else "not above"
     came = "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
-    return f"{came}, so the e-value decides: {effect.e_value:.3g}, {beside} the {answer.decisive_e_value:,.4g} needed."
+    needed = f"the {answer.decisive_e_value:,.4g} needed"
+    if effect.e_value > answer.decisive_e_value:
+        found = f"{effect.e_value:.3g}, above {needed}"
+    elif answer.verdict.is_decided and answer.verdict is not Verdict.NO_MEANINGFUL_DIFFERENCE:
+        found = f"with fewer seeds it was above {needed}, and is {effect.e_value:.3g} now"
+    else:
+        found = f"{effect.e_value:.3g}, not above {needed}"
+    return f"{came}, so the e-value decides: {found}."
 
 
 def _since(answer: Answer) -> str:

@@ -338,6 +338,15 @@ class LockUnavailable(AblationError):
         )
 
 
+class ArgumentInvalid(AblationError):
+    """An argument of a call from Python that is of a wrong type or out of range."""
+
+    def __init__(self, argument: str, value: object, wanted: str) -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+        super().__init__(f"{argument} must be {wanted}, not {shown}")
+
+
 class AddressInvalid(AblationError):
     """An address of a store that cannot be read as one, or a place that no address can name."""
 

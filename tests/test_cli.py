@@ -19,10 +19,11 @@ from factories import make_plan
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
+from ablation.cli.tables import StudyStanding, status_text
 from ablation.output import plain_json
 from ablation.storage.holder import Holder
 from ablation.study import load_study
-from ablation.tracking import open_mlflow
+from ablation.tracking import StudyRecord, open_mlflow
 
 Run = Callable[..., Result]
 SETTINGS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "ABLATION_STATE_DIR")
@@ -208,6 +209,38 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
     assert f"quick: {status}; 0 done" in said
     assert (status == "interrupted") == ("The same command resumes it." in said)
     assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("is_interrupted", "status", "is_told"),
+    [(False, "RUNNING", False), (True, "RUNNING", True), (False, "FAILED", True), (False, "KILLED", True)],
+)
+def test_status_tells_to_record_what_ended_unless_a_process_is_at_it(
+    is_interrupted: bool, status: str, is_told: bool
+) -> None:
+    record = StudyRecord(study_run_id="a", experiment_id="1", plan=make_plan(), status=status)
+
+    said = status_text([StudyStanding(record=record, runs=(), unrecorded=1, is_interrupted=is_interrupted)])
+
+    assert "1 ended, not yet recorded in MLflow" in said
+    assert is_told == ("sync quick" in said)
+    assert is_told != ("they are being recorded" in said)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "shown"),
+    [
+        ("study", "--seeds", "INTEGER>=1"),
+        ("plan", "--epochs", "INTEGER>=1"),
+        ("study", "--workers", "1..1024"),
+        ("summarize", "--meaningful", "above 0"),
+        ("summarize", "--alpha", "between 0 and 1"),
+    ],
+)
+def test_help_shows_the_range_of_a_number(command: str, option: str, shown: str) -> None:
+    words = " ".join(CliRunner().invoke(main, [command, "--help"]).output.split())
+
+    assert shown in words.partition(f"{option} ")[2].partition(" --")[0]
 
 
 def test_status_without_a_store_creates_none(run: Run, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ class OrBlank(click.ParamType[Any]):
         self.name = inner.name
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        if isinstance(self._inner, click.IntRange):
+            low, high = self._inner.min, self._inner.max
+            return f"INTEGER>={low}" if high is None else f"{low}..{high}"
         return self._inner.get_metavar(param, ctx)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

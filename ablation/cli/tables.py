@@ -161,7 +161,9 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         lines.append(f"  {who}. The same command resumes it.")
     if standing.unrecorded:
         name = record.plan.name
-        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {commands.shown('sync', name)}")
+        is_under_way = record.status == "RUNNING" and not standing.is_interrupted
+        next_step = "they are being recorded" if is_under_way else commands.shown("sync", name)
+        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {next_step}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
     lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]

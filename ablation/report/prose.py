@@ -94,7 +94,8 @@ def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
     unit = answer.metric.unit
     number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
-    return f"{number} {noun.removesuffix('s') if number == '1' else noun}".rstrip()
+    is_plural = number != "1" or noun == "s"  # seconds
+    return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 
 
 def seeds_text(answer: Answer) -> str:

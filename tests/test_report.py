@@ -210,7 +210,7 @@ def test_grown_study_says_so_in_every_answer_and_in_the_report(tmp_path):
     analysis = analyse(plan, make_runs(plan))
     write_report(analysis, tmp_path)
 
-    assert "Seeds were added after the plan was locked" in sentence(analysis.answers[0])
+    assert "Seeds were added beyond the plan, so the e-value decides: " in sentence(analysis.answers[0])
     assert "(3 then, 5 now)" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,27 +118,48 @@ class _Runs:
         return bool(row["outcome"] == Outcome.DIVERGED or row["is_collapsed"])
 
 
-def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
-    """Judge a comparison on the seeds of its last look, or describe it on what there is before its first."""
-    variants, rule = tuple(contrast.weights), looks.rule
-    is_judged = standing.seeds > 0
-    runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
-    asked = all_runs.of(looks.seeds[: standing.wanted])
-    differences = _differences(contrast.weights, runs, contrast.metric.name)
-    missing = _missing(variants, asked, contrast.metric.name) if _is_held_up(standing) else ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What a comparison's verdict is, and what it rests on."""
+
+    verdict: Verdict
+    effect: Effect | None
+    differences: tuple[SeedDifference, ...]
+    missing: tuple[MissingRun, ...]
+    instability: Instability | None
+    repeated: tuple[int, ...]
+
+
+def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -> _Judged:
+    """Judge a comparison on the seeds of its last look, `runs`; those that are `asked` for may lack a result."""
+    variants, metric = tuple(contrast.weights), contrast.metric
+    differences = _differences(contrast.weights, runs, metric.name)
+    missing = _missing(variants, asked, metric.name) if _is_held_up(standing) else ()
     instability = _instability(contrast, runs)
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
     if not missing and instability is None:
         effect = _varied(differences, repeated, contrast, _shown_interval(differences, standing), standing.alpha)
-        verdict = verdict_of(
-            standing.state,
-            effect,
-            direction=contrast.metric.direction,
-            is_interaction=len(contrast.changes) == 2,
-        )
+        is_interaction = len(contrast.changes) == 2
+        verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
+    return _Judged(
+        verdict=verdict,
+        effect=effect,
+        differences=differences,
+        missing=missing,
+        instability=instability,
+        repeated=repeated,
+    )
+
+
+def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
+    """Answer with the numbers of a comparison's last look; before its first one, of what there is."""
+    variants, rule = tuple(contrast.weights), looks.rule
+    runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
+    found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
+    effect, interval = found.effect, found.effect.interval if found.effect else None
+    is_left_open = standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
     is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
-    is_left_open = standing.state in (State.FUTILE, State.ENDED) and verdict is Verdict.UNDECIDED
     return Answer(
         changes=contrast.changes,
         at=contrast.at,
@@ -151,22 +172,22 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         comparisons=rule.comparisons,
         is_grown=standing.is_grown,
         decisive_e_value=rule.decisive_e_value,
-        verdict=verdict,
-        is_meaningful=is_meaningful(verdict, effect.interval if effect else None, contrast.rope),
-        differences=differences,
+        verdict=found.verdict,
+        is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
+        differences=found.differences,
         effect=effect,
         seeds_needed=seeds_needed(effect, rule) if effect and is_left_open else None,
-        missing=missing,
-        instability=instability,
-        repeated_seeds=repeated,
+        missing=found.missing,
+        instability=found.instability,
+        repeated_seeds=found.repeated,
         is_timed_apart=is_timed_apart,
         cost=_cost(contrast, runs, looks.plan, is_timed_apart=is_timed_apart),
-        simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
-        crossed=_crossed(contrast, runs) if effect and effect.interval else None,
+        simple_effects=tuple(_simple_effects(contrast, runs)) if interval else (),
+        crossed=_crossed(contrast, runs) if interval else None,
         seconds_per_seed=_usual_seconds(variants, runs),
         look=_look(contrast, standing, looks, all_runs),
-        is_identical=not any(found.difference for found in differences) and _is_identical(contrast, runs),
-        earlier_verdict=_earlier(contrast, verdict, looks, all_runs) if is_judged else None,
+        is_identical=not any(each.difference for each in found.differences) and _is_identical(contrast, runs),
+        earlier_verdict=_earlier(contrast, found.verdict, looks, all_runs) if standing.seeds else None,
     )
 
 

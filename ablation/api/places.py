@@ -30,8 +30,8 @@ def state_at(folder: str | os.PathLike[str] | None) -> State:
 def tracker_at(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
     """Return MLflow's tracker; with `is_launched`, it works in the run and experiment that `mlflow run` gave.
 
-    Code of the user's does not see that run: what records in MLflow by itself would write into it. Who only reads does
-    not wait long for a server: there is nothing to lose.
+    User code does not see that run, or its own records would go into it. A call that only reads does not wait long for
+    a server: nothing can be lost.
 
     Raises:
         ArgumentInvalid, AddressInvalid: the address cannot be one of a store.

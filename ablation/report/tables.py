@@ -38,10 +38,10 @@ def scorecard(analysis: Analysis) -> Table:
     return Table(head=(*head, "e-value", "n", "more seeds"), rows=rows, text_columns=3)
 
 
-def interval_head(answers: Sequence[Answer]) -> str:
-    """Return the head of the column of the intervals that decide: their level where they have one in common."""
+def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
+    """Return what the intervals that decide are called: by their level where they have one in common, else `mixed`."""
     levels = {level_percent(answer.level) for answer in answers}
-    return f"{levels.pop()} interval" if len(levels) == 1 else "interval (level)"
+    return f"{levels.pop()} interval" if len(levels) == 1 else mixed
 
 
 def interval_mark(answer: Answer, answers: Sequence[Answer]) -> str:

@@ -37,7 +37,8 @@ def forest_drawings(analysis: Analysis) -> Iterator[Drawing]:
     for name, shown in pages("forest", answers, size=_ROWS):
         metrics = list(dict.fromkeys(answer.metric for answer in shown))
         text = (
-            f"Every seed's difference (dots), their mean (diamond) and {interval_head(shown)}, "
+            f"Every seed's difference (dots), their mean (diamond) and "
+            f"{interval_head(shown, mixed='interval at the level of each')}, "
             f"and the ROPE (grey band), by comparison; {', '.join(metric.label for metric in metrics)}."
         ) + left_out(len(answers), "comparisons", size=_ROWS)
         groups = [[answer for answer in shown if answer.metric == metric] for metric in metrics]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import PROJECT, TINY, write_answers
+from conftest import PROJECT, TINY, answer_alone
 from factories import make_plan, make_runs, plan_of
 
 import ablation
@@ -25,7 +25,6 @@ from ablation.api.result import StudyResult
 from ablation.api.variants import variant_name
 from ablation.cli import main
 from ablation.code import CodeFolders
-from ablation.coordinator import conclusion
 from ablation.errors import (
     AblationError,
     CodeInvalid,
@@ -57,7 +56,7 @@ HEAVY = {"torch", "mlflow", "pandas", "click", "optuna", "numpy", "matplotlib", 
 @pytest.fixture
 def place(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a fresh store, which the environment names, and prepared data; no figures are drawn."""
-    monkeypatch.setattr(conclusion, "write_report", write_answers)
+    answer_alone(monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     monkeypatch.delenv("ABLATION_STATE_DIR", raising=False)
     (tmp_path / ".ablation").mkdir()

@@ -484,6 +484,11 @@ DIFFERENCES = st.lists(st.floats(-0.1, 0.1).map(lambda value: round(value, 5)), 
 ROPES = st.one_of(st.none(), st.floats(0.001, 0.1))
 
 
+def are_no_luck(differences: list[float]) -> bool:
+    """Whether seeds are as many as a verdict needs where fewer than three comparisons tell what the noise is."""
+    return len(differences) >= 5
+
+
 def verdict_with(
     differences: list[float], rope: float | None, comparisons: int, *, is_grown: bool
 ) -> tuple[Verdict, bool | None, Effect]:
@@ -525,7 +530,7 @@ def test_turning_every_difference_turns_the_verdict(differences, rope, is_grown)
 
 
 @settings(deadline=None, max_examples=60)
-@given(DIFFERENCES, st.floats(0.001, 0.1), st.integers(1, 8))
+@given(DIFFERENCES.filter(are_no_luck), st.floats(0.001, 0.1), st.integers(1, 8))
 def test_no_meaningful_difference_is_two_one_sided_tests_at_half_of_each_comparisons_alpha(
     differences, rope, comparisons
 ):
@@ -542,7 +547,7 @@ def test_no_meaningful_difference_is_two_one_sided_tests_at_half_of_each_compari
 
 
 @settings(deadline=None, max_examples=60)
-@given(DIFFERENCES, st.integers(1, 8))
+@given(DIFFERENCES.filter(are_no_luck), st.integers(1, 8))
 def test_interval_and_verdict_are_those_of_scipys_paired_test(differences, comparisons):
     verdict, _, effect = verdict_with(differences, None, comparisons, is_grown=False)
     if effect.interval is None:

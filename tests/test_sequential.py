@@ -499,6 +499,7 @@ class Case:
     """A small study: variants (variants, seeds) against the first or each other, and the runs without a result."""
 
     looks: tuple[int, ...]
+    growth: tuple[int, ...]
     results: np.ndarray
     lacks: Mapping[tuple[int, int], Lack]
     weights: Sequence[Mapping[int, float]]
@@ -506,15 +507,15 @@ class Case:
 
     @property
     def rule(self) -> Rule:
-        return rule(self.looks, comparisons=len(self.weights))
+        return rule(self.looks, comparisons=len(self.weights), growth=self.growth)
 
     @property
     def every_run(self) -> set[tuple[int, int]]:
-        return {(variant, seed) for variant in range(len(self.results)) for seed in range(self.looks[-1])}
+        return {(variant, seed) for variant, seed in np.ndindex(*self.results.shape)}
 
     def family(self, ended: set[tuple[int, int]]) -> list[Asked]:
         return [
-            asked([self._shown(weights, seed, ended) for seed in range(self.looks[-1])], rope=rope)
+            asked([self._shown(weights, seed, ended) for seed in range(self.results.shape[1])], rope=rope)
             for weights, rope in zip(self.weights, self.ropes, strict=True)
         ]
 
@@ -540,8 +541,9 @@ class Case:
 def cases(draw) -> Case:
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     looks = draw(st.sampled_from([(2, 3, 4), (3, 5, 8), (8, 9, 10), (4, 6, 9, 12), (5,), (3, 5, 8, 12), (8, 12, 20)]))
-    variants = draw(st.integers(2, 4))
-    results = random.standard_normal((variants, looks[-1])) * random.choice([0.3, 1.0, 3.0], size=(variants, 1))
+    growth = tuple(looks[-1] + more for more in draw(st.sampled_from([(), (), (1,), (2, 12)])))
+    variants, seeds = draw(st.integers(2, 4)), (*looks, *growth)[-1]
+    results = random.standard_normal((variants, seeds)) * random.choice([0.3, 1.0, 3.0], size=(variants, 1))
     results += random.choice([0.0, 0.5, 1.0, 2.0, 4.0], size=(variants, 1))
     if draw(st.integers(0, 6)) == 0:
         results[-1] = results[0] + 1
@@ -549,7 +551,7 @@ def cases(draw) -> Case:
         results = results.round()
     lacks = draw(
         st.dictionaries(
-            st.tuples(st.integers(0, variants - 1), st.integers(0, looks[-1] - 1)),
+            st.tuples(st.integers(0, variants - 1), st.integers(0, seeds - 1)),
             st.sampled_from([Lack.MISSING, Lack.UNSTABLE]),
             max_size=draw(st.sampled_from([0, 0, 1])),
         )
@@ -558,7 +560,7 @@ def cases(draw) -> Case:
     if variants > 2 and draw(st.booleans()):
         weights.append({1: 1.0, 2: -1.0})
     ropes = [draw(st.sampled_from([None, 0.3, 1.0, 3.0, 8.0])) for _ in weights]
-    return Case(looks=looks, results=results, lacks=lacks, weights=weights, ropes=ropes)
+    return Case(looks=looks, growth=growth, results=results, lacks=lacks, weights=weights, ropes=ropes)
 
 
 @pytest.fixture(scope="module")

@@ -480,11 +480,13 @@ def test_swapping_the_baseline_turns_helps_into_hurts(shift):
     assert back.effect.mean == pytest.approx(-there.effect.mean)
 
 
-DIFFERENCE = st.floats(-0.1, 0.1).map(lambda value: round(value, 5))
-DIFFERENCES = st.lists(DIFFERENCE, min_size=2, max_size=8)
-TELLING = st.lists(DIFFERENCE, min_size=5, max_size=8)
-"""So many that a comparison alone has a verdict."""
+DIFFERENCES = st.lists(st.floats(-0.1, 0.1).map(lambda value: round(value, 5)), min_size=2, max_size=8)
 ROPES = st.one_of(st.none(), st.floats(0.001, 0.1))
+
+
+def are_no_luck(differences: list[float]) -> bool:
+    """Whether seeds are as many as a verdict needs where fewer than three comparisons tell what the noise is."""
+    return len(differences) >= 5
 
 
 def verdict_with(
@@ -528,7 +530,7 @@ def test_turning_every_difference_turns_the_verdict(differences, rope, is_grown)
 
 
 @settings(deadline=None, max_examples=60)
-@given(TELLING, st.floats(0.001, 0.1), st.integers(1, 8))
+@given(DIFFERENCES.filter(are_no_luck), st.floats(0.001, 0.1), st.integers(1, 8))
 def test_no_meaningful_difference_is_two_one_sided_tests_at_half_of_each_comparisons_alpha(
     differences, rope, comparisons
 ):
@@ -545,7 +547,7 @@ def test_no_meaningful_difference_is_two_one_sided_tests_at_half_of_each_compari
 
 
 @settings(deadline=None, max_examples=60)
-@given(TELLING, st.integers(1, 8))
+@given(DIFFERENCES.filter(are_no_luck), st.integers(1, 8))
 def test_interval_and_verdict_are_those_of_scipys_paired_test(differences, comparisons):
     verdict, _, effect = verdict_with(differences, None, comparisons, is_grown=False)
     if effect.interval is None:

@@ -135,6 +135,7 @@ class _Family:
         self._family = family
         self._rule = rule
         self._floors: dict[str, float | None] = {}
+        self._looks: dict[tuple[int, int, float], _Look] = {}
         self._standings = [
             Standing(state=State.OPEN, seeds=0, alpha=rule.alpha / rule.planned, interval=None, wanted=rule.looks[0])
             for _ in family
@@ -254,15 +255,18 @@ class _Family:
         return any(sample_sd(_numbers(seeds)) for seeds in others)
 
     def _look(self, index: int, at: int, alpha: float) -> "_Look":
-        asked, seeds = self._family[at], self._rule.looks[index]
-        return _Look.of(
-            _numbers(asked.seeds[:seeds]),
-            looks=self._rule.looks,
-            index=index,
-            alpha=alpha,
-            rope=asked.rope,
-            least_sd=self._least_sd(asked, seeds),
-        )
+        """Return a comparison at a look, made once: it is asked for until nothing changes any more."""
+        if (index, at, alpha) not in self._looks:
+            asked, seeds = self._family[at], self._rule.looks[index]
+            self._looks[index, at, alpha] = _Look.of(
+                _numbers(asked.seeds[:seeds]),
+                looks=self._rule.looks,
+                index=index,
+                alpha=alpha,
+                rope=asked.rope,
+                least_sd=self._least_sd(asked, seeds),
+            )
+        return self._looks[index, at, alpha]
 
     def _least_sd(self, asked: Asked, seeds: int) -> float | None:
         """Return the floor of an SD: 0 where there is none, None where too few comparisons would tell it."""

@@ -237,6 +237,7 @@ def _answer(changes: tuple[LevelChange, ...], verdict: Verdict, values: np.ndarr
             number=1,
             seeds=n,
             looks=(n,),
+            next=None,
             state="different" if verdict.is_decided else "open at the last look",
             alpha=0.025,
             is_floored=False,

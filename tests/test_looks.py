@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from bench import Bench
 
-from ablation.analysis import StudyLooks, Verdict
+from ablation.analysis import StudyLooks, Verdict, analyse
 from ablation.analysis.sequential import State
 from ablation.cli.tables import StudyStanding, status_json, status_text
 from ablation.executors import InlineExecutor
 from ablation.records import Outcome
+from ablation.report.prose import overview, sentence
 from ablation.study import Study, load_study
 
 CODE = """
@@ -183,7 +184,7 @@ def test_the_report_says_at_which_look_and_what_was_saved(bench: Bench, tmp_path
     text = (outcome.report / "report.md").read_text()
     asked, most = outcome.analysis.planned_runs, outcome.analysis.most_runs
     assert asked < most == 48
-    assert f"The looks so far needed {asked} of at most 48 runs." in text
+    assert f"So far {asked} of at most 48 runs were needed." in text
     assert f"Decided at look {outcome.analysis.answers[0].look.number} of 4" in text
 
 
@@ -200,3 +201,77 @@ def test_mlflow_has_the_look_of_each_run_and_of_the_study(
     found = {(int(run.data.tags["ablation.seed"]), int(run.data.tags["ablation.look"])) for run in runs}
     assert found <= {(seed, 1 + sum(seed >= n for n in (3, 5, 8, 12))) for seed in range(12)}
     assert f"{looks.look} of 4" == study_run.data.tags["ablation.look"]
+
+
+def test_a_study_that_ends_before_a_planned_look_says_what_to_put_back(bench: Bench, tmp_path: Path) -> None:
+    steps = bench.steps(study_in(tmp_path))
+    next(progress for progress in steps if sum(progress.ended.values()) >= 13)
+    steps.close()
+
+    outcome = bench.run(study_in(tmp_path, seeds="5"))
+
+    assert outcome.analysis is not None
+    still = [answer for answer in outcome.analysis.answers if answer.look.state == State.OPEN]
+    assert still
+    for answer in still:
+        assert answer.look.next is None
+        assert "Next: the study now ends before its planned look at 8 seeds; put those seeds back." in sentence(answer)
+
+
+def test_growth_under_way_leaves_the_look_and_says_which_seeds_come_next(bench: Bench, tmp_path: Path) -> None:
+    bench.run(study_in(tmp_path))
+    before = looks_of(bench)
+    stopped = [index for index, each in enumerate(before.standings) if each.state is State.FUTILE]
+    steps = bench.steps(study_in(tmp_path, seeds="20"))
+    next(progress for progress in steps if progress.latest is not None)
+    steps.close()
+
+    looks = looks_of(bench)
+    record = bench.tracker.find_study("looks")
+    assert record is not None
+    answers = analyse(record.plan, bench.tracker.recorded_runs(record)).answers
+
+    assert stopped
+    assert before.look == looks.look
+    for index in stopped:
+        at = before.standings[index].seeds
+        said = sentence(answers[index])
+        assert (State.OPEN, at, 20) == (answers[index].look.state, answers[index].look.seeds, answers[index].look.next)
+        assert f"Judged last at look {answers[index].look.number} of 4, {at} seeds." in said
+        assert "Next: 20 seeds, beyond the plan; the same command resumes." in said
+
+
+def test_one_look_that_was_grown_says_how_many_runs_were_needed_and_names_no_looks(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.run(study_in(tmp_path, seeds="5"))
+
+    analysis = bench.run(study_in(tmp_path, seeds="8")).analysis
+
+    assert analysis is not None
+    assert f"So far {analysis.planned_runs} of at most 32 runs were needed." in overview(analysis)[2]
+    assert not any(" look " in sentence(answer) for answer in analysis.answers)
+
+
+def test_a_difference_that_few_seeds_find_is_told_where_t_alone_judges_them(bench: Bench, tmp_path: Path) -> None:
+    """An early look takes far more than the alpha it holds; a raised SD, luck and an e-value are no t test."""
+    planned = bench.run(study_in(tmp_path, seeds="{looks: [3, 12]}")).analysis
+    alone = Bench(tmp_path / "alone", tmp_path)
+    few = alone.run(study_in(tmp_path, factors="{training.gain: [0, 1]}", seeds="3")).analysis
+    grown = alone.run(study_in(tmp_path, factors="{training.gain: [0, 1]}", seeds="4")).analysis
+
+    assert planned is not None
+    early = next(answer for answer in planned.answers if answer.look.seeds == 3 and not answer.look.is_floored)
+    assert early.effect is not None
+    assert early.effect.interval is not None
+    assert early.effect.detectable is not None
+    assert early.effect.detectable > (early.effect.interval.high - early.effect.interval.low) / 2
+    for analysis in (few, grown):
+        assert analysis is not None
+        (answer,) = analysis.answers
+        assert answer.look.is_fragile
+        assert answer.effect is not None
+        assert answer.effect.detectable is None
+        assert "Fragile" in sentence(answer)
+        assert "it could be nothing" not in sentence(answer)
+        assert "is found in 80 %" not in sentence(answer)

@@ -94,8 +94,8 @@ class Effect:
     """The paired differences of n seeds in numbers.
 
     `sd` is that of the differences; `interval` the paired t interval of their mean, `e_value` that of the t e-process
-    against a difference of zero; `detectable` the difference that n seeds find in 80 % of repetitions. All are None
-    with one seed, and but for the SD where the differences don't vary.
+    against a difference of zero; `detectable` the difference that n seeds find in 80 % of repetitions, by the t test of
+    their look alone. All are None with one seed, and but for the SD where the differences don't vary.
     """
 
     n: int
@@ -152,7 +152,8 @@ class Look:
     """At which of the planned looks a comparison was judged last, and how it stands since.
 
     `number` counts from 1, 0 before the first look is complete; `seeds` are the seeds of that look (or, beyond the
-    plan, of all that was judged), `looks` those of each planned one. `state` is one of "open", "different", "too
+    plan, of all that was judged), `looks` those of each planned one, `next` those it is judged at next; None where no
+    more are trained. `state` is one of "open", "different", "too
     small", "not decidable within the plan", "open at the last look", "paused", "unstable", "no variation". `alpha` is
     what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to half of
     what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are too few
@@ -162,6 +163,7 @@ class Look:
     number: int
     seeds: int
     looks: tuple[int, ...]
+    next: int | None
     state: str
     alpha: float
     is_floored: bool

@@ -139,7 +139,7 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
     if not missing and instability is None:
-        effect = _varied(differences, repeated, contrast, _shown_interval(differences, standing), standing.alpha)
+        effect = _varied(differences, repeated, contrast, _shown_interval(differences, standing), standing.p)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
     return _Judged(
@@ -205,10 +205,12 @@ def _shown_interval(differences: Sequence[SeedDifference], standing: Standing) -
 
 def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs) -> Look:
     later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
+    is_under_way = standing.state is State.OPEN and standing.seeds < standing.wanted <= len(looks.seeds)
     return Look(
         number=sum(seeds <= standing.seeds for seeds in looks.rule.looks),
         seeds=standing.seeds,
         looks=looks.rule.looks,
+        next=standing.wanted if is_under_way else None,
         state=standing.state.value,
         alpha=standing.alpha,
         is_floored=standing.is_floored,
@@ -303,7 +305,7 @@ def _varied(
     repeated: Sequence[int],
     contrast: Contrast,
     interval: Interval | None,
-    alpha: float,
+    alpha: float | None,
 ) -> Effect:
     """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
     values = [difference.difference for difference in differences]

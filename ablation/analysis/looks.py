@@ -108,10 +108,11 @@ class StudyLooks:
     @property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
+        looks = self.rule.looks
         planned = [each for asked, each in zip(self._family, self.standings, strict=True) if not asked.is_added]
-        judged_on = [each.seeds for each in planned if each.state is State.OPEN] or [each.seeds for each in planned]
-        reached = min(judged_on) if any(each.state is State.OPEN for each in planned) else max(judged_on, default=0)
-        return sum(seeds <= reached for seeds in self.rule.looks)
+        still = [each.seeds for each in planned if each.state is State.OPEN and each.wanted <= looks[-1]]
+        reached = min(still) if still else max((each.seeds for each in planned), default=0)
+        return sum(seeds <= reached for seeds in looks)
 
     @property
     def text(self) -> str | None:

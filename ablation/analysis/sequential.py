@@ -87,6 +87,7 @@ class Standing:
     `seeds` is how many it was judged on, 0 before its first look. `alpha` is what it holds, or was decided by;
     `interval` is at 1 - alpha. `wanted` is how many of the first seeds its variants need now. `is_floored`: the SD was
     raised. `is_fragile`: a difference that so few seeds cannot tell from luck. `is_grown`: judged by the e-process.
+    `p` is what the t test of its last look must fall below; None where something else than t judges.
     """
 
     state: State
@@ -97,6 +98,7 @@ class Standing:
     is_floored: bool = False
     is_fragile: bool = False
     is_grown: bool = False
+    p: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +245,7 @@ class _Family:
             wanted=self._rule.looks[index],
             is_floored=look.is_floored,
             is_fragile=look.is_fragile,
+            p=None if look.is_floored or look.is_fragile else look.p,
         )
 
     def _varies_elsewhere(self, at: int) -> bool:
@@ -288,6 +291,7 @@ class _Look:
     is_futile: bool
     is_floored: bool
     is_fragile: bool
+    p: float | None = None
 
     @classmethod
     def of(
@@ -316,6 +320,7 @@ class _Look:
             is_futile=index + 1 < len(looks) and _is_futile(mean, sd, n, last=limits[-1], rope=rope),
             is_floored=raised > sd,
             is_fragile=is_fragile,
+            p=limits[index].p,
         )
 
 
@@ -352,6 +357,7 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
             is_grown=True,
             is_fragile=is_luck,
             is_floored=False,
+            p=None,
         )
         if verdict is not None:
             return replace(standing, state=verdict)

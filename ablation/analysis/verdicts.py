@@ -41,8 +41,12 @@ def is_meaningful(verdict: Verdict, interval: Interval | None, rope: float | Non
     return interval.low > rope or interval.high < -rope
 
 
-def effect_of(differences: Sequence[float], *, direction: Direction, interval: Interval | None, alpha: float) -> Effect:
+def effect_of(
+    differences: Sequence[float], *, direction: Direction, interval: Interval | None, alpha: float | None
+) -> Effect:
     """Return the paired differences in numbers, with the interval that they were judged by.
+
+    `alpha` is that of their t test; None where something else than t judges them.
 
     Raises:
         ValueError: there are none.
@@ -56,7 +60,7 @@ def effect_of(differences: Sequence[float], *, direction: Direction, interval: I
         sd=sd,
         interval=interval if sd else None,
         e_value=statistics.e_value(differences),
-        detectable=statistics.detectable_difference(sd, n, alpha=alpha) if sd else None,
+        detectable=statistics.detectable_difference(sd, n, alpha=alpha) if sd and alpha else None,
         skewness=statistics.skewness(differences),
         wins=wins_of(differences, direction),
     )

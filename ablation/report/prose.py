@@ -8,6 +8,7 @@ from ablation.analysis.answer_records import (
     NOT_ENDED,
     Answer,
     Interval,
+    Look,
     MeasuredMetric,
     MissingRun,
     SimpleEffect,
@@ -163,7 +164,7 @@ def _runs_line(analysis: Analysis) -> str:
     ends = "diverged or collapsed" if analysis.data.classes else "diverged"
     runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
     if saved:
-        runs += f" The looks so far needed {analysis.planned_runs} of at most {analysis.most_runs} runs."
+        runs += f" So far {analysis.planned_runs} of at most {analysis.most_runs} runs were needed."
     if any(equal.is_sure for equal in found.equal_seeds):
         runs += " Some seeds repeat each other in every number: they are no repetitions."
     elif found.equal_seeds:
@@ -229,6 +230,8 @@ def _size(answer: Answer) -> str:
         is_found = effect.interval.low > 0 or effect.interval.high < 0
         only = "There is a difference, but the" if is_found else "The"
         return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
+    if answer.look.is_fragile:
+        return ""
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
     if answer.verdict is Verdict.UNDECIDED:
@@ -267,6 +270,8 @@ def _look(answer: Answer) -> str:
         return f"Decided at {of}."
     if look.state == State.FUTILE:
         return f"Stopped at {of}: not decidable within the plan's {look.looks[-1]}."
+    if look.next is not None and look.next > look.looks[-1]:
+        return f"Judged last at {of}."
     return f"Open after {of}." if look.number else "Its first look is not complete."
 
 
@@ -332,15 +337,22 @@ def _few_seeds(answer: Answer) -> str:
 
 def _next(answer: Answer) -> str:
     look = answer.look
-    later = [seeds for seeds in look.looks if seeds > look.seeds]
-    if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED and later and not answer.is_grown:
-        return f"Next: the look at {later[0]} seeds; the same command resumes."
+    if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
+        return f"Next: {_next_look(look)}."
     seeds = seeds_text(answer)
     if not seeds:
         return ""
     gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
     time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
     return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
+
+
+def _next_look(look: Look) -> str:
+    if look.next is None:
+        left_out = next(seeds for seeds in look.looks if seeds > look.seeds)
+        return f"the study now ends before its planned look at {left_out} seeds; put those seeds back"
+    of = f"the look at {look.next} seeds" if look.next <= look.looks[-1] else f"{look.next} seeds, beyond the plan"
+    return f"{of}; the same command resumes"
 
 
 def _timing(answer: Answer) -> str:

@@ -179,7 +179,7 @@ def test_few_seeds_give_an_interval(seeds):
 
     assert answer.effect.n == seeds
     assert answer.effect.interval is not None
-    assert answer.effect.detectable / answer.effect.sd > 3
+    assert answer.effect.detectable is None  # no difference of a single comparison is found with so few
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, None])

@@ -139,7 +139,7 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
     if not missing and instability is None:
-        effect = _varied(differences, repeated, contrast, _shown_interval(differences, standing), standing.p)
+        effect = _varied(differences, repeated, contrast, standing)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
     return _Judged(
@@ -301,15 +301,17 @@ def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
 
 
 def _varied(
-    differences: Sequence[SeedDifference],
-    repeated: Sequence[int],
-    contrast: Contrast,
-    interval: Interval | None,
-    alpha: float | None,
+    differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, standing: Standing
 ) -> Effect:
     """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
     values = [difference.difference for difference in differences]
-    effect = effect_of(values, direction=contrast.metric.direction, interval=interval, alpha=alpha)
+    effect = effect_of(
+        values,
+        direction=contrast.metric.direction,
+        interval=_shown_interval(differences, standing),
+        alpha=standing.p,
+        least_sd=standing.least_sd,
+    )
     if not repeated:
         return effect
     return replace(effect, interval=None, e_value=None, detectable=None, skewness=None)

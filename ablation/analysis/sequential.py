@@ -87,7 +87,8 @@ class Standing:
     `seeds` is how many it was judged on, 0 before its first look. `alpha` is what it holds, or was decided by;
     `interval` is at 1 - alpha. `wanted` is how many of the first seeds its variants need now. `is_floored`: the SD was
     raised. `is_fragile`: a difference that so few seeds cannot tell from luck. `is_grown`: judged by the e-process.
-    `p` is what the t test of its last look must fall below; None where something else than t judges.
+    `p` is what the t test of its last look must fall below, None where t decides nothing; `least_sd` the
+    floor of the SD there.
     """
 
     state: State
@@ -99,6 +100,7 @@ class Standing:
     is_fragile: bool = False
     is_grown: bool = False
     p: float | None = None
+    least_sd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +247,8 @@ class _Family:
             wanted=self._rule.looks[index],
             is_floored=look.is_floored,
             is_fragile=look.is_fragile,
-            p=None if look.is_floored or look.is_fragile else look.p,
+            p=look.p,
+            least_sd=look.least_sd,
         )
 
     def _varies_elsewhere(self, at: int) -> bool:
@@ -292,6 +295,7 @@ class _Look:
     is_floored: bool
     is_fragile: bool
     p: float | None = None
+    least_sd: float = 0.0
 
     @classmethod
     def of(
@@ -312,15 +316,16 @@ class _Look:
         half_width = limits[index].t * raised / math.sqrt(n)
         interval = Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
         verdict = _verdict(interval, rope)
-        is_fragile = verdict is not None and least_sd is None and n < FRAGILE_BELOW
+        is_mute = least_sd is None and n < FRAGILE_BELOW
         return cls(
             sd=sd,
             interval=interval,
-            verdict=None if is_fragile else verdict,
+            verdict=None if is_mute else verdict,
             is_futile=index + 1 < len(looks) and _is_futile(mean, sd, n, last=limits[-1], rope=rope),
             is_floored=raised > sd,
-            is_fragile=is_fragile,
-            p=limits[index].p,
+            is_fragile=is_mute and verdict is not None,
+            p=None if is_mute else limits[index].p,
+            least_sd=least_sd or 0.0,
         )
 
 
@@ -358,6 +363,7 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
             is_fragile=is_luck,
             is_floored=False,
             p=None,
+            least_sd=0.0,
         )
         if verdict is not None:
             return replace(standing, state=verdict)

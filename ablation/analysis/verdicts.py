@@ -42,11 +42,16 @@ def is_meaningful(verdict: Verdict, interval: Interval | None, rope: float | Non
 
 
 def effect_of(
-    differences: Sequence[float], *, direction: Direction, interval: Interval | None, alpha: float | None
+    differences: Sequence[float],
+    *,
+    direction: Direction,
+    interval: Interval | None,
+    alpha: float | None,
+    least_sd: float = 0.0,
 ) -> Effect:
     """Return the paired differences in numbers, with the interval that they were judged by.
 
-    `alpha` is that of their t test; None where something else than t judges them.
+    `alpha` is that of their t test, None where that decides nothing; `least_sd` the floor of their SD.
 
     Raises:
         ValueError: there are none.
@@ -60,7 +65,7 @@ def effect_of(
         sd=sd,
         interval=interval if sd else None,
         e_value=statistics.e_value(differences),
-        detectable=statistics.detectable_difference(sd, n, alpha=alpha) if sd and alpha else None,
+        detectable=statistics.detectable_difference(max(sd, least_sd), n, alpha=alpha) if sd and alpha else None,
         skewness=statistics.skewness(differences),
         wins=wins_of(differences, direction),
     )

@@ -329,10 +329,10 @@ def _few_seeds(answer: Answer) -> str:
     effect = answer.effect
     if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
         return ""
-    return (
-        f"With {effect.n} seeds only a difference of {effect.detectable / effect.sd:.1f} SD "
-        f"({amount(effect.detectable, answer)}) is found in 80 % of repetitions."
-    )
+    least = amount(effect.detectable, answer)
+    if not answer.look.is_floored:
+        least = f"{effect.detectable / effect.sd:.1f} SD ({least})"
+    return f"With {effect.n} seeds only a difference of {least} is found in 80 % of repetitions."
 
 
 def _next(answer: Answer) -> str:

@@ -259,15 +259,19 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
     """Analyse a study again, from what the tracker has and nothing else, by its locked rule or a changed one.
 
+    A changed rule judges the runs that the locked one has asked for: it has no others trained.
+
     Raises:
         StudyUnknown, NoResults, NameUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import analyse, with_rule
+    from ablation.analysis import StudyLooks, analyse, with_rule
 
     record = find_study(name, tracker=tracker)
-    plan = with_rule(record.plan, change) if change is not None else record.plan
-    runs = tracker.recorded_runs(record)
-    return record, analyse(plan, runs, left_out=tracker.left_out(record))
+    runs, plan = tracker.recorded_runs(record), record.plan
+    if change is not None:
+        plan = with_rule(StudyLooks.of(plan, runs).plan_so_far, change)
+    found = analyse(plan, runs, left_out=tracker.left_out(record))
+    return record, replace(found, most_runs=len(record.plan.runs))
 
 
 def compare_study(name: str, first: str, second: str, *, tracker: Tracker) -> Comparison:

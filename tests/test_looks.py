@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from bench import Bench
 
-from ablation.analysis import StudyLooks, Verdict, analyse
+from ablation.analysis import RuleChange, StudyLooks, Verdict, analyse
 from ablation.analysis.sequential import State
 from ablation.cli.tables import StudyStanding, status_json, status_text
 from ablation.executors import InlineExecutor
+from ablation.pipeline import summarize_study
 from ablation.records import Outcome
 from ablation.report.prose import overview, sentence
 from ablation.study import Study, load_study
@@ -203,7 +204,7 @@ def test_mlflow_has_the_look_of_each_run_and_of_the_study(
     assert f"{looks.look} of 4" == study_run.data.tags["ablation.look"]
 
 
-def test_a_study_that_ends_before_a_planned_look_says_what_to_put_back(bench: Bench, tmp_path: Path) -> None:
+def test_a_study_that_ends_before_a_planned_look_announces_no_such_look(bench: Bench, tmp_path: Path) -> None:
     steps = bench.steps(study_in(tmp_path))
     next(progress for progress in steps if sum(progress.ended.values()) >= 13)
     steps.close()
@@ -215,7 +216,8 @@ def test_a_study_that_ends_before_a_planned_look_says_what_to_put_back(bench: Be
     assert still
     for answer in still:
         assert answer.look.next is None
-        assert "Next: the study now ends before its planned look at 8 seeds; put those seeds back." in sentence(answer)
+        assert "The seeds that would judge it next are not asked for, so it stays open." in sentence(answer)
+        assert "Next:" not in sentence(answer)
 
 
 def test_growth_under_way_leaves_the_look_and_says_which_seeds_come_next(bench: Bench, tmp_path: Path) -> None:
@@ -277,3 +279,37 @@ def test_a_difference_that_few_seeds_find_is_told_where_t_alone_judges_them(benc
         assert "Fragile" in sentence(answer)
         assert "it could be nothing" not in sentence(answer)
         assert "is found in 80 %" not in sentence(answer)
+
+
+def test_another_rule_judges_the_runs_that_were_asked_for_and_asks_for_none(bench: Bench, tmp_path: Path) -> None:
+    asked = bench.run(study_in(tmp_path)).analysis
+
+    _, judged = summarize_study("looks", tracker=bench.tracker, change=RuleChange(alpha=0.0001))
+
+    assert asked is not None
+    assert (asked.planned_runs, asked.most_runs) == (judged.planned_runs, judged.most_runs)
+    assert not judged.diagnostics.missing
+    still = [answer for answer in judged.answers if answer.look.state == State.OPEN]
+    assert still
+    for answer in still:
+        assert answer.look.next is None
+        assert "Next:" not in sentence(answer)
+
+
+@pytest.mark.parametrize("seeds", ["3", "{looks: [3, 5]}"])
+def test_before_its_first_look_a_comparison_has_no_interval(bench: Bench, tmp_path: Path, seeds: str) -> None:
+    steps = bench.steps(study_in(tmp_path, seeds=seeds))
+    next(progress for progress in steps if sum(progress.ended.values()) >= 11)
+    steps.close()
+
+    _, analysis = summarize_study("looks", tracker=bench.tracker)
+
+    ready = [answer for answer in analysis.answers if not answer.missing]
+    assert ready
+    for answer in ready:
+        said = sentence(answer)
+        assert (Verdict.UNDECIDED, 0) == (answer.verdict, answer.look.seeds)
+        assert answer.effect is not None
+        assert answer.effect.interval is None
+        assert "There is no interval yet: a comparison is first judged when the runs of all have ended." in said
+        assert "Next: the look at 3 seeds; the same command resumes." in said

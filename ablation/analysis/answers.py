@@ -18,7 +18,6 @@ from ablation.analysis.answer_records import (
     CrossedEffect,
     Effect,
     Instability,
-    Interval,
     LevelChange,
     Look,
     MissingRun,
@@ -153,7 +152,7 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
 
 
 def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
-    """Answer with the numbers of a comparison's last look; before its first one, of what there is."""
+    """Answer with the numbers of a comparison's last look; before its first one, those there are, and no interval."""
     variants, rule = tuple(contrast.weights), looks.rule
     runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
     found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
@@ -196,16 +195,9 @@ def _is_held_up(standing: Standing) -> bool:
     return standing.state is State.PAUSED or (standing.state is State.OPEN and not standing.seeds)
 
 
-def _shown_interval(differences: Sequence[SeedDifference], standing: Standing) -> Interval | None:
-    """Return the interval that a comparison was judged by; before its first look, that of what there is."""
-    if standing.seeds:
-        return standing.interval
-    return statistics.paired_interval([each.difference for each in differences], level=1 - standing.alpha)
-
-
 def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs) -> Look:
     later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
-    is_under_way = standing.state is State.OPEN and standing.seeds < standing.wanted <= len(looks.seeds)
+    is_under_way = standing.state is State.OPEN and looks.is_planned(contrast, standing.wanted)
     return Look(
         number=sum(seeds <= standing.seeds for seeds in looks.rule.looks),
         seeds=standing.seeds,
@@ -308,7 +300,7 @@ def _varied(
     effect = effect_of(
         values,
         direction=contrast.metric.direction,
-        interval=_shown_interval(differences, standing),
+        interval=standing.interval,
         alpha=standing.p,
         least_sd=standing.least_sd,
     )

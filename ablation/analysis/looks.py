@@ -129,6 +129,12 @@ class StudyLooks:
         """Whether a comparison came after results could be seen; of earlier versions' studies that is not known."""
         return bool(self.plan.family) and contrast_name(contrast) not in self.plan.family
 
+    def is_planned(self, contrast: Contrast, seeds: int) -> bool:
+        """Whether all runs of a comparison's first seeds are planned."""
+        return seeds <= len(self.seeds) and all(
+            (variant, seed) in self._identities for variant in contrast.weights for seed in self.seeds[:seeds]
+        )
+
     def lacking(self, contrast: Contrast, seeds: int) -> list[str]:
         """Return the identities of a comparison's runs among its first seeds that have no result yet."""
         first = set(self.seeds[:seeds])

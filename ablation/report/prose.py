@@ -200,6 +200,8 @@ def _finding(answer: Answer) -> str:
         return f"{found} in the one seed there is; with one run per variant, noise cannot be estimated."
     if answer.verdict is Verdict.NO_VARIATION:
         return f"{found} in the mean, without an interval. {_no_variation(answer)}"
+    if not answer.look.seeds:
+        return f"{found} in the mean, {_wins(answer)}."
     if effect.interval is None:
         few = f"{effect.n} seeds are too few for an interval that holds however many are added"
         return f"{found} in the mean, {_wins(answer)}; {few}."
@@ -263,6 +265,8 @@ def _luck(answer: Answer) -> str:
 def _look(answer: Answer) -> str:
     """Say at which of several looks the answer was decided or given up."""
     look = answer.look
+    if not look.seeds and answer.verdict.is_judged:
+        return "There is no interval yet: a comparison is first judged when the runs of all have ended."
     if len(look.looks) == 1 or answer.is_grown or not answer.verdict.is_judged:
         return ""
     of = f"look {look.number} of {len(look.looks)}, {look.seeds} seeds"
@@ -272,7 +276,7 @@ def _look(answer: Answer) -> str:
         return f"Stopped at {of}: not decidable within the plan's {look.looks[-1]}."
     if look.next is not None and look.next > look.looks[-1]:
         return f"Judged last at {of}."
-    return f"Open after {of}." if look.number else "Its first look is not complete."
+    return f"Open after {of}."
 
 
 def _growth(answer: Answer) -> str:
@@ -338,7 +342,7 @@ def _few_seeds(answer: Answer) -> str:
 def _next(answer: Answer) -> str:
     look = answer.look
     if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
-        return f"Next: {_next_look(look)}."
+        return _next_look(look)
     seeds = seeds_text(answer)
     if not seeds:
         return ""
@@ -349,10 +353,9 @@ def _next(answer: Answer) -> str:
 
 def _next_look(look: Look) -> str:
     if look.next is None:
-        left_out = next(seeds for seeds in look.looks if seeds > look.seeds)
-        return f"the study now ends before its planned look at {left_out} seeds; put those seeds back"
+        return "The seeds that would judge it next are not asked for, so it stays open."
     of = f"the look at {look.next} seeds" if look.next <= look.looks[-1] else f"{look.next} seeds, beyond the plan"
-    return f"{of}; the same command resumes"
+    return f"Next: {of}; the same command resumes."
 
 
 def _timing(answer: Answer) -> str:

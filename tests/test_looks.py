@@ -311,5 +311,37 @@ def test_before_its_first_look_a_comparison_has_no_interval(bench: Bench, tmp_pa
         assert (Verdict.UNDECIDED, 0) == (answer.verdict, answer.look.seeds)
         assert answer.effect is not None
         assert answer.effect.interval is None
-        assert "There is no interval yet: a comparison is first judged when the runs of all have ended." in said
+        assert "There is no interval yet: comparisons are judged together, first with 3 seeds." in said
         assert "Next: the look at 3 seeds; the same command resumes." in said
+
+
+def test_what_was_added_is_said_with_its_own_error_rate(reporting_bench: Bench, tmp_path: Path) -> None:
+    planned = reporting_bench.run(study_in(tmp_path, factors="{training.gain: [0, 1]}"))
+    grown = reporting_bench.run(study_in(tmp_path))
+
+    assert planned.analysis is not None
+    assert grown.analysis is not None
+    assert grown.report is not None
+    text = (grown.report / "report.md").read_text()
+    assert "(family-wise error rate 5 %)" in overview(planned.analysis)[0]
+    assert "(family-wise error rate at most 6 %)" in overview(grown.analysis)[0]
+    assert "at most 6 %: 5 % as planned, 1 % for what was added" in text
+    assert "The verdicts together are wrong at most 6 % of the time." in text
+
+
+def test_questions_left_out_after_results_leave_the_share_of_what_is_added(bench: Bench, tmp_path: Path) -> None:
+    both = "factors: {training.gain: [0, 1], training.broken: [-1, -2]}\nx-"
+    asked = "seeds: 3\nquestions: [{effect: training.gain}, {effect: training.broken}]\n"
+    fewer = "seeds: 3\nquestions: [{effect: training.gain}]\n"
+    found = []
+    for questions in (asked, fewer):
+        study_in(tmp_path)
+        text = FILE.replace("factors: {training.gain: [0, 1, 2, 3]}\n", both.removesuffix("x-"))
+        text = text.replace("seeds: {looks: [3, 5, 8, 12]}\n", questions)
+        (tmp_path / "study.yaml").write_text(text)
+        found.append(bench.run(load_study(tmp_path / "study.yaml")).analysis)
+
+    before, after = found
+    assert before is not None
+    assert after is not None
+    assert before.answers[0].decisive_e_value == after.answers[0].decisive_e_value

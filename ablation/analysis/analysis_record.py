@@ -142,3 +142,8 @@ class Analysis:
     @property
     def is_grown(self) -> bool:
         return self.locked_seeds < self.seeds
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether seeds or comparisons came after the plan was locked: they have an alpha of their own."""
+        return self.is_grown or any(answer.look.is_added for answer in self.answers)

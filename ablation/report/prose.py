@@ -14,7 +14,7 @@ from ablation.analysis.answer_records import (
     SimpleEffect,
     Verdict,
 )
-from ablation.analysis.sequential import State
+from ablation.analysis.sequential import GROWTH_SHARE, State
 from ablation.output import last_line
 from ablation.records import same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
@@ -137,6 +137,8 @@ def _decisions(analysis: Analysis) -> str:
         ]
     )
     rate = level_percent(analysis.alpha)
+    if analysis.is_extended:
+        rate = f"at most {level_percent(analysis.alpha * (1 + GROWTH_SHARE))}"
     return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
 
 
@@ -266,7 +268,7 @@ def _look(answer: Answer) -> str:
     """Say at which of several looks the answer was decided or given up."""
     look = answer.look
     if not look.seeds and answer.verdict.is_judged:
-        return "There is no interval yet: a comparison is first judged when the runs of all have ended."
+        return f"There is no interval yet: comparisons are judged together, first with {look.looks[0]} seeds."
     if len(look.looks) == 1 or answer.is_grown or not answer.verdict.is_judged:
         return ""
     of = f"look {look.number} of {len(look.looks)}, {look.seeds} seeds"

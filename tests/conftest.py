@@ -48,7 +48,16 @@ seeds: 2
 """
 
 
-LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.py", "test_mlflow_ui.py")
+LONGEST = (
+    "test_kills.py",
+    "test_chaos.py",
+    "test_faults.py",
+    "test_mlflow_run.py",
+    "test_mlflow_ui.py",
+    "test_tutorial.py",
+    "test_output.py",
+    "test_distribution.py",
+)
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT, TINY
+from conftest import PROJECT, TINY, answer_alone
 from factories import make_plan
 from mlflow.tracking import MlflowClient
 
@@ -172,7 +172,8 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
         assert "Traceback" not in result.output
 
 
-def test_status_tells_how_far_each_study_is(run: Run) -> None:
+def test_status_tells_how_far_each_study_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_alone(monkeypatch)
     study(run, "--seeds", "1")
 
     assert "tiny: finished; 4 done, 0 diverged, 0 failed, 0 to do of 4 runs" in run("status").stdout

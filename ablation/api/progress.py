@@ -92,12 +92,15 @@ class _Clock:
         self._begun = time.monotonic()
         self._ended_before: int | None = None
         self._planned = 0
+        self._has_looks = False
 
     def seconds_left(self, progress: Progress) -> float | None:
         """Return the seconds left, or None before there is anything to estimate them from."""
         ended = sum(progress.ended.values())
-        if self._ended_before is None or progress.planned != self._planned:  # tuning ends and the comparison begins
-            self._ended_before, self._planned, self._begun = ended, progress.planned, time.monotonic()
+        is_a_later_look = self._has_looks and progress.look is not None
+        if self._ended_before is None or (progress.planned != self._planned and not is_a_later_look):
+            self._ended_before, self._begun = ended, time.monotonic()  # tuning ends and the comparison begins
+        self._planned, self._has_looks = progress.planned, progress.look is not None
         shares = [self._share(metrics) for _, metrics in progress.running if metrics is not None]
         done = ended - self._ended_before + sum(shares)
         if done <= 0:

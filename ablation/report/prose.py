@@ -334,7 +334,7 @@ def _next(answer: Answer) -> str:
     look = answer.look
     later = [seeds for seeds in look.looks if seeds > look.seeds]
     if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED and later and not answer.is_grown:
-        return f"Next: the look at {later[0]} seeds; the same command goes on."
+        return f"Next: the look at {later[0]} seeds; the same command resumes."
     seeds = seeds_text(answer)
     if not seeds:
         return ""

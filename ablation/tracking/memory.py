@@ -59,8 +59,9 @@ class MemoryTracker:
         """By study: the identities of its runs, which were deleted."""
         self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
-        self.looks: dict[str, int] = {}
         """By study: the names of the report's files, and its summary."""
+        self.looks: dict[str, int] = {}
+        """By study: how many looks are complete."""
 
     def answers(self) -> bool:
         return True

@@ -6,7 +6,8 @@ A simulated study compares m variants with one baseline. What its runs would mea
 for runs look by look, and its verdicts are held to the truth that was drawn from. Each cell has one kind of study:
 
 - `null`: no variant differs. `half`: half of them differ by 2 SD. `mixed`: 0, 0.5, 1 and 2 SD in turn. `at the ROPE`:
-  all differ by exactly what matters, up and down in turn. SDs are those of a difference.
+  all differ by exactly what matters, up and down in turn; `and far beyond`: half of them by four times as much, which
+  passes the most alpha on. SDs are those of a difference.
 - `normal`: all runs have the same SD. `SDs 1 to 7`: the variants' SDs lie that far apart. `χ²`: differences are as
   skewed as a χ² of 6 degrees of freedom. `t`: runs have 3 degrees of freedom. `lognormal`: runs are that. `discrete`:
   accuracies on 360 images.
@@ -76,6 +77,7 @@ UNUSED = Settings(
     ),
     study_seed=0,
 )
+_IN_ROPES = {"at the ROPE": (1.0, -1.0), "at the ROPE and far beyond": (1.0, 4.0, -1.0, 4.0)}
 Array = NDArray[np.floating]
 
 
@@ -106,9 +108,7 @@ class Cell:
     @property
     def effects(self) -> Array:
         """The variants' differences to the baseline, in SDs of a difference or in ROPEs, (variants,)."""
-        pattern = {"at the ROPE": (1.0, -1.0), "null": (0.0,), "half": (0.0, 2.0), "mixed": (0.0, 0.5, 1.0, 2.0)}[
-            self.truth
-        ]
+        pattern = {**_IN_ROPES, "null": (0.0,), "half": (0.0, 2.0), "mixed": (0.0, 0.5, 1.0, 2.0)}[self.truth]
         return np.resize(np.array(pattern), self.variants)
 
     @property
@@ -133,7 +133,7 @@ class Cell:
     @property
     def differences(self) -> Array:
         """What is true of each comparison, in accuracy, (variants,)."""
-        return self.effects * ((self.margin or 0.0) if self.truth == "at the ROPE" else self.sds)
+        return self.effects * ((self.margin or 0.0) if self.truth in _IN_ROPES else self.sds)
 
     def draw(self, random: np.random.Generator) -> Array:
         """Return the accuracies of the baseline and the variants, (1 + variants, seeds)."""
@@ -172,6 +172,8 @@ def cells() -> Iterator[Cell]:
         yield Cell(truth="mixed", noise="normal", variants=8, looks=looks, rope=0.5)
         for variants, rope in ((2, 1.0), (4, 0.5), (4, 1.0), (8, 1.0)):
             yield Cell(truth="at the ROPE", noise="normal", variants=variants, looks=looks, rope=rope)
+        for variants in (4, 8):
+            yield Cell(truth="at the ROPE and far beyond", noise="normal", variants=variants, looks=looks, rope=1.0)
         for noise in ("SDs 1 to 7", "χ²", "t", "lognormal", "discrete"):
             yield Cell(truth="null", noise=noise, variants=4, looks=looks, rope=None)
             yield Cell(truth="half", noise=noise, variants=4, looks=looks, rope=1.0)
@@ -265,7 +267,8 @@ class Count:
 def measure(cell: Cell, repetitions: int, whole: int) -> dict[str, Any]:
     """Judge simulated studies of a cell; the first `whole` of them go from the plan to the answers too."""
     begun, random = time.perf_counter(), np.random.default_rng(2026)
-    planned, fixed, bare = (Count(found={"1": 0, "2": 0}) for _ in range(3))
+    sizes = () if cell.truth in _IN_ROPES else ("1", "2")
+    planned, fixed, bare = (Count(found=dict.fromkeys(sizes, 0)) for _ in range(3))
     last = Rule(looks=cell.looks[-1:], growth=(), alpha=ALPHA, planned=cell.variants, comparisons=cell.variants)
     has_floor = cell.looks[0] < sequential.FLOORED_BELOW and not cell.planned and cell.truth != "null"
     for repetition in range(repetitions):

@@ -9,8 +9,8 @@ for runs look by look, and its verdicts are held to the truth that was drawn fro
   all differ by exactly what matters, up and down in turn; `and far beyond`: half of them by four times as much, which
   passes the most alpha on. SDs are those of a difference.
 - `normal`: all runs have the same SD. `SDs 1 to 7`: the variants' SDs lie that far apart. `χ²`: differences are as
-  skewed as a χ² of 6 degrees of freedom. `t`: runs have 3 degrees of freedom. `lognormal`: runs are that. `discrete`:
-  accuracies on 360 images.
+  skewed as a χ² of 6 degrees of freedom, which no t interval bears. `χ² variants`: these are, against a normal
+  baseline. `t`: runs have 3 degrees of freedom. `lognormal`: runs are that. `discrete`: accuracies on 360 images.
 - `grown`: fewer looks are planned, and the seeds of the others are added beyond the plan, which may cost a fifth of
   alpha more.
 
@@ -152,6 +152,9 @@ _NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
     "normal": _normal,
     "SDs 1 to 7": _normal,
     "χ²": lambda random, shape: (random.chisquare(6, shape) - 6) / math.sqrt(12),
+    "χ² variants": lambda random, shape: np.concatenate(
+        [random.standard_normal((1, shape[1])), (random.chisquare(6, (shape[0] - 1, shape[1])) - 6) / math.sqrt(12)]
+    ),
     "t": lambda random, shape: random.standard_t(3, shape) / math.sqrt(3),
     "lognormal": lambda random, shape: (
         (random.lognormal(size=shape) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
@@ -174,10 +177,12 @@ def cells() -> Iterator[Cell]:
             yield Cell(truth="at the ROPE", noise="normal", variants=variants, looks=looks, rope=rope)
         for variants in (4, 8):
             yield Cell(truth="at the ROPE and far beyond", noise="normal", variants=variants, looks=looks, rope=1.0)
-        for noise in ("SDs 1 to 7", "χ²", "t", "lognormal", "discrete"):
+        for noise in ("SDs 1 to 7", "χ²", "χ² variants", "t", "lognormal", "discrete"):
             yield Cell(truth="null", noise=noise, variants=4, looks=looks, rope=None)
             yield Cell(truth="half", noise=noise, variants=4, looks=looks, rope=1.0)
         yield Cell(truth="at the ROPE", noise="SDs 1 to 7", variants=4, looks=looks, rope=1.0)
+    for variants in (2, 4, 8):
+        yield Cell(truth="at the ROPE", noise="normal", variants=variants, looks=(12,), rope=1.0)
     for planned, rope in (((5,), None), ((5, 8), 1.0)):
         yield Cell(truth="null", noise="normal", variants=4, looks=(5, 8, 12, 20), rope=rope, planned=planned)
     yield Cell(truth="at the ROPE", noise="normal", variants=4, looks=(5, 8, 12, 20), rope=1.0, planned=(5,))

@@ -23,6 +23,7 @@ must come to the same verdicts and runs.
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -400,10 +401,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=4_000, help="simulated studies of each cell")
     parser.add_argument("--whole", type=int, default=10, help="of these, how many go from the plan to the answers")
     parser.add_argument("--processes", type=int, default=1, help="cells that are simulated at the same time")
-    parser.add_argument("--cells", default="", help="only those whose names have this in them")
+    parser.add_argument("--cells", default="", help="only those whose names match this regular expression")
     parser.add_argument("--output", type=Path, help="folder for a dated JSON file")
     arguments = parser.parse_args()
-    chosen = [cell for cell in cells() if arguments.cells in cell.name]
+    chosen = [cell for cell in cells() if re.search(arguments.cells, cell.name)]
     results = []
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(measure, cell, arguments.repetitions, arguments.whole) for cell in chosen]

@@ -6,10 +6,11 @@ A simulated study compares m variants with one baseline. What its runs would mea
 for runs look by look, and its verdicts are held to the truth that was drawn from. Each cell has one kind of study:
 
 - `null`: no variant differs. `half`: half of them differ by 2 SD. `mixed`: 0, 0.5, 1 and 2 SD in turn. `at the ROPE`:
-  all differ by exactly what matters, up and down in turn. SDs are those of a difference.
+  all differ by exactly what matters, up and down in turn; `and far beyond`: half of them by four times as much, which
+  passes the most alpha on. SDs are those of a difference.
 - `normal`: all runs have the same SD. `SDs 1 to 7`: the variants' SDs lie that far apart. `χ²`: differences are as
-  skewed as a χ² of 6 degrees of freedom. `t`: runs have 3 degrees of freedom. `lognormal`: runs are that. `discrete`:
-  accuracies on 360 images.
+  skewed as a χ² of 6 degrees of freedom, which no t interval bears. `χ² variants`: these are, against a normal
+  baseline. `t`: runs have 3 degrees of freedom. `lognormal`: runs are that. `discrete`: accuracies on 360 images.
 - `grown`: fewer looks are planned, and the seeds of the others are added beyond the plan, which may cost a fifth of
   alpha more.
 
@@ -22,6 +23,7 @@ must come to the same verdicts and runs.
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -76,6 +78,7 @@ UNUSED = Settings(
     ),
     study_seed=0,
 )
+_IN_ROPES = {"at the ROPE": (1.0, -1.0), "at the ROPE and far beyond": (1.0, 4.0, -1.0, 4.0)}
 Array = NDArray[np.floating]
 
 
@@ -106,9 +109,7 @@ class Cell:
     @property
     def effects(self) -> Array:
         """The variants' differences to the baseline, in SDs of a difference or in ROPEs, (variants,)."""
-        pattern = {"at the ROPE": (1.0, -1.0), "null": (0.0,), "half": (0.0, 2.0), "mixed": (0.0, 0.5, 1.0, 2.0)}[
-            self.truth
-        ]
+        pattern = {**_IN_ROPES, "null": (0.0,), "half": (0.0, 2.0), "mixed": (0.0, 0.5, 1.0, 2.0)}[self.truth]
         return np.resize(np.array(pattern), self.variants)
 
     @property
@@ -133,7 +134,7 @@ class Cell:
     @property
     def differences(self) -> Array:
         """What is true of each comparison, in accuracy, (variants,)."""
-        return self.effects * ((self.margin or 0.0) if self.truth == "at the ROPE" else self.sds)
+        return self.effects * ((self.margin or 0.0) if self.truth in _IN_ROPES else self.sds)
 
     def draw(self, random: np.random.Generator) -> Array:
         """Return the accuracies of the baseline and the variants, (1 + variants, seeds)."""
@@ -152,6 +153,9 @@ _NOISES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
     "normal": _normal,
     "SDs 1 to 7": _normal,
     "χ²": lambda random, shape: (random.chisquare(6, shape) - 6) / math.sqrt(12),
+    "χ² variants": lambda random, shape: np.concatenate(
+        [random.standard_normal((1, shape[1])), (random.chisquare(6, (shape[0] - 1, shape[1])) - 6) / math.sqrt(12)]
+    ),
     "t": lambda random, shape: random.standard_t(3, shape) / math.sqrt(3),
     "lognormal": lambda random, shape: (
         (random.lognormal(size=shape) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
@@ -172,10 +176,14 @@ def cells() -> Iterator[Cell]:
         yield Cell(truth="mixed", noise="normal", variants=8, looks=looks, rope=0.5)
         for variants, rope in ((2, 1.0), (4, 0.5), (4, 1.0), (8, 1.0)):
             yield Cell(truth="at the ROPE", noise="normal", variants=variants, looks=looks, rope=rope)
-        for noise in ("SDs 1 to 7", "χ²", "t", "lognormal", "discrete"):
+        for variants in (4, 8):
+            yield Cell(truth="at the ROPE and far beyond", noise="normal", variants=variants, looks=looks, rope=1.0)
+        for noise in ("SDs 1 to 7", "χ²", "χ² variants", "t", "lognormal", "discrete"):
             yield Cell(truth="null", noise=noise, variants=4, looks=looks, rope=None)
             yield Cell(truth="half", noise=noise, variants=4, looks=looks, rope=1.0)
         yield Cell(truth="at the ROPE", noise="SDs 1 to 7", variants=4, looks=looks, rope=1.0)
+    for variants in (2, 4, 8):
+        yield Cell(truth="at the ROPE", noise="normal", variants=variants, looks=(12,), rope=1.0)
     for planned, rope in (((5,), None), ((5, 8), 1.0)):
         yield Cell(truth="null", noise="normal", variants=4, looks=(5, 8, 12, 20), rope=rope, planned=planned)
     yield Cell(truth="at the ROPE", noise="normal", variants=4, looks=(5, 8, 12, 20), rope=1.0, planned=(5,))
@@ -265,7 +273,8 @@ class Count:
 def measure(cell: Cell, repetitions: int, whole: int) -> dict[str, Any]:
     """Judge simulated studies of a cell; the first `whole` of them go from the plan to the answers too."""
     begun, random = time.perf_counter(), np.random.default_rng(2026)
-    planned, fixed, bare = (Count(found={"1": 0, "2": 0}) for _ in range(3))
+    sizes = () if cell.truth in _IN_ROPES else ("1", "2")
+    planned, fixed, bare = (Count(found=dict.fromkeys(sizes, 0)) for _ in range(3))
     last = Rule(looks=cell.looks[-1:], growth=(), alpha=ALPHA, planned=cell.variants, comparisons=cell.variants)
     has_floor = cell.looks[0] < sequential.FLOORED_BELOW and not cell.planned and cell.truth != "null"
     for repetition in range(repetitions):
@@ -392,10 +401,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=4_000, help="simulated studies of each cell")
     parser.add_argument("--whole", type=int, default=10, help="of these, how many go from the plan to the answers")
     parser.add_argument("--processes", type=int, default=1, help="cells that are simulated at the same time")
-    parser.add_argument("--cells", default="", help="only those whose names have this in them")
+    parser.add_argument("--cells", default="", help="only those whose names match this regular expression")
     parser.add_argument("--output", type=Path, help="folder for a dated JSON file")
     arguments = parser.parse_args()
-    chosen = [cell for cell in cells() if arguments.cells in cell.name]
+    chosen = [cell for cell in cells() if re.search(arguments.cells, cell.name)]
     results = []
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(measure, cell, arguments.repetitions, arguments.whole) for cell in chosen]

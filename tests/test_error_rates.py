@@ -53,7 +53,7 @@ def test_runs_are_those_of_each_variant_and_of_the_baseline_that_all_share():
     assert runs_taken(found, 5) == 12 + 5 + 12
 
 
-@pytest.mark.parametrize("noise", ["normal", "SDs 1 to 7", "χ²", "t", "lognormal", "discrete"])
+@pytest.mark.parametrize("noise", ["normal", "SDs 1 to 7", "χ²", "χ² variants", "t", "lognormal", "discrete"])
 def test_what_is_drawn_has_the_means_and_spreads_that_it_is_judged_by(noise):
     cell = Cell(truth="half", noise=noise, variants=2, looks=(200_000,), rope=None)
 

@@ -86,6 +86,20 @@ def test_a_difference_too_small_to_matter_passes_nothing():
     assert other.alpha == ALPHA / 2
 
 
+def test_a_difference_that_may_be_too_small_to_matter_passes_nothing():
+    # What is said of its size may be wrong by all of its alpha.
+    half_width = critical_t(ALPHA / 2, 8) / math.sqrt(8)
+    mean = 20 / math.sqrt(8)
+
+    beyond, within = (
+        standings(asked(with_t(20, 8), rope=rope), asked(with_t(0.1, 8)), looks=(8,))
+        for rope in (0.999 * (mean - half_width), 1.001 * (mean - half_width))
+    )
+
+    assert [each[0].state for each in (beyond, within)] == [State.DIFFERENT] * 2
+    assert [each[1].alpha for each in (beyond, within)] == pytest.approx([ALPHA / 2 * 1.5, ALPHA / 2])
+
+
 def test_passed_alpha_is_used_at_the_same_look_and_passed_again_until_nothing_changes():
     # Of three: the second needs what the first passes, the third needs what both pass.
     first, second, third = ALPHA / 3, ALPHA / 3 * 1.25, ALPHA / 3 * (1.25 + 1.25 / 2)
@@ -234,26 +248,6 @@ def test_a_first_look_that_has_a_floor_lets_nobody_begin_early():
     found = standings(asked(seeds), asked(seeds), asked(seeds), asked(not_ended(seeds, 6)), looks=(7, 12))
 
     assert [each.wanted for each in found] == [7] * 4
-
-
-def test_alpha_that_reaches_a_comparison_by_way_of_others_is_foreseen():
-    # The last passes to the second only if that has been passed little: with more, the second is too small to matter.
-    share, looks = ALPHA / 4, (8, 12)
-    limits = {part: boundaries(looks, share * part)[0].t for part in (1, 7 / 6, 1.5, 7 / 3)}
-    passes_or_small = (limits[1] + limits[7 / 6]) / 2
-    rope = (passes_or_small + (limits[7 / 6] + limits[1.5]) / 2) / math.sqrt(8)
-    last = with_t(passes_or_small, 8)
-
-    def family(seeds: Seeds) -> tuple[Standing, ...]:
-        concerned = asked(with_t((limits[1.5] + limits[7 / 3]) / 2, 8))
-        return standings(
-            asked(with_t(20, 8)), asked(with_t(passes_or_small, 8), rope=rope), concerned, asked(seeds), looks=looks
-        )
-
-    before, after = family(not_ended(last, 7)), family(last)
-
-    assert (after[2].state, after[2].seeds) == (State.DIFFERENT, 8)
-    assert before[2].wanted == 8
 
 
 def test_a_decided_comparison_needs_no_more_seeds_and_stays_as_it_was():

@@ -2,9 +2,9 @@
 
 All of it is a function of the looks and of what the seeds showed, never of the order in which runs ended:
 
-1. Each comparison begins with an equal part of alpha. One that is found different from zero passes half of what it
-   holds, in equal parts, to those still open, which are then judged again at their present look (Maurer & Bretz 2013).
-   One whose whole interval is too small to matter passes nothing: there the null may be true.
+1. Each comparison begins with an equal part of alpha. One whose interval lies beyond zero and beyond its ROPE passes
+   half of what it holds, in equal parts, to those still open, which are then judged again at their present look
+   (Maurer & Bretz 2013). One that may be too small to matter passes nothing: what is said of its size may be wrong.
 2. It is decided where its repeated interval excludes zero, or lies inside ±ROPE.
 3. Before the last look it is given up where what is left of the plan cannot decide it (futility, which binds nothing).
 4. A look is judged when all runs of all open comparisons are there. One that stays open whatever the others come to
@@ -27,7 +27,8 @@ from ablation.analysis.boundaries import Boundary, boundaries
 from ablation.analysis.statistics import confidence_sequence, mean_of, sample_sd
 
 PASSED_ON = 0.5
-"""Of the alpha of a comparison that was found different: all of it would be valid for differences of zero only."""
+"""Of the alpha of a comparison beyond its ROPE. One that is only beyond zero may be as large as the ROPE, and would be
+called too small, or meaningful, by all of its alpha: if it passed half, error reached 6.5 % at one look of 12 seeds."""
 FLOORED_BELOW, FLOOR, FEWEST_FOR_A_FLOOR = 8, 0.5, 3
 FRAGILE_BELOW = 5
 """Seeds below which a difference is no verdict where too few comparisons tell what the noise is."""
@@ -200,7 +201,7 @@ class _Family:
                 for at in ready
                 if at not in found and (state := self._look(index, at, alphas[at]).verdict) is not None
             }
-            passing = [alphas[at] for at, state in new.items() if state is State.DIFFERENT]
+            passing = [alphas[at] for at in new if self._look(index, at, alphas[at]).is_beyond]
             found |= new
             still = [at for at in (*ready, *paused) if at not in found]
             if not passing or not still:
@@ -286,11 +287,12 @@ class _Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """A comparison at a look: its interval and what that says."""
+    """A comparison at a look: its interval and what that says; `is_beyond`: all of it lies beyond 0 and the ROPE."""
 
     sd: float | None
     interval: Interval | None
     verdict: State | None
+    is_beyond: bool
     is_futile: bool
     is_floored: bool
     is_fragile: bool
@@ -310,7 +312,8 @@ class _Look:
     ) -> "_Look":
         sd, n = sample_sd(values), len(values)
         if not sd:
-            return cls(sd=sd, interval=None, verdict=None, is_futile=False, is_floored=False, is_fragile=False)
+            nothing = {"is_beyond": False, "is_futile": False, "is_floored": False, "is_fragile": False}
+            return cls(sd=sd, interval=None, verdict=None, **nothing)
         mean, limits = mean_of(values), boundaries(looks, alpha)
         raised = max(sd, least_sd or 0.0)
         half_width = limits[index].t * raised / math.sqrt(n)
@@ -321,6 +324,7 @@ class _Look:
             sd=sd,
             interval=interval,
             verdict=None if is_mute else verdict,
+            is_beyond=verdict is State.DIFFERENT and min(abs(interval.low), abs(interval.high)) > (rope or 0.0),
             is_futile=index + 1 < len(looks) and _is_futile(mean, sd, n, last=limits[-1], rope=rope),
             is_floored=raised > sd,
             is_fragile=is_mute and verdict is not None,

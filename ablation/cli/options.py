@@ -16,7 +16,7 @@ from ablation.errors import AddressInvalid
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_RUNS_OF_A_JOB = 1024
-SEEDS_HELP = "Runs per variant: a number, or those at each planned look, such as 5,8,12,20."
+SEEDS_HELP = "Runs per variant, 1 to 10,000: a number, or those at each planned look, such as 5,8,12,20."
 
 
 class OrBlank(click.ParamType[Any]):

@@ -66,8 +66,8 @@ class StudyNarrowed(AblationError):
     def __init__(self, name: str, runs: Sequence[str]) -> None:
         shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
         super().__init__(
-            f"study {name!r} has results, and its factors, levels and seeds may only grow; this leaves out {shown}. "
-            "Put them back, or give the smaller study a name of its own (--name NEW)."
+            f"study {name!r} has results: its factors and levels may only grow, and seeds that have run stay; this "
+            f"leaves out {shown}. Put them back, or give the smaller study a name of its own (--name NEW)."
         )
 
 
@@ -336,6 +336,15 @@ class LockUnavailable(AblationError):
             f"need a folder that can be written, on a file system that has them, as a local disk does. {path.parent} "
             "is not: choose another with --state-dir, or with --storage or --tracking-uri where a database lies there."
         )
+
+
+class ArgumentInvalid(AblationError):
+    """An argument of a call from Python that is of a wrong type or out of range."""
+
+    def __init__(self, argument: str, value: object, wanted: str) -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+        super().__init__(f"{argument} must be {wanted}, not {shown}")
 
 
 class AddressInvalid(AblationError):

@@ -168,7 +168,8 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, N
 
 
 def _train(request: Request, execution: Execution) -> Generator[Progress, None, None]:
-    """Train what has no result yet, by the schedule, until all of it is recorded."""
+    """Train what the looks ask for and has no result yet, by the schedule, until all of it is recorded."""
+    from ablation.coordinator.looks import LooksUnderWay
     from ablation.coordinator.recovery import altered_since, found_text, recover_ended
     from ablation.scheduling import open_schedule
 
@@ -178,10 +179,12 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     altered = altered_since(recorded, plan=record.plan, state=state)
     yield request.note(found_text(recorded, ended, altered, again=request.retry_failed))
     settled = tuple(run for run in ended if run.has_result or not request.retry_failed)
-    schedule = open_schedule(request.storage_url, record.plan, settled, alike=execution.alike)
+    looks = LooksUnderWay(record.plan, settled)
+    asked = replace(record.plan, runs=looks.runs)
+    schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
     if schedule.note is not None:
         yield request.note(schedule.note)
-    yield from execution.train(schedule, settled)
+    yield from execution.train(schedule, settled, looks)
     _wait_for(request.study.name, execution.uploads)
 
 
@@ -229,6 +232,7 @@ def sync_study(
 
 
 def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, state: State) -> SyncOutcome:
+    from ablation.analysis import StudyLooks
     from ablation.coordinator.conclusion import conclude
     from ablation.coordinator.recovery import recover_ended
 
@@ -242,27 +246,32 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
         uploads.close(limit_s=0.0)
         raise _not_recorded(name, uploads)
     count = sum(now is not before for now, before in zip(ended, recorded, strict=True))
-    is_complete = all(run.outcome is not None for run in ended)
-    if is_complete and (count or record.status != "FINISHED"):
+    asked = {run.identity for run in StudyLooks.of(record.plan, ended).runs}
+    to_do = sum(run.outcome is None and run.planned.identity in asked for run in ended)
+    if not to_do and (count or record.status != "FINISHED"):
         conclude(lease, tracker=tracker, state=state)
     elif record.status == "RUNNING":
         lease.check()
         tracker.close_study(lease.record, "KILLED")
-    return SyncOutcome(record=lease.record, recorded=count, to_do=sum(run.outcome is None for run in ended))
+    return SyncOutcome(record=lease.record, recorded=count, to_do=to_do)
 
 
 def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
     """Analyse a study again, from what the tracker has and nothing else, by its locked rule or a changed one.
 
+    A changed rule judges the runs that the locked one has asked for: it has no others trained.
+
     Raises:
         StudyUnknown, NoResults, NameUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import analyse, with_rule
+    from ablation.analysis import StudyLooks, analyse, with_rule
 
     record = find_study(name, tracker=tracker)
-    plan = with_rule(record.plan, change) if change is not None else record.plan
-    runs = tracker.recorded_runs(record)
-    return record, analyse(plan, runs, left_out=tracker.left_out(record))
+    runs, plan = tracker.recorded_runs(record), record.plan
+    if change is not None:
+        plan = with_rule(StudyLooks.of(plan, runs).plan_so_far, change)
+    found = analyse(plan, runs, left_out=tracker.left_out(record))
+    return record, replace(found, most_runs=len(record.plan.runs))
 
 
 def compare_study(name: str, first: str, second: str, *, tracker: Tracker) -> Comparison:
@@ -283,11 +292,11 @@ def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:
     Raises:
         StudyUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import epoch_table, run_table
+    from ablation.analysis import StudyLooks, epoch_table, run_table
 
     record = find_study(name, tracker=tracker)
     runs = tracker.recorded_runs(record, with_details=by_epoch)
-    return (epoch_table if by_epoch else run_table)(record.plan, runs)
+    return (epoch_table if by_epoch else run_table)(StudyLooks.of(record.plan, runs).plan_so_far, runs)
 
 
 def find_study(name: str, *, tracker: Tracker) -> StudyRecord:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models
 from ablation.errors import NoModel
-from ablation.records import Component, DataOutline, ModelSummary, same_starts_text
+from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
 from ablation.storage.state import State
 from ablation.study import Study
 
@@ -53,7 +53,8 @@ class Preview:
 
     @property
     def runs(self) -> int:
-        return len(self.variants) * self.study.spec.seeds
+        """How many runs are compared at most: those up to the last look."""
+        return len(self.variants) * self.study.spec.most_seeds
 
     @property
     def tuning_runs(self) -> int:
@@ -64,10 +65,14 @@ class Preview:
     @property
     def seconds(self) -> float | None:
         """How long all runs take to train, one after the other; None where a variant was not timed."""
+        return self.seconds_up_to(self.study.spec.most_seeds)
+
+    def seconds_up_to(self, seeds: int) -> float | None:
+        """Return how long so many seeds of every variant take to train, and the tuning before them."""
         known = [variant.seconds for variant in self.variants if variant.seconds is not None]
         if len(known) < len(self.variants):
             return None
-        return sum(known) * self.study.spec.seeds + sum(known) / len(known) * self.tuning_runs
+        return sum(known) * seeds + sum(known) / len(known) * self.tuning_runs
 
     def __repr__(self) -> str:
         return f"<Preview {self.lines_above()[0]}>"
@@ -79,8 +84,10 @@ class Preview:
 
     def lines_above(self) -> list[str]:
         """Return what stands above the table: how many runs, and the data they are trained on."""
-        seeds, variants = self.study.spec.seeds, len(self.variants)
-        return [f"{self.study.name}: {variants} variants × {seeds} seeds = {self.runs} runs", *_data_lines(self)]
+        looks, variants = self.study.spec.looks, len(self.variants)
+        counts = " to ".join(str(variants * seeds) for seeds in sorted({looks[0], looks[-1]}))
+        first = f"{self.study.name}: {variants} variants × {seeds_text(looks)} = {counts} runs"
+        return [first, *_data_lines(self)]
 
     def table(self) -> Table:
         """Return a row per variant: its size, time and changes, as far as there are any."""
@@ -95,14 +102,10 @@ class Preview:
 
     def lines_below(self) -> list[str]:
         """Return what stands below the table: what tuning trains, what the seed does not change, and the time."""
-        from ablation.report.numbers import duration_text
-
         lines = _tuning_lines(self)
         if self.same_starts:
             lines += [f"{same_starts_text(self.same_starts)}."]
-        if self.seconds is not None:
-            lines += [f"About {duration_text(self.seconds)} of training, one run after the other; workers share it."]
-        return lines
+        return [*lines, *_time_lines(self)]
 
 
 def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
@@ -244,6 +247,18 @@ def _tuning_lines(preview: Preview) -> list[str]:
         f"Before that, tuning: {each} of each variant over {', '.join(sorted(tune.spaces))}, on validation; "
         f"at most {preview.tuning_runs} runs."
     ]
+
+
+def _time_lines(preview: Preview) -> list[str]:
+    """Return how long training takes, from the first look to the last where there are several."""
+    from ablation.report.numbers import duration_text
+
+    looks = preview.study.spec.looks
+    times = [preview.seconds_up_to(seeds) for seeds in (looks[0], looks[-1])]
+    texts = dict.fromkeys(duration_text(seconds) for seconds in times if seconds is not None)
+    if not texts:
+        return []
+    return [f"About {' to '.join(texts)} of training, one run after the other; workers share it."]
 
 
 def shape_text(shape: tuple[int, ...] | None) -> str:

@@ -53,7 +53,7 @@ class CarriedRun:
 
 
 def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> None:
-    """Write what a card needs of a study into a new folder, with or without its data.
+    """Write what a card needs for the first look of a study into a new folder, with or without its data.
 
     Raises:
         SystemExit: the study needs more than a worker, or the folder is there.
@@ -81,6 +81,7 @@ def pack(file: Path, folder: Path, *, state: State, has_data: bool = True) -> No
             data_digest=plan.data.digest,
         )
         for run in plan.runs_to_train()
+        if run.seed < plan.locked.schedule[0]  # later looks ask for theirs once these are judged
     ]
     folder.mkdir(parents=True)
     if has_data:

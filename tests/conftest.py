@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sparing
+from forking import PROJECT, QUICK, SERVER, Forked, Starter
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from ablation.study import Study
     from ablation.tracking import Tracker
 
-PROJECT = Path(__file__).parents[1]
-QUICK = PROJECT / "tests" / "quick"
-MLFLOW = Path(sys.executable).with_name("mlflow")
+
+SPARED = os.pathsep.join(map(str, [QUICK, PROJECT]))
+"""A PYTHONPATH on which this checkout is found, and what spares processes what is not their subject."""
 
 TINY = b"""
 name: tiny
@@ -47,13 +48,26 @@ seeds: 2
 """
 
 
-LONGEST = ("test_kills.py", "test_chaos.py", "test_faults.py", "test_mlflow_run.py", "test_mlflow_ui.py")
+LONGEST = (
+    "test_kills.py",
+    "test_chaos.py",
+    "test_faults.py",
+    "test_mlflow_run.py",
+    "test_mlflow_ui.py",
+    "test_tutorial.py",
+    "test_output.py",
+    "test_distribution.py",
+)
 
 
 def pytest_configure() -> None:
-    """Have the processes that tests start keep what they compile: else each compiles torch and MLflow anew."""
+    """Have the processes that tests start keep what they compile, else each compiles torch and MLflow anew.
+
+    They are spared what `sparing` names, this process only its databases: figures and training are tests' subjects.
+    """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sparing.spare(sparing.OPTUNA)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))
+    sparing.spare(sparing.DATABASES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,16 +112,16 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
     from ablation import drawing
-    from ablation.coordinator import conclusion
 
-    monkeypatch.setattr(conclusion, "write_report", write_answers)
+    answer_alone(monkeypatch)
     monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
-    return Bench(tmp_path / "state", data_cache)
+    yield Bench(tmp_path / "state", data_cache)
+    assert [] == list((tmp_path / "state" / "reports").rglob("*.svg"))  # else the patch is without effect
 
 
 @pytest.fixture
@@ -165,10 +179,17 @@ def tracker(request: pytest.FixtureRequest) -> Tracker:
     return made
 
 
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """What starts commands that have imported everything, and MLflow's servers."""
+    with Starter(tmp_path_factory.mktemp("starter"), more=SERVER) as made:
+        yield made
+
+
 @pytest.fixture
-def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
+def server(tmp_path: Path, empty_store: Path, starter: Starter) -> Iterator[str]:
     shutil.copy(empty_store, tmp_path / "server.db")
-    with mlflow_server(tmp_path) as address:
+    with forked_server(tmp_path, starter) as address:
         yield address
 
 
@@ -196,12 +217,10 @@ def postgresql_url(postgresql: Postgresql) -> str:
     return postgresql.create_database(f"test_{uuid.uuid4().hex}")
 
 
-def command_environment(
-    folder: Path, data_cache: Path, *, store: Path | None = None, is_drawn: bool = False
-) -> dict[str, str]:
+def command_environment(folder: Path, data_cache: Path, *, store: Path | None = None) -> dict[str, str]:
     """What a command needs: this Python first, a state folder of the test's own, no MLflow setting of anybody's.
 
-    `store` is an MLflow database to begin with. Where nothing `is_drawn`, figures are files of a few bytes.
+    `store` is an MLflow database to begin with. Figures are files of a few bytes.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
     (folder / "state").mkdir()
@@ -212,7 +231,7 @@ def command_environment(
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-        "PYTHONPATH": os.pathsep.join(map(str, [PROJECT] if is_drawn else [QUICK, PROJECT])),
+        "PYTHONPATH": SPARED,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "ABLATION_STATE_DIR": str(folder / "state"),
     }
@@ -243,6 +262,48 @@ def mlflow_server(folder: Path, *, database: str | None = None, port: int | None
         process.wait(timeout=30)
 
 
+@contextmanager
+def forked_server(folder: Path, starter: Starter, *, port: int | None = None) -> Iterator[str]:
+    """Serve as `mlflow_server` does, from a process that has imported it."""
+    port = port or free_port()
+    process = start_server(folder, starter, port=port)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def start_server(folder: Path, starter: Starter, *, port: int) -> Forked:
+    """Start what `mlflow server` starts, see `mlflow.server._run_server`."""
+    return starter.start(
+        [
+            "-m",
+            "uvicorn",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "mlflow.server.fastapi_app:app",
+        ],
+        environment={
+            "PATH": os.environ["PATH"],
+            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder / 'server.db'}",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "server-artifacts"),
+            "_MLFLOW_SGI_NAME": "uvicorn",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        folder=folder,
+        output=folder / "server.txt",
+    )
+
+
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + 120
@@ -258,7 +319,7 @@ def free_port() -> int:
         return port
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes] | Forked) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
@@ -266,13 +327,18 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
             with urllib.request.urlopen(address, timeout=5):
                 return
         except OSError:
-            time.sleep(0.3)
+            time.sleep(0.1)
     raise TimeoutError(address)
 
 
-def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+def answer_alone(patch: pytest.MonkeyPatch) -> None:
+    """Have reports be their answers alone: to draw their figures takes longer than to train small studies."""
+    from ablation.coordinator import conclusion
     from ablation.report import answers_text
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(answers_text(analysis))
-    return (folder / "report.md",)
+    def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(answers_text(analysis))
+        return (folder / "report.md",)
+
+    patch.setattr(conclusion, "write_report", write_answers)

@@ -1,6 +1,7 @@
 """Damages a JSON document in every way that a hand, a bad disk or another program may: one place at a time."""
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,13 +25,14 @@ Path = tuple[str | int, ...]
 
 def mutations(document: Any) -> Iterator[tuple[str, Any]]:
     """Yield (what was done, a damaged copy): each part removed, and each replaced by values of other kinds."""
+    text = json.dumps(document)  # read again it is a copy, and several times as soon as by copy.deepcopy
     for path in [*_paths(document)][1:]:
         name = ".".join(map(str, path))
-        removed = copy.deepcopy(document)
+        removed = json.loads(text)
         del _at(removed, path[:-1])[path[-1]]
         yield f"{name} removed", removed
         for value in WRONG:
-            changed = copy.deepcopy(document)
+            changed = json.loads(text)
             _at(changed, path[:-1])[path[-1]] = copy.deepcopy(value)
             yield f"{name} is {str(value)[:20]!a}", changed
 

@@ -11,6 +11,7 @@ from ablation import cli
 from ablation.records import METRICS
 from ablation.study.expected import expected
 from ablation.study.file import value_text
+from ablation.study.looks import PlannedLooks
 from ablation.study.search_spaces import SearchSpace, Tuning
 from ablation.study.sections import (
     SECTIONS,
@@ -43,6 +44,7 @@ TITLES: Mapping[type[Section], str] = {
     Training: "`training`",
     OwnTraining: "`training` by a function of your own",
     ComponentFactor: "A factor that is a part of the model",
+    PlannedLooks: "`seeds` as planned looks",
     MetricChoice: "`metric`",
     Question: "A question",
     Tuning: "`tune`",
@@ -55,6 +57,7 @@ REMARKS: Mapping[type[Section], str] = {
     OwnModel: "Any other key is an argument of the function, and can be a factor.",
     OwnTraining: "Any other key is a setting that the function reads, and can be a factor.",
     ComponentFactor: "It needs at least one of these keys.",
+    PlannedLooks: "It needs either `looks`, or `first` and `last`. What is still open is judged at each look.",
     Question: "It needs exactly one of `effect`, `interaction` and `variant`.",
     Tuning: "Any other key is the path of a setting, with the space it is looked for in.",
     SearchSpace: "It needs exactly one of these keys; `log: true` may stand beside `integers`.",

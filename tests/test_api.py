@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import PROJECT, TINY, write_answers
+from conftest import PROJECT, TINY, answer_alone
 from factories import make_plan, make_runs, plan_of
 
 import ablation
-from ablation.analysis import analyse
+from ablation.analysis import RuleChange, analyse
 from ablation.api.result import StudyResult
 from ablation.api.variants import variant_name
 from ablation.cli import main
 from ablation.code import CodeFolders
-from ablation.coordinator import conclusion
 from ablation.errors import (
     AblationError,
     CodeInvalid,
@@ -35,6 +34,7 @@ from ablation.errors import (
     StudyFileError,
     StudyWithin,
 )
+from ablation.pipeline import summarize_study
 from ablation.records import MODEL_FILE, FunctionTraining, ModelSettings, Outcome, Plan, RunResult
 from ablation.report import report_text
 from ablation.report.figures import KINDS
@@ -56,7 +56,7 @@ HEAVY = {"torch", "mlflow", "pandas", "click", "optuna", "numpy", "matplotlib", 
 @pytest.fixture
 def place(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a fresh store, which the environment names, and prepared data; no figures are drawn."""
-    monkeypatch.setattr(conclusion, "write_report", write_answers)
+    answer_alone(monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     monkeypatch.delenv("ABLATION_STATE_DIR", raising=False)
     (tmp_path / ".ablation").mkdir()
@@ -189,6 +189,8 @@ class TestRun:
             (FILE, {"set": {"training.epoch": 1}}, "did you mean 'epochs'"),
             (FILE, {"set": {"training.epochs": float("inf")}}, "must be a finite number, not inf @ .*training.epochs"),
             (FILE, {"seeds": 0}, "@ seeds"),
+            (FILE, {"seeds": {"looks": [5, 3]}}, "looks must rise, and 3 stands after 5 @ seeds.looks"),
+            (FILE, {"seeds": [3, 5]}, r"or planned looks: \{looks: .*, not \[3, 5\] @ seeds"),
             (FILE, {"executor": "cluster"}, "there is no executor 'cluster'; there are: auto, inline, processes"),
             (FILE, {"workers": 0}, "0 is no number from 1 to 1024 @ workers"),
             (FILE, {"fuse": True}, "True is no number from 1 to 1024 @ fuse"),
@@ -196,6 +198,16 @@ class TestRun:
             (FILE, {"device": "cuda:99"}, "there is no device 'cuda:99' here"),
             (FILE, {"tracking_uri": "nonsense"}, "'nonsense' is no address of an MLflow store"),
             (FILE, {"storage": "nonsense"}, "nonsense"),
+            (FILE, {"storage": 5}, "storage must be the address of a database"),
+            (FILE, {"tracking_uri": Path("mlruns")}, "tracking_uri must be the address of an MLflow store"),
+            (FILE, {"state_dir": 5}, "state_dir must be a path"),
+            (FILE, {"set": ["training.epochs=1"]}, "set must be a mapping such as .*, not .'training.epochs=1'.$"),
+            (FILE, {"set": ""}, "set must be a mapping"),
+            (FILE, {"executor": ["inline"]}, "executor must be text"),
+            (FILE, {"fresh": "no"}, "fresh must be True or False, not 'no'"),
+            (FILE, {"cudnn_benchmark": "off"}, "cudnn_benchmark must be True or False"),
+            (None, {}, "file must be the path of a study file, or a mapping with its keys, not None"),
+            ("", {}, "file must be the path of a study file, not ''"),
             ("absent.yaml", {}, "cannot read the study file absent.yaml"),
         ],
     )
@@ -203,7 +215,7 @@ class TestRun:
         self, file: Any, options: dict[str, Any], words: str, place: Path
     ) -> None:
         with pytest.raises(AblationError, match=words):
-            ablation.run(file, progress=False, **options)
+            ablation.run(file, **{"progress": False, **options})
         assert [] == [path.name for path in (place / ".ablation").iterdir() if path.name not in ("data", "locks")]
 
     def test_code_that_runs_a_study_while_a_study_imports_it_is_refused(self, tmp_path: Path) -> None:
@@ -331,9 +343,15 @@ class TestResult:
         assert drawn.get_size_inches().tolist() == result.figure(name).get_size_inches().tolist()
         assert len(drawn.axes) == len(result.figure(name).axes)
 
+    def test_a_figure_or_a_form_that_is_no_text_is_told(self) -> None:
+        with pytest.raises(AblationError, match=r"figure must be the name of a figure, such as 'forest', not \[\]"):
+            recorded().figure([])  # type: ignore[arg-type]
+        with pytest.raises(AblationError, match="form must be the name of a form"):
+            recorded().report([])  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("name", ["forrest", "tuning"])
     def test_a_figure_that_the_report_lacks_is_told_with_all_that_it_has(self, name: str) -> None:
-        known = "forest, slope, interaction, curves, trajectories, confusion, confusion-difference, pareto"
+        known = ", ".join(kind for kind in KINDS if kind != "tuning")
         with pytest.raises(AblationError, match=f"has no figure '{name}'; it has: {known}$"):
             recorded().figure(name)
 
@@ -389,6 +407,38 @@ class TestResult:
         with pytest.raises(AblationError, match="near it: tiny"):
             ablation.open("tinny")
 
+    @pytest.mark.parametrize(
+        ("name", "rule", "words"),
+        [
+            (None, {}, "name must be the name of a recorded study, as text, not None"),
+            ("tiny", {"alpha": 2}, "alpha must be a number above 0 and below 1, not 2"),
+            ("tiny", {"alpha": True}, "alpha must be a number"),
+            ("tiny", {"meaningful": 0}, "meaningful must be a number above 0, not 0"),
+            ("tiny", {"metric": 1}, "metric must be the name of a metric, not 1"),
+            ("tiny", {"metric": "f1"}, "there is no metric 'f1'"),
+        ],
+    )
+    def test_a_mistake_in_what_is_opened_is_told(
+        self, name: Any, rule: dict[str, Any], words: str, place: Path
+    ) -> None:
+        open_mlflow(os.environ["MLFLOW_TRACKING_URI"]).open_study(make_plan(name="tiny"))
+
+        with pytest.raises(AblationError, match=words):
+            ablation.open(name, **rule)
+
+    @pytest.mark.parametrize("rule", [{"metric": "test_loss"}, {"meaningful": 0.2}, {"alpha": 0.1}])
+    def test_it_is_judged_by_another_rule_as_the_command_judges_it(
+        self, rule: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker = all_done(make_plan()).tracker
+        monkeypatch.setattr("ablation.api.tracker_at", lambda _address: tracker)
+
+        opened = ablation.open("quick", **rule)
+
+        _, analysis = summarize_study("quick", tracker=tracker, change=RuleChange(**rule))
+        assert analysis == opened.analysis
+        assert analysis.deviations != ablation.open("quick").plan.deviations
+
 
 def tags(page: str) -> Iterator[str]:
     found: list[str] = []
@@ -411,6 +461,12 @@ class TestPlan:
         assert preview.seconds is not None
         assert preview.seconds > 0
         assert not (place / ".ablation" / "optuna.db").exists()
+
+    @pytest.mark.parametrize("seeds", [{"looks": (2, np.int64(3))}, {"first": 2, "last": 3}])
+    def test_seeds_may_be_planned_looks(self, seeds: dict[str, Any], place: Path) -> None:
+        preview = ablation.plan(FILE, seeds=seeds, device="cpu")
+
+        assert "<Preview tiny: 4 variants × 2 to 3 seeds (looks at 2, 3) = 8 to 12 runs>" == repr(preview)
 
 
 class TestVariants:
@@ -463,6 +519,10 @@ class TestModels:
     @pytest.mark.parametrize(
         ("asked", "words"),
         [
+            ({"variant": {}, "seed": True}, "has no seed True; it has 0, 1"),
+            ({"variant": {}, "seed": []}, "has no seed .*; it has 0, 1"),
+            ({"variant": 5, "seed": 0}, "variant must be the name of a variant, or its levels such as .*, not 5"),
+            ({"variant": {}, "seed": 0, "code": 5}, "code must be a folder"),
             ({"variant": {}, "seed": 7}, "variant 'depth=1,normalization=none' has no seed 7; it has 0, 1"),
             ({"variant": "nobody", "seed": 0}, "there is no variant 'nobody'"),
         ],
@@ -511,6 +571,23 @@ class TestModels:
         for trusted in (place, [str(place)], ["elsewhere", "."]):
             assert 2 == ablation.load_model(own_model, variant={}, seed=0, code=trusted).width
         assert (place / "imported").exists()
+
+    def test_code_that_the_run_was_not_trained_with_is_told(self, own_model: StudyResult, place: Path) -> None:
+        digest = CodeFolders(folders=(place,)).digest(["nets.py:build"])
+        trained = of_own_model("nets.py:build", digest=digest)
+        keep(trained, own_state())
+        ablation.load_model(trained, variant={}, seed=0, code=place)
+
+        (place / "nets.py").write_text(NETS + "# edited\n")
+
+        with pytest.warns(UserWarning, match=r"seed-0 was trained with other code than nets\.py:build is now"):
+            ablation.load_model(trained, variant={}, seed=0, code=place)
+
+    def test_a_plan_without_a_model_keeps_none(self) -> None:
+        result = all_done(with_settings(make_plan(seeds=1), model=None))
+
+        with pytest.raises(ModelNotKept, match="no model is recorded of variant 'depth=2,normalization=none'"):
+            ablation.load_model(result, variant={}, seed=0)
 
     def test_installed_code_is_imported_where_it_is_trusted_by_its_name(self, place: Path) -> None:
         result = of_own_model("collections:OrderedDict")
@@ -562,15 +639,21 @@ def own_model(place: Path) -> StudyResult:
     """A study whose model is made by nets.py in the working directory, which leaves a file when it is imported."""
     (place / "nets.py").write_text(NETS)
     result = of_own_model("nets.py:build")
-    state = io.BytesIO()
-    torch.save({"layer.weight": torch.zeros(10, 64), "layer.bias": torch.zeros(10)}, state)
-    keep(result, state.getvalue())
+    keep(result, own_state())
     return result
 
 
-def of_own_model(name: str) -> StudyResult:
+def own_state() -> bytes:
+    state = io.BytesIO()
+    torch.save({"layer.weight": torch.zeros(10, 64), "layer.bias": torch.zeros(10)}, state)
+    return state.getvalue()
+
+
+def of_own_model(name: str, *, digest: str | None = None) -> StudyResult:
     """Return a study whose model is made by named code, as a tracker has it: the name was never looked at."""
-    return all_done(with_settings(make_plan(seeds=1), model=ModelSettings(name=name, arguments={"width": 2})))
+    plan = with_settings(make_plan(seeds=1), model=ModelSettings(name=name, arguments={"width": 2}))
+    code = {variant.name: digest for variant in plan.variants} if digest is not None else {}
+    return all_done(dataclasses.replace(plan, code=code))
 
 
 def with_settings(plan: Plan, **sections: Any) -> Plan:

@@ -14,15 +14,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT, TINY
+from conftest import PROJECT, TINY, answer_alone
 from factories import make_plan
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
+from ablation.cli.tables import StudyStanding, status_text
 from ablation.output import plain_json
 from ablation.storage.holder import Holder
 from ablation.study import load_study
-from ablation.tracking import open_mlflow
+from ablation.tracking import StudyRecord, open_mlflow
 
 Run = Callable[..., Result]
 SETTINGS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "ABLATION_STATE_DIR")
@@ -171,7 +172,8 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
         assert "Traceback" not in result.output
 
 
-def test_status_tells_how_far_each_study_is(run: Run) -> None:
+def test_status_tells_how_far_each_study_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_alone(monkeypatch)
     study(run, "--seeds", "1")
 
     assert "tiny: finished; 4 done, 0 diverged, 0 failed, 0 to do of 4 runs" in run("status").stdout
@@ -210,6 +212,38 @@ def test_a_study_whose_command_is_gone_is_not_said_to_run(
     assert (status == "interrupted") == json.loads(run("status", "--json").stdout)[0]["is_interrupted"]
 
 
+@pytest.mark.parametrize(
+    ("is_interrupted", "status", "is_told"),
+    [(False, "RUNNING", False), (True, "RUNNING", True), (False, "FAILED", True), (False, "KILLED", True)],
+)
+def test_status_tells_to_record_what_ended_unless_a_process_is_at_it(
+    is_interrupted: bool, status: str, is_told: bool
+) -> None:
+    record = StudyRecord(study_run_id="a", experiment_id="1", plan=make_plan(), status=status)
+
+    said = status_text([StudyStanding(record=record, runs=(), unrecorded=1, is_interrupted=is_interrupted)])
+
+    assert "1 ended, not yet recorded in MLflow" in said
+    assert is_told == ("sync quick" in said)
+    assert is_told != ("they are being recorded" in said)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "shown"),
+    [
+        ("study", "--seeds", "1 to 10,000"),
+        ("plan", "--epochs", "INTEGER>=1"),
+        ("study", "--workers", "1..1024"),
+        ("summarize", "--meaningful", "above 0"),
+        ("summarize", "--alpha", "between 0 and 1"),
+    ],
+)
+def test_help_shows_the_range_of_a_number(command: str, option: str, shown: str) -> None:
+    words = " ".join(CliRunner().invoke(main, [command, "--help"]).output.split())
+
+    assert shown in words.partition(f"{option} ")[2].partition(" --")[0]
+
+
 def test_status_without_a_store_creates_none(run: Run, tmp_path: Path) -> None:
     result = run("status", "--tracking-uri", f"sqlite:///{tmp_path / 'absent.db'}")
 
@@ -232,7 +266,7 @@ def test_plan_of_cifar10_needs_no_data(run: Run, tmp_path: Path) -> None:
 
     parameters = [variant["parameters"] for variant in json.loads(result.stdout)["variants"]]
     assert [364_426, 528_522] == [parameters[0], parameters[2]]
-    assert 20 == json.loads(result.stdout)["runs"]
+    assert 4 * 20 == json.loads(result.stdout)["runs"]
 
 
 def test_plan_shows_a_table(run: Run) -> None:
@@ -257,6 +291,28 @@ def test_levels_can_be_given_on_the_command_line(run: Run, arguments: tuple[str,
     assert variants == len(json.loads(result.stdout)["variants"])
 
 
+@pytest.mark.parametrize(
+    ("given", "looks"),
+    [
+        (("--seeds", "4"), [4]),
+        (("--seeds", "3,5,8"), [3, 5, 8]),
+        (("--seeds", "3, 5"), [3, 5]),
+        (("--set", "seeds=4"), [4]),
+        (("--set", "seeds={looks: [3, 5]}"), [3, 5]),
+        (("--set", "seeds={first: 3, last: 12}"), [3, 5, 8, 12]),
+    ],
+)
+@pytest.mark.parametrize("file", ["seeds: 2", "seeds: {looks: [2, 3]}", "seeds: {first: 2, last: 3}"])
+def test_seeds_of_the_command_line_replace_those_of_the_file(
+    run: Run, given: tuple[str, ...], looks: list[int], file: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_bytes(TINY.replace(b"seeds: 2", file.encode()))
+
+    printed = json.loads(run("plan", "tiny.yaml", "--json", *given).stdout)
+
+    assert (looks, looks[-1], 4 * looks[-1]) == (printed["looks"], printed["seeds"], printed["runs"])
+
+
 def test_blank_options_are_as_if_not_given(run: Run) -> None:
     blank = [
         word for name in ("name", "seeds", "depth", "normalization", "epochs", "set") for word in (f"--{name}", "")
@@ -279,6 +335,12 @@ def test_define_writes_a_study_that_plan_takes(run: Run, tmp_path: Path) -> None
     assert 0 == written.exit_code, written.output
     assert 4 * 3 == len(load_study(tmp_path / "mine.yaml").variants) * 3
     assert 12 == json.loads(run("plan", "mine.yaml", "--json").stdout)["runs"]
+
+
+def test_define_writes_planned_looks(run: Run, tmp_path: Path) -> None:
+    run("define", "--seeds", "3,5,8", "--output", "mine.yaml")
+
+    assert (3, 5, 8) == load_study(tmp_path / "mine.yaml").spec.looks
 
 
 @pytest.mark.parametrize(
@@ -316,6 +378,23 @@ MISTAKES = {
     "no such device": (("study", "tiny.yaml", "--device", "cuda:99"), "there is no device 'cuda:99' here"),
     "no number to fuse": (("study", "tiny.yaml", "--fuse", "0"), "'0' is neither auto nor a number from 1 to 1024"),
     "no words to fuse": (("study", "tiny.yaml", "--fuse", "all"), "'all' is neither auto nor a number"),
+    "seeds in words": (
+        ("study", "tiny.yaml", "--seeds", "five"),
+        "'--seeds': 'five' is neither a number of seeds, such as 5, nor planned looks, such as 5,8,12,20.",
+    ),
+    "a look that is missing": (("plan", "tiny.yaml", "--seeds", "5,"), "'5,' is neither a number of seeds"),
+    "a negative number of seeds": (("plan", "tiny.yaml", "--seeds", "-1"), "'-1' is neither a number of seeds"),
+    "half a seed": (("define", "--seeds", "2.5"), "'2.5' is neither a number of seeds"),
+    "no seeds": (("plan", "tiny.yaml", "--seeds", "0"), "must be a whole number from 1 to 10000, not 0 @ seeds"),
+    "too many seeds": (("define", "--seeds", "10001"), "must be a whole number from 1 to 10000, not 10001 @ seeds"),
+    "looks that fall": (
+        ("study", "tiny.yaml", "--seeds", "8,5"),
+        "looks must rise, and 5 stands after 8 @ seeds.looks",
+    ),
+    "looks that begin at 1": (
+        ("define", "--seeds", "1,5"),
+        "must be a whole number from 2 to 10000, not 1 @ seeds.looks[0]",
+    ),
     "neither on nor off": (("study", "tiny.yaml", "--cudnn-benchmark", "yes"), "'yes' is not one of 'off', 'on'"),
     "no such precision here": (
         ("study", "tiny.yaml", "--set", "training.precision=tf32", "--device", "cpu"),

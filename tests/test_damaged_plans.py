@@ -69,17 +69,38 @@ def test_a_whole_plan_is_read(plan: Plan) -> None:
 @pytest.mark.parametrize("part", range(2))
 def test_a_damaged_plan_is_read_or_refused_in_a_sentence(part: int, plan: Plan) -> None:
     for what, document in list(mutations(json.loads(plan_to_json(plan))))[part::2]:
-        try:
-            damaged = plan_from_json(json.dumps(document))
-        except ValueError:
-            continue
-        try:
-            read(damaged, plan)
-        except AblationError:
-            continue
-        except Exception as error:
-            error.add_note(f"where {what}")
-            raise
+        read_or_refused(what, document, plan)
+
+
+def test_damaged_looks_are_read_or_refused_in_a_sentence() -> None:
+    made = make_plan(seeds=3, factors={"model.depth": (2, 3)})
+    plan = replace(
+        made,
+        study={**made.study, "seeds": {"looks": [2, 3]}},
+        locked=replace(made.locked, looks=(2, 3)),
+        family=("depth 2 → 3",),
+    )
+    document = json.loads(plan_to_json(plan))
+    kept = {"seeds": document["study"]["seeds"], "looks": document["locked"]["looks"], "family": document["family"]}
+
+    for what, damaged in mutations(kept):
+        study = {**document["study"], "seeds": damaged.get("seeds")}
+        locked = {**document["locked"], "looks": damaged.get("looks")}
+        read_or_refused(what, {**document, "study": study, "locked": locked, "family": damaged.get("family")}, plan)
+
+
+def read_or_refused(what: str, document: Any, plan: Plan) -> None:
+    try:
+        damaged = plan_from_json(json.dumps(document))
+    except ValueError:
+        return
+    try:
+        read(damaged, plan)
+    except AblationError:
+        return
+    except Exception as error:
+        error.add_note(f"where {what}")
+        raise
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 1000, -1, -2])

@@ -35,6 +35,7 @@ def test_the_file_is_the_study_that_was_chosen() -> None:
     spec = defined(name="mine", seeds=7, epochs=3).spec
 
     assert (spec.name, spec.seeds, spec.training.epochs) == ("mine", 7, 3)
+    assert (3, 5) == defined(seeds={"looks": [3, 5]}).spec.looks
     assert dict(spec.factors) == {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
     assert (spec.model.depth, spec.model.normalization) == (3, "none")
 

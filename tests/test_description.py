@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from factories import make_plan, make_runs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -217,6 +217,7 @@ def test_matrix_of_another_size_is_left_out():
     assert analysis.confusion_differences == ()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("01", min_size=12, max_size=12), min_size=2, max_size=6))
 def test_disagreement_between_seeds_is_the_mean_over_their_pairs(answers):
     plan = make_plan(factors=NORMALIZATION, seeds=len(answers))

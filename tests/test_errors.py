@@ -25,6 +25,7 @@ RAISED = [
     errors.StudyRunGone("0" * 32),
     errors.LaunchUnknown("MLFLOW_RUN_ID", "0" * 32, tracking_uri="sqlite:///a.db"),
     errors.RecordRefused("depth=2/seed-4", "no such name"),
+    errors.ArgumentInvalid("seeds", "x", "a number"),
     errors.AddressInvalid("cannot be read as an address"),
     errors.StudyUnplanned("quick"),
     errors.StudyDeleted("quick", tracking_uri="sqlite:///a.db"),

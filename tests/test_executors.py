@@ -1,7 +1,6 @@
 """The contract of executors, held by each of them; and what only a pool of processes can promise."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from jobs import fork_and_die, write_then_sleep
 
 from ablation.executors import Executor, InlineExecutor, ProcessExecutor, WorkerLost, free_slots, make_executor
 from ablation.executors.cores import available_cores
@@ -44,7 +44,7 @@ def test_free_slots_are_those_that_there_are_now_and_that_no_job_has() -> None:
 
 def test_a_worker_that_dies_is_noticed_though_its_job_has_forked(tmp_path: Path) -> None:
     with ProcessExecutor(slots=("cpu",)) as executor:
-        error = executor.submit(_fork_and_die, tmp_path / "child").exception(timeout=60)
+        error = executor.submit(fork_and_die, tmp_path / "child").exception(timeout=60)
 
         assert isinstance(error, WorkerLost)
         assert "SIGKILL" in str(error)
@@ -85,7 +85,7 @@ def test_a_worker_does_not_run_the_main_module_again(words: list[str], tmp_path:
 
 def test_stop_ends_what_is_running(tmp_path: Path) -> None:
     executor = ProcessExecutor(slots=("cpu",))
-    begun = executor.submit(_write_then_sleep, tmp_path / "begun")
+    begun = executor.submit(write_then_sleep, tmp_path / "begun")
     while not (tmp_path / "begun").exists():
         time.sleep(0.05)
 
@@ -97,7 +97,7 @@ def test_stop_ends_what_is_running(tmp_path: Path) -> None:
 
 def test_an_exception_that_leaves_the_context_stops_the_workers(tmp_path: Path) -> None:
     with pytest.raises(KeyError), ProcessExecutor(slots=("cpu",)) as executor:  # noqa: PT012 - the wait belongs inside
-        executor.submit(_write_then_sleep, tmp_path / "begun")
+        executor.submit(write_then_sleep, tmp_path / "begun")
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)
         raise KeyError
@@ -140,22 +140,6 @@ def test_workers_take_turns_on_the_gpus() -> None:
     executor = make_executor("auto", devices=("cuda:0", "cuda:1"), workers=3, threads=1)
 
     assert ("cuda:0", "cuda:1", "cuda:0") == executor.slots
-
-
-def _fork_and_die(path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        time.sleep(600)
-        os._exit(0)
-    path.write_text(str(child))
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _write_then_sleep(path: Path) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(str(os.getpid()))
-    beside.rename(path)
-    time.sleep(600)
 
 
 def _is_alive(pid: int) -> bool:

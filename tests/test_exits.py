@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bench import Bench
 from click.testing import CliRunner
+from jobs import Ended, fail, handler_name, take_the_handlers
 
 from ablation import cli
 from ablation.code import CodeFolders, running
@@ -63,10 +64,6 @@ EXITS = [
     "raise KeyboardInterrupt",
 ]
 ENDED = "class Ended(BaseException):\n    pass\n\n"
-
-
-class Ended(BaseException):
-    """What is no Exception."""
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -168,7 +165,7 @@ def test_a_tuned_variant_that_ends_the_process_has_no_result_and_is_named(bench:
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), Ended("now"), KeyboardInterrupt()], ids=repr)
 def test_a_future_never_raises_what_would_end_whoever_asks(error: BaseException, executor: Executor) -> None:
     with stopping.listening():
-        raised = executor.submit(_raise, error).exception(timeout=60)
+        raised = executor.submit(fail, error).exception(timeout=60)
 
     assert isinstance(raised, JobExited)
     assert str(raised).startswith(type(error).__name__)
@@ -216,29 +213,30 @@ def test_a_run_that_ends_after_a_signal_asked_is_no_result_and_begins_anew(
     assert {0.5} == {run.metrics["score"] for run in recorded(bench)}
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Executor]:
+    """A worker, and after it was asked to end another."""
+    with ProcessExecutor(slots=("cpu",)) as made:
+        yield made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_worker_that_ends_a_run_after_a_signal_asked_has_no_result_of_it(
-    ending: str, bench: Bench, tmp_path: Path
+    ending: str, bench: Bench, workers: Executor, tmp_path: Path
 ) -> None:
-    with ProcessExecutor(slots=("cpu",)) as executor:
-        bench.executor = executor
-        outcome = bench.run(preempted_once(tmp_path, ending))
+    bench.executor = workers
+    outcome = bench.run(preempted_once(tmp_path, ending))
 
     assert {Outcome.DONE: 4} == outcome.ended
     assert {0.5} == {run.metrics["score"] for run in recorded(bench)}
     assert 1 == sum("its worker was asked to end" in note or "SIGTERM" in note for note in bench.notes)
 
 
-def _take_the_handlers() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def test_handlers_that_a_job_sets_last_as_long_as_it_does() -> None:
     with stopping.listening():
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-        InlineExecutor(device="cpu").submit(_take_the_handlers).result()
+        InlineExecutor(device="cpu").submit(take_the_handlers).result()
 
         assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
@@ -246,7 +244,7 @@ def test_handlers_that_a_job_sets_last_as_long_as_it_does() -> None:
 def test_handlers_that_code_sets_when_it_is_imported_do_not_make_this_process_deaf() -> None:
     with stopping.listening():
         with running("own.py:f", path="model.name"):
-            _take_the_handlers()
+            take_the_handlers()
 
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -254,10 +252,10 @@ def test_handlers_that_code_sets_when_it_is_imported_do_not_make_this_process_de
 
 def test_a_workers_handlers_are_its_own_again_after_each_job() -> None:
     with ProcessExecutor(slots=("cpu",)) as executor:
-        before = repr(executor.submit(_handler_name).result(timeout=60))
-        executor.submit(_take_the_handlers).result(timeout=60)
+        before = repr(executor.submit(handler_name).result(timeout=60))
+        executor.submit(take_the_handlers).result(timeout=60)
 
-        assert before == repr(executor.submit(_handler_name).result(timeout=60))
+        assert before == repr(executor.submit(handler_name).result(timeout=60))
 
 
 def test_the_first_signal_is_the_first_also_where_it_was_noted_before_its_handler_ran() -> None:
@@ -310,7 +308,7 @@ def test_code_that_ends_the_process_when_it_is_imported_is_refused_with_its_trac
 
 def test_a_preempted_job_is_carried_as_that(executor: Executor) -> None:
     with stopping.listening():
-        assert isinstance(executor.submit(_raise, Preempted()).exception(timeout=60), Preempted)
+        assert isinstance(executor.submit(fail, Preempted()).exception(timeout=60), Preempted)
 
 
 @pytest.mark.slow
@@ -326,11 +324,3 @@ def test_a_study_with_an_exit_in_it_has_all_its_runs_and_status_1(
     assert "Traceback" not in result.stderr
     status = CliRunner().invoke(cli.main, ["status", "exits", "--tracking-uri", store_uri])
     assert 2 == status.stdout.count("failed, an error of its code: SystemExit: 0")
-
-
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-def _handler_name() -> str:
-    return getattr(signal.getsignal(signal.SIGTERM), "__name__", "none")

@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import write_answers
+from conftest import answer_alone
 
-from ablation.coordinator import conclusion
 from ablation.coordinator.request import Request
 from ablation.executors import InlineExecutor
 from ablation.pipeline import run_study
@@ -19,7 +18,7 @@ from ablation.tracking import Tracker
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.DOTALL)
 LONGEST = 30
-WITH_FIGURES = ("own-parts", "own-training")  # drawing takes long; what tuning draws is tested in test_report_tuning
+WITH_FIGURES = ("own-training",)  # drawing takes long; what else is drawn is tested in test_report_tuning and _designs
 
 
 def studies() -> dict[str, dict[str, str]]:
@@ -52,10 +51,12 @@ def test_a_template_runs_as_it_stands(
     study_name: str, tmp_path: Path, mlflow_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if study_name not in WITH_FIGURES:
-        monkeypatch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(monkeypatch)
     for name, content in STUDIES[study_name].items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     shorter = [Override(path="seeds", value=2)]
+    if "data: {name: digits" in STUDIES[study_name]["study.yaml"]:
+        shorter.append(Override(path="data.limit", value=300))
     if study_name == "tuned":
         shorter += [Override(path="tune.trials", value=2)]
     study = load_study(tmp_path / "study.yaml", overrides=shorter, name=study_name)

@@ -21,13 +21,13 @@ import psutil
 import pytest
 from bench import Bench
 from click.testing import CliRunner
-from conftest import command_environment, eventually, mlflow_server, write_answers
+from conftest import answer_alone, command_environment, eventually, forked_server
 from factories import make_plan
+from forking import Forked, Starter
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
-from ablation.coordinator import conclusion
 from ablation.errors import TrackingUnavailable
 from ablation.records import Outcome
 from ablation.storage.holder import this_process
@@ -36,7 +36,7 @@ from ablation.tracking import open_mlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("hearing_signals")]
 
-EPOCHS = 150
+EPOCHS = 60
 LONG = ("--seeds", "1", "--set", f"training.epochs={EPOCHS}", "--name", "long")
 FILE_LIMIT = 100
 """Bytes: less than a checkpoint, or an epoch of a run."""
@@ -46,24 +46,14 @@ KEPT = ("test_accuracy", "test_loss", "final_train_loss", "learning_curve_area")
 class Place:
     """A folder with a study file, where the real command is run."""
 
-    def __init__(self, folder: Path, data_cache: Path, store: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, data_cache: Path, store: Path, starter: Starter) -> None:
+        self.folder, self.starter = folder, starter
         self.environment = {**command_environment(folder, data_cache, store=store), "ABLATION_CHECKPOINT_SECONDS": "0"}
         self.begun = folder / "state" / "begun" / "long"
 
-    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ablation", *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **more,
-        )
-
-    def study(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-        return self.start("study", "tiny.yaml", *LONG, "--workers", "2", *arguments, **more)
+    def study(self) -> Forked:
+        command = ["-m", "ablation", "study", "tiny.yaml", *LONG, "--workers", "2"]
+        return self.starter.start(command, environment=self.environment, folder=self.folder)
 
     def command(self, *arguments: str) -> str:
         """Run a command in this process and return what it says."""
@@ -97,8 +87,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, data_cache: Path, empty_store: Path) -> Place:
-    return Place(tmp_path, data_cache, empty_store)
+def place(tmp_path: Path, data_cache: Path, empty_store: Path, starter: Starter) -> Place:
+    return Place(tmp_path, data_cache, empty_store, starter)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +101,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> M
     (folder / "bench").mkdir()
     bench = Bench(folder / "bench", data_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(patch)
         assert {Outcome.DONE: 4} == bench.run(study).ended
     return bench.metrics(study)
 
@@ -226,7 +216,7 @@ def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cos
 def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     place: Place, undisturbed: Mapping[str, Mapping[str, float]]
 ) -> None:
-    with mlflow_server(place.folder) as address:
+    with forked_server(place.folder, place.starter) as address:
         place.environment["MLFLOW_TRACKING_URI"] = address
         study = place.study()
         place.wait_for_epochs(1)
@@ -238,7 +228,7 @@ def test_a_study_outlives_its_server_and_is_recorded_afterwards(
     assert "ablation sync long` records what is left" in errors
     left = len(list(place.begun.glob("*/result.json")))
     assert 1 <= left <= 4  # some may have been recorded while the server ended
-    with mlflow_server(place.folder, port=int(address.rpartition(":")[2])):
+    with forked_server(place.folder, place.starter, port=int(address.rpartition(":")[2])):
         assert f"{left} ended, not yet recorded in MLflow" in place.command("status", "long")
         assert f"long: {left} runs recorded, 0 to do" in place.command("sync")
         place.check(undisturbed)
@@ -316,7 +306,7 @@ def losing_answers(server: str, *, to: str, count: int) -> Iterator[tuple[str, l
         proxy.server_close()
 
 
-def line_with(process: subprocess.Popen[str], words: str) -> str:
+def line_with(process: Forked, words: str) -> str:
     """Return the line of a process's errors that has these words."""
     assert process.stderr is not None
     seen = []

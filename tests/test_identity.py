@@ -89,6 +89,15 @@ def test_the_hash_of_a_known_locked_plan_is_what_it_always_was() -> None:
     assert locked_hash(study().locked()) == "4893ebfc3198167bd02ce64778c33319"
 
 
+def test_the_hash_of_a_known_locked_plan_with_looks_is_what_it_always_was() -> None:
+    assert locked_hash(study(seeds={"looks": [5, 8, 12]}).locked()) == "a7cccdfa2e3af79379c4dbc219b8cca8"
+
+
+def test_looks_listed_and_expanded_lock_the_same_plan_and_one_look_is_a_number() -> None:
+    assert study(seeds={"first": 5, "last": 12}).locked() == study(seeds={"looks": [5, 8, 12]}).locked()
+    assert study(seeds={"looks": [12]}).locked() == study(seeds=12).locked()
+
+
 def test_the_alternatives_name_every_setting_there_is() -> None:
     built_in = (Digits, Cifar10, Images, Cnn, Training)
     known = {
@@ -128,6 +137,7 @@ def test_seed_data_and_the_users_code_make_another_run() -> None:
         {"description": "other"},
         {"factors": {"model.depth": [3, 4, 5], "model.width": [32, 64]}},
         {"seeds": 12},
+        {"seeds": {"looks": [5, 8, 12]}},
         {"metric": {"name": "test_loss"}},
         {"questions": [{"effect": "model.depth", "on": "test_loss"}]},
         {"alpha": 0.1},
@@ -185,6 +195,7 @@ def test_a_number_has_one_identity_however_it_is_written() -> None:
         {"questions": [{"effect": "model.depth", "on": "test_loss"}]},
         {"alpha": 0.1},
         {"seeds": 6},
+        {"seeds": {"looks": [3, 5]}},
         {"collapse_margin": 0.1},
     ],
 )

@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOW, PROJECT, command_environment
+from conftest import command_environment
+from forking import PROJECT, Starter
 from mlflow.tracking import MlflowClient
 
 from ablation.tracking.mlflow.views import view_key
@@ -21,27 +21,40 @@ def environment(tmp_path: Path, data_cache: Path, empty_store: Path) -> dict[str
     return command_environment(tmp_path, data_cache, store=empty_store)
 
 
-def run_project(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(MLFLOW), "run", str(PROJECT), "--env-manager", "local", *arguments]
-    folder = Path(environment["ABLATION_STATE_DIR"]).parent
-    done = subprocess.run(command, env=dict(environment), cwd=folder, capture_output=True, text=True, timeout=280)
-    assert 0 == done.returncode, done.stdout + done.stderr
-    return done
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def study(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    folder = Path(environment["ABLATION_STATE_DIR"]).parent
-    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", *arguments]
-    return subprocess.run(command, env=dict(environment), cwd=folder, capture_output=True, text=True, timeout=280)
+@pytest.fixture
+def run_project(environment: dict[str, str], tmp_path: Path, starter: Starter) -> Run:
+    """Runs an entry point of the project as `mlflow run` does."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", *arguments]
+        done = starter.run(command, environment=environment, folder=tmp_path)
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def study(environment: dict[str, str], tmp_path: Path, starter: Starter) -> Run:
+    """Runs `ablation study` of the tiny study."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["-m", "ablation", "study", "tiny.yaml", *arguments]
+        return starter.run(command, environment=environment, folder=tmp_path)
+
+    return run
 
 
 def test_mlflow_run_makes_its_run_the_study_run_and_links_the_next_one_to_it(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], tmp_path: Path, run_project: Run
 ) -> None:
     parameters = ["-P", f"study={tmp_path / 'tiny.yaml'}", "-P", "seeds=1", "-P", "executor=inline", "-P", "fuse=2"]
     parameters += ["-P", "cudnn_benchmark=on"]
-    run_project(environment, "-e", "study", *parameters, "-P", "depth=1,2", "-P", "normalization=none,batch")
-    run_project(environment, "-e", "study", *parameters)
+    run_project("-e", "study", *parameters, "-P", "depth=1,2", "-P", "normalization=none,batch")
+    run_project("-e", "study", *parameters)
 
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     runs = {run.info.run_id: run for run in client.search_runs(["0"])}
@@ -60,7 +73,7 @@ def test_mlflow_run_makes_its_run_the_study_run_and_links_the_next_one_to_it(
 
 
 def test_every_parameter_of_the_study_entry_point_reaches_the_study(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], tmp_path: Path, run_project: Run
 ) -> None:
     given = {
         "study": str(tmp_path / "tiny.yaml"),
@@ -74,7 +87,7 @@ def test_every_parameter_of_the_study_entry_point_reaches_the_study(
         "executor": "processes",
         "workers": "1",
     }
-    run_project(environment, "-e", "study", *[word for item in given.items() for word in ("-P", "=".join(item))])
+    run_project("-e", "study", *[word for item in given.items() for word in ("-P", "=".join(item))])
 
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     runs = client.search_runs(["0"], "tags.`ablation.study` = 'given' and tags.`ablation.kind` = 'run'")
@@ -89,24 +102,25 @@ def test_every_parameter_of_the_study_entry_point_reaches_the_study(
     assert [expected] * 2 == [{name: run.data.params[name] for name in expected} for run in runs]
 
 
-def test_the_plan_and_summarize_entry_points_work(environment: dict[str, str], tmp_path: Path) -> None:
-    assert 0 == study(environment, "--executor", "inline", "--seeds", "1").returncode
+def test_the_plan_and_summarize_entry_points_work(tmp_path: Path, run_project: Run, study: Run) -> None:
+    assert 0 == study("--executor", "inline", "--seeds", "1").returncode
 
-    run_project(environment, "-e", "plan", "-P", f"study={tmp_path / 'tiny.yaml'}")
-    run_project(environment, "-e", "summarize", "-P", "study=tiny", "-P", f"output={tmp_path / 'report'}")
+    planned = run_project("-e", "plan", "-P", f"study={tmp_path / 'tiny.yaml'}", "-P", "seeds=2,3")
+    run_project("-e", "summarize", "-P", "study=tiny", "-P", f"output={tmp_path / 'report'}")
 
+    assert "4 variants × 2 to 3 seeds (looks at 2, 3) = 8 to 12 runs" in planned.stdout
     assert (tmp_path / "report" / "report.md").exists()
 
 
 def test_a_study_of_two_processes_equals_one_in_this_process_to_the_bit(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], tmp_path: Path, study: Run
 ) -> None:
     results = []
     for name, executor in (("inline", "inline"), ("pool", "processes")):
         state = tmp_path / name
         state.mkdir()
         (state / "data").symlink_to(tmp_path / "state" / "data")
-        done = study(environment, "--name", name, "--executor", executor, "--state-dir", str(state))
+        done = study("--name", name, "--executor", executor, "--state-dir", str(state))
         assert 0 == done.returncode, done.stderr
         report = json.loads((state / "reports" / name / "report.json").read_text())
         client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
@@ -119,10 +133,10 @@ def test_a_study_of_two_processes_equals_one_in_this_process_to_the_bit(
     assert results[0] == results[1]
 
 
-def test_a_study_runs_against_a_real_server(environment: dict[str, str], tmp_path: Path, server: str) -> None:
+def test_a_study_runs_against_a_real_server(environment: dict[str, str], server: str, study: Run) -> None:
     environment["MLFLOW_TRACKING_URI"] = server
 
-    first, again = (study(environment, "--workers", "2") for _ in range(2))
+    first, again = (study("--workers", "2") for _ in range(2))
 
     assert 0 == first.returncode, first.stderr
     assert "8 done" in again.stdout
@@ -137,9 +151,9 @@ def test_a_study_runs_against_a_real_server(environment: dict[str, str], tmp_pat
     }
 
 
-def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, str], server: str) -> None:
+def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, str], server: str, study: Run) -> None:
     environment["MLFLOW_TRACKING_URI"] = server
-    assert 0 == study(environment, "--seeds", "1", "--executor", "inline").returncode
+    assert 0 == study("--seeds", "1", "--executor", "inline").returncode
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("tiny")
     view = json.loads(experiment.tags[f"mlflow.sharedViewState.{view_key('tiny', 'runs')}"])
@@ -153,7 +167,9 @@ def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, st
     assert sorted(run.info.run_name for run in found) == [run.info.run_name for run in found]
 
 
-def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(tmp_path: Path, data_cache: Path) -> None:
+def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(
+    tmp_path: Path, data_cache: Path, starter: Starter
+) -> None:
     environment = command_environment(tmp_path, data_cache)
     code = (
         "import sys\n"
@@ -162,16 +178,10 @@ def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(tmp_pa
     )
     uri = environment["MLFLOW_TRACKING_URI"]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, uri, f"first-{index}"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        starter.start(["-c", code, uri, f"first-{index}"], environment=environment, folder=tmp_path)
         for index in range(8)
     ]
-    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    outputs = ["".join(process.communicate(timeout=280)) for process in processes]
 
     assert [0] * 8 == [process.returncode for process in processes], "\n".join(outputs)
     client = MlflowClient(uri)

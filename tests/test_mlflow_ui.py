@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import TINY, command_environment, mlflow_server
+from conftest import TINY, command_environment, forked_server
+from forking import Starter
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: install requirements-dev.txt")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402 - skipped above where it is not
@@ -24,16 +23,18 @@ WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def links(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path) -> Iterator[Mapping[str, str]]:
+def links(
+    tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_store: Path, starter: Starter
+) -> Iterator[Mapping[str, str]]:
     """The links that a finished study prints, over a server that is up."""
     folder = tmp_path_factory.mktemp("ui")
-    environment = command_environment(folder, data_cache, is_drawn=True)
+    environment = command_environment(folder, data_cache)
     (folder / "tiny.yaml").write_bytes(TINY + f"description: {json.dumps(HOSTILE)}\n".encode())
-    command = [sys.executable, "-m", "ablation", "study", "tiny.yaml", "--executor", "inline", "--json"]
+    command = ["-m", "ablation", "study", "tiny.yaml", "--executor", "inline", "--json"]
     shutil.copy(empty_store, folder / "server.db")
-    with mlflow_server(folder) as address:
+    with forked_server(folder, starter) as address:
         environment["MLFLOW_TRACKING_URI"] = address
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=280)
+        done = starter.run(command, environment=environment, folder=folder)
         assert 0 == done.returncode, done.stderr
         yield json.loads(done.stdout)["links"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from conftest import PROJECT
+from conftest import SPARED
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -59,7 +59,7 @@ def outputs(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.setenv("PYTHONPATH", SPARED)
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
         patch.delenv("ABLATION_STATE_DIR", raising=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import PROJECT
+from conftest import SPARED
 from factories import make_plan
 
 from ablation import pipeline
@@ -109,7 +109,7 @@ def test_a_file_that_is_defined_may_be_called_as_nobody_can_write_it(tmp_path: P
     ended = subprocess.run(
         [sys.executable, "-m", "ablation", "define", "--output", f"{ODD}.yaml"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": SPARED},
         capture_output=True,
     )
 

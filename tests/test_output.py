@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from click.testing import CliRunner
+from conftest import SPARED
+
+from ablation.cli import main
 
 OWN = """
 name: printed
@@ -39,7 +43,7 @@ ENCODINGS = [
 
 def environment(folder: Path, **changes: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": str(PROJECT)}
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": SPARED}
     return {**kept, **tracking, **changes}
 
 
@@ -114,7 +118,8 @@ def test_a_terminal_that_has_gone_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own_file(tmp_path: Path) -> Path:
+def own_file(tmp_path: Path, empty_store: Path) -> Path:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "t.py").write_text(TRAIN)
     (tmp_path / "s.yaml").write_text(OWN, encoding="utf-8")
     return tmp_path / "s.yaml"
@@ -135,7 +140,8 @@ def test_a_study_whose_reader_has_gone_ends_as_it_would_have(executor: str, own_
     shell = f"ablation study s.yaml --workers 1 --executor {executor} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
 
     ended = commanded(tmp_path, shell)
-    status = commanded(tmp_path, "ablation status printed --json")
+    uri = environment(tmp_path)["MLFLOW_TRACKING_URI"]
+    status = CliRunner().invoke(main, ["status", "printed", "--json", "--tracking-uri", uri])
 
     assert (0, b"") == (ended.returncode, ended.stderr), ended.stderr.decode()
     assert 1 == ended.stdout.count(b"\n")

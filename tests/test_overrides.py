@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ablation.errors import StudyFileError
 from ablation.study import Override, Study, parse_override, parse_study, read_value
+from ablation.study.looks import SEEDS_FORM
 
 QUICK = b"""\
 name: quick
@@ -231,7 +232,9 @@ def test_no_factor_left_is_an_error() -> None:
         ("training.epochs=", "must be a whole number from 1 to 100000, not null @ training.epochs"),
         ("training.epoch=1", "unknown key 'epoch'; did you mean 'epochs'? @ training.epoch"),
         ("sedes=1", "unknown key 'sedes'; did you mean 'seeds'? @ sedes"),
-        ("seeds.looks=[3, 5]", "adding seeds at planned looks (looks) is not built yet @ seeds.looks"),
+        ("seeds.looks=[5, 3]", "looks must rise, and 3 stands after 5 @ seeds.looks"),
+        ("seeds={first: 5, last: 3}", "must be more than first, which is 5, not 3 @ seeds.last"),
+        ("seeds=5,8", f"must be {SEEDS_FORM}, not '5,8' @ seeds"),
         ("factors.model.depth=[2, 9]", "must be a whole number from 1 to 5, not 9 @ factors.model.depth[1]"),
         ("questions[2].on=test_loss", "the study file has no such item @ questions[2].on"),
         ("seeds[0]=1", "the study file has no such item @ seeds[0]"),
@@ -243,6 +246,21 @@ def test_no_factor_left_is_an_error() -> None:
 )
 def test_a_wrong_override_is_told_without_a_line_of_the_file(change: str, message: str) -> None:
     assert errors(change) == [message]
+
+
+@pytest.mark.parametrize(
+    ("change", "looks"),
+    [
+        ("seeds=7", (7,)),
+        ("seeds={looks: [5, 8]}", (5, 8)),
+        ("seeds={first: 5, last: 12}", (5, 8, 12)),
+        ("seeds.looks=[3, 5]", (3, 5)),
+    ],
+)
+def test_seeds_are_changed_to_a_number_or_to_looks(change: str, looks: tuple[int, ...]) -> None:
+    study = quick(change)
+
+    assert ("quick", looks) == (study.name, study.spec.looks)
 
 
 @pytest.mark.parametrize("text", ["", "=", "=3", "training.epochs", " =3"])

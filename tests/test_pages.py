@@ -6,7 +6,7 @@ After a change of a key, an option or a metric the lists are written again, and 
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from conftest import PROJECT
 from reference_pages import MEANINGS, ORDER_OF_USE, command_line_reference, keys_without_words, study_file_reference
 
 from ablation import cli
+from ablation.analysis.boundaries import boundaries
 from ablation.analysis.statistics import detectable_difference
 from ablation.errors import StudyFileError
 from ablation.study import parse_study
@@ -79,6 +80,16 @@ def test_the_differences_that_concepts_says_are_found_are_those_that_are_compute
     ]
 
 
+def test_the_boundaries_that_statistics_lists_are_those_that_are_computed() -> None:
+    table = _text(PROJECT / "docs" / "statistics.md").partition("| comparisons | ")[2].partition("\n\n")[0]
+    head, _, *rows = table.splitlines()
+    looks = [int(seeds) for seeds in re.findall(r"(\d+) seeds", head)]
+
+    assert [5, 8, 12, 20] == looks
+    assert ["1", "2", "4", "8"] == [row.split()[1] for row in rows]
+    assert rows == [_boundaries_row(looks, comparisons=int(row.split()[1])) for row in rows]
+
+
 def test_the_readme_is_short() -> None:
     assert len(_text(PROJECT / "README.md").splitlines()) <= MOST_LINES_OF_THE_README
 
@@ -101,6 +112,11 @@ def test_a_dead_link_and_a_dead_anchor_are_seen(tmp_path: Path) -> None:
     links = ["page.md#a-page-read", "#twice-1", "https://example.org/", "#no-heading", "#twice-2", "no-page.md"]
 
     assert [True, True, True, False, False, False] == [_leads_somewhere(link, page) for link in links]
+
+
+def _boundaries_row(looks: Sequence[int], *, comparisons: int) -> str:
+    limits = (f"{boundary.t:.2f}" for boundary in boundaries(looks, 0.05 / comparisons))
+    return f"| {comparisons} | {' | '.join(limits)} |"
 
 
 def _problem_of(text: str, page: Path) -> str:

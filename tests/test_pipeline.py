@@ -103,6 +103,17 @@ def test_runs_that_a_study_has_results_of_may_not_be_left_out(bench: Bench, tiny
             bench.run(changed(narrower))
 
 
+def test_an_interrupted_study_may_leave_out_seeds_that_nothing_was_trained_of(bench: Bench, tiny: Study) -> None:
+    steps = bench.steps(tiny)
+    next(progress for progress in steps if progress.latest is not None)
+    steps.close()
+
+    outcome = bench.run(changed("seeds=1"))
+
+    assert {Outcome.DONE: 4} == outcome.ended
+    assert "seeds changed from 2 to 1, after " in outcome.record.plan.deviations[0]
+
+
 def test_an_impossible_subset_is_refused_before_anything_is_created(bench: Bench) -> None:
     with pytest.raises(DataInvalid, match=r"data\.limit"):
         bench.run(changed("data.limit=5", name="tiny"))
@@ -390,6 +401,29 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
     assert all(variant.size.parameters > 0 and variant.size.flops > 0 for variant in preview.variants)
     assert all(variant.seconds is not None and variant.seconds > 0 for variant in preview.variants)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said", "time"),
+    [
+        ("5", "tiny: 4 variants × 5 seeds = 20 runs", "About 3 min of training"),
+        (
+            "{looks: [5, 8, 12]}",
+            "tiny: 4 variants × 5 to 12 seeds (looks at 5, 8, 12) = 20 to 48 runs",
+            "About 3 min to 8 min of training",
+        ),
+    ],
+)
+def test_a_preview_says_runs_and_time_from_the_first_look_to_the_last(
+    seeds: str, said: str, time: str, tmp_path: Path
+) -> None:
+    shown = preview_study(changed(f"seeds={seeds}"), state=State(folder=tmp_path / "state"), device=None)
+    timed = replace(shown, variants=tuple(replace(variant, seconds=10.0) for variant in shown.variants))
+
+    assert said == timed.lines_above()[0]
+    assert timed.lines_below()[-1].startswith(f"{time}, one run after the other")
+    assert [] == shown.lines_below()
+    assert timed.runs * 10.0 == timed.seconds
 
 
 def test_a_run_folder_without_a_whole_result_has_none(tmp_path: Path) -> None:

@@ -48,3 +48,17 @@ def test_an_epoch_is_said_to_be_one_of_so_many_only_where_it_can_be() -> None:
     texts = [clock.epoch_text(ReportedEpoch(epoch=epoch, metrics={}, timestamp_ms=1)) for epoch in (1, 2, 3)]
 
     assert ["epoch 1/2", "epoch 2/2", "epoch 3"] == texts
+
+
+def test_a_later_look_goes_on_from_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("ablation.api.progress.time.monotonic", lambda: now)
+    clock = _Clock(study=own_study(", epochs: 2"), slots=1)
+    look = "look 0 of 2: 1 open, 0 decided"
+    clock.seconds_left(Progress(planned=4, look=look))
+    now = 40.0
+    clock.seconds_left(Progress(planned=4, ended={Outcome.DONE: 4}, look=look))
+
+    assert 40.0 == clock.seconds_left(
+        Progress(planned=8, ended={Outcome.DONE: 4}, look="look 1 of 2: 1 open, 0 decided")
+    )

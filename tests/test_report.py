@@ -210,8 +210,25 @@ def test_grown_study_says_so_in_every_answer_and_in_the_report(tmp_path):
     analysis = analyse(plan, make_runs(plan))
     write_report(analysis, tmp_path)
 
-    assert "Seeds were added after the plan was locked" in sentence(analysis.answers[0])
+    assert "Seeds were added beyond the plan, so the e-value decides: " in sentence(analysis.answers[0])
     assert "(3 then, 5 now)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("metric", "rope", "words"),
+    [
+        ("test_accuracy", 0.01, "beyond the 1 point that matters"),
+        ("test_accuracy", 0.02, "beyond the 2 points that matter"),
+        ("test_accuracy", 0.015, "beyond the 1.5 points that matter"),
+        ("test_loss", 1.0, "beyond the 1 nat that matters"),
+        ("training_seconds", 1.0, "beyond the 1 s that matters"),
+        ("training_seconds", 2.0, "beyond the 2 s that matter"),
+    ],
+)
+def test_noun_and_verb_agree_with_the_size_that_matters(metric: str, rope: float, words: str):
+    answer = answer_on(metric, [3.0, 3.1, 3.2, 3.0, 3.1], rope=rope)
+
+    assert f"Meaningfully: the whole interval is {words}." in sentence(answer)
 
 
 def test_golden_report(report):

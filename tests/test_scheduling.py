@@ -1,5 +1,6 @@
 """What the schedule promises: plan order, every run claimed once, and the tracker believed where Optuna disagrees."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -53,6 +54,35 @@ def test_runs_are_claimed_once_each_in_plan_order(url: str) -> None:
     plan = make_plan(seeds=2)
 
     assert list(plan.runs) == claim_all(open_schedule(url, plan, nothing(plan)))
+
+
+def test_runs_of_a_later_look_are_claimed_after_those_of_the_first_and_what_is_alike_together(url: str) -> None:
+    plan = make_plan(seeds=5)
+    first = [run for run in plan.runs if run.seed < 2]
+    later = [run for run in plan.runs if run.seed >= 2]
+    schedule = open_schedule(
+        url, dataclasses.replace(plan, runs=tuple(first)), nothing(plan), alike=lambda run: run.variant
+    )
+    claimed = [schedule.next_group(2) for _ in plan.variants]
+    assert () == schedule.next_group(2)
+
+    schedule.extend(later)
+    schedule.extend(later)
+
+    groups = [schedule.next_group(3) for _ in plan.variants]
+    assert () == schedule.next_group(3)
+    assert all(len({run.variant for run in group}) == 1 for group in (*claimed, *groups))
+    assert sorted(map(str, later)) == sorted(str(run) for group in groups for run in group)
+
+
+def test_a_run_that_an_earlier_execution_asked_for_and_the_looks_do_not_is_not_claimed(url: str) -> None:
+    plan = make_plan(seeds=5)
+    open_schedule(url, plan, nothing(plan)).next_run()
+    first = tuple(run for run in plan.runs if run.seed < 2)
+
+    schedule = open_schedule(url, dataclasses.replace(plan, runs=first), nothing(plan))
+
+    assert sorted(map(str, first)) == sorted(map(str, claim_all(schedule)))
 
 
 def test_runs_that_are_alike_are_claimed_in_groups_of_a_given_size(url: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT
+from conftest import SPARED
 from factories import make_plan
 from mlflow.tracking import MlflowClient
 
@@ -252,7 +252,7 @@ def test_a_command_that_will_not_end_is_killed(tmp_path: Path) -> None:
 @contextmanager
 def ui(port: int, *arguments: str, folder: Path, **variables: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Run the command until it has said where MLflow is; give it and what it said."""
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), **variables}
+    environment = {**os.environ, "PYTHONPATH": SPARED, **variables}
     command = [sys.executable, "-m", "ablation", "ui", "--port", str(port), *arguments]
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -2,8 +2,11 @@
 
 import contextlib
 import copy
+import itertools
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation.errors import AblationError, StudyFileError
-from ablation.study import Study, load_study, parse_study
+from ablation.records import Plan
+from ablation.study import Study, StudySpec, load_study, parse_study
 from ablation.study.checks.whole import check
 from ablation.study.file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, location_of, path_of, read_document
+from ablation.study.looks import MAX_LOOKS, MAX_SEEDS, SEEDS_FORM, expanded, next_look
 from ablation.study.plan_json import plan_from_json, plan_to_json
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -81,7 +86,7 @@ EVERYTHING: dict[str, Any] = {
         "pruner": "none",
         "also_untuned": False,
     },
-    "seeds": 3,
+    "seeds": {"looks": [3, 5]},
     "study_seed": 7,
     "metric": {"name": "test_loss", "direction": "minimize", "meaningful": 0.01},
     "metrics": {},
@@ -100,6 +105,11 @@ def parse(text: str | bytes) -> Study:
     return parse_study(text if isinstance(text, bytes) else text.encode(), source="f.yaml")
 
 
+def spec_of(text: str) -> StudySpec:
+    """Return what a file says, without the runs that it plans."""
+    return check(read_document(text.encode(), source="f.yaml").values, source="f.yaml", lines={})[0]
+
+
 def errors(text: str | bytes) -> list[str]:
     with pytest.raises(StudyFileError) as caught:
         parse(text)
@@ -113,6 +123,10 @@ def valid_with(old: str, new: str) -> str:
 
 def setting(line: str) -> str:
     return f"{VALID}{line}\n"
+
+
+def looks(listed: str) -> str:
+    return valid_with("seeds: 2", f"seeds: {{looks: [{listed}]}}")
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -177,6 +191,66 @@ def test_every_key_of_the_format_is_accepted() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "looks"),
+    [
+        ("7", (7,)),
+        ("1", (1,)),
+        ("10000", (10_000,)),
+        ("{looks: [5, 8, 12, 20]}", (5, 8, 12, 20)),
+        ("{looks: [2, 10000]}", (2, 10_000)),
+        ("{looks: [5]}", (5,)),
+        ("{first: 5, last: 20}", (5, 8, 12, 20)),
+        ("{first: 3, last: 12}", (3, 5, 8, 12)),
+        ("{first: 2, last: 3}", (2, 3)),
+        ("{first: 5, last: 6}", (5, 6)),
+        ("{first: 5, last: 7}", (5, 7)),
+        ("{first: 4, last: 230}", (4, 6, 9, 14, 21, 32, 48, 72, 108, 230)),
+    ],
+)
+def test_seeds_are_a_number_or_planned_looks(written: str, looks: tuple[int, ...]) -> None:
+    study = parse(valid_with("seeds: 2", f"seeds: {written}"))
+
+    assert (looks, looks[-1]) == (study.spec.looks, study.spec.most_seeds)
+    assert (looks[-1], looks) == (study.locked().seeds, study.locked().schedule)
+    assert set(range(looks[-1])) == {run.seed for run in study.runs(data_digest="d")}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("7", 7),
+        ("{looks: [5]}", 5),
+        ("{looks: [5, 8, 12]}", {"looks": [5, 8, 12]}),
+        ("{first: 5, last: 12}", {"looks": [5, 8, 12]}),
+    ],
+)
+def test_what_is_kept_of_seeds_is_a_number_or_the_looks(written: str, kept: Any) -> None:
+    assert kept == parse(valid_with("seeds: 2", f"seeds: {written}")).spec.document()["seeds"]
+
+
+@given(st.integers(2, 2000), st.integers(1, 8000))
+def test_looks_go_from_the_first_to_the_last_by_half_as_many_again(first: int, more: int) -> None:
+    looks = expanded(first, first + more)
+
+    assert (first, first + more) == (looks[0], looks[-1])
+    assert list(looks) == sorted(set(looks))
+    assert [next_look(seeds) for seeds in looks[:-2]] == list(looks[1:-1])
+    assert all(2 * after >= 3 * before > 2 * (after - 1) for before, after in itertools.pairwise(looks[:-1]))
+    assert looks[-1] < next_look(next_look(looks[-2]))
+
+
+@given(st.integers(2, MAX_SEEDS - 1), st.data())
+def test_first_and_last_are_the_looks_or_are_said_to_be_too_many(first: int, data: st.DataObject) -> None:
+    last = data.draw(st.integers(first + 1, MAX_SEEDS))
+    text = valid_with("seeds: 2", f"seeds: {{first: {first}, last: {last}}}")
+
+    if len(expanded(first, last)) > MAX_LOOKS:
+        assert f"from {first} to {last} there are {len(expanded(first, last))} looks" in errors(text)[0]
+    else:
+        assert expanded(first, last) == spec_of(text).looks
+
+
 def test_without_questions_a_study_asks_for_the_effect_of_each_factor() -> None:
     study = parse(valid_with("[2, 3]\n", "[2, 3]\n  model.width: [32, 64]\n"))
 
@@ -232,6 +306,8 @@ def test_no_and_yes_are_words() -> None:
     assert read_document(b"a: no\nb: yes\nc: off\n", source="f").values == {"a": "no", "b": "yes", "c": "off"}
 
 
+EITHER_FORM = "write either {looks: [5, 8, 12, 20]} or {first: 5, last: 20} @ seeds (line 7)"
+FOLDS = "there are no folds: a variant is repeated over `seeds`, each with its own validation split"
 ONE_ERROR = {
     # Files that are no study at all
     "": "a study file is a mapping of keys to values; this is not",
@@ -313,7 +389,54 @@ ONE_ERROR = {
         f"must be a whole number from 1 to 10000, not 1{'0' * 30} @ seeds (line 7)"
     ),
     valid_with("seeds: 2", "seeds:"): "must be a whole number from 1 to 10000, not null @ seeds (line 7)",
-    valid_with("seeds: 2", "seeds: [3, 5]"): "must be a whole number from 1 to 10000, not [3, 5] @ seeds (line 7)",
+    valid_with("seeds: 2", "seeds: [3, 5]"): f"must be {SEEDS_FORM}, not [3, 5] @ seeds (line 7)",
+    valid_with("seeds: 2", "seeds: 3,5"): f"must be {SEEDS_FORM}, not '3,5' @ seeds (line 7)",
+    valid_with("seeds: 2", "seeds: 5.0"): "must be a whole number from 1 to 10000, not 5.0 @ seeds (line 7)",
+    valid_with("seeds: 2", "seeds:\n  looks:\n    - 5\n    - 3"): (
+        "looks must rise, and 3 stands after 5 @ seeds.looks (line 8)"
+    ),
+    looks("5, 8, 8"): "looks must rise, and 8 stands after 8 @ seeds.looks (line 7)",
+    looks("1, 5"): "must be a whole number from 2 to 10000, not 1 @ seeds.looks[0] (line 7)",
+    looks("1"): "must be a whole number from 2 to 10000, not 1 @ seeds.looks[0] (line 7)",
+    looks("5, 10001"): "must be a whole number from 2 to 10000, not 10001 @ seeds.looks[1] (line 7)",
+    looks("5, 8.0"): "must be a whole number from 2 to 10000, not 8.0 @ seeds.looks[1] (line 7)",
+    looks("true, 8"): "must be a whole number from 2 to 10000, not true @ seeds.looks[0] (line 7)",
+    looks(""): "needs at least one number of seeds, such as [5, 8, 12, 20] @ seeds.looks (line 7)",
+    looks("2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"): (
+        "must be a list of 1 to 10 numbers of seeds that rise, such as [5, 8, 12, 20],"
+        " not [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] @ seeds.looks (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {looks: 5}"): (
+        "must be a list of 1 to 10 numbers of seeds that rise, such as [5, 8, 12, 20], not 5 @ seeds.looks (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {}"): f"is empty; {EITHER_FORM}",
+    valid_with("seeds: 2", "seeds: {looks: }"): f"is empty; {EITHER_FORM}",
+    valid_with("seeds: 2", "seeds: {first: 5}"): f"has first; {EITHER_FORM}",
+    valid_with("seeds: 2", "seeds: {last: 5}"): f"has last; {EITHER_FORM}",
+    valid_with("seeds: 2", "seeds: {looks: [5, 8], first: 5}"): f"has looks and first; {EITHER_FORM}",
+    valid_with("seeds: 2", "seeds: {looks: [5, 8], first: 5, last: 8}"): (
+        f"has looks and first and last; {EITHER_FORM}"
+    ),
+    valid_with("seeds: 2", "seeds: {first: 5, last: 5}"): (
+        "must be more than first, which is 5, not 5 @ seeds.last (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {first: 1, last: 20}"): (
+        "must be a whole number from 2 to 10000, not 1 @ seeds.first (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {first: 5, last: 10001}"): (
+        "must be a whole number from 2 to 10000, not 10001 @ seeds.last (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {first: 5, last: 10000}"): (
+        "from 5 to 10000 there are 19 looks, and a study has at most 10; begin with more seeds, end with fewer, or list"
+        " the looks: `looks: [5, 8, 12, 20]` @ seeds (line 7)"
+    ),
+    valid_with("seeds: 2", "seeds: {looks: [5, 8], folds: 3}"): f"unknown key 'folds'; {FOLDS} @ seeds.folds (line 7)",
+    valid_with("seeds: 2", "seeds: {folds: 3}"): f"unknown key 'folds'; {FOLDS} @ seeds.folds (line 7)",
+    valid_with("seeds: 2", "seeds: {looks: [5, 8]}\nfolds: 3"): f"unknown key 'folds'; {FOLDS} @ folds (line 8)",
+    valid_with("seeds: 2", "seeds: {look: [5, 8]}"): "unknown key 'look'; did you mean 'looks'? @ seeds.look (line 7)",
+    setting("looks: [5, 8]"): (
+        "unknown key 'looks'; planned looks stand in `seeds`: `seeds: {looks: [5, 8, 12, 20]}` @ looks (line 8)"
+    ),
     setting("description: 5"): "must be text of at most 5000 characters, not 5 @ description (line 8)",
     setting('description: "\\ud800"'): 'must be text of at most 5000 characters, not "\\ud800" @ description (line 8)',
     valid_with("small", "a/b"): (
@@ -438,10 +561,6 @@ ONE_ERROR = {
     valid_with("{name: digits}", "{name: digits, validation: none}").replace(
         "epochs: 2", "epoch_choice: best-validation"
     ): ("choosing an epoch needs a validation split, and data.validation is none @ training.epoch_choice (line 4)"),
-    # What the format will have later
-    valid_with("seeds: 2", "seeds: {looks: [3, 5]}"): (
-        "adding seeds at planned looks (looks) is not built yet @ seeds.looks (line 7)"
-    ),
     valid_with("epochs: 2", "precision: fp16"): (
         "must be 'fp32', 'tf32' or 'bf16', not 'fp16' @ training.precision (line 4)"
     ),
@@ -703,7 +822,9 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["name", "effect", "on", "looks", "tune", "model.depth", "x"]), inner, max_size=3
+            st.sampled_from(["name", "effect", "on", "looks", "first", "last", "tune", "model.depth", "x"]),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=5,
@@ -776,6 +897,74 @@ def test_a_plan_is_read_as_it_was_written() -> None:
     plan = make_plan(factors={"model.depth": (2, 3), "training.learning_rate": (0.1, 1e-5)}, deviations=("so",))
 
     assert plan_from_json(plan_to_json(plan)) == plan
+
+
+def planned(looks: Sequence[int], *, locked: Sequence[int], seeds: int) -> Plan:
+    """Return a plan with looks as its study has them now, and as they were locked with so many seeds."""
+    made = make_plan(seeds=max(looks, default=3))
+    study = {**made.study, "seeds": {"looks": list(looks)}}
+    return replace(made, study=study, locked=replace(made.locked, looks=tuple(locked), seeds=seeds))
+
+
+def test_looks_and_the_locked_family_are_read_as_they_were_written() -> None:
+    plan = replace(planned((2, 3), locked=(2, 3), seeds=3), family=("depth 3 − 2", "batch − none"))
+
+    read = plan_from_json(plan_to_json(plan))
+
+    assert plan == read
+    assert (2, 3) == read.looks == read.locked.schedule
+    assert plan_to_json(plan) == plan_to_json(read)
+
+
+def test_a_plan_without_looks_and_family_says_nothing_of_them() -> None:
+    document = json.loads(plan_to_json(make_plan(seeds=3)))
+
+    assert "family" not in document
+    assert "looks" not in document["locked"]
+    assert 3 == document["study"]["seeds"] == document["locked"]["seeds"]
+
+
+@pytest.mark.parametrize(
+    ("looks", "locked", "seeds"),
+    [
+        ((3, 2), (), 3),
+        ((2, 2), (), 2),
+        ((1, 3), (), 3),
+        ((3,), (), 3),
+        ((), (), 3),
+        (range(2, 13), (), 12),
+        ((2, 3), (3, 2), 2),
+        ((2, 3), (2, 2, 3), 3),
+        ((2, 3), (1, 3), 3),
+        ((2, 3), (3,), 3),
+        ((2, 3), range(2, 13), 12),
+        ((2, 3), (2, 3), 5),
+        ((2, 3), (2, 10_001), 10_001),
+    ],
+)
+def test_looks_that_no_study_has_are_no_plans(looks: Sequence[int], locked: Sequence[int], seeds: int) -> None:
+    text = plan_to_json(planned(looks, locked=locked, seeds=seeds))
+
+    with pytest.raises(ValueError, match=r"^not a plan: its (locked )?looks.* are not those of a study of \d+ seeds$"):
+        plan_from_json(text)
+
+
+def test_looks_beyond_the_runs_of_a_plan_are_refused() -> None:
+    plan = planned((2, 3), locked=(2, 3), seeds=3)
+    shorter = replace(plan, runs=tuple(run for run in plan.runs if run.seed < 2))
+
+    with pytest.raises(ValueError, match="its looks, 2, 3, are not those of a study of 2 seeds"):
+        plan_from_json(plan_to_json(shorter))
+
+
+@pytest.mark.parametrize(
+    "seeds", ["3", 3.5, None, [2, 3], {"looks": [2.0, 3]}, {"looks": ["2"]}, {"first": 2, "last": 3}]
+)
+def test_seeds_of_another_form_are_no_plans(seeds: Any) -> None:
+    made = make_plan(seeds=3)
+
+    with pytest.raises(ValueError, match=r"^not a plan: .* @ seeds"):
+        plan_from_json(plan_to_json(replace(made, study={**made.study, "seeds": seeds})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1}', '{"format": 1, "study": 3}'])

@@ -356,6 +356,16 @@ def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studi
     assert "Other studies here: [first](#/experiments/0/runs/" in text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(12, "4 variants × 12 seeds on"), ({"looks": [5, 12]}, "4 variants × 5 to 12 seeds (looks at 5, 12)")],
+)
+def test_an_experiments_description_says_how_many_seeds_and_at_which_looks(seeds: Any, said: str) -> None:
+    plan = make_plan(seeds=12)
+
+    assert said in experiment_description(replace(plan, study={**plan.study, "seeds": seeds}), links={}, others={})
+
+
 def test_a_description_that_a_person_wrote_or_edited_is_left_alone(
     mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:

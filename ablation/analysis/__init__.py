@@ -9,12 +9,13 @@ from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
-from ablation.analysis.contrasts import factor_levels, measured_metric, part_factors
+from ablation.analysis.contrasts import contrast_name, contrasts_of, factor_levels, measured_metric, part_factors
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
 from ablation.analysis.finished import FinishedRuns
 from ablation.analysis.learning import best_epochs, learning_targets, matched_losses
+from ablation.analysis.looks import StudyLooks
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
@@ -26,9 +27,12 @@ __all__ = [
     "Answer",
     "Comparison",
     "RuleChange",
+    "StudyLooks",
     "Verdict",
     "analyse",
     "compare_variants",
+    "contrast_name",
+    "contrasts_of",
     "epoch_table",
     "run_table",
     "with_rule",
@@ -42,11 +46,13 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         NoResults: none of the runs has ended.
     """
     plan = plan.of_trained_models()
-    table = run_table(plan, runs)
     recorded = records_by_identity(runs)
+    looks = StudyLooks(plan=plan, recorded=recorded)
+    whole, plan = plan, looks.plan_so_far
+    table = run_table(plan, runs)
     if table["outcome"].isna().all():
         raise NoResults(plan.name)
-    answered = answers(plan, table, recorded)
+    answered = answers(looks, table)
     finished = FinishedRuns(plan=plan, recorded=recorded)
     unstable = frozenset(table[table["is_collapsed"]]["variant"])
     return Analysis(
@@ -59,9 +65,12 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         heldout_split=plan.heldout_split,
         seed_varies=_seed_varies(plan),
         deviations=plan.deviations,
-        seeds=len({run.seed for run in plan.runs}),
+        seeds=len(looks.seeds),
         locked_seeds=plan.locked.seeds,
+        looks=looks.rule.looks,
+        look=looks.look,
         planned_runs=len(plan.runs),
+        most_runs=len(whole.runs),
         alpha=plan.locked.alpha,
         collapse_margin=plan.locked.collapse_margin,
         metric=measured_metric(plan, plan.locked.metric.name),

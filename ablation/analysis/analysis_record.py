@@ -93,7 +93,9 @@ class CodeDescription:
 class Analysis:
     """All that a report says of a study.
 
-    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now. `parts`
+    `locked_seeds` is the number of seeds that was fixed before the first run, `seeds` the number planned now.
+    `looks` are the seeds of each planned look, of which `look` are complete; `planned_runs` are those that the looks so
+    far asked for, of the `most_runs` that the whole plan may take. `parts`
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
     `tuning` is every trial of each variant's tuning, where the study has one.
     """
@@ -109,7 +111,10 @@ class Analysis:
     deviations: tuple[str, ...]
     seeds: int
     locked_seeds: int
+    looks: tuple[int, ...]
+    look: int
     planned_runs: int
+    most_runs: int
     alpha: float
     collapse_margin: float
     metric: MeasuredMetric
@@ -137,3 +142,8 @@ class Analysis:
     @property
     def is_grown(self) -> bool:
         return self.locked_seeds < self.seeds
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether seeds or comparisons came after the plan was locked: they have an alpha of their own."""
+        return self.is_grown or any(answer.look.is_added for answer in self.answers)

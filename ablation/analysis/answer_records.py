@@ -26,6 +26,11 @@ class Verdict(StrEnum):
     def is_decided(self) -> bool:
         return self in _DECIDED
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether there was an estimate of noise to judge by."""
+        return self in _DECIDED or self is Verdict.UNDECIDED
+
 
 _DECIDED = (
     Verdict.HELPS,
@@ -89,8 +94,8 @@ class Effect:
     """The paired differences of n seeds in numbers.
 
     `sd` is that of the differences; `interval` the paired t interval of their mean, `e_value` that of the t e-process
-    against a difference of zero; `detectable` the difference that n seeds find in 80 % of repetitions. All are None
-    with one seed, and but for the SD where the differences don't vary.
+    against a difference of zero; `detectable` the difference that n seeds find in 80 % of repetitions, by the t test of
+    their look alone. All are None with one seed, and but for the SD where the differences don't vary.
     """
 
     n: int
@@ -140,6 +145,31 @@ class Instability:
     rates: tuple[UnstableRate, ...]
     p_value: float
     runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """At which of the planned looks a comparison was judged last, and how it stands since.
+
+    `number` counts from 1, 0 before the first look is complete; `seeds` are the seeds of that look (or, beyond the
+    plan, of all that was judged), `looks` those of each planned one, `next` those it is judged at next; None where no
+    more are trained. `state` is one of "open", "different", "too
+    small", "not decidable within the plan", "open at the last look", "paused", "unstable", "no variation". `alpha` is
+    what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to half of
+    what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are too few
+    to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.
+    """
+
+    number: int
+    seeds: int
+    looks: tuple[int, ...]
+    next: int | None
+    state: str
+    alpha: float
+    is_floored: bool
+    is_fragile: bool
+    is_added: bool
+    later_unstable: tuple[str, ...]
 
 
 FAILED, NOT_ENDED = "failed", "no result yet"
@@ -193,8 +223,10 @@ class Answer:
     asked, `averaged_over` the other factors' levels.
     `rope` is the half-width of the region of practical equivalence in the metric's unit. `is_meaningful` is None
     where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
-    a hole. `is_grown`: seeds were added after the plan was locked, so the verdict needs an e-value above
-    `decisive_e_value`. `simple_effects` are at each setting of the other factors; for an interaction, the second
+    a hole. `look` says at which planned look it was judged: all numbers are those of its seeds. `is_grown`: seeds were
+    added after the plan was locked and the plan had left it open, so a verdict needs an e-value above
+    `decisive_e_value`. `earlier_verdict` is that of the versions before planned looks, in a study recorded by one of
+    them and where it differs. `simple_effects` are at each setting of the other factors; for an interaction, the second
     change's at either level of the first. `crossed` is
     given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
     variants trains for. `is_identical`: both sides are equal to the bit in every number and seed, but for times.
@@ -224,7 +256,9 @@ class Answer:
     simple_effects: tuple[SimpleEffect, ...]
     crossed: CrossedEffect | None
     seconds_per_seed: float | None
+    look: Look
     is_identical: bool = False
+    earlier_verdict: Verdict | None = None
 
     @property
     def is_interaction(self) -> bool:
@@ -233,4 +267,4 @@ class Answer:
     @property
     def level(self) -> float:
         """The confidence level of the interval that decides."""
-        return 1 - self.alpha / self.comparisons
+        return 1 - self.look.alpha

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ablation.analysis.answer_records import (
     Effect,
     Instability,
     LevelChange,
+    Look,
     MissingRun,
     SeedDifference,
     SimpleEffect,
@@ -26,22 +27,24 @@ from ablation.analysis.answer_records import (
     Verdict,
 )
 from ablation.analysis.confusion import correct_answers
-from ablation.analysis.contrasts import Contrast, SimpleContrast, contrasts_of
+from ablation.analysis.contrasts import Contrast, SimpleContrast
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
+from ablation.analysis.looks import StudyLooks
+from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
-from ablation.analysis.verdicts import Rule, effect_of, judge, seeds_needed
+from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, seeds_needed, verdict_of
 from ablation.records import Outcome, Plan, RecordedRun
 from ablation.study.level_names import level_text
 
 
-def answers(plan: Plan, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> tuple[Answer, ...]:
-    """Return one answer per contrast of the plan's locked questions, in their order; `recorded` by identity."""
-    contrasts = contrasts_of(plan)
-    planned_seeds = len({run.seed for run in plan.runs})
-    rule = Rule(alpha=plan.locked.alpha, comparisons=len(contrasts), is_grown=plan.locked.seeds < planned_seeds)
-    runs = _Runs(table, recorded)
-    return tuple(_answer(contrast, runs, plan, rule) for contrast in contrasts)
+def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
+    """Return one answer per contrast of the plan's locked questions, in their order."""
+    runs = _Runs(table.to_dict("records"), looks.recorded)
+    return tuple(
+        _answer(contrast, standing, looks, runs)
+        for contrast, standing in zip(looks.contrasts, looks.standings, strict=True)
+    )
 
 
 def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
@@ -60,11 +63,22 @@ def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
 class _Runs:
     """Looks up the rows of a run table by variant and seed."""
 
-    def __init__(self, table: pd.DataFrame, recorded: Mapping[str, RecordedRun]) -> None:
+    def __init__(self, rows: Sequence[dict[Any, Any]], recorded: Mapping[str, RecordedRun]) -> None:
         self.recorded = recorded
-        self._rows: dict[tuple[str, int], dict[Any, Any]] = {
-            (row["variant"], row["seed"]): row for row in table.to_dict("records")
-        }
+        self._rows = {(row["variant"], row["seed"]): row for row in rows}
+
+    def of(self, seeds: Sequence[int]) -> "_Runs":
+        """Return the runs of some seeds alone."""
+        kept = set(seeds)
+        return _Runs([row for (_, seed), row in self._rows.items() if seed in kept], self.recorded)
+
+    def unstable(self, variants: Sequence[str]) -> list[str]:
+        """Return the names of these variants' runs that diverged or collapsed."""
+        return [
+            f"{variant}/seed-{seed}"
+            for variant, seed in self._rows
+            if variant in variants and self.is_unstable(variant, seed)
+        ]
 
     def seeds(self, variants: Sequence[str]) -> list[int]:
         """Return the seeds that are planned for all of these variants."""
@@ -103,22 +117,47 @@ class _Runs:
         return bool(row["outcome"] == Outcome.DIVERGED or row["is_collapsed"])
 
 
-def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
-    variants = tuple(contrast.weights)
-    differences = _differences(contrast.weights, runs, contrast.metric.name)
-    missing = _missing(variants, runs, contrast.metric.name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What a comparison's verdict is, and what it rests on."""
+
+    verdict: Verdict
+    effect: Effect | None
+    differences: tuple[SeedDifference, ...]
+    missing: tuple[MissingRun, ...]
+    instability: Instability | None
+    repeated: tuple[int, ...]
+
+
+def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -> _Judged:
+    """Judge a comparison on the seeds of its last look, `runs`; those that are `asked` for may lack a result."""
+    variants, metric = tuple(contrast.weights), contrast.metric
+    differences = _differences(contrast.weights, runs, metric.name)
+    missing = _missing(variants, asked, metric.name) if _is_held_up(standing) else ()
     instability = _instability(contrast, runs)
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
-    effect, verdict, is_meaningful = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE, None
+    effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
     if not missing and instability is None:
-        effect = _varied(differences, repeated, contrast, rule)
-        verdict, is_meaningful = judge(
-            effect,
-            direction=contrast.metric.direction,
-            rope=contrast.rope,
-            rule=rule,
-            is_interaction=len(contrast.changes) == 2,
-        )
+        effect = _varied(differences, repeated, contrast, standing)
+        is_interaction = len(contrast.changes) == 2
+        verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
+    return _Judged(
+        verdict=verdict,
+        effect=effect,
+        differences=differences,
+        missing=missing,
+        instability=instability,
+        repeated=repeated,
+    )
+
+
+def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
+    """Answer with the numbers of a comparison's last look; before its first one, those there are, and no interval."""
+    variants, rule = tuple(contrast.weights), looks.rule
+    runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
+    found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
+    effect, interval = found.effect, found.effect.interval if found.effect else None
+    is_left_open = standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
     is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
     return Answer(
         changes=contrast.changes,
@@ -130,23 +169,62 @@ def _answer(contrast: Contrast, runs: _Runs, plan: Plan, rule: Rule) -> Answer:
         rope=contrast.rope,
         alpha=rule.alpha,
         comparisons=rule.comparisons,
-        is_grown=rule.is_grown,
+        is_grown=standing.is_grown,
         decisive_e_value=rule.decisive_e_value,
-        verdict=verdict,
-        is_meaningful=is_meaningful,
-        differences=differences,
+        verdict=found.verdict,
+        is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
+        differences=found.differences,
         effect=effect,
-        seeds_needed=seeds_needed(effect, contrast.rope, rule) if effect and verdict is Verdict.UNDECIDED else None,
-        missing=missing,
-        instability=instability,
-        repeated_seeds=repeated,
+        seeds_needed=seeds_needed(effect, rule) if effect and is_left_open else None,
+        missing=found.missing,
+        instability=found.instability,
+        repeated_seeds=found.repeated,
         is_timed_apart=is_timed_apart,
-        cost=_cost(contrast, runs, plan, is_timed_apart=is_timed_apart),
-        simple_effects=tuple(_simple_effects(contrast, runs)) if effect and effect.interval else (),
-        crossed=_crossed(contrast, runs) if effect and effect.interval else None,
+        cost=_cost(contrast, runs, looks.plan, is_timed_apart=is_timed_apart),
+        simple_effects=tuple(_simple_effects(contrast, runs)) if interval else (),
+        crossed=_crossed(contrast, runs) if interval else None,
         seconds_per_seed=_usual_seconds(variants, runs),
-        is_identical=not any(found.difference for found in differences) and _is_identical(contrast, runs),
+        look=_look(contrast, standing, looks, all_runs),
+        is_identical=not any(each.difference for each in found.differences) and _is_identical(contrast, runs),
+        earlier_verdict=_earlier(contrast, found.verdict, looks, all_runs) if standing.seeds else None,
     )
+
+
+def _is_held_up(standing: Standing) -> bool:
+    """Whether a comparison cannot be judged for want of a run: one failed, or its first look is under way."""
+    return standing.state is State.PAUSED or (standing.state is State.OPEN and not standing.seeds)
+
+
+def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs) -> Look:
+    later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
+    is_under_way = standing.state is State.OPEN and looks.is_planned(contrast, standing.wanted)
+    return Look(
+        number=sum(seeds <= standing.seeds for seeds in looks.rule.looks),
+        seeds=standing.seeds,
+        looks=looks.rule.looks,
+        next=standing.wanted if is_under_way else None,
+        state=standing.state.value,
+        alpha=standing.alpha,
+        is_floored=standing.is_floored,
+        is_fragile=standing.is_fragile,
+        is_added=looks.is_added(contrast),
+        later_unstable=tuple(later.unstable(tuple(contrast.weights))),
+    )
+
+
+def _earlier(contrast: Contrast, verdict: Verdict, looks: StudyLooks, runs: _Runs) -> Verdict | None:
+    """Return what a version before planned looks said of a study that it recorded, where that differs."""
+    if looks.plan.family or not verdict.is_judged:
+        return None
+    found = _differences(contrast.weights, runs, contrast.metric.name)
+    said = earlier_verdict(
+        [each.difference for each in found],
+        looks.rule,
+        rope=contrast.rope,
+        direction=contrast.metric.direction,
+        is_interaction=len(contrast.changes) == 2,
+    )
+    return said if said is not verdict else None
 
 
 def _is_identical(contrast: Contrast, runs: _Runs) -> bool:
@@ -214,10 +292,18 @@ def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
     return Instability(rates=tuple(rates), p_value=statistics.sign_test(by_seed), runs=names)
 
 
-def _varied(differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, rule: Rule) -> Effect:
+def _varied(
+    differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, standing: Standing
+) -> Effect:
     """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
     values = [difference.difference for difference in differences]
-    effect = effect_of(values, direction=contrast.metric.direction, rule=rule)
+    effect = effect_of(
+        values,
+        direction=contrast.metric.direction,
+        interval=standing.interval,
+        alpha=standing.p,
+        least_sd=standing.least_sd,
+    )
     if not repeated:
         return effect
     return replace(effect, interval=None, e_value=None, detectable=None, skewness=None)

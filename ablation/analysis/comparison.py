@@ -10,7 +10,8 @@ from ablation.analysis.contrasts import measured_metric
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.descriptive_records import Difference, Spread
 from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
-from ablation.analysis.table import has_collapsed, records_by_identity
+from ablation.analysis.looks import StudyLooks
+from ablation.analysis.table import has_collapsed
 from ablation.analysis.verdicts import wins_of
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
@@ -49,8 +50,9 @@ def compare_variants(plan: Plan, runs: Sequence[RecordedRun], first: str, second
     Raises:
         NameUnknown: the study has no such variant.
     """
-    plan = plan.of_trained_models()
-    finished = FinishedRuns(plan=plan, recorded=records_by_identity(runs))
+    looks = StudyLooks.of(plan.of_trained_models(), runs)
+    plan = looks.plan_so_far
+    finished = FinishedRuns(plan=plan, recorded=looks.recorded)
     pair = (_variant(plan, first), _variant(plan, second))
     withheld = tuple(reason for variant in pair for reason in _reasons(finished, variant))
     return Comparison(

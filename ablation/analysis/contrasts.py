@@ -8,7 +8,7 @@ from ablation.analysis.answer_records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
-from ablation.study.level_names import short_names
+from ablation.study.level_names import level_text, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
 
@@ -45,6 +45,15 @@ def contrasts_of(plan: Plan) -> tuple[Contrast, ...]:
         ValueError: a question's factor has no two variants that differ in it alone.
     """
     return tuple(contrast for question in plan.locked.questions for contrast in _contrasts(plan, question))
+
+
+def contrast_name(contrast: Contrast) -> str:
+    """Return what tells a comparison from all others of a study, whatever it was asked beside."""
+    changes = " × ".join(
+        f"{each.factor}: {level_text(each.before)} → {level_text(each.after)}" for each in contrast.changes
+    )
+    at = "".join(f", {factor} = {level_text(level)}" for factor, level in contrast.at.items())
+    return f"{changes}{at}" + ("" if contrast.is_primary else f" on {contrast.metric.name}")
 
 
 def measured_metric(plan: Plan, name: str) -> MeasuredMetric:

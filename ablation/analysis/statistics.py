@@ -96,6 +96,24 @@ def e_value(differences: Sequence[float], *, g: float = 1.0) -> float | None:
     return math.exp(min(_log_e(float(np.mean(differences)) / sd, len(differences), g=g), 700.0))
 
 
+def confidence_sequence(differences: Sequence[float], *, alpha: float, g: float = 1.0) -> tuple[float, float] | None:
+    """Return the means that the t e-process of no number of seeds so far excludes at 1/alpha; None where all are left.
+
+    The intersection over 2, 3, … n of the means whose e-value is below 1/alpha, so more seeds never widen it; where
+    nothing is left, the interval of all n.
+    """
+    low, high, interval = -math.inf, math.inf, None
+    for n in range(2, len(differences) + 1):
+        values = differences[:n]
+        half_width = _e_half_width(sample_sd(values), n, alpha=alpha, g=g)
+        if half_width is None:
+            continue
+        mean = mean_of(values)
+        interval = (mean - half_width, mean + half_width)
+        low, high = max(low, interval[0]), min(high, interval[1])
+    return (low, high) if low <= high and interval is not None else interval
+
+
 def skewness(values: Sequence[float]) -> float | None:
     """Return the sample skewness; None where n < 3 or nothing varies."""
     return float(stats.skew(values)) if len(values) >= 3 and sample_sd(values) else None
@@ -131,6 +149,14 @@ def detectable_difference(sd: float, n: int, *, alpha: float) -> float:
     while _power(high, n, alpha) < POWER:
         low, high = high, 2 * high
     return sd * float(optimize.brentq(lambda standardized: _power(standardized, n, alpha) - POWER, low, high))
+
+
+def _e_half_width(sd: float | None, n: int, *, alpha: float, g: float) -> float | None:
+    """Return how far from the mean of n values the t e-value reaches 1/alpha; None where it never does."""
+    ratio = math.exp(2 / n * (math.log(1 / alpha) + 0.5 * math.log1p(n * g)))
+    if not sd or ratio >= 1 + n * g:
+        return None
+    return sd * math.sqrt((n - 1) / n * (ratio - 1) / (1 - ratio / (1 + n * g)))
 
 
 def _log_e(standardized: float, n: int, *, g: float) -> float:

@@ -1,55 +1,57 @@
-"""Judges paired differences: the numbers of an effect, its verdict, and the seeds that would decide it."""
+"""Puts how a comparison stands into its numbers and its verdict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ablation.analysis import statistics
-from ablation.analysis.answer_records import Effect, SeedsNeeded, Verdict, Wins
+from ablation.analysis.answer_records import Effect, Interval, SeedsNeeded, Verdict, Wins
+from ablation.analysis.sequential import Rule, State
 from ablation.records import SIGNS, Direction
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """How the family is judged: its error rate, its number of contrasts, and whether seeds were added later."""
-
-    alpha: float
-    comparisons: int
-    is_grown: bool
-
-    @property
-    def alpha_each(self) -> float:
-        return self.alpha / self.comparisons
-
-    @property
-    def decisive_e_value(self) -> float:
-        return self.comparisons / self.alpha
+_FOUND = {False: (Verdict.HELPS, Verdict.HURTS), True: (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)}
+"""The verdicts on a difference, for the better and for the worse, of an effect and of an interaction."""
+_STATES = {
+    State.OPEN: Verdict.UNDECIDED,
+    State.FUTILE: Verdict.UNDECIDED,
+    State.ENDED: Verdict.UNDECIDED,
+    State.PAUSED: Verdict.INCOMPLETE,
+    State.UNSTABLE: Verdict.UNSTABLE,
+    State.TOO_SMALL: Verdict.NO_MEANINGFUL_DIFFERENCE,
+    State.NO_VARIATION: Verdict.NO_VARIATION,
+}
 
 
-def judge(
-    effect: Effect, *, direction: Direction, rope: float | None, rule: Rule, is_interaction: bool
-) -> tuple[Verdict, bool | None]:
-    """Return the verdict on an effect that has an interval, and whether it surely is as large as matters.
-
-    The size is None where it isn't judged: no ROPE, no difference found, or a study that grew.
-    """
-    if effect.interval is None:
-        return (Verdict.ONE_SEED if effect.n == 1 else Verdict.NO_VARIATION), None
-    low, high = effect.interval.low, effect.interval.high
-    if rope is not None and not rule.is_grown and -rope <= low and high <= rope:
-        return Verdict.NO_MEANINGFUL_DIFFERENCE, None
-    is_found = _exceeds(effect.e_value, rule.decisive_e_value) if rule.is_grown else low > 0 or high < 0
-    if not is_found:
-        return Verdict.UNDECIDED, None
-    is_better = SIGNS[direction] * effect.mean > 0
-    better, worse = (
-        (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM) if is_interaction else (Verdict.HELPS, Verdict.HURTS)
-    )
-    is_meaningful = None if rope is None or rule.is_grown else low > rope or high < -rope
-    return (better if is_better else worse), is_meaningful
+def verdict_of(state: State, effect: Effect, *, direction: Direction, is_interaction: bool) -> Verdict:
+    """Return the verdict on an effect; without an estimate of noise there is none."""
+    if effect.e_value is None:
+        return Verdict.ONE_SEED if effect.n == 1 else Verdict.NO_VARIATION
+    if state is not State.DIFFERENT:
+        return _STATES[state]
+    return _found(effect.mean, direction, is_interaction=is_interaction)
 
 
-def effect_of(differences: Sequence[float], *, direction: Direction, rule: Rule) -> Effect:
-    """Return the paired differences in numbers.
+def _found(mean: float, direction: Direction, *, is_interaction: bool) -> Verdict:
+    better, worse = _FOUND[is_interaction]
+    return better if SIGNS[direction] * mean > 0 else worse
+
+
+def is_meaningful(verdict: Verdict, interval: Interval | None, rope: float | None) -> bool | None:
+    """Whether a difference that was found surely is as large as matters; None where that is not judged."""
+    if interval is None or rope is None or verdict not in (*_FOUND[False], *_FOUND[True]):
+        return None
+    return interval.low > rope or interval.high < -rope
+
+
+def effect_of(
+    differences: Sequence[float],
+    *,
+    direction: Direction,
+    interval: Interval | None,
+    alpha: float | None,
+    least_sd: float = 0.0,
+) -> Effect:
+    """Return the paired differences in numbers, with the interval that they were judged by.
+
+    `alpha` is that of their t test, None where that decides nothing; `least_sd` the floor of their SD.
 
     Raises:
         ValueError: there are none.
@@ -61,36 +63,55 @@ def effect_of(differences: Sequence[float], *, direction: Direction, rule: Rule)
         n=n,
         mean=statistics.mean_of(differences),
         sd=sd,
-        interval=statistics.paired_interval(differences, level=1 - rule.alpha_each),
+        interval=interval if sd else None,
         e_value=statistics.e_value(differences),
-        detectable=statistics.detectable_difference(sd, n, alpha=rule.alpha_each) if sd else None,
+        detectable=statistics.detectable_difference(max(sd, least_sd), n, alpha=alpha) if sd and alpha else None,
         skewness=statistics.skewness(differences),
         wins=wins_of(differences, direction),
     )
 
 
-def seeds_needed(effect: Effect, rope: float | None, rule: Rule) -> SeedsNeeded:
-    """Return how many seeds more decide, for the least and the largest SD of its 95 % range."""
-    totals = [_seeds_in_all(effect.mean, sd, rope, rule) for sd in statistics.sd_range(effect.sd or 0.0, effect.n)]
+def seeds_needed(effect: Effect, rule: Rule) -> SeedsNeeded | None:
+    """Return how many seeds more bring the e-value there, for the least and the largest SD of its 95 % range.
+
+    None where that is not to be told: no spread, or a mean of zero.
+    """
+    if not effect.sd or not effect.mean:
+        return None
+    totals = [
+        statistics.seeds_for_e_value(effect.mean, sd, threshold=rule.decisive_e_value)
+        for sd in statistics.sd_range(effect.sd, effect.n)
+    ]
     fewest, most = (None if total is None else max(1, total - effect.n) for total in totals)
     return SeedsNeeded(fewest=fewest, most=most)
 
 
-def _exceeds(value: float | None, threshold: float) -> bool:
-    return value is not None and value > threshold
+def earlier_verdict(
+    differences: Sequence[float],
+    rule: Rule,
+    *,
+    rope: float | None,
+    direction: Direction,
+    is_interaction: bool,
+) -> Verdict | None:
+    """Return the verdict of the versions before planned looks; None where they gave none.
 
-
-def _seeds_in_all(mean: float, sd: float, rope: float | None, rule: Rule) -> int | None:
-    if rule.is_grown:
-        return statistics.seeds_for_e_value(mean, sd, threshold=rule.decisive_e_value)
-    found = [statistics.seeds_for_power(mean, sd, alpha=rule.alpha_each)]
-    if rope is not None:
-        found.append(statistics.seeds_for_width(rope, sd, alpha=rule.alpha_each))
-    return min((seeds for seeds in found if seeds is not None), default=None)
+    They judged by the paired t interval at alpha / m, and grown studies by an e-value above m / alpha.
+    """
+    interval = statistics.paired_interval(differences, level=1 - rule.alpha / rule.comparisons)
+    if interval is None:
+        return None
+    if not rule.growth and rope is not None and -rope <= interval.low and interval.high <= rope:
+        return Verdict.NO_MEANINGFUL_DIFFERENCE
+    evidence = statistics.e_value(differences) or 0.0
+    is_found = evidence > rule.comparisons / rule.alpha if rule.growth else interval.low > 0 or interval.high < 0
+    if not is_found:
+        return Verdict.UNDECIDED
+    return _found(statistics.mean_of(differences), direction, is_interaction=is_interaction)
 
 
 def wins_of(differences: Sequence[float], direction: Direction) -> Wins:
-    """Return in how many seeds the change was for the better."""
+    """Return in how many of the seeds the change was for the better."""
     sign = SIGNS[direction]
     wins, ties, n = (
         sum(sign * value > 0 for value in differences),

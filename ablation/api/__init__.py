@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from ablation.api.arguments import check_above_zero, check_kind, check_switches
 from ablation.api.places import launch_kept, state_at, tracker_at
 from ablation.api.result import StudyResult
 from ablation.errors import AblationError, StudyWithin
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     StudyFile = str | PathLike[str] | Mapping[str, Any]
     """A study file's path, or what such a file says as plain values."""
+    Seeds = int | Mapping[str, Any]
+    """Runs per variant, or planned looks as a study file has them: `{"looks": [5, 8, 12]}`."""
     Levels = str | Mapping[str, Any]
     """A variant's name, or its levels by their factors."""
 
@@ -33,7 +36,7 @@ __all__ = ["AblationError", "StudyResult", "compare", "load_model", "open", "pla
 def run(
     file: StudyFile,
     *,
-    seeds: int | None = None,
+    seeds: Seeds | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
     name: str | None = None,
     device: str = "auto",
@@ -56,6 +59,7 @@ def run(
 
     Args:
         file: a study file's path, or a mapping with its keys.
+        seeds: runs per variant, or planned looks: `{"looks": [5, 8, 12]}`, `{"first": 5, "last": 20}`.
         set: changes to it by path: `{"training.epochs": 5}`.
         device: auto, cpu, cuda or cuda:N.
         executor: auto, inline (in this process) or processes.
@@ -76,6 +80,7 @@ def run(
 
     if is_importing():
         raise StudyWithin
+    check_switches(progress=progress)
     execution = Execution(
         device=device,
         executor=executor,
@@ -87,26 +92,45 @@ def run(
         is_fresh=fresh,
         is_reused=reuse,
     )
-    study = checked_study(file, seeds=seeds, changes=set or {}, name=name)
+    study = checked_study(file, seeds=seeds, changes={} if set is None else set, name=name)
     with launch_kept(), interruptible():
         tracker = tracker_at(tracking_uri, is_launched=True)
         outcome = execute(study, execution, tracker=tracker, state=state_at(state_dir), is_quiet=not progress)
     return StudyResult.of(outcome, tracker)
 
 
-def open(name: str, *, tracking_uri: str | None = None) -> StudyResult:  # noqa: A001 - as ablation.open
+def open(  # noqa: A001 - as ablation.open
+    name: str,
+    *,
+    metric: str | None = None,
+    meaningful: float | None = None,
+    alpha: float | None = None,
+    tracking_uri: str | None = None,
+) -> StudyResult:
     """Return what a recorded study came to, from MLflow alone: `ablation summarize NAME`.
 
+    Args:
+        metric: judge by this one; as with `meaningful` and `alpha`, another than the locked one is a deviation.
+        meaningful: half-width of the ROPE, in the metric's unit (a fraction, nats, seconds).
+        alpha: family-wise error rate.
+
     Raises:
-        AblationError: there is no such study, or MLflow cannot be reached.
+        AblationError: there is no such study or metric, or MLflow cannot be reached.
     """
-    return StudyResult.recorded(name, tracker_at(tracking_uri))
+    check_kind("name", name, kind="study")
+    check_kind("metric", metric, is_optional=True)
+    check_above_zero("meaningful", meaningful)
+    check_above_zero("alpha", alpha, below=1)
+    tracker = tracker_at(tracking_uri)
+    from ablation.analysis import RuleChange
+
+    return StudyResult.recorded(name, tracker, change=RuleChange(metric=metric, meaningful=meaningful, alpha=alpha))
 
 
 def plan(
     file: StudyFile,
     *,
-    seeds: int | None = None,
+    seeds: Seeds | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
     name: str | None = None,
     device: str = "auto",
@@ -119,7 +143,9 @@ def plan(
     """
     from ablation.api.studies import checked_study, preview
 
-    return preview(checked_study(file, seeds=seeds, changes=set or {}, name=name), device, state_at(state_dir))
+    return preview(
+        checked_study(file, seeds=seeds, changes={} if set is None else set, name=name), device, state_at(state_dir)
+    )
 
 
 def compare(study: str | StudyResult, first: Levels, second: Levels, *, tracking_uri: str | None = None) -> Comparison:
@@ -150,7 +176,8 @@ def load_model(
     Args:
         variant: its name, or its levels by their factors; those left out are the baseline's.
         code: what is trusted to be imported, where the model is made by code of your own: its folder, or the name of
-            installed code, or several of them. By default nothing is.
+            installed code, or several of them. By default nothing is. A warning says where the run was trained with
+            other code than that of its model now.
 
     Raises:
         AblationError: there is no such run, it keeps no model, or its code is not trusted.
@@ -167,4 +194,5 @@ def _place(study: str | StudyResult, tracking_uri: str | None) -> tuple[str, Tra
     """Return a study's name, and the tracker that it is read from."""
     if isinstance(study, StudyResult):
         return study.name, study.tracker
+    check_kind("study", study)
     return study, tracker_at(tracking_uri)

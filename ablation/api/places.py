@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablation.api.arguments import check_kind
+
 if TYPE_CHECKING:
     from ablation.storage.state import State
     from ablation.tracking import Tracker
@@ -19,6 +21,7 @@ LAUNCH = "MLFLOW_RUN_ID"
 
 def state_at(folder: str | os.PathLike[str] | None) -> State:
     """Return a state folder, which need not exist; by default that of the environment, or `.ablation`."""
+    check_kind("state_dir", folder, is_optional=True)
     from ablation.storage.state import State
 
     return State(folder=Path(folder or os.environ.get(STATE_DIR) or ".ablation").resolve())
@@ -27,12 +30,13 @@ def state_at(folder: str | os.PathLike[str] | None) -> State:
 def tracker_at(tracking_uri: str | None, *, is_launched: bool = False) -> Tracker:
     """Return MLflow's tracker; with `is_launched`, it works in the run and experiment that `mlflow run` gave.
 
-    Code of the user's does not see that run: what records in MLflow by itself would write into it. Who only reads does
-    not wait long for a server: there is nothing to lose.
+    User code does not see that run, or its own records would go into it. A call that only reads does not wait long for
+    a server: nothing can be lost.
 
     Raises:
-        AddressInvalid: the address cannot be one of a store.
+        ArgumentInvalid, AddressInvalid: the address cannot be one of a store.
     """
+    check_kind("tracking_uri", tracking_uri, is_optional=True)
     from ablation.tracking import check_store, open_mlflow
 
     address = tracking_uri or os.environ.get(TRACKING_URI) or None

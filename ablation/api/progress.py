@@ -57,7 +57,7 @@ def _show_in(notebook: NotebookView, progress: Progress, clock: _Clock) -> None:
 
 def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
     """Return the last words of a study: counts, answers, where the report is and how to look at the runs."""
-    lines = [f"{outcome.record.plan.name}: {counts_text(outcome.ended, len(outcome.record.plan.runs))}"]
+    lines = [f"{outcome.record.plan.name}: {counts_text(outcome.ended, len(outcome.runs))}"]
     if outcome.analysis is not None:
         lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
     lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
@@ -69,7 +69,7 @@ def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
     return json.dumps(
         {
             "study": record.plan.name,
-            "runs": len(record.plan.runs),
+            "runs": len(outcome.runs),
             **{kind.value: outcome.ended.get(kind, 0) for kind in Outcome},
             "study_run_id": record.study_run_id,
             "experiment_id": record.experiment_id,
@@ -92,12 +92,15 @@ class _Clock:
         self._begun = time.monotonic()
         self._ended_before: int | None = None
         self._planned = 0
+        self._has_looks = False
 
     def seconds_left(self, progress: Progress) -> float | None:
         """Return the seconds left, or None before there is anything to estimate them from."""
         ended = sum(progress.ended.values())
-        if self._ended_before is None or progress.planned != self._planned:  # tuning ends and the comparison begins
-            self._ended_before, self._planned, self._begun = ended, progress.planned, time.monotonic()
+        is_a_later_look = self._has_looks and progress.look is not None
+        if self._ended_before is None or (progress.planned != self._planned and not is_a_later_look):
+            self._ended_before, self._begun = ended, time.monotonic()  # tuning ends and the comparison begins
+        self._planned, self._has_looks = progress.planned, progress.look is not None
         shares = [self._share(metrics) for _, metrics in progress.running if metrics is not None]
         done = ended - self._ended_before + sum(shares)
         if done <= 0:
@@ -165,7 +168,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
     time_left = f", about {duration_text(left)} left" if left else ""
     counts = counts_text(progress.ended, progress.planned)
     bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
-    return Group(table, bar)
+    return Group(table, bar, *([Text(progress.look)] if progress.look is not None else []))
 
 
 def _epoch_texts(epoch: Epoch) -> list[str]:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
+from ablation.api.arguments import check_kind
 from ablation.errors import NameUnknown, NoResults
 from ablation.lookup import nearest_names
 from ablation.records import Outcome
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from ablation.analysis import Analysis, Answer
+    from ablation.analysis import Analysis, Answer, RuleChange
     from ablation.coordinator.conclusion import StudyOutcome
     from ablation.records import Plan
     from ablation.report import ReportFormat
@@ -42,17 +43,17 @@ class StudyResult:
         return cls(record=outcome.record, ended=outcome.ended, analysis=outcome.analysis, tracker=tracker)
 
     @classmethod
-    def recorded(cls, name: str, tracker: Tracker) -> Self:
-        """Read a recorded study.
+    def recorded(cls, name: str, tracker: Tracker, *, change: RuleChange | None = None) -> Self:
+        """Read a recorded study; a changed rule is a deviation.
 
         Raises:
-            StudyUnknown, TrackingUnavailable.
+            StudyUnknown, NameUnknown, TrackingUnavailable.
         """
         from ablation.pipeline import find_study, summarize_study
 
         analysis = None
         try:
-            record, analysis = summarize_study(name, tracker=tracker)
+            record, analysis = summarize_study(name, tracker=tracker, change=change)
         except NoResults:
             record = find_study(name, tracker=tracker)
         runs = tracker.recorded_runs(record, with_details=False)
@@ -68,9 +69,16 @@ class StudyResult:
         return self.record.plan
 
     @property
+    def planned_runs(self) -> int:
+        """How many runs the looks so far have asked for."""
+        if self.analysis is not None:
+            return self.analysis.planned_runs
+        return len(self.plan.variants) * self.plan.locked.schedule[0]
+
+    @property
     def is_complete(self) -> bool:
         """Whether every planned run has a result; a failed one has none."""
-        return sum(count for kind, count in self.ended.items() if kind.is_result) >= len(self.plan.runs)
+        return sum(count for kind, count in self.ended.items() if kind.is_result) >= self.planned_runs
 
     @property
     def answers(self) -> tuple[Answer, ...]:
@@ -101,6 +109,7 @@ class StudyResult:
             NameUnknown: the report has no such figure, and which it has.
             NoResults: no run has ended.
         """
+        check_kind("figure", name)
         from ablation.api.notebook import shown
         from ablation.report.figures import figure_of
 
@@ -113,6 +122,7 @@ class StudyResult:
             NameUnknown: there is no such form.
             NoResults: no run has ended.
         """
+        check_kind("form", form)
         from ablation.report import FORMATS, report_text
 
         if form not in FORMATS:
@@ -152,7 +162,7 @@ class StudyResult:
         return answers_html(self.name, self._counts_text(), self.analysis)
 
     def _counts_text(self) -> str:
-        return counts_text(self.ended, len(self.plan.runs))
+        return counts_text(self.ended, self.planned_runs)
 
 
 def counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

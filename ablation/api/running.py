@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ablation.api.arguments import check_kind, check_switches
 from ablation.errors import AblationError
 from ablation.executors import EXECUTORS
 from ablation.records import is_count
@@ -43,8 +44,16 @@ class Execution:
     is_reused: bool = False
 
     def __post_init__(self) -> None:
+        check_switches(
+            cudnn_benchmark=self.cudnn_benchmark,
+            retry_failed=self.retry_failed,
+            fresh=self.is_fresh,
+            reuse=self.is_reused,
+        )
         if self.is_fresh and self.is_reused:
             raise AblationError("--fresh trains all anew, and --reuse takes what was trained before: give one of them")
+        check_kind("executor", self.executor)
+        check_kind("storage", self.storage, is_optional=True)
         if self.executor not in EXECUTORS:
             raise AblationError(f"there is no executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
         for what, count, most in (("workers", self.workers, MOST_WORKERS), ("fuse", self.fuse, MOST_RUNS_OF_A_JOB)):

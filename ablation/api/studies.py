@@ -7,6 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablation.api.arguments import check_kind
+from ablation.errors import ArgumentInvalid
+
 if TYPE_CHECKING:
     from ablation.preview import Preview
     from ablation.storage.state import State
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 def checked_study(
     file: str | PathLike[str] | Mapping[str, Any],
     *,
-    seeds: int | None,
+    seeds: int | Mapping[str, Any] | None,
     changes: Mapping[str, Any],
     name: str | None,
 ) -> Study:
@@ -26,11 +29,15 @@ def checked_study(
         StudyFileError: with every problem found.
         AblationError: the file cannot be read.
     """
+    check_kind("file", file)
+    check_kind("set", changes)
     from ablation.study import load_study, overrides_of, study_of_values
 
     overrides = overrides_of({**changes, **({"seeds": seeds} if seeds is not None else {})})
     if isinstance(file, Mapping):
         return study_of_values(file, overrides=overrides, name=name)
+    if file == "":
+        raise ArgumentInvalid("file", file, "the path of a study file")
     return load_study(Path(file), overrides=overrides, name=name)
 
 

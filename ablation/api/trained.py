@@ -7,15 +7,18 @@ folder, and not otherwise; a state is read as tensors and plain values alone.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablation.api.arguments import check_kind
 from ablation.api.variants import variant_name
-from ablation.code import CodeFolders, is_code
+from ablation.code import CodeFolders, code_names, is_code
 from ablation.errors import CodeUntrusted, ModelNotKept
-from ablation.records import MODEL_FILE, ModelSettings, Outcome, RecordedRun
+from ablation.records import MODEL_FILE, ModelSettings, Outcome, RecordedRun, Settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,16 +40,19 @@ def trained_model(
 
     Raises:
         NameUnknown, ModelNotKept: there is no such run, or it keeps no model, and which there are.
+        ArgumentInvalid: an argument is of a wrong type.
         CodeUntrusted: code that is not trusted would be imported for it.
         ModelInvalid, ComponentInvalid, CodeInvalid: it cannot be built here.
     """
     plan = record.plan
     name = variant_name(plan, variant, at="variant")
     run = _finished_run(record, tracker, name, seed)
-    settings = plan.variant(name).settings.model
-    if settings is None:
+    settings = plan.variant(name).settings
+    if settings.model is None:
         raise ModelNotKept(plan.name, f"no model is recorded of variant {name!r}")
-    model = _built(settings, plan, _trusted_code(plan, settings, trusted))
+    code = _trusted_code(plan, settings.model, trusted)
+    _compare_code(code, settings, plan.code.get(name), run)
+    model = _built(settings.model, plan, code)
     _load_state(model, run, plan, tracker)
     return model.eval()
 
@@ -57,7 +63,7 @@ def _finished_run(record: StudyRecord, tracker: Tracker, variant: str, seed: int
         raise ModelNotKept(plan.name, "its training function keeps its own models, and none is recorded")
     recorded = tracker.recorded_runs(record, with_details=False)
     runs = {run.planned.seed: run for run in recorded if run.planned.variant == variant}
-    if seed not in runs:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed not in runs:
         raise ModelNotKept(plan.name, f"variant {variant!r} has no seed {seed!r}; it has {', '.join(map(str, runs))}")
     run = runs[seed]
     if run.outcome is not Outcome.DONE:
@@ -73,6 +79,7 @@ def _trusted_code(plan: Plan, settings: ModelSettings, trusted: Trusted) -> Code
     Raises:
         CodeUntrusted: it is neither in a trusted folder nor trusted by its name.
     """
+    check_kind("code", trusted)
     given = [trusted] if isinstance(trusted, str | PathLike) else list(trusted)
     named = {fspath(one) for one in given if is_code(fspath(one))}
     folders = tuple(Path(one).resolve() for one in given if fspath(one) not in named)
@@ -83,6 +90,23 @@ def _trusted_code(plan: Plan, settings: ModelSettings, trusted: Trusted) -> Code
         if not is_within and name not in named:
             raise CodeUntrusted(plan.name, name, folders)
     return code
+
+
+def _compare_code(code: CodeFolders, settings: Settings, digest: str | None, run: RecordedRun) -> None:
+    """Warn where a run was trained with other code than is there now.
+
+    A digest is of all the code that a variant names, so nothing can be compared where it names more than its model's.
+    """
+    assert settings.model is not None
+    names = tuple(code_names(settings))
+    of_model = {settings.model.name, *settings.model.replace.values()}
+    if digest is None or not of_model.issuperset(names) or code.digest(names) == digest:
+        return
+    warnings.warn(
+        f"run {run.planned.name} was trained with other code than {', '.join(names)} is now, or with other versions of "
+        "what it imports: the model may answer differently. The study's report keeps a copy of that code in code/",
+        stacklevel=4,
+    )
 
 
 def _built(settings: ModelSettings, plan: Plan, code: CodeFolders) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ablation.api.arguments import check_kind
 from ablation.errors import AblationError, NameUnknown
 from ablation.lookup import is_same, nearest_names
 
@@ -19,6 +20,7 @@ def variant_name(plan: Plan, asked: str | Mapping[str, Any], *, at: str) -> str:
         NameUnknown: the study has no such variant or factor, and which it has; `at` says whose argument it was.
         AblationError: no variant has these levels.
     """
+    check_kind(at, asked, kind="variant")
     known = [variant.name for variant in plan.variants]
     if isinstance(asked, str):
         if asked not in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from ablation.errors import AddressInvalid
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_RUNS_OF_A_JOB = 1024
+SEEDS_HELP = "Runs per variant, 1 to 10,000: a number, or those at each planned look, such as 5,8,12,20."
 
 
 class OrBlank(click.ParamType[Any]):
@@ -25,6 +27,9 @@ class OrBlank(click.ParamType[Any]):
         self.name = inner.name
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        if isinstance(self._inner, click.IntRange):
+            low, high = self._inner.min, self._inner.max
+            return f"INTEGER>={low}" if high is None else f"{low}..{high}"
         return self._inner.get_metavar(param, ctx)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -57,6 +62,19 @@ class Fuse(click.ParamType[int | None]):
         if not str(value).isdecimal() or not 1 <= int(value) <= MOST_RUNS_OF_A_JOB:
             self.fail(f"{value!r} is neither auto nor a number from 1 to {MOST_RUNS_OF_A_JOB}.", param, ctx)
         return int(value)
+
+
+class Seeds(click.ParamType[Any]):
+    """Runs per variant, one number or those at each planned look; given as a study file has them."""
+
+    name = "n|n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not re.fullmatch(r"[0-9]{1,9}( *, *[0-9]{1,9})*", text := str(value).strip()):
+            form = "a number of seeds, such as 5, nor planned looks, such as 5,8,12,20"
+            self.fail(f"{value!r} is neither {form}.", param, ctx)
+        looks = [int(part) for part in text.split(",")]
+        return {"looks": looks} if len(looks) > 1 else looks[0]
 
 
 class Folder(click.ParamType[Path]):
@@ -101,7 +119,7 @@ def study_options(command: F) -> F:
     options = [
         click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change any key of the file."),
         click.option("--name", type=OrBlank(click.STRING), help="Give the study another name."),
-        click.option("--seeds", type=OrBlank(click.IntRange(1)), help="Runs per variant."),
+        click.option("--seeds", type=OrBlank(Seeds()), help=SEEDS_HELP),
         click.option("--depth", type=OrBlank(click.STRING), metavar="LEVELS", help="Levels of model.depth: 3,4."),
         click.option("--normalization", type=OrBlank(click.STRING), metavar="LEVELS", help="Its levels: none,batch."),
         click.option("--epochs", type=OrBlank(click.IntRange(1)), help="Epochs of each run."),

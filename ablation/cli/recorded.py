@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--output", type=OrBlank(click.Path(file_okay=False, path_type=Path)), help="Write the report here too.")
 @click.option("--metric", type=OrBlank(click.STRING), help="Judge by another metric: a deviation.")
-@click.option("--meaningful", type=OrBlank(Above(0)), help="Another half-width of the ROPE: a deviation.")
-@click.option("--alpha", type=OrBlank(Above(0, below=1)), help="Another error rate: a deviation.")
+@click.option("--meaningful", type=OrBlank(Above(0)), help="Another half-width of the ROPE, above 0: a deviation.")
+@click.option("--alpha", type=OrBlank(Above(0, below=1)), help="Another error rate, between 0 and 1: a deviation.")
 @tracking_option
 @json_option
 def summarize(
@@ -110,6 +110,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
 @json_option
 def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
     """Say how far a study is, what failed and why, or list the studies."""
+    from ablation.analysis import StudyLooks
     from ablation.api.places import state_at, tracker_at
     from ablation.cli.tables import StudyStanding, status_json, status_text
     from ablation.coordinator.lease import has_gone
@@ -129,12 +130,15 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
     found = [
         StudyStanding(
             record=record,
-            runs=tracker.recorded_runs(record, with_details=False),
+            runs=looks.recorded_runs,
+            look=looks.text,
             unrecorded=state.unrecorded(record.plan.name),
             is_interrupted=record.status == "RUNNING" and (holder is None or has_gone(holder)),
             gone=holder,
         )
-        for record, holder in ((record, tracker.holder(record.study_run_id)) for record in records)
+        for record in records
+        for holder in [tracker.holder(record.study_run_id)]
+        for looks in [StudyLooks.of(record.plan, tracker.recorded_runs(record, with_details=False))]
     ]
     if found or as_json or not is_unread:
         print_result(status_json(found) if as_json else status_text(found))

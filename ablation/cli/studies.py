@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ import click
 from ablation.cli.group import SOME_RUNS_FAILED, main
 from ablation.cli.interruption import interruptible
 from ablation.cli.options import (
+    SEEDS_HELP,
     Fuse,
     OrBlank,
+    Seeds,
     json_option,
     state_option,
     storage_option,
@@ -135,7 +138,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
 @main.command()
 @click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
 @click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
-@click.option("--seeds", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Runs per variant.")
+@click.option("--seeds", type=Seeds(), default=5, show_default=True, help=SEEDS_HELP)
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="Epochs of each run.")
 @click.option("--name", default="my-study", show_default=True, help="The study's name.")
 @click.option(
@@ -147,7 +150,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
 def define(
     depth: str,
     normalization: str,
-    seeds: int,
+    seeds: int | Mapping[str, Any],
     epochs: int,
     name: str,
     data: str,
@@ -185,7 +188,7 @@ def load(
     *,
     changes: tuple[str, ...],
     name: str | None,
-    seeds: int | None,
+    seeds: int | Mapping[str, Any] | None,
     depth: str | None,
     normalization: str | None,
     epochs: int | None,

@@ -39,11 +39,15 @@ FAILURES: Mapping[Failure | None, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyStanding:
-    """How a study stands: its runs as recorded, how many have ended here and are not, and who is gone that ran it."""
+    """How a study stands: its runs as recorded, how many have ended here and are not, and who is gone that ran it.
+
+    `runs` are those that its looks have asked for; `look` says where it stands among several.
+    """
 
     record: StudyRecord
     runs: Sequence[RecordedRun]
     unrecorded: int
+    look: str | None = None
     is_interrupted: bool = False
     gone: Holder | None = None
 
@@ -63,7 +67,8 @@ def preview_json(preview: Preview) -> str:
             "study": preview.study.name,
             "runs": preview.runs,
             "tuning_runs": preview.tuning_runs,
-            "seeds": preview.study.spec.seeds,
+            "seeds": preview.study.spec.most_seeds,
+            "looks": preview.study.spec.looks,
             "seconds": preview.seconds,
             "same_starts": preview.same_starts,
             "data": _data(preview),
@@ -149,12 +154,16 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     tuning = "; its variants are not tuned yet" if is_tuning else ""
     status = "interrupted" if standing.is_interrupted else record.status.lower()
     lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
+    if standing.look is not None:
+        lines.append(f"  {standing.look}")
     if standing.is_interrupted:
         who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
         lines.append(f"  {who}. The same command resumes it.")
     if standing.unrecorded:
         name = record.plan.name
-        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {commands.shown('sync', name)}")
+        is_under_way = record.status == "RUNNING" and not standing.is_interrupted
+        next_step = "they are being recorded" if is_under_way else commands.shown("sync", name)
+        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {next_step}")
     lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
     failed = [run for run in runs if run.outcome is Outcome.FAILED]
     lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
@@ -183,6 +192,7 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
         "runs": len(runs),
         **{kind.value: ended[kind] for kind in Outcome},
         "to_do": ended[None],
+        "look": standing.look,
         "unrecorded": standing.unrecorded,
         "failures": [
             {"run": run.planned.name, "failure": run.failure, "error": last_line(run.error) or "failed"}

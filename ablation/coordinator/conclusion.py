@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.analysis import Analysis, analyse
+from ablation.analysis import Analysis, StudyLooks, analyse
 from ablation.code import code_names
 from ablation.coordinator.lease import Lease
-from ablation.records import Outcome
+from ablation.records import Outcome, PlannedRun
 from ablation.report import answers_text, write_report
 from ablation.storage.state import State
 from ablation.study import Study
@@ -20,9 +20,13 @@ from ablation.tracking import StudyRecord, Tracker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOutcome:
-    """What an execution of a study left: its record, its analysis (None where nothing has a result), its report."""
+    """What an execution of a study left: its record, its analysis (None where nothing has a result), its report.
+
+    `runs` are those that its looks have asked for.
+    """
 
     record: StudyRecord
+    runs: tuple[PlannedRun, ...]
     ended: Mapping[Outcome, int]
     analysis: Analysis | None
     report: Path | None
@@ -33,6 +37,7 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
     lease.check()
     tracker.reconcile(lease.record)
     runs = tracker.recorded_runs(lease.record, with_details=False)
+    looks = StudyLooks.of(lease.record.plan, runs)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
     analysis, folder, name = None, None, lease.record.plan.name
     if ended:
@@ -42,9 +47,10 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
         write_report(analysis, folder)
         lease.check()
         tracker.log_report(lease.record, folder, summary=answers_text(analysis))
-    is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(lease.record.plan.runs)
+        tracker.note_look(lease.record, looks.look)
+    is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(looks.runs)
     tracker.close_study(lease.record, "FINISHED" if is_complete else "FAILED")
-    return StudyOutcome(record=lease.record, ended=ended, analysis=analysis, report=folder)
+    return StudyOutcome(record=lease.record, runs=looks.runs, ended=ended, analysis=analysis, report=folder)
 
 
 def keep_code(study: Study, folder: Path) -> None:

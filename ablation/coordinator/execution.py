@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.lease import Lease
+from ablation.coordinator.looks import LooksUnderWay
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
@@ -86,6 +87,7 @@ class Execution:
     ended: Counter[Outcome] = field(default_factory=Counter)
     deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
     schedule: Schedule | None = None
+    looks: LooksUnderWay | None = None
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
 
@@ -93,13 +95,17 @@ class Execution:
     def record(self) -> StudyRecord:
         return self.lease.record
 
-    def train(self, schedule: Schedule, recorded: Sequence[RecordedRun]) -> Generator[Progress, None, None]:
+    def train(
+        self, schedule: Schedule, recorded: Sequence[RecordedRun], looks: LooksUnderWay
+    ) -> Generator[Progress, None, None]:
         """Train what the schedule has left, as many at a time as the executor has slots, waiting where it has none.
+
+        A look that is complete may ask for more.
 
         A run that cannot be kept, or whose code was edited, ends the execution, but not the runs beside it: they are
         let finish, and the next one goes on with the others.
         """
-        self.schedule = schedule
+        self.schedule, self.looks = schedule, looks
         ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
         self.ended.update(ended.values())
         failed: AblationError | None = None
@@ -184,7 +190,12 @@ class Execution:
     @property
     def _left(self) -> int:
         """How many runs have not ended."""
-        return len(self.record.plan.runs_to_train()) - sum(self.ended.values())
+        return self._asked - sum(self.ended.values())
+
+    @property
+    def _asked(self) -> int:
+        """How many runs have been asked for so far."""
+        return self.looks.count if self.looks is not None else len(self.record.plan.runs_to_train())
 
     def stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
         """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
@@ -277,9 +288,19 @@ class Execution:
         metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
-        yield self._progress(latest=(planned, result), note="; ".join(self._news(planned, result)) or None)
+        news = [*self._news(planned, result), *self._look(planned, result, schedule)]
+        yield self._progress(latest=(planned, result), note="; ".join(news) or None)
         if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
             raise MetricsMissing(self.record.plan.name, planned.name, result.error or "")
+
+    def _look(self, planned: PlannedRun, result: RunResult, schedule: Schedule) -> Iterator[str]:
+        """Ask for the runs of the next look, where this result completes one; have that recorded, and say it."""
+        assert self.looks is not None
+        before = self.looks.look
+        schedule.extend(self.looks.add(recorded_as(planned, result)))
+        if self.looks.look != before and self.looks.text is not None:
+            self.uploads.tell_look(self.looks.look)
+            yield self.looks.text
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
@@ -306,15 +327,23 @@ class Execution:
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
         running = [(under.planned, self._folder(under.planned).latest_epoch()) for under in self._under_way()]
         return Progress(
-            planned=len(self.record.plan.runs_to_train()),
+            planned=self._asked,
             ended=dict(self.ended),
             running=tuple(running),
             latest=latest,
             note=note,
+            look=self.looks.text if self.looks is not None else None,
         )
 
     def _folder(self, planned: PlannedRun) -> RunFolder:
         return self.state.begun(self.record.plan.name, planned.identity)
+
+
+def recorded_as(planned: PlannedRun, result: RunResult) -> RecordedRun:
+    """Return a result as its record will be, without what is read from files."""
+    return RecordedRun(
+        planned=planned, run_id=None, outcome=result.outcome, metrics=result.metrics, curves={}, confusion={}
+    )
 
 
 def is_death(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from ablation.records import (
     ModelSummary,
     Plan,
     PlannedRun,
+    RecordedRun,
     TunedVariant,
     Variant,
+    looks_text,
 )
 from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
@@ -87,15 +90,15 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     }
     if changed:
         raise StudyChanged(study.name, changed)
-    planned = {run.identity for run in plan.runs}
-    left_out = [run.name for run in _settled_runs(previous.plan) if run.identity not in planned]
-    if left_out:
+    if left_out := _left_out(previous.plan, plan, recorded):
         raise StudyNarrowed(study.name, left_out)
+    first = previous.plan.locked
     return replace(
         plan,
-        locked=replace(plan.locked, seeds=previous.plan.locked.seeds),
+        locked=replace(plan.locked, seeds=first.seeds, looks=first.looks),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
+        family=previous.plan.family,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
 
@@ -107,20 +110,24 @@ def tuned_study(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
 
 def frozen_plan(study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...]) -> Plan:
     """Return the plan of a study once its variants are tuned; what was locked before stays."""
+    plan = plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning)
     return replace(
-        plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning),
+        plan,
         locked=before.locked,
         locked_hash=before.locked_hash,
         deviations=before.deviations,
         measured=before.measured,
         same_starts=before.same_starts,
+        family=before.family if before.tuning else plan.family,  # known once the first variants are tuned
     )
 
 
 def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
     """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
+    from ablation.analysis import contrast_name, contrasts_of
+
     now = study.locked()
-    return Plan(
+    plan = Plan(
         study=study.spec.document(),
         variants=study.variants,
         summaries=measured_models(study, data.shape),
@@ -132,6 +139,23 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         tuning=tuning,
         measured=tuple(METRICS),
     )
+    is_settled = study.spec.tune is None or bool(tuning)
+    return replace(plan, family=tuple(map(contrast_name, contrasts_of(plan)))) if is_settled else plan
+
+
+def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:
+    """Name the runs of the plan before that a plan may not lack: those that have ended, and a variant's that is gone.
+
+    Seeds that nothing was trained of may be left out: the looks locked at first still judge the study.
+    """
+    planned = {run.identity for run in now.runs}
+    kept = {run.variant for run in before.runs if run.identity in planned}
+    ended = {run.planned.identity for run in recorded if run.outcome is not None}
+    return [
+        run.name
+        for run in _settled_runs(before)
+        if run.identity not in planned and (run.identity in ended or run.variant not in kept)
+    ]
 
 
 def _settled_runs(plan: Plan) -> list[PlannedRun]:
@@ -180,7 +204,7 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     said = [
         f"{key} changed from {old} to {new}, {seen}"
         for key, old, new in (
-            ("seeds", before.study["seeds"], now.study["seeds"]),
+            ("seeds", looks_text(before.looks), looks_text(now.looks)),
             *((key, then[key], later[key]) for key in ("questions", "alpha", "collapse_margin")),
         )
         if old != new

@@ -10,7 +10,8 @@ from ablation.records import Epoch, Outcome, PlannedRun, RunResult
 class Progress:
     """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now.
 
-    `note` is a sentence for whoever watches; before training begins there may be nothing else.
+    `planned` are the runs asked for so far; `look` says where the study stands among several planned looks. `note` is
+    a sentence for whoever watches; before training begins there may be nothing else.
     """
 
     planned: int
@@ -18,3 +19,4 @@ class Progress:
     running: tuple[tuple[PlannedRun, Epoch | None], ...] = ()
     latest: tuple[PlannedRun, RunResult] | None = None
     note: str | None = None
+    look: str | None = None

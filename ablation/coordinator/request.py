@@ -37,4 +37,4 @@ class Request:
 
     def note(self, text: str | None) -> Progress:
         """Return a sentence as news of this execution, which has trained nothing yet."""
-        return Progress(planned=len(self.study.variants) * self.study.spec.seeds, note=text)
+        return Progress(planned=len(self.study.variants) * self.study.spec.most_seeds, note=text)

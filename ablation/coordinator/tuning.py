@@ -18,7 +18,17 @@ from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
 from ablation.executors import WorkerLost, free_slots
-from ablation.records import SIGNS, Direction, Outcome, PlannedRun, RunResult, TunedVariant, TuningTrial, Variant
+from ablation.records import (
+    METRICS,
+    SIGNS,
+    Direction,
+    Outcome,
+    PlannedRun,
+    RunResult,
+    TunedVariant,
+    TuningTrial,
+    Variant,
+)
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import About, RunFolder
@@ -227,8 +237,17 @@ class VariantTuning:
 
 
 def objective_of(metric: str) -> tuple[Objective, Direction]:
-    """Return what tuning looks at on the validation split where a study compares on a metric: `loss` or `accuracy`."""
-    return ("loss", "minimize") if metric in ("test_loss", "test_brier_score") else ("accuracy", "maximize")
+    """Return what tuning looks at on the validation split where a study compares on a metric, and which way is better.
+
+    Raises:
+        KeyError: the metric is none of the engine's, whose runs alone are tuned.
+    """
+    objective = METRICS[metric].tuned_by
+    assert objective is not None  # what the engine measures has one
+    return objective, _BETTER[objective]
+
+
+_BETTER: Mapping[Objective, Direction] = {"loss": "minimize", "accuracy": "maximize"}
 
 
 def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> TuningTrial:

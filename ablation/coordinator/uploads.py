@@ -77,6 +77,7 @@ class Uploads:
         self._uploads: dict[PlannedRun, _Upload] = {}
         self._run_ids: dict[PlannedRun, str] = {}
         self._last_words: StudyStatus | None = None
+        self._look: int | None = None
         self._is_closing = False
         self._has_news = False
         self._changed = threading.Condition()
@@ -114,6 +115,12 @@ class Uploads:
     def leave(self, planned: PlannedRun) -> None:
         """Record that the run is not under way now; it goes on when it is begun again."""
         self._set_fate(planned, "left")
+
+    def tell_look(self, look: int) -> None:
+        """Record how many of the plan's looks are complete; what is not told in time is told with the report."""
+        with self._changed:
+            self._look, self._has_news = look, True
+            self._changed.notify_all()
 
     def run_id(self, planned: PlannedRun, *, wait_s: float = 0.0) -> str | None:
         """Return what the tracker calls a run, None where it has not been told within so long."""
@@ -200,12 +207,21 @@ class Uploads:
             with self._changed:
                 is_last, self._has_news = self._is_closing, False
                 uploads = list(self._uploads.values())
+            with contextlib.suppress(AblationError):  # it is told again with the next look, or with the report
+                self._bring_look()
             for upload in uploads:
                 if upload.due <= time.monotonic() and self._is_current(upload):
                     self._try_to_bring(upload)
             with self._changed:
                 if not (is_last or self._is_closing or self._has_news):
                     self._changed.wait(timeout=EVERY_S)
+
+    def _bring_look(self) -> None:
+        with self._changed:
+            look, self._look = self._look, None
+        if look is not None:
+            self._lease.check()
+            self._tracker.note_look(self._lease.record, look)
 
     def _end(self) -> None:
         """Say how the study stands, where that is to be said, and leave it to others."""

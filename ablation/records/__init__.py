@@ -1,7 +1,7 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 from ablation.records.data import DataFacts, DataOutline, DataShape
-from ablation.records.locked import Locked, LockedMetric, LockedQuestion
+from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, Objective, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
@@ -95,7 +95,9 @@ __all__ = [
     "is_number",
     "is_recordable_name",
     "is_study_name",
+    "looks_text",
     "recordable_text",
     "same_starts_text",
+    "seeds_text",
     "unrecordable_name_text",
 ]

@@ -1,6 +1,6 @@
 """What a study fixes before its first run: the metric, the questions and the rule that its answers are judged by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,8 @@ class LockedQuestion:
 class Locked:
     """What the answers depend on beside the runs; a later change is a deviation.
 
-    `alpha` is the family-wise error rate. A run whose test accuracy is within `collapse_margin` of the largest class's
+    `seeds` are the runs per variant at the last look; `looks` has every look where there are several. `alpha` is the
+    family-wise error rate. A run whose test accuracy is within `collapse_margin` of the largest class's
     share has collapsed.
     """
 
@@ -62,13 +63,34 @@ class Locked:
     alpha: float
     collapse_margin: float
     questions: tuple[LockedQuestion, ...]
+    looks: tuple[int, ...] = ()
+
+    @property
+    def schedule(self) -> tuple[int, ...]:
+        """The runs per variant at each look, the only one or several."""
+        return self.looks or (self.seeds,)
+
+    def look_of(self, seed: int) -> int:
+        """Return the look, from 1, that asks for the run of a seed; one after the last for seeds beyond the plan."""
+        return 1 + sum(seeds <= seed for seeds in self.schedule)
 
     def plain(self) -> dict[str, Any]:
         """Return it as plans keep it, and as its hash is made from."""
         return {
             "seeds": self.seeds,
+            **({"looks": list(self.looks)} if self.looks else {}),
             "metric": self.metric.plain(),
             "alpha": self.alpha,
             "collapse_margin": self.collapse_margin,
             "questions": [question.plain() for question in self.questions],
         }
+
+
+def looks_text(looks: Sequence[int]) -> str:
+    """Return `5`, or `looks at 5, 8, 12`."""
+    return f"looks at {', '.join(map(str, looks))}" if len(looks) > 1 else str(looks[0])
+
+
+def seeds_text(looks: Sequence[int]) -> str:
+    """Return `5 seeds`, or `5 to 12 seeds (looks at 5, 8, 12)`."""
+    return f"{looks[0]} to {looks[-1]} seeds ({looks_text(looks)})" if len(looks) > 1 else f"{looks[0]} seeds"

@@ -77,7 +77,8 @@ class Plan:
     what each variant's settings were found by, where the study tunes them; `code` has the digest of user code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
-    variants whose models start from the same weights with every seed, by their names in the design.
+    variants whose models start from the same weights with every seed, by their names in the design. `family` has the
+    names of the contrasts that were locked at the first result; plans of earlier versions have none.
     """
 
     study: Mapping[str, Any]
@@ -92,6 +93,13 @@ class Plan:
     code: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[str, ...] = FIRST_MEASURED
     same_starts: tuple[str, ...] = ()
+    family: tuple[str, ...] = ()
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
+        seeds = self.study["seeds"]
+        return tuple(seeds["looks"]) if isinstance(seeds, Mapping) else (seeds,)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.sequential import GROWTH_SHARE
 from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json
@@ -140,10 +141,12 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         is_timed_alike=max(len(found.hosts), len(found.devices)) <= 1,
         cost_text=duration_text(analysis.cost.training_seconds),
         alpha=level_percent(analysis.alpha),
-        level=level_percent(1 - analysis.alpha / len(analysis.answers)),
+        most_alpha=level_percent(analysis.alpha * (1 + GROWTH_SHARE)),
+        extra_alpha=level_percent(analysis.alpha * GROWTH_SHARE),
+        looks=", ".join(map(str, analysis.looks)),
         collapse=f"{100 * analysis.collapse_margin:.4g} points",
         chance=f"{100 * analysis.data.largest_class_share:.4g} %",
-        decisive=f"{len(analysis.answers) / analysis.alpha:,.4g}",
+        decisive=f"{analysis.answers[0].decisive_e_value:,.4g}",
         limit=(analysis.study.get("data") or {}).get("limit"),
         has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
         study_file="\n".join(

@@ -8,11 +8,13 @@ from ablation.analysis.answer_records import (
     NOT_ENDED,
     Answer,
     Interval,
+    Look,
     MeasuredMetric,
     MissingRun,
     SimpleEffect,
     Verdict,
 )
+from ablation.analysis.sequential import GROWTH_SHARE, State
 from ablation.output import last_line
 from ablation.records import same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
@@ -54,8 +56,8 @@ def sentence(answer: Answer) -> str:
     elif answer.verdict is Verdict.UNSTABLE:
         parts = [_unstable(answer)]
     else:
-        parts = [_finding(answer), _size(answer), _growth(answer), _simple(answer), _few_seeds(answer), _next(answer)]
-        parts += [_timing(answer), _cost(answer)]
+        parts = [_finding(answer), _size(answer), _luck(answer), _look(answer), _growth(answer), _simple(answer)]
+        parts += [_few_seeds(answer), _since(answer), _next(answer), _timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
 
 
@@ -93,7 +95,8 @@ def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
     unit = answer.metric.unit
     number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
-    return f"{number} {noun.removesuffix('s') if number == '1' else noun}".rstrip()
+    is_plural = number != "1" or noun == "s"  # seconds
+    return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 
 
 def seeds_text(answer: Answer) -> str:
@@ -134,6 +137,8 @@ def _decisions(analysis: Analysis) -> str:
         ]
     )
     rate = level_percent(analysis.alpha)
+    if analysis.is_extended:
+        rate = f"at most {level_percent(analysis.alpha * (1 + GROWTH_SHARE))}"
     return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
 
 
@@ -157,8 +162,11 @@ def _runs_line(analysis: Analysis) -> str:
     ]
     bad = ", ".join(f"{count} {what}" for count, what in counts if count)
     planned = f"{analysis.planned_runs} planned runs"
+    saved = analysis.most_runs - analysis.planned_runs
     ends = "diverged or collapsed" if analysis.data.classes else "diverged"
     runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
+    if saved:
+        runs += f" So far {analysis.planned_runs} of at most {analysis.most_runs} runs were needed."
     if any(equal.is_sure for equal in found.equal_seeds):
         runs += " Some seeds repeat each other in every number: they are no repetitions."
     elif found.equal_seeds:
@@ -194,7 +202,11 @@ def _finding(answer: Answer) -> str:
         return f"{found} in the one seed there is; with one run per variant, noise cannot be estimated."
     if answer.verdict is Verdict.NO_VARIATION:
         return f"{found} in the mean, without an interval. {_no_variation(answer)}"
-    assert effect.interval is not None
+    if not answer.look.seeds:
+        return f"{found} in the mean, {_wins(answer)}."
+    if effect.interval is None:
+        few = f"{effect.n} seeds are too few for an interval that holds however many are added"
+        return f"{found} in the mean, {_wins(answer)}; {few}."
     interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
     return f"{found} ({interval}), {_wins(answer)}."
 
@@ -222,10 +234,10 @@ def _size(answer: Answer) -> str:
         is_found = effect.interval.low > 0 or effect.interval.high < 0
         only = "There is a difference, but the" if is_found else "The"
         return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
+    if answer.look.is_fragile:
+        return ""
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
-    if answer.is_grown:
-        return ""
     if answer.verdict is Verdict.UNDECIDED:
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
@@ -237,15 +249,68 @@ def _matters(answer: Answer) -> str:
     return "that matters" if rope_text(answer).startswith("1 ") else "that matter"
 
 
+def _luck(answer: Answer) -> str:
+    """Say what a few seeds that happen to agree are not taken for."""
+    effect = answer.effect
+    if effect is None or effect.interval is None:
+        return ""
+    if answer.look.is_fragile:
+        return f"Fragile: {effect.n} seeds are too few to tell luck from effect."
+    if answer.look.is_floored:
+        return (
+            f"These {effect.n} seeds agree by less than half of what the other comparisons imply, so the interval "
+            "takes that half for their spread."
+        )
+    return ""
+
+
+def _look(answer: Answer) -> str:
+    """Say at which of several looks the answer was decided or given up."""
+    look = answer.look
+    if not look.seeds and answer.verdict.is_judged:
+        return f"There is no interval yet: comparisons are judged together, first with {look.looks[0]} seeds."
+    if len(look.looks) == 1 or answer.is_grown or not answer.verdict.is_judged:
+        return ""
+    of = f"look {look.number} of {len(look.looks)}, {look.seeds} seeds"
+    if answer.verdict.is_decided:
+        return f"Decided at {of}."
+    if look.state == State.FUTILE:
+        return f"Stopped at {of}: not decidable within the plan's {look.looks[-1]}."
+    if look.next is not None and look.next > look.looks[-1]:
+        return f"Judged last at {of}."
+    return f"Open after {of}."
+
+
 def _growth(answer: Answer) -> str:
     effect = answer.effect
     if not answer.is_grown or effect is None or effect.e_value is None:
         return ""
-    beside = "above" if answer.verdict.is_decided else "not above"
-    return (
-        f"Seeds were added after the plan was locked, so the e-value decides, not the interval: {effect.e_value:.3g}, "
-        f"{beside} the {answer.decisive_e_value:,.4g} needed; “no meaningful difference” is not given."
-    )
+    came = "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
+    needed = f"the {answer.decisive_e_value:,.4g} needed"
+    if effect.e_value > answer.decisive_e_value:
+        found = f"{effect.e_value:.3g}, above {needed}"
+    elif answer.verdict.is_decided and answer.verdict is not Verdict.NO_MEANINGFUL_DIFFERENCE:
+        found = f"with fewer seeds it was above {needed}, and is {effect.e_value:.3g} now"
+    else:
+        found = f"{effect.e_value:.3g}, not above {needed}"
+    return f"{came}, so the e-value decides: {found}."
+
+
+def _since(answer: Answer) -> str:
+    """Say what came after the look that decided, and what versions before planned looks said."""
+    said = []
+    if (later := answer.look.later_unstable) and answer.verdict.is_judged:
+        number = len(later)
+        runs = "a later run" if number == 1 else f"{count_text(number)} later runs"
+        said.append(f"Since then {runs} diverged or collapsed ({_few(later)}), which changes no verdict.")
+    if answer.earlier_verdict is not None:
+        said.append(f"Versions before planned looks called this “{answer.earlier_verdict}”.")
+    return " ".join(said)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _simple(answer: Answer) -> str:
@@ -270,25 +335,29 @@ def _few_seeds(answer: Answer) -> str:
     effect = answer.effect
     if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
         return ""
-    return (
-        f"With {effect.n} seeds only a difference of {effect.detectable / effect.sd:.1f} SD "
-        f"({amount(effect.detectable, answer)}) is found in 80 % of repetitions."
-    )
+    least = amount(effect.detectable, answer)
+    if not answer.look.is_floored:
+        least = f"{effect.detectable / effect.sd:.1f} SD ({least})"
+    return f"With {effect.n} seeds only a difference of {least} is found in 80 % of repetitions."
 
 
 def _next(answer: Answer) -> str:
+    look = answer.look
+    if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
+        return _next_look(look)
     seeds = seeds_text(answer)
     if not seeds:
         return ""
-    if answer.is_grown:
-        gain = "would bring the e-value there if the difference stays as it is"
-    elif answer.rope is None:
-        gain = "would find a difference of this size in 80 % of repetitions"
-    else:
-        narrow = f"narrow the interval to ±{rope_text(answer)}"
-        gain = f"would {narrow} or find a difference of this size in 80 % of repetitions"
+    gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
     time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
-    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''}{time}, {gain}."
+    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
+
+
+def _next_look(look: Look) -> str:
+    if look.next is None:
+        return "The seeds that would judge it next are not asked for, so it stays open."
+    of = f"the look at {look.next} seeds" if look.next <= look.looks[-1] else f"{look.next} seeds, beyond the plan"
+    return f"Next: {of}; the same command resumes."
 
 
 def _timing(answer: Answer) -> str:

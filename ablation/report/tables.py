@@ -1,6 +1,6 @@
 """Lays the analysis out in tables of text cells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablation.analysis import statistics
@@ -33,9 +33,21 @@ from ablation.study.spec import OTHERS
 def scorecard(analysis: Analysis) -> Table:
     """Return a row per answer; differences in the metric's unit of differences."""
     answers = analysis.answers
-    level = level_percent(answers[0].level)
-    head = ("comparison", "metric", "verdict", "difference", f"{level} interval", "ROPE", "wins", "win rate, 95 %")
-    return Table(head=(*head, "e-value", "n", "more seeds"), rows=tuple(map(_scorecard_row, answers)), text_columns=3)
+    head = ("comparison", "metric", "verdict", "difference", interval_head(answers), "ROPE", "wins", "win rate, 95 %")
+    rows = tuple(_scorecard_row(answer, interval_mark(answer, answers)) for answer in answers)
+    return Table(head=(*head, "e-value", "n", "more seeds"), rows=rows, text_columns=3)
+
+
+def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
+    """Return what the intervals that decide are called: by their level where they have one in common, else `mixed`."""
+    levels = {level_percent(answer.level) for answer in answers}
+    return f"{levels.pop()} interval" if len(levels) == 1 else mixed
+
+
+def interval_mark(answer: Answer, answers: Sequence[Answer]) -> str:
+    """Return what stands behind an interval: its own level, unless all have the same."""
+    own = level_percent(answer.level)
+    return "" if all(level_percent(other.level) == own for other in answers) else f" ({own})"
 
 
 def simple_effects(analysis: Analysis) -> Table:
@@ -160,7 +172,7 @@ def _place(levels: Mapping[str, Any], analysis: Analysis) -> str:
     return place_text({OTHERS: "present" if parts[0] else "absent", **settings})
 
 
-def _scorecard_row(answer: Answer) -> tuple[str, ...]:
+def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
     effect, unit = answer.effect, unit_of_differences(answer.metric.unit)
     about = (comparison_text(answer), answer.metric.label, _verdict(answer))
     rope = f"±{rope_text(answer)}" if answer.rope is not None else "none"
@@ -172,7 +184,7 @@ def _scorecard_row(answer: Answer) -> tuple[str, ...]:
     return (
         *about,
         f"{signed(scale * effect.mean, decimals)} {unit}".rstrip(),
-        interval_cell([signed(scale * bound, decimals) for bound in bounds]),
+        interval_cell([signed(scale * bound, decimals) for bound in bounds]) + (mark if bounds else ""),
         rope,
         wins,
         f"{100 * effect.wins.share.low:.0f} to {100 * effect.wins.share.high:.0f} %",

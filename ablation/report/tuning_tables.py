@@ -12,11 +12,11 @@ from ablation.report.numbers import (
     NONE,
     differences_text,
     duration_text,
-    level_percent,
     unit_of_differences,
     value_text,
 )
 from ablation.report.table import Table, interval_cell
+from ablation.report.tables import interval_head, interval_mark
 from ablation.study.level_names import level_text, short_names
 from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
@@ -100,10 +100,12 @@ def tuned_variants(analysis: Analysis) -> Table:
 
 def tuned_and_untuned(analysis: Analysis) -> Table:
     """Return each comparison with tuned settings beside the same one with the file's, where a study asks both."""
-    level = level_percent(analysis.answers[0].level)
-    columns = ("difference, {}", f"{level} interval", "verdict, {}")
+    columns = ("difference, {}", interval_head(analysis.answers), "verdict, {}")
     head = ("comparison", "metric", *(name.format(which) for which in ("tuned", "file's") for name in columns))
-    rows = tuple((*_subject(tuned), *_cells(tuned), *_cells(untuned)) for tuned, untuned in _pairs(analysis.answers))
+    rows = tuple(
+        (*_subject(tuned), *_cells(tuned, analysis), *_cells(untuned, analysis))
+        for tuned, untuned in _pairs(analysis.answers)
+    )
     return Table(head=head, rows=rows, text_columns=2)
 
 
@@ -156,10 +158,11 @@ def _subject(answer: Answer) -> tuple[str, str]:
     return comparison_text(replace(answer, at=at)), answer.metric.label
 
 
-def _cells(answer: Answer) -> tuple[str, str, str]:
+def _cells(answer: Answer, analysis: Analysis) -> tuple[str, str, str]:
     effect, unit = answer.effect, answer.metric.unit
     if effect is None:
         return NONE, NONE, answer.verdict.value
     bounds = (effect.interval.low, effect.interval.high) if effect.interval else ()
     mean, *ends = differences_text([effect.mean, *bounds], unit)
-    return f"{mean} {unit_of_differences(unit)}".rstrip(), interval_cell(ends), answer.verdict.value
+    interval = interval_cell(ends) + (interval_mark(answer, analysis.answers) if ends else "")
+    return f"{mean} {unit_of_differences(unit)}".rstrip(), interval, answer.verdict.value

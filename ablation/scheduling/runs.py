@@ -38,6 +38,8 @@ AHEAD = 4
 class Schedule:
     """The runs of a plan that have no result yet, in plan order; made by `open_schedule`, used by one thread.
 
+    The plan's runs are those that are asked for by now; `extend` takes those of a later look.
+
     Each method raises StorageUnavailable where the database fails, and can then be called again with the same
     arguments: no run is claimed or told twice and none is lost, whatever had been done before.
     """
@@ -102,6 +104,12 @@ class Schedule:
             self._study.tell(self._trials[run.identity], state=TrialState.FAIL, skip_if_finished=True)
         del self._trials[run.identity]
         self._due.appendleft(run)
+
+    def extend(self, runs: Sequence[PlannedRun]) -> None:
+        """Have further runs claimed after those that are left: nothing of them is in Optuna yet."""
+        new = [run for run in runs if run.identity not in self._planned and run.identity not in self._finished]
+        self._planned |= {run.identity: run for run in new}
+        self._due.extend(_together(new, self._alike))
 
     def _are_alike(self) -> bool:
         return all(map(self._is_like_first, self._claimed))

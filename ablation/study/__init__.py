@@ -104,7 +104,8 @@ class Study:
     def locked(self) -> Locked:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
         return Locked(
-            seeds=self.spec.seeds,
+            seeds=self.spec.most_seeds,
+            looks=self.spec.looks if len(self.spec.looks) > 1 else (),
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -140,14 +141,14 @@ class Study:
         return replace(self, variants=variants_of(self.spec, tuned=found))
 
     def runs(self, *, data_digest: str) -> tuple[PlannedRun, ...]:
-        """Return the planned runs: a whole round of variants for one seed before the next seed's."""
+        """Return the runs up to the last look: a whole round of variants for one seed before the next seed's."""
         return tuple(
             PlannedRun(
                 identity=self.identity(variant, data_digest=data_digest, seed=seed),
                 variant=variant.name,
                 seed=seed,
             )
-            for seed in range(self.spec.seeds)
+            for seed in range(self.spec.most_seeds)
             for variant in self.variants
         )
 

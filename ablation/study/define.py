@@ -19,7 +19,7 @@ def study_text(
     data: str,
     root: str | None,
     factors: Mapping[str, Sequence[Any]],
-    seeds: int,
+    seeds: int | Mapping[str, Any],
     epochs: int,
 ) -> str:
     """Return a study file whose baseline has the first level of each factor.
@@ -40,7 +40,7 @@ def study_text(
         "factors:",
         *(f"  {factor}: [{', '.join(map(_text, levels))}]" for factor, levels in varied.items()),
         "design: factorial            # every combination of levels",
-        f"seeds: {seeds:<22} # runs per variant; the same seed means the same data order in every variant",
+        f"seeds: {_text(seeds):<22} # runs per variant; the same seed means the same data order in every variant",
         "",
         "# A difference of less than `meaningful` does not matter to you; decide it before the first run.",
         "metric: {name: test_accuracy, direction: maximize, meaningful: 0.005}",

@@ -199,9 +199,10 @@ def _scalar_problem(value: object) -> str | None:
         case Mapping() | list() | tuple():
             return f"is nested more than {MAX_DEPTH} levels deep"
     kind = type(value).__name__
+    article = "an" if kind[0].lower() in "aeiou" else "a"
     if callable(value):
-        return f"is a {kind}: keep it in a .py file and write its name, as in 'nets.py:build'"
-    return f"is a {kind}, which a study file cannot hold; give plain text, numbers, lists and mappings"
+        return f"is {article} {kind}: keep it in a .py file and write its name, as in 'nets.py:build'"
+    return f"is {article} {kind}, which a study file cannot hold; give plain text, numbers, lists and mappings"
 
 
 def _key_text(key: str) -> str:

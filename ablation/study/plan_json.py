@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ from ablation.records import (
     is_study_name,
 )
 from ablation.study.design import DESIGNS
+from ablation.study.looks import are_looks
 from ablation.study.search_spaces import Tuning
 from ablation.study.spec import OTHERS
 
@@ -42,11 +43,15 @@ class _Sections(_Part):
     training: _Section = Field(default_factory=dict)
 
 
+class _Looks(_Part):
+    looks: list[Annotated[int, Field(strict=True)]]
+
+
 class _Study(_Sections):
     name: str
     description: str = ""
     design: str = "factorial"
-    seeds: _Count
+    seeds: Annotated[_Count, Field(strict=True)] | _Looks
     factors: dict[str, list[Any] | _Section]
     metrics: dict[str, Direction] = Field(default_factory=dict)
     tune: Tuning | None = None
@@ -54,6 +59,8 @@ class _Study(_Sections):
 
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
+    if not plan.family:
+        del others["family"]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -156,6 +163,7 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
     seeds = {variant.name: {run.seed for run in plan.runs if run.variant == variant.name} for variant in plan.variants}
     if any(found != seeds[plan.baseline.name] for found in seeds.values()) or not seeds[plan.baseline.name]:
         yield "its variants have not the same seeds"
+    yield from _problems_of_looks(plan)
     tune = plan.study.get("tune")
     if (tune or plan.tuning) and "trials" not in (tune or {}):
         yield "its tuning has no number of trials"
@@ -163,6 +171,19 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
         yield "a tuned variant lacks the trial that was chosen"
     if not plan.locked.questions or not all(_can_be_asked(question, plan) for question in plan.locked.questions):
         yield "it has no question, or one about what the study has not"
+
+
+def _problems_of_looks(plan: Plan) -> Iterator[str]:
+    """Yield what of a plan's looks no checked study has: those that were locked, and those of the study now."""
+    locked, planned = plan.locked, {run.seed for run in plan.runs}
+    if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
+        yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
+    if isinstance(plan.study["seeds"], dict) and not (are_looks(plan.looks) and planned == set(range(plan.looks[-1]))):
+        yield f"its looks, {_numbers(plan.looks)}, are not those of a study of {len(planned)} seeds"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))[:80]
 
 
 def _can_be_asked(question: LockedQuestion, plan: Plan) -> bool:

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.file import value_text
+from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     SECTIONS,
@@ -205,7 +206,7 @@ class StudySpec(Section):
         tuple[Assignment, ...], Field(max_length=MAX_VARIANTS), "a list of combinations, such as [{model.depth: 4}]"
     ] = Field(default=(), description="combinations of levels that make no sense")
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
-    seeds: int = Field(default=5, ge=1, le=10_000, description="runs per variant")
+    seeds: Seeds = Field(default=5, description="runs per variant, or those at each planned look")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(
         default_factory=lambda: MetricChoice.model_validate({}), examples=["metric: {name: test_accuracy}"]
@@ -221,6 +222,16 @@ class StudySpec(Section):
         le=1.0,
         description="a run whose test accuracy is within this of the largest class's share has collapsed",
     )
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The runs per variant at each look; a number of seeds is one look."""
+        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (self.seeds,)
+
+    @property
+    def most_seeds(self) -> int:
+        """The runs per variant at the last look."""
+        return self.looks[-1]
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
@@ -324,9 +335,6 @@ def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 def is_own_training(values: Mapping[str, Any]) -> bool:
     """Say whether an unchecked study trains with a user's function."""
     return section_of("training", values) is OwnTraining
-
-
-NOT_BUILT_YET = {"looks": "adding seeds at planned looks"}
 
 
 def known_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:

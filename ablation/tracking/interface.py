@@ -196,6 +196,10 @@ class Tracker(Protocol):
         """Mark a run as not under way, because it was interrupted; `start_run` takes it up again."""
         ...
 
+    def note_look(self, record: StudyRecord, look: int) -> None:
+        """Record how many of a study's planned looks are complete; of a study of one look nothing is recorded."""
+        ...
+
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         """Keep the files of a report with the study run, and a summary: plain text, a paragraph a line."""
         ...

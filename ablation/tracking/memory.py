@@ -60,6 +60,8 @@ class MemoryTracker:
         self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
+        self.looks: dict[str, int] = {}
+        """By study: how many looks are complete."""
 
     def answers(self) -> bool:
         return True
@@ -192,6 +194,10 @@ class MemoryTracker:
 
     def abandon_run(self, run_id: str) -> None:
         self._runs[run_id].is_under_way = False
+
+    def note_look(self, record: StudyRecord, look: int) -> None:
+        if record.plan.locked.looks:
+            self.looks[record.plan.name] = look
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))

@@ -1,6 +1,5 @@
 """The study that trouble is made for: twenty runs, four variants of five seeds, on the handwritten digits."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from bench import Bench
 from checks import Training, trained_in
 from conftest import command_environment
+from forking import Starter
 from targets import Command
 
 from ablation.study import parse_study
@@ -55,10 +55,10 @@ def undisturbed(folder: Path, data_cache: Path, *, size: Size) -> Undisturbed:
     return Undisturbed(size=size, trainings=trained_in(folder), identities=identities)
 
 
-def study_command(folder: Path, data_cache: Path, *, address: str, size: Size) -> Command:
+def study_command(folder: Path, data_cache: Path, starter: Starter, *, address: str, size: Size) -> Command:
     """Return the command that runs the study on two workers, which keep checkpoints twice a second."""
     environment = command_environment(folder, data_cache)
     (folder / "chaos.yaml").write_bytes(study_text(size))
-    arguments = [sys.executable, "-m", "ablation", "study", "chaos.yaml", "--executor", "processes", "--workers", "2"]
+    arguments = ["-m", "ablation", "study", "chaos.yaml", "--executor", "processes", "--workers", "2"]
     changed = {"MLFLOW_TRACKING_URI": address, "ABLATION_CHECKPOINT_SECONDS": "0.5"}
-    return Command(arguments, environment={**environment, **changed}, folder=folder)
+    return Command(arguments, environment={**environment, **changed}, folder=folder, starter=starter)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from chaos_study import STUDY, Undisturbed, study_command
 from checks import problems_at_the_end
+from forking import Starter
 from lost_time import LostTime
 from targets import Ending, Server, processes_of, send
 
@@ -56,6 +57,7 @@ class Chaos:
         self,
         folder: Path,
         data_cache: Path,
+        starter: Starter,
         *,
         server: Server,
         seed: int,
@@ -72,7 +74,7 @@ class Chaos:
         self.state = folder / "state"
         self.lost_time = LostTime(self.state, STUDY, calm.identities)
         self._server = server
-        self._command = study_command(folder, data_cache, address=self._server.address, size=calm.size)
+        self._command = study_command(folder, data_cache, starter, address=self._server.address, size=calm.size)
         self._random = random.Random(seed)
         self._begun = time.monotonic()
         self._due: list[tuple[float, Callable[[], None]]] = []

@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "quick"), str(TESTS.parent)]
 
 from chaos_study import Size, Undisturbed, undisturbed  # noqa: E402 - found by the line above
+from forking import SERVER, Starter  # noqa: E402 - found by the line above
 from harness import Chaos  # noqa: E402 - found by the line above
 from lost_time import Lost, summary  # noqa: E402 - found by the line above
 from targets import Server  # noqa: E402 - found by the line above
@@ -26,12 +28,12 @@ def main() -> None:
     arguments = _arguments()
     lost: list[Lost] = []
     kills = failed = 0
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, Starter(Path(name), more=SERVER) as starter:
         folder = Path(name).resolve()
         (folder / "data").mkdir()
         calm = undisturbed(folder / "undisturbed", folder / "data", size=SIZE)
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            chaos = _run_seed(folder / f"seed-{seed}", seed, arguments, calm=calm)
+            chaos = _run_seed(folder / f"seed-{seed}", seed, arguments, starter, calm=calm)
             lost += chaos.lost_time.lost
             kills += chaos.lost_time.kills
             failed += bool(chaos.problems)
@@ -39,10 +41,11 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-def _run_seed(folder: Path, seed: int, arguments: argparse.Namespace, *, calm: Undisturbed) -> Chaos:
+def _run_seed(folder: Path, seed: int, arguments: argparse.Namespace, starter: Starter, *, calm: Undisturbed) -> Chaos:
     folder.mkdir()
     data_cache = folder.parent / "data"
-    chaos = Chaos(folder, data_cache, server=Server(folder), seed=seed, duration_s=arguments.duration, calm=calm)
+    server = Server(folder, starter)
+    chaos = Chaos(folder, data_cache, starter, server=server, seed=seed, duration_s=arguments.duration, calm=calm)
     begun = time.monotonic()
     try:
         chaos.run()

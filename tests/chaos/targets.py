@@ -1,10 +1,7 @@
 """What trouble is made for: an MLflow server that can be killed, and the command that runs the study."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from conftest import start_server
+from forking import Forked, Starter
 
 Cause = Literal["by itself", "killed", "asked to end"]
 
@@ -19,28 +18,17 @@ Cause = Literal["by itself", "killed", "asked to end"]
 class Server:
     """A real MLflow server on loopback, at the same port however often it is started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, starter: Starter) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._folder, self._starter = folder, starter
+        self._process: Forked | None = None
         self.address = f"http://127.0.0.1:{self._port}"
         self.database = folder / "server.db"
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server"),
-                *("--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"),
-                *("--backend-store-uri", f"sqlite:///{self.database}"),
-                *("--artifacts-destination", str(self._folder / "server-artifacts")),
-            ],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._process = start_server(self._folder, self._starter, port=self._port)
 
     def kill(self) -> None:
         process, self._process = self._process, None
@@ -80,19 +68,21 @@ class Ending:
 class Command:
     """The command that runs the study, one process after the other; its workers are its children."""
 
-    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, environment: Mapping[str, str], folder: Path, starter: Starter
+    ) -> None:
+        self._starter = starter
         self._arguments = arguments
         self._environment = environment
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         self._starts = 0
 
     def start(self) -> None:
         self._starts += 1
-        with self._file.open("wb") as output:
-            self._process = subprocess.Popen(
-                self._arguments, env=dict(self._environment), cwd=self._folder, stdout=output, stderr=output
-            )
+        self._process = self._starter.start(
+            self._arguments, environment=self._environment, folder=self._folder, output=self._file
+        )
 
     @property
     def has_ended(self) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from chaos_study import RUNS, Size, Undisturbed, undisturbed
-from conftest import write_answers
+from conftest import answer_alone
+from forking import Starter
 from harness import Chaos
 from targets import Server
 
@@ -20,9 +21,9 @@ BUSY_ENDS_S = 60.0
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, starter: Starter) -> Iterator[Server]:
     """A server that starts while what is compared with is trained."""
-    server = Server(tmp_path)
+    server = Server(tmp_path, starter)
     server.start()
     yield server
     server.kill()
@@ -30,18 +31,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def calm(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Undisturbed:
-    from ablation.coordinator import conclusion
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conclusion, "write_report", write_answers)
+        answer_alone(patch)
         return undisturbed(tmp_path_factory.mktemp("undisturbed"), data_cache, size=SIZE)
 
 
 def test_nothing_is_lost_or_doubled_whatever_is_killed_suspended_or_locked(
-    tmp_path: Path, data_cache: Path, server: Server, calm: Undisturbed
+    tmp_path: Path, data_cache: Path, starter: Starter, server: Server, calm: Undisturbed
 ) -> None:
     chaos = Chaos(
-        tmp_path, data_cache, server=server, seed=SEED, duration_s=DURATION_S, calm=calm, ends_within_s=BUSY_ENDS_S
+        tmp_path,
+        data_cache,
+        starter,
+        server=server,
+        seed=SEED,
+        duration_s=DURATION_S,
+        calm=calm,
+        ends_within_s=BUSY_ENDS_S,
     )
 
     problems = chaos.run()

@@ -1,5 +1,6 @@
 """The studies that are killed: four small ones, each in a folder of its own, and what they come to undisturbed."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class Place:
             (folder / "state" / "data").unlink()
         else:
             shutil.copy(shared.store, folder / "mlflow.db")
-        environment |= {"PYTHONPATH": SEARCHED, "TMPDIR": str(folder / "tmp")}
+        environment |= {"PYTHONPATH": os.pathsep.join(map(str, SEARCHED)), "TMPDIR": str(folder / "tmp")}
         return cls(kind=kind, folder=folder, control=control, environment=environment, starter=shared.starter)
 
     @property

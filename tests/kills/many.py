@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "chaos"), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS), str(TESTS / "chaos"), str(TESTS / "quick"), str(TESTS.parent)]
 
 from kill_harness import Calm, Killed, from_json, undisturbed  # noqa: E402 - found by the line above
 from kill_injection import Death, summary  # noqa: E402 - found by the line above

@@ -2,14 +2,14 @@
 
 Figures become files of a few bytes. torch keeps its compiler away from its own functions and optimizers' steps, and
 imports all of it for that, which takes longer than importing torch; here it takes these functions as they are. Optuna
-reads the revisions of its tables, a module each, several times whenever it opens a storage; here it does once.
+and MLflow read the revisions of their tables, a module each, whenever they open a database; here they do once.
 """
 
 import struct
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -72,13 +72,21 @@ def remember_revisions(module: ModuleType) -> None:
     module._VersionManager._create_alembic_script = remembered
 
 
+def remember_latest_revision(module: ModuleType) -> None:
+    """Have MLflow look for the latest revision of its tables once."""
+    vars(module).update(_get_latest_schema_revision=cache(module._get_latest_schema_revision))
+
+
 Change = Callable[[ModuleType], None]
-OPTUNA: Mapping[str, Change] = {"optuna.storages._rdb.storage": remember_revisions}
+DATABASES: Mapping[str, Change] = {
+    "optuna.storages._rdb.storage": remember_revisions,
+    "mlflow.store.db.utils": remember_latest_revision,
+}
 ALL: Mapping[str, Change] = {
     "ablation.drawing": undraw,
     "torch._compile": uncompile,
     "torch.optim.optimizer": uncompile_steps,
-    **OPTUNA,
+    **DATABASES,
 }
 
 

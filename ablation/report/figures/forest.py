@@ -14,7 +14,8 @@ from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
 from ablation.records import SIGNS
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages
 from ablation.report.names import comparison_lines
-from ablation.report.numbers import level_percent, scale_of, unit_of_differences
+from ablation.report.numbers import scale_of, unit_of_differences
+from ablation.report.tables import interval_head
 
 _COLOURS = {
     Verdict.HELPS: BLUE,
@@ -36,7 +37,8 @@ def forest_drawings(analysis: Analysis) -> Iterator[Drawing]:
     for name, shown in pages("forest", answers, size=_ROWS):
         metrics = list(dict.fromkeys(answer.metric for answer in shown))
         text = (
-            f"Every seed's difference (dots), their mean (diamond) and {level_percent(shown[0].level)} interval, "
+            f"Every seed's difference (dots), their mean (diamond) and "
+            f"{interval_head(shown, mixed='interval at the level of each')}, "
             f"and the ROPE (grey band), by comparison; {', '.join(metric.label for metric in metrics)}."
         ) + left_out(len(answers), "comparisons", size=_ROWS)
         groups = [[answer for answer in shown if answer.metric == metric] for metric in metrics]

@@ -11,10 +11,11 @@ _KEYS = {
     "random_seed": f"the number that all random streams come from is `study_seed`; {_SEEDS}",
     "folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
     "n_folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
+    "looks": "planned looks stand in `seeds`: `seeds: {looks: [5, 8, 12, 20]}`",
     "repeats": _SEEDS,
     "runs": _SEEDS,
 }
-"""What people look for at the top of a study file under another name."""
+"""What people look for at the top of a study file, or in `seeds`, under another name."""
 _OF_VALIDATION = re.compile(r"(val|valid|validation|dev)([_.-].*|$)", re.IGNORECASE)
 
 

@@ -15,8 +15,9 @@ from ablation.study.checks.factors import factor_problems, setting, tuning_probl
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.file import Location, path_of, shown, value_text
+from ablation.study.looks import PlannedLooks
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
-from ablation.study.spec import NOT_BUILT_YET, StudySpec, factor_fields, is_own_training, known_metrics
+from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics
 
 Found = tuple[Location, str]
 
@@ -37,7 +38,6 @@ def check(
     values = _with_tuples(values)
     spec, errors = _validated(values)
     found = _merged(
-        _later_features(values),
         factor_problems(values),
         unread_problems(values, code),
         tuning_problems(values),
@@ -86,16 +86,6 @@ def _problem(location: Location, message: str, lines: Mapping[Location, int | No
     return Problem(message=message, path=path_of(location), line=lines.get(known))
 
 
-def _later_features(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Name what the format will have later, wherever it is used."""
-    places: list[Location] = [(), *((section,) for section in (*SECTIONS, "factors", "seeds"))]
-    for place in places:
-        inner = values.get(str(place[0])) if place else values
-        for key in inner if isinstance(inner, Mapping) else ():
-            if key in NOT_BUILT_YET:
-                yield (*place, key), f"{NOT_BUILT_YET[key]} ({key}) is not built yet"
-
-
 def _validated(values: Mapping[str, Any]) -> tuple[StudySpec | None, list[Found]]:
     try:
         return StudySpec.model_validate(values), []
@@ -113,7 +103,7 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
     location, kind, model = _place(loc[:-1] if is_too_short else loc)
     match details["type"]:
         case "extra_forbidden":
-            reason = reason_for_key(str(location[-1])) if model is StudySpec else ""
+            reason = reason_for_key(str(location[-1])) if model in (StudySpec, PlannedLooks) else ""
             why = reason or _near_or_all(str(location[-1]), model.model_fields)
             return location, f"unknown key {shown(location[-1])}{why}"
         case "missing" if location[-1] == loc[-1]:

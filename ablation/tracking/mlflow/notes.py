@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from ablation.records import Plan
+from ablation.records import Plan, seeds_text
 from ablation.study.level_names import level_text
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
@@ -123,10 +123,9 @@ def _measured(plan: Plan) -> str:
     metric = plan.locked.metric
     least = metric.meaningful
     matters = f"; differences below {least:g} do not matter" if least else ""
-    seeds = plan.study["seeds"]
     return escaped(
-        f"{len(plan.variants)} variants × {seeds} seeds on {plan.data.name}, compared with {plan.baseline.name} by "
-        f"{plan.metrics[metric.name].label}{matters}."
+        f"{len(plan.variants)} variants × {seeds_text(plan.looks)} on {plan.data.name}, "
+        f"compared with {plan.baseline.name} by {plan.metrics[metric.name].label}{matters}."
     )
 
 

@@ -55,6 +55,8 @@ STRANGERS = 100
 SOURCE_NAME = "ablation study"
 IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.outcome"
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
+LOOK = "ablation.look"
+"""Tag, where several looks are planned: the look that asked for a run; of a study run, how many are complete."""
 HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"

@@ -27,6 +27,7 @@ from ablation.tracking.mlflow.pages import Pages
 from ablation.tracking.mlflow.reading import (
     HOLDER,
     IDENTITY,
+    LOOK,
     NOBODY,
     TUNING_TRIAL,
     Artifacts,
@@ -239,6 +240,7 @@ class MlflowTracker:
             "ablation.seed": str(planned.seed),
             IDENTITY: planned.identity,
             PLANNED: record.plan.locked_hash,
+            **({LOOK: str(record.plan.locked.look_of(planned.seed))} if record.plan.locked.looks else {}),
         }
         with self.store.explained(of=planned.name):
             return self.store.attempts.start(
@@ -273,6 +275,12 @@ class MlflowTracker:
     def abandon_run(self, run_id: str) -> None:
         with self.store.explained():
             self.store.client.set_terminated(run_id, "KILLED")
+
+    def note_look(self, record: StudyRecord, look: int) -> None:
+        looks = record.plan.locked.looks
+        if looks:
+            with self.store.explained():
+                self.store.tag(record.study_run_id, {LOOK: f"{look} of {len(looks)}"})
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         with self.store.explained():

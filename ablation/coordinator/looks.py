@@ -1,0 +1,67 @@
+"""Keeps a study's looks while it runs: which runs are asked for by now, and which more when a look is complete."""
+
+from collections.abc import Iterable
+
+from ablation.analysis import StudyLooks
+from ablation.analysis.sequential import State
+from ablation.records import Plan, PlannedRun, RecordedRun
+
+
+class LooksUnderWay:
+    """The looks of a study under way; `runs` are those that were asked for so far, each identity once."""
+
+    def __init__(self, plan: Plan, ended: Iterable[RecordedRun]) -> None:
+        self._plan = plan
+        self._ended = {run.planned.identity: run for run in ended if run.outcome is not None}
+        self._looks = StudyLooks(plan=plan, recorded=dict(self._ended))
+        self._asked = {run.identity: run for run in reversed(self._looks.runs)}
+        self._lacking = self._left_of_each()
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        return tuple(run for run in self._plan.runs_to_train() if run.identity in self._asked)
+
+    @property
+    def count(self) -> int:
+        """How many runs have been asked for so far."""
+        return len(self._asked)
+
+    @property
+    def look(self) -> int:
+        """How many looks are complete."""
+        return self._looks.look
+
+    @property
+    def text(self) -> str | None:
+        """Where the study stands among its looks, None where it has only one."""
+        return self._looks.text
+
+    def add(self, run: RecordedRun) -> tuple[PlannedRun, ...]:
+        """Take a run that has ended; return the runs that are asked for because of it, in the plan's order."""
+        self._ended[run.planned.identity] = run
+        is_judged = False
+        for lacking in self._lacking:
+            lacking.discard(run.planned.identity)
+            is_judged = is_judged or not lacking
+        if not is_judged:
+            return ()
+        self._looks = StudyLooks(plan=self._plan, recorded=dict(self._ended))
+        self._lacking = self._left_of_each()
+        new: dict[str, PlannedRun] = {}
+        for each in self._looks.runs:
+            if each.identity not in self._asked:
+                new.setdefault(each.identity, each)
+        self._asked |= new
+        return tuple(new.values())
+
+    def _left_of_each(self) -> list[set[str]]:
+        """Return what each comparison that may be judged again lacks until then."""
+        if len(self._looks.rule.looks) + len(self._looks.rule.growth) == 1:
+            return []  # nothing is asked for after the only look
+        pairs = zip(self._looks.contrasts, self._looks.standings, strict=True)
+        left = [
+            set(self._looks.lacking(contrast, standing.wanted))
+            for contrast, standing in pairs
+            if standing.state is State.OPEN
+        ]
+        return [lacking for lacking in left if lacking]

@@ -1,0 +1,28 @@
+"""What processes of tests are spared: it has an effect, and what is trained is the same."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import SPARED
+
+STEP = """
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.Adam([weight], lr=0.1)
+for _ in range(3):
+    optimizer.zero_grad()
+    (weight * torch.arange(3.0)).sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.slow
+def test_optimizers_take_the_same_steps_without_torchs_compiler() -> None:
+    code = f"import sys, torch\n{STEP}\nprint(weight.tolist(), 'torch._dynamo' in sys.modules)"
+    found = subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": SPARED}, text=True)
+
+    names = {"torch": torch}
+    exec(STEP, names)
+    assert f"{names['weight'].tolist()} False\n" == found

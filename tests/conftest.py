@@ -5,6 +5,7 @@ Imports wait for the fixtures that need them: tests of the training engine run w
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -68,6 +69,16 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))
     sparing.spare(sparing.DATABASES)
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector of garbage pass over what was imported so far: it is looked through hundreds of times."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # extensions count at the end what was never collected
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

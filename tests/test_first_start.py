@@ -107,7 +107,7 @@ def test_wherever_optunas_first_start_is_killed_the_next_one_finds_a_whole_datab
     start: Start, tmp_path: Path, whole_optuna: dict[str, str]
 ) -> None:
     kills = 0
-    for statements in range(0, 200, 7):
+    for statements in range(0, 200, 11):
         path = tmp_path / str(statements) / "optuna.db"
         path.parent.mkdir()
         if not kill_after(statements, start, path):

@@ -235,6 +235,9 @@ def test_growth_under_way_leaves_the_look_and_says_which_seeds_come_next(bench: 
 
     assert stopped
     assert before.look == looks.look
+    grown = bench.run(study_in(tmp_path, seeds="20")).analysis
+    assert grown is not None
+    assert before.look == grown.look == looks_of(bench).look
     for index in stopped:
         at = before.standings[index].seeds
         said = sentence(answers[index])

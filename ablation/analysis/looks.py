@@ -108,11 +108,11 @@ class StudyLooks:
     @property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
-        looks = self.rule.looks
-        planned = [each for asked, each in zip(self._family, self.standings, strict=True) if not asked.is_added]
-        still = [each.seeds for each in planned if each.state is State.OPEN and each.wanted <= looks[-1]]
+        as_planned = judged(self._family, replace(self.rule, growth=())) if self.rule.growth else self.standings
+        planned = [each for asked, each in zip(self._family, as_planned, strict=True) if not asked.is_added]
+        still = [each.seeds for each in planned if each.state is State.OPEN]
         reached = min(still) if still else max((each.seeds for each in planned), default=0)
-        return sum(seeds <= reached for seeds in looks)
+        return sum(seeds <= reached for seeds in self.rule.looks)
 
     @property
     def text(self) -> str | None:

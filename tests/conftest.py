@@ -264,20 +264,21 @@ def mlflow_server(folder: Path, *, database: str | None = None, port: int | None
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{address}/health", process)
+    with _answering(process, port=port) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @contextmanager
 def forked_server(folder: Path, starter: Starter, *, port: int | None = None) -> Iterator[str]:
     """Serve as `mlflow_server` does, from a process that has imported it."""
     port = port or free_port()
-    process = start_server(folder, starter, port=port)
+    with _answering(start_server(folder, starter, port=port), port=port) as address:
+        yield address
+
+
+@contextmanager
+def _answering(process: subprocess.Popen[bytes] | Forked, *, port: int) -> Iterator[str]:
+    """Wait until a server answers, give its address, and end it."""
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(f"{address}/health", process)

@@ -151,10 +151,10 @@ class Instability:
 class Look:
     """At which of the planned looks a comparison was judged last, and how it stands since.
 
-    `number` counts from 1, 0 before the first look is complete; `seeds` are the seeds of that look (or, beyond the
-    plan, of all that was judged), `looks` those of each planned one, `next` those it is judged at next; None where no
-    more are trained. `state` is one of "open", "different", "too
-    small", "not decidable within the plan", "open at the last look", "paused", "unstable", "no variation". `alpha` is
+    `number` counts from 1, 0 before the first look is complete. `seeds` are the seeds of that look (or, beyond the
+    plan, of all that was judged), `looks` those of each planned one, `next` those that it is judged at next: None where
+    no more are trained. `state` is one of "open", "different", "too small", "not decidable within the plan", "open at
+    the last look", "paused", "unstable", "no variation". `alpha` is
     what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to half of
     what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are too few
     to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.

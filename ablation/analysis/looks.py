@@ -105,7 +105,7 @@ class StudyLooks:
             if place[run.seed] < self.wanted[run.variant] or self._outcome(run.identity) is not None
         )
 
-    @property
+    @cached_property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
         as_planned = judged(self._family, replace(self.rule, growth=())) if self.rule.growth else self.standings
@@ -114,7 +114,7 @@ class StudyLooks:
         reached = min(still) if still else max((each.seeds for each in planned), default=0)
         return sum(seeds <= reached for seeds in self.rule.looks)
 
-    @property
+    @cached_property
     def text(self) -> str | None:
         """Return `look 2 of 4: 3 open, 2 decided`, with what else there is; None where one look is planned."""
         if len(self.rule.looks) == 1:

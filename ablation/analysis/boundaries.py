@@ -28,7 +28,7 @@ FARTHEST = 8.0
 """Standard deviations beyond which nothing is integrated: a chance of 1e-15."""
 LEAST_ALPHA = 1e-6
 """Below it the recursion's rounding shows: at 1e-7 a boundary came out 1 % too near, at 1e-8 20 %. Each look then has
-what it may spend for itself (Bonferroni), on the safe side: mostly below 1 % farther out, 11 % for looks at 20 and 21."""
+what it may spend for itself (Bonferroni), on the safe side: mostly 1 % farther out, 11 % for looks at 20 and 21."""
 RIGHT_ANGLE = math.pi / 2
 
 

@@ -69,11 +69,12 @@ class StudyLooks:
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
         """How each comparison stands, in the order of the contrasts."""
-        return judged(self._family, self.rule)
+        return judged(self.asked, self.rule)
 
     @cached_property
-    def _family(self) -> list[Asked]:
-        return [
+    def asked(self) -> tuple[Asked, ...]:
+        """The comparisons as the rule sees them, in the order of the contrasts."""
+        return tuple(
             Asked(
                 metric=contrast.metric.name,
                 rope=contrast.rope,
@@ -82,7 +83,7 @@ class StudyLooks:
                 is_added=self.is_added(contrast),
             )
             for contrast in self.contrasts
-        ]
+        )
 
     @cached_property
     def wanted(self) -> Mapping[str, int]:
@@ -108,8 +109,8 @@ class StudyLooks:
     @cached_property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
-        as_planned = judged(self._family, replace(self.rule, growth=())) if self.rule.growth else self.standings
-        planned = [each for asked, each in zip(self._family, as_planned, strict=True) if not asked.is_added]
+        as_planned = judged(self.asked, replace(self.rule, growth=())) if self.rule.growth else self.standings
+        planned = [each for asked, each in zip(self.asked, as_planned, strict=True) if not asked.is_added]
         still = [each.seeds for each in planned if each.state is State.OPEN]
         reached = min(still) if still else max((each.seeds for each in planned), default=0)
         return sum(seeds <= reached for seeds in self.rule.looks)

@@ -30,10 +30,11 @@ from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import Contrast, SimpleContrast
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
+from ablation.analysis.forecasts import forecast_of
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
-from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, seeds_needed, verdict_of
+from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, verdict_of
 from ablation.records import Outcome, Plan, RecordedRun
 from ablation.study.level_names import level_text
 
@@ -42,8 +43,8 @@ def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
     runs = _Runs(table.to_dict("records"), looks.recorded)
     return tuple(
-        _answer(contrast, standing, looks, runs)
-        for contrast, standing in zip(looks.contrasts, looks.standings, strict=True)
+        _answer(place, contrast, standing, looks, runs)
+        for place, (contrast, standing) in enumerate(zip(looks.contrasts, looks.standings, strict=True))
     )
 
 
@@ -151,13 +152,13 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
     )
 
 
-def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
+def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
     """Answer with the numbers of a comparison's last look; before its first one, those there are, and no interval."""
     variants, rule = tuple(contrast.weights), looks.rule
     runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
     found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
     effect, interval = found.effect, found.effect.interval if found.effect else None
-    is_left_open = standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
+    look = _look(contrast, standing, looks, all_runs)
     is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
     return Answer(
         changes=contrast.changes,
@@ -175,7 +176,7 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
         differences=found.differences,
         effect=effect,
-        seeds_needed=seeds_needed(effect, rule) if effect and is_left_open else None,
+        forecast=forecast_of(looks, place, following=look.next) if found.verdict is Verdict.UNDECIDED else None,
         missing=found.missing,
         instability=found.instability,
         repeated_seeds=found.repeated,
@@ -184,7 +185,7 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         simple_effects=tuple(_simple_effects(contrast, runs)) if interval else (),
         crossed=_crossed(contrast, runs) if interval else None,
         seconds_per_seed=_usual_seconds(variants, runs),
-        look=_look(contrast, standing, looks, all_runs),
+        look=look,
         is_identical=not any(each.difference for each in found.differences) and _is_identical(contrast, runs),
         earlier_verdict=_earlier(contrast, found.verdict, looks, all_runs) if standing.seeds else None,
     )

@@ -8,7 +8,6 @@ from ablation.analysis.answer_records import (
     NOT_ENDED,
     Answer,
     Interval,
-    Look,
     MeasuredMetric,
     MissingRun,
     SimpleEffect,
@@ -17,11 +16,11 @@ from ablation.analysis.answer_records import (
 from ablation.analysis.sequential import GROWTH_SHARE, State
 from ablation.output import last_line
 from ablation.records import same_starts_text
+from ablation.report.forecast_text import next_step
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
     count_text,
     decimals_for,
-    duration_text,
     level_percent,
     magnitude,
     ratio_text,
@@ -57,7 +56,7 @@ def sentence(answer: Answer) -> str:
         parts = [_unstable(answer)]
     else:
         parts = [_finding(answer), _size(answer), _luck(answer), _look(answer), _growth(answer), _simple(answer)]
-        parts += [_few_seeds(answer), _since(answer), _next(answer), _timing(answer), _cost(answer)]
+        parts += [_few_seeds(answer), _since(answer), next_step(answer), _timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
 
 
@@ -97,18 +96,6 @@ def rope_text(answer: Answer) -> str:
     number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
     is_plural = number != "1" or noun == "s"  # seconds
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
-
-
-def seeds_text(answer: Answer) -> str:
-    """Return how many seeds more: `4 to 35`, or nothing where that was not asked."""
-    needed = answer.seeds_needed
-    if needed is None:
-        return ""
-    if needed.fewest is None:
-        return "more than 10,000"
-    if needed.most is None:
-        return f"{needed.fewest:,} to more than 10,000"
-    return f"{needed.fewest:,} to {needed.most:,}" if needed.fewest != needed.most else f"{needed.fewest:,}"
 
 
 _VERDICT_WORDS = {
@@ -339,25 +326,6 @@ def _few_seeds(answer: Answer) -> str:
     if not answer.look.is_floored:
         least = f"{effect.detectable / effect.sd:.1f} SD ({least})"
     return f"With {effect.n} seeds only a difference of {least} is found in 80 % of repetitions."
-
-
-def _next(answer: Answer) -> str:
-    look = answer.look
-    if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
-        return _next_look(look)
-    seeds = seeds_text(answer)
-    if not seeds:
-        return ""
-    gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
-    time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
-    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
-
-
-def _next_look(look: Look) -> str:
-    if look.next is None:
-        return "The seeds that would judge it next are not asked for, so it stays open."
-    of = f"the look at {look.next} seeds" if look.next <= look.looks[-1] else f"{look.next} seeds, beyond the plan"
-    return f"Next: {of}; the same command resumes."
 
 
 def _timing(answer: Answer) -> str:

@@ -7,6 +7,7 @@ from ablation.analysis import statistics
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
 from ablation.analysis.descriptive_records import Difference, Spread, VariantRow
+from ablation.report.forecast_text import chance_cell, for_power_cell
 from ablation.report.names import (
     baseline_mark,
     change_text,
@@ -25,7 +26,7 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose import amount, difference_decimals, rope_text, seeds_text
+from ablation.report.prose import amount, difference_decimals, rope_text
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
@@ -35,7 +36,7 @@ def scorecard(analysis: Analysis) -> Table:
     answers = analysis.answers
     head = ("comparison", "metric", "verdict", "difference", interval_head(answers), "ROPE", "wins", "win rate, 95 %")
     rows = tuple(_scorecard_row(answer, interval_mark(answer, answers)) for answer in answers)
-    return Table(head=(*head, "e-value", "n", "more seeds"), rows=rows, text_columns=3)
+    return Table(head=(*head, "e-value", "n", "chance of a decision"), rows=rows, text_columns=3)
 
 
 def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
@@ -143,14 +144,15 @@ def layers(analysis: Analysis) -> Table:
 
 
 def sureness(analysis: Analysis) -> Table:
-    """Return the smallest difference that each comparison's seeds find, and the seeds still needed."""
+    """Return the smallest difference that each comparison's seeds find, and what more seeds would decide."""
     head = (
         "comparison",
         "metric",
         "n",
         "SD of differences",
         "smallest difference found",
-        "more seeds",
+        "chance of a decision",
+        "for 80 %",
         "training each",
     )
     return Table(head=head, rows=tuple(map(_sureness_row, analysis.answers)), text_columns=2)
@@ -190,7 +192,7 @@ def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
         f"{100 * effect.wins.share.low:.0f} to {100 * effect.wins.share.high:.0f} %",
         f"{effect.e_value:.3g}" if effect.e_value is not None else NONE,
         str(effect.n),
-        seeds_text(answer) or NONE,
+        chance_cell(answer),
     )
 
 
@@ -203,7 +205,8 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
         str(len(answer.differences)),
         amount(sd, answer) if sd is not None else NONE,
         amount(detectable, answer) if detectable is not None else NONE,
-        seeds_text(answer) or NONE,
+        chance_cell(answer),
+        for_power_cell(answer),
         duration_text(answer.seconds_per_seed) if answer.seconds_per_seed else NONE,
     )
 

@@ -1,6 +1,7 @@
 """A place where studies are run: a tracker in memory, runs trained in this process in a fraction of a second each."""
 
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Bench:
         self.retry_failed = False
         self.is_fresh = False
         self.is_reused = False
+        self.budget_s: float | None = None
+        self.clock: Callable[[], float] = time.monotonic
         self.executor: Executor = InlineExecutor(device="cpu")
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
@@ -59,6 +62,8 @@ class Bench:
                 retry_failed=self.retry_failed,
                 is_fresh=self.is_fresh,
                 is_reused=self.is_reused,
+                budget_s=self.budget_s,
+                clock=self.clock,
             )
         )
 

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ class Bench:
         self.retry_failed = False
         self.is_fresh = False
         self.is_reused = False
+        self.budget_s: float | None = None
+        self.clock: Callable[[], float] = time.monotonic
         self.executor: Executor = Remembering() if is_remembering else InlineExecutor(device="cpu")
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
@@ -116,6 +119,8 @@ class Bench:
                 retry_failed=self.retry_failed,
                 is_fresh=self.is_fresh,
                 is_reused=self.is_reused,
+                budget_s=self.budget_s,
+                clock=self.clock,
             )
         )
 

@@ -56,6 +56,8 @@ class State(StrEnum):
     ENDED = "open at the last look"
     UNSTABLE = "unstable"
     NO_VARIATION = "no variation"
+    OUT_OF_BUDGET = "out of budget"
+    """Open, and no more is trained for it now; what `judged` returns never is."""
 
     @property
     def is_decided(self) -> bool:

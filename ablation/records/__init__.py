@@ -41,6 +41,7 @@ from ablation.records.settings import (
     Schedule,
     Settings,
 )
+from ablation.records.spending import OutOfBudget, Spending
 
 __all__ = [
     "EVALUATION_FILE",
@@ -75,6 +76,7 @@ __all__ = [
     "ModelSummary",
     "Objective",
     "OptimizerName",
+    "OutOfBudget",
     "Outcome",
     "Plan",
     "PlannedRun",
@@ -85,6 +87,7 @@ __all__ = [
     "RunResult",
     "Schedule",
     "Settings",
+    "Spending",
     "TunedVariant",
     "TuningTrial",
     "Variant",

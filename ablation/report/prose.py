@@ -16,7 +16,7 @@ from ablation.analysis.answer_records import (
 )
 from ablation.analysis.sequential import GROWTH_SHARE, State
 from ablation.output import last_line
-from ablation.records import same_starts_text
+from ablation.records import OutOfBudget, same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
     count_text,
@@ -26,9 +26,11 @@ from ablation.report.numbers import (
     magnitude,
     ratio_text,
     scale_of,
+    share_of_time_text,
     unit_of_differences,
     value_text,
 )
+from ablation.study.budget import enough_text
 from ablation.study.spec import OTHERS
 
 _WORDS = {"seconds": ("longer", "shorter")}
@@ -45,6 +47,8 @@ def headline(answer: Answer) -> str:
     """Return the beginning of the answer's sentence: what was changed, where alone it was asked, and the verdict."""
     on = "" if answer.is_primary else f" ({_noun(answer.metric)})"
     words = _VERDICT_WORDS[answer.verdict]
+    if answer.verdict is Verdict.OUT_OF_BUDGET:
+        words += f" after {_counted_seeds(answer.effect.n if answer.effect is not None else 0)}"
     together = " together" if are_parts(answer) and words.startswith(",") else ""
     return f"{comparison_text(answer, joined=' and ')}{together}{words}{on}"
 
@@ -55,10 +59,24 @@ def sentence(answer: Answer) -> str:
         parts = [_incomplete(answer)]
     elif answer.verdict is Verdict.UNSTABLE:
         parts = [_unstable(answer)]
+    elif answer.effect is None:
+        parts = ["no seed has a result of all its variants yet, so no difference is given.", _next(answer)]
     else:
         parts = [_finding(answer), _size(answer), _luck(answer), _look(answer), _growth(answer), _simple(answer)]
         parts += [_few_seeds(answer), _since(answer), _next(answer), _timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
+
+
+def out_of_budget_text(out: OutOfBudget) -> str:
+    """Say that a study ended for its budget, and what is needed to go on."""
+    spent = share_of_time_text(out.spent_s, out.limit_s)
+    return f"Out of budget: {spent} were spent, and what comes next did not fit; {more_budget_text(out)}."
+
+
+def more_budget_text(out: OutOfBudget) -> str:
+    """Return with which budget a study goes on that has ended for its budget, as far as that is known."""
+    budget = "a larger --budget" if out.needed_s is None else f"--budget {enough_text(out.needed_s)} or more"
+    return f"the same command with {budget} resumes it"
 
 
 def difference_decimals(answer: Answer) -> int:
@@ -121,6 +139,7 @@ _VERDICT_WORDS = {
     Verdict.INCOMPLETE: ", incomplete",
     Verdict.UNSTABLE: ", unstable",
     Verdict.ONE_SEED: ", one seed, no verdict",
+    Verdict.OUT_OF_BUDGET: ", out of budget",
     Verdict.NO_VARIATION: ", no variation, no verdict",  # of the difference, though each variant's seeds may vary
 }
 
@@ -173,8 +192,13 @@ def _runs_line(analysis: Analysis) -> str:
         runs += " Some variants gave the same result with every seed: does the seed reach the training?"
     if found.same_starts:
         runs += f" {same_starts_text(found.same_starts)}."
+    runs += f" {out_of_budget_text(out)}" if (out := analysis.out_of_budget) is not None else ""
     number = len(analysis.deviations)
     return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")
+
+
+def _counted_seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def _noun(metric: MeasuredMetric) -> str:
@@ -238,7 +262,7 @@ def _size(answer: Answer) -> str:
         return ""
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
-    if answer.verdict is Verdict.UNDECIDED:
+    if answer.verdict in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET):
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
         return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."
@@ -345,12 +369,19 @@ def _next(answer: Answer) -> str:
     look = answer.look
     if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
         return _next_look(look)
+    if look.state == State.OUT_OF_BUDGET:
+        return _out_of_budget(look)
     seeds = seeds_text(answer)
     if not seeds:
         return ""
     gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
     time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
     return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
+
+
+def _out_of_budget(look: Look) -> str:
+    at = f"the look at {look.next} seeds" if look.next and look.next <= look.looks[-1] else f"{look.next} seeds"
+    return f"Next: {at}, which did not fit into the budget; the same command with a larger one resumes."
 
 
 def _next_look(look: Look) -> str:

@@ -1,10 +1,12 @@
 """Keeps a study's looks while it runs: which runs are asked for by now, and which more when a look is complete."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ablation.analysis import StudyLooks
 from ablation.analysis.sequential import State
-from ablation.records import Plan, PlannedRun, RecordedRun
+from ablation.records import Plan, PlannedRun, RecordedRun, RunResult, is_at_chance
+from ablation.storage.run_folder import RunFolder
+from ablation.tracking.checking import checked_evaluation
 
 
 class LooksUnderWay:
@@ -65,3 +67,11 @@ class LooksUnderWay:
             if standing.state is State.OPEN
         ]
         return [lacking for lacking in left if lacking]
+
+
+def confusion_at_chance(plan: Plan, result: RunResult, folder: RunFolder) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """Return what a run answered where that tells whether it collapsed, from its folder, as its record will have it."""
+    if not is_at_chance(plan, result.outcome, result.metrics):
+        return {}
+    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data)
+    return evaluation.confusion

@@ -73,6 +73,35 @@ def test_images_that_vary_no_more_than_the_rest_leave_the_paired_interval_over_s
     assert (2, paired.low, paired.high) == pytest.approx((freedom, interval.low, interval.high))
 
 
+@settings(deadline=None)
+@given(
+    st.integers(2, 6).flatmap(
+        lambda seeds: st.lists(st.lists(st.integers(-2, 2), min_size=seeds, max_size=seeds), min_size=2, max_size=40)
+    ),
+    st.sampled_from([0.8, 0.95, 0.99]),
+)
+def test_interval_for_other_seeds_and_images_is_never_narrower_than_that_for_other_seeds(images, level):
+    values = np.array(images, dtype=float).T / 3
+    paired = formulas.paired_interval(values.mean(1).tolist(), level=level)
+    crossed = formulas.crossed_interval(values, level=level)
+
+    if paired is not None:
+        assert crossed is not None
+        widths = [each.high - each.low for each in (crossed[1], paired)]
+        assert widths[0] >= widths[1] * (1 - 1e-9)
+
+
+def test_many_images_lend_few_seeds_no_degrees_of_freedom():
+    """Satterthwaite's would be 6.5 here, with three seeds, and the interval a quarter narrower than for other seeds."""
+    random = np.random.default_rng(5)
+    values = random.normal(0, 3.0, size=(1, 400)) + np.array([[-0.3], [0.0], [0.3]]) + random.normal(size=(3, 400))
+    _, interval, freedom = formulas.crossed_interval(values, level=0.95) or pytest.fail("no interval")
+    paired = formulas.paired_interval(values.mean(1).tolist(), level=0.95)
+
+    assert paired is not None
+    assert (2, paired.high - paired.low) == pytest.approx((freedom, interval.high - interval.low))
+
+
 def test_crossed_interval_needs_two_seeds_and_two_images():
     assert formulas.crossed_interval(np.ones((1, 5)), level=0.95) is None
     assert formulas.crossed_interval(np.ones((5, 1)), level=0.95) is None

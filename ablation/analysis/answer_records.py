@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     UNSTABLE = "unstable"
     ONE_SEED = "one seed: no verdict"
-    NO_VARIATION = "seeds do not vary: no verdict"
+    NO_VARIATION = "no variation: no verdict"
 
     @property
     def is_decided(self) -> bool:
@@ -205,7 +205,8 @@ class CostChange:
 class CrossedEffect:
     """A mean difference over seeds and test images, both drawn anew: descriptive, its interval at 95 %.
 
-    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom.
+    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom; where the
+    paired t interval over the seeds is wider, it is that one, with its degrees of freedom.
     """
 
     mean: float

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from ablation.analysis import RuleChange, Verdict, analyse, compare_variants, epoch_table, with_rule
+from ablation.analysis import (
+    RuleChange,
+    Verdict,
+    analyse,
+    compare_variants,
+    contrast_name,
+    contrasts_of,
+    epoch_table,
+    with_rule,
+)
 from ablation.analysis import statistics as formulas
 from ablation.analysis.learning import loss_at
 from ablation.errors import NameUnknown
@@ -299,6 +308,61 @@ def test_changed_rule_is_a_deviation_and_judges_anew():
     assert Verdict.NO_MEANINGFUL_DIFFERENCE is wide.answers[0].verdict
     assert ("meaningful changed from 0.005 to 0.2 by this summary, after results could be seen",) == wide.deviations
     assert plan.locked_hash == wide.plan_hash
+
+
+NORM = {"effect": "model.normalization"}
+
+
+def ropes(change: RuleChange, *questions: Mapping[str, Any], **metric: Any) -> tuple[list[float | None], list[str]]:
+    """Return the ROPE of each question by a changed rule, and the deviations without what they all say."""
+    chosen = {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.02, **metric}
+    plan = make_plan(factors=NORMALIZATION, metric=chosen, questions=questions)
+    changed = with_rule(plan, change)
+    answers = analyse(changed, make_runs(plan)).answers
+    said = [text.replace(" by this summary, after results could be seen", "") for text in changed.deviations]
+    return [answer.rope for answer in answers], said
+
+
+def test_a_questions_rope_in_the_old_metrics_unit_is_left_out_with_the_metric():
+    found, said = ropes(RuleChange(metric="test_loss"), {**NORM, "meaningful": 0.03})
+
+    assert [None] == found
+    assert said[-1] == "meaningful of the effect of model.normalization, 0.03, left out: it was that of test_accuracy"
+
+
+def test_questions_on_a_metric_that_they_name_keep_their_rope_when_the_studys_metric_changes():
+    on = [{**NORM, "on": "test_accuracy"}, {**NORM, "on": "test_loss", "meaningful": 0.1}, NORM]
+
+    assert [0.02, 0.1, None] == ropes(RuleChange(metric="test_loss"), *on)[0]
+    assert [None, 0.1, None] == ropes(RuleChange(metric="test_loss"), *on, meaningful=None)[0]
+
+
+def test_a_rope_given_to_a_summary_is_said_to_apply_where_it_does():
+    others = [{**NORM, "meaningful": 0.03}, {**NORM, "on": "test_loss"}]
+    mixed = ropes(RuleChange(meaningful=0.2), NORM, *others)
+    none = ropes(RuleChange(meaningful=0.2), *others)
+    taken = ropes(RuleChange(meaningful=0.2, metric="test_loss"), *others)
+
+    assert mixed == (
+        [0.2, 0.03, None],
+        [
+            "meaningful changed from 0.02 to 0.2; not for the effect of model.normalization, the effect of "
+            "model.normalization on test_loss: on another metric, or with a meaningful of its own"
+        ],
+    )
+    assert none == ([0.03, None], ["meaningful of 0.2 was asked for, and applies to no question"])
+    assert [0.2, 0.2] == taken[0]
+
+
+def test_a_planned_comparison_stays_planned_beside_another_metric():
+    """It would be judged as added after results, by the e-value and an alpha of its own."""
+    plan = make_plan(questions=[{**NORM, "on": "test_accuracy"}, {"effect": "model.depth", "on": "test_loss"}])
+    plan = dataclasses.replace(plan, family=tuple(map(contrast_name, contrasts_of(plan))))
+
+    answers = analyse(with_rule(plan, RuleChange(metric="test_loss")), make_runs(plan)).answers
+
+    assert [(False, 2)] * 2 == [(answer.look.is_added, answer.comparisons) for answer in answers]
+    assert answers[0].look.alpha == analyse(plan, make_runs(plan)).answers[0].look.alpha
 
 
 def test_rule_that_changes_nothing_is_no_deviation():

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric
 
+from ablation.analysis import RuleChange
 from ablation.analysis.equal_seeds import equal_seeds
 from ablation.errors import MetricsMissing, StudyFileError
-from ablation.pipeline import export_study
+from ablation.pipeline import export_study, summarize_study
 from ablation.records import Outcome, PlannedRun, RecordedRun, is_number
 from ablation.report import report_text
 from ablation.study import Study, load_study
@@ -151,6 +152,22 @@ def test_what_is_left_out_alters_no_answer(bench: Bench, tmp_path: Path) -> None
         answers.append((answer.verdict, answer.effect, [one.difference for one in answer.differences]))
 
     assert answers[0] == answers[1]
+
+
+def test_a_question_on_the_files_metric_is_answered_beside_another_that_a_summary_judges_by(
+    bench: Bench, tmp_path: Path
+) -> None:
+    study = own(
+        tmp_path,
+        'return {"score": seed % 97 / 1e4, "size": 5.0 + seed % 89}',
+        seeds="metrics: {size: minimize}\nquestions: [{effect: training.x, on: score}]\nseeds: 2",
+    )
+    bench.run(study)
+
+    _, analysis = summarize_study("own", tracker=bench.tracker, change=RuleChange(metric="size"))
+
+    assert [("score", 0.01, False)] == [(each.metric.name, each.rope, each.is_primary) for each in analysis.answers]
+    assert {"score", "size"} <= {metric.name for metric in analysis.metrics}
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
 
 def _rope(plan: Plan, question: LockedQuestion, metric: str) -> float | None:
     if question.meaningful is not None:
-        return question.meaningful
+        return question.meaningful or None  # 0, which no file can give, is none whatever the metric has
     chosen = plan.locked.metric
     return chosen.meaningful if metric == chosen.name else plan.metrics[metric].meaningful
 

@@ -63,7 +63,7 @@ class StudyLooks:
             growth=tuple(sorted({seeds for seeds in later if planned[-1] < seeds <= len(self.seeds)})),
             alpha=self.plan.locked.alpha,
             planned=len(self.plan.family) or len(self.contrasts),
-            comparisons=len({*self.plan.family, *map(contrast_name, self.contrasts)}),
+            comparisons=len(self.plan.family) + len({*map(contrast_name, self.contrasts)} - {*self.plan.family}),
         )
 
     @cached_property

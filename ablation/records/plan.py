@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
 from ablation.records.locked import Locked
-from ablation.records.metrics import FIRST_MEASURED, METRICS, Metric
+from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.settings import Settings
 
@@ -143,11 +143,18 @@ class Plan:
     def metrics(self) -> Mapping[str, Metric]:
         """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
         chosen = self.locked.metric
-        own = {**self.study.get("metrics", {}), chosen.name: chosen.direction}
+        own = {**self.study.get("metrics", {}), **self._filed_metric, chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
         asked = [chosen.name, *(each.on for each in self.locked.questions if each.on is not None)]
         known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
+
+    @property
+    def _filed_metric(self) -> dict[str, Direction]:
+        """The study file's metric and its direction, which a summary may judge beside another one."""
+        filed = self.study.get("metric")
+        name, way = (filed.get("name"), filed.get("direction")) if isinstance(filed, Mapping) else (None, None)
+        return {name: cast("Direction", way)} if isinstance(name, str) and way in SIGNS else {}
 
     @property
     def expected_metrics(self) -> tuple[str, ...]:

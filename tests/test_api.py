@@ -138,6 +138,7 @@ class TestRun:
         assert CliRunner().invoke(main, ["summarize", result.name, "--json"]).stdout == result.report("json")
         assert (place / ".ablation" / "reports" / result.name / "report.md").exists()
 
+    @pytest.mark.slow
     def test_a_file_runs_by_its_path_under_another_name(self, place: Path) -> None:
         (place / "tiny.yaml").write_bytes(TINY)
         changes = {"factors": {"model.depth": [1, 2]}}
@@ -147,6 +148,7 @@ class TestRun:
         assert "other" == result.name
         assert (place / "elsewhere" / "reports" / "other").exists()
 
+    @pytest.mark.slow
     def test_runs_that_fail_are_told_and_raise_nothing(self, place: Path) -> None:
         (place / "t.py").write_text(
             "def train(settings, seed, report):\n"
@@ -260,6 +262,7 @@ class TestInterrupt:
         (place / "t.py").write_text(FIRST_RUN_INTERRUPTS.replace("INTERRUPT", interrupt))
         return place
 
+    @pytest.mark.slow
     def test_an_interrupt_keeps_what_ended_and_the_same_call_resumes(self, interrupted: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             ablation.run(OWN, executor="inline", progress=False)
@@ -268,6 +271,7 @@ class TestInterrupt:
 
         assert {Outcome.DONE: 4} == ablation.run(OWN, executor="inline", progress=False).ended
 
+    @pytest.mark.slow
     def test_the_handlers_are_what_they_were(self, interrupted: Path) -> None:
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
@@ -300,6 +304,7 @@ class TestInterrupt:
 
         assert [signal.SIGINT] == heard
 
+    @pytest.mark.slow
     def test_a_study_runs_outside_of_the_main_thread(self, place: Path) -> None:
         (place / "t.py").write_text(FIRST_RUN_INTERRUPTS.replace("INTERRUPT", "pass"))
         found: list[StudyResult] = []
@@ -502,6 +507,7 @@ class TestVariants:
 
 
 class TestModels:
+    @pytest.mark.slow
     def test_a_model_answers_as_it_did_when_it_was_measured(self, place: Path) -> None:
         result = ablation.run(FILE, seeds=1, executor="inline", progress=False)
         run = result.frame().loc[lambda runs: runs["variant"] == "depth=2,normalization=batch"].iloc[0]

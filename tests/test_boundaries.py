@@ -93,6 +93,7 @@ def cosine_power(angles: np.ndarray, power: int) -> np.ndarray:
     return scale * np.maximum(np.cos(angles), 0) ** power
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [(3, 5, 8, 12), (5, 10), (4, 5, 6)])
 def test_steps_of_many_seeds_spend_what_as_many_steps_of_one_seed_do(looks):
     found = boundaries(looks, ALPHA)
@@ -175,6 +176,7 @@ def usual() -> dict[tuple[tuple[int, ...], int], tuple[Boundary, ...]]:
     return {(looks, count): boundaries(looks, ALPHA / count) for looks, count in itertools.product(all_looks, (1, 40))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comparisons", [1, 40])
 @pytest.mark.parametrize("looks", MANY_LOOKS)
 def test_finer_rules_change_no_boundary(usual, finer_rules, looks, comparisons):
@@ -183,6 +185,7 @@ def test_finer_rules_change_no_boundary(usual, finer_rules, looks, comparisons):
     assert [each.t for each in usual[looks, comparisons]] == pytest.approx([each.t for each in found], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comparisons", [1, 40])
 @pytest.mark.parametrize("looks", FAR_APART)
 def test_finer_rules_change_hardly_what_is_spent_where_looks_lie_far_apart(usual, finer_rules, looks, comparisons):

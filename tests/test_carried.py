@@ -118,6 +118,7 @@ def packed_without_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "carried"
 
 
+@pytest.mark.slow
 def test_data_that_were_not_carried_are_prepared_by_pillow_and_filelock_where_runs_are_trained(
     packed_without_data: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_runs_are_not_trained_on_other_data_than_they_were_planned_with(
     assert not (carried / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_package_that_preparing_data_takes_and_is_not_there_is_named(
     packed_without_data: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_package_that_preparing_data_takes_and_is_not_there_is_named(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "options", "said"),
     [

@@ -123,6 +123,7 @@ def test_summarize_makes_the_report_again_elsewhere(recorded: Recorded, tmp_path
     assert result.stdout.index("comparisons decided") < result.stdout.index("Scorecard")
 
 
+@pytest.mark.slow
 def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) -> None:
     kept = recorded.folder / ".ablation" / "reports" / "tiny"
 
@@ -172,6 +173,7 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_status_tells_how_far_each_study_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     answer_alone(monkeypatch)
     study(run, "--seeds", "1")

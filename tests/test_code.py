@@ -182,6 +182,7 @@ class TestLoading:
 
         assert {"net.py", "sizes.py"} == {path.name for path in root.iterdir()}
 
+    @pytest.mark.slow
     def test_a_spawned_process_loads_the_same(self, write: Write) -> None:
         root = write({"net.py": "import torch, numpy\nfrom sizes import f", "sizes.py": "def f(): return 7"})
         text = pickle.dumps(folders(root)).hex()

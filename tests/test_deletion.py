@@ -231,6 +231,7 @@ def test_a_study_that_is_run_is_not_deleted(bench: Bench, tiny: Study) -> None:
     assert (tiny.name,) == bench.tracker.study_names()
 
 
+@pytest.mark.slow
 def test_a_study_run_deleted_by_hand_is_trained_again_unless_reuse_is_asked_for(
     in_mlflow: Bench, tiny: Study, client: MlflowClient
 ) -> None:
@@ -255,6 +256,7 @@ def test_a_study_run_deleted_by_hand_is_trained_again_unless_reuse_is_asked_for(
     assert not place.exists()
 
 
+@pytest.mark.slow
 def test_reuse_brings_back_what_was_set_aside(in_mlflow: Bench, tiny: Study, client: MlflowClient) -> None:
     in_mlflow.run(tiny)
     client.delete_run(study_run_of(in_mlflow, tiny).study_run_id)
@@ -269,6 +271,7 @@ def test_reuse_brings_back_what_was_set_aside(in_mlflow: Bench, tiny: Study, cli
     assert [] == in_mlflow.trained
 
 
+@pytest.mark.slow
 def test_an_experiment_deleted_by_hand_is_refused_and_begun_anew_when_asked(
     in_mlflow: Bench, tiny: Study, client: MlflowClient
 ) -> None:
@@ -288,6 +291,7 @@ def test_an_experiment_deleted_by_hand_is_refused_and_begun_anew_when_asked(
     assert 4 == len(children(client, experiment_id, ViewType.DELETED_ONLY))
 
 
+@pytest.mark.slow
 def test_another_name_uses_no_folders_of_a_deleted_experiment(
     in_mlflow: Bench, tiny: Study, client: MlflowClient
 ) -> None:
@@ -301,6 +305,7 @@ def test_another_name_uses_no_folders_of_a_deleted_experiment(
     assert 4 == len(in_mlflow.trained)
 
 
+@pytest.mark.slow
 def test_fresh_trains_all_anew_and_leaves_the_old_runs_in_the_trash(
     in_mlflow: Bench, tiny: Study, client: MlflowClient
 ) -> None:
@@ -339,6 +344,7 @@ def test_fresh_deletes_nothing_for_a_file_that_cannot_be_run(bench: Bench, tiny:
     assert folders == sorted((bench.state.folder / "runs").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_deleted_study_is_tuned_again(bench: Bench) -> None:
     tuned = small(
         "data={name: digits, limit: 120, validation: 0.25}",
@@ -359,6 +365,7 @@ def test_a_deleted_study_is_tuned_again(bench: Bench) -> None:
     assert trained == bench.trained
 
 
+@pytest.mark.slow
 def test_a_single_run_that_is_missing_is_uploaded_again(in_mlflow: Bench, tiny: Study, client: MlflowClient) -> None:
     in_mlflow.run(tiny)
     record, before = study_run_of(in_mlflow, tiny), in_mlflow.metrics(tiny)
@@ -381,6 +388,7 @@ class Place:
         return result.exit_code, result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hearing_signals")
 def test_the_command_asks_first(in_mlflow: Bench, tiny: Study, store_uri: str) -> None:
     in_mlflow.run(tiny)

@@ -255,6 +255,7 @@ def test_matrix_of_another_size_is_left_out():
     assert analysis.confusion_differences == ()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.text("01", min_size=12, max_size=12), min_size=2, max_size=6))
 def test_disagreement_between_seeds_is_the_mean_over_their_pairs(answers):
@@ -285,6 +286,7 @@ def test_effect_on_new_images_has_the_mean_of_all_seeds_and_images():
     assert (0.25, 2, 4) == (crossed.mean, crossed.seeds, crossed.images)
 
 
+@pytest.mark.slow
 def test_placebo_that_only_draws_the_streams_anew_gives_no_evidence():
     """Two levels whose runs differ by chance alone: from run table to verdict, e-values included."""
     repetitions, alpha = 200, 0.05

@@ -83,6 +83,7 @@ def test_a_worker_does_not_run_the_main_module_again(words: list[str], tmp_path:
     assert ["main", "4 5 6"] == done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_stop_ends_what_is_running(tmp_path: Path) -> None:
     executor = ProcessExecutor(slots=("cpu",))
     begun = executor.submit(write_then_sleep, tmp_path / "begun")
@@ -95,6 +96,7 @@ def test_stop_ends_what_is_running(tmp_path: Path) -> None:
     assert not _is_alive(int((tmp_path / "begun").read_text()))
 
 
+@pytest.mark.slow
 def test_an_exception_that_leaves_the_context_stops_the_workers(tmp_path: Path) -> None:
     with pytest.raises(KeyError), ProcessExecutor(slots=("cpu",)) as executor:  # noqa: PT012 - the wait belongs inside
         executor.submit(write_then_sleep, tmp_path / "begun")

@@ -41,6 +41,7 @@ def fill(disk: Path, *, but_kib: int) -> Path:
     return filler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_kib", [0, 64])
 def test_a_study_ends_in_a_sentence_where_the_disk_is_full_and_goes_on_to_equal_numbers(
     bench: Bench, tiny: Study, data_cache: Path, small_disk: Path, left_kib: int

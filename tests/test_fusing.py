@@ -183,6 +183,7 @@ def together(tmp_path: Path) -> Callable[..., list[Trained]]:
     return train
 
 
+@pytest.mark.slow
 def test_without_room_for_all_half_are_trained_at_a_time(together: Callable[..., list[Trained]]) -> None:
     runs = [Replicate(seed, room=2) for seed in range(5)]
 
@@ -212,6 +213,7 @@ def test_an_error_of_the_users_own_is_each_runs_result(together: Callable[..., l
     assert all(isinstance(one.ended, ZeroDivisionError) for one in trained)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_run_spares_those_that_are_trained_with_it(together: Callable[..., list[Trained]]) -> None:
     runs = [Replicate(seed) for seed in range(2)]
     runs[1].fails_in_epoch = 1
@@ -225,6 +227,7 @@ def test_an_error_of_one_run_spares_those_that_are_trained_with_it(together: Cal
     assert [1, 2] == [metrics.epoch for metrics in runs[0].epochs]
 
 
+@pytest.mark.slow
 def test_what_became_of_a_run_is_known_before_the_next_is_trained(tmp_path: Path) -> None:
     runs = [Replicate(seed) for seed in range(2)]
     for run in runs:
@@ -238,6 +241,7 @@ def test_what_became_of_a_run_is_known_before_the_next_is_trained(tmp_path: Path
     assert "eager" == next(trained).path
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_on_the_way_halves_what_is_trained_together(
     together: Callable[..., list[Trained]],
 ) -> None:
@@ -252,6 +256,7 @@ def test_memory_that_runs_out_on_the_way_halves_what_is_trained_together(
     assert all(not isinstance(one.ended, Exception) for one in trained[:3])
 
 
+@pytest.mark.slow
 def test_fusing_that_gains_nothing_is_left_for_each_alone(
     together: Callable[..., list[Trained]], tmp_path: Path
 ) -> None:
@@ -311,6 +316,7 @@ def test_timing_cudnns_algorithms_changes_no_identity_and_nothing_on_a_cpu(bench
     assert paths(bench) == paths(other)
 
 
+@pytest.mark.slow
 def test_what_an_error_ended_holds_no_models_and_its_traceback_is_told(
     together: Callable[..., list[Trained]],
 ) -> None:

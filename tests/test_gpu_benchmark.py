@@ -187,6 +187,7 @@ def benchmark(folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
     return done.returncode, done.stdout, json.loads(written.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="its parts end well where there is a GPU")
 def test_the_file_is_written_where_every_part_fails(tmp_path: Path) -> None:
     status, printed, record = benchmark(tmp_path, "--try", "--parts", "rates,replays")
@@ -212,6 +213,7 @@ print("asked:", *asked)
 """
 
 
+@pytest.mark.slow
 def test_the_process_that_forks_asks_nothing_of_a_gpu() -> None:
     """Those that it starts could not use one then."""
     done = subprocess.run([sys.executable, "-c", ASKING], cwd=ROOT, capture_output=True, text=True, check=True)

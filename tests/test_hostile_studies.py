@@ -65,6 +65,7 @@ def test_a_number_without_a_dot_is_a_number_and_a_byte_order_mark_nothing() -> N
     assert parse_study(VALID.encode(), source="f").variants == load_study(CORPUS / "byte-order-mark.yaml").variants
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [100_000])
 @pytest.mark.parametrize("unit", ["[", "{a: ", "[\n", "- - - - - - - - - - \n"])
 def test_depth_takes_neither_the_stack_nor_memory(unit: str, levels: int) -> None:

@@ -114,6 +114,7 @@ class Malice:
         return Path.touch, (Path(self.path),)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(folder: RunFolder) -> None:
     write_checkpoint(folder, 1, CONTENT)
     moments = random.Random(0)
@@ -285,6 +286,7 @@ def test_the_seconds_before_an_interruption_count(folder: RunFolder, monkeypatch
     assert 100 <= again.seconds < 130
 
 
+@pytest.mark.slow
 def test_a_study_interrupted_between_epochs_goes_on_from_its_checkpoints(
     bench: Bench, tiny: Study, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

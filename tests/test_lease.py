@@ -335,6 +335,7 @@ def test_a_replaced_coordinator_records_no_run_and_does_not_close_the_study(tmp_
     assert [] == store.writes
 
 
+@pytest.mark.slow
 def test_a_study_taken_over_while_it_runs_ends_at_once_and_leaves_it_to_the_other(bench: Bench, tiny: Study) -> None:
     steps = bench.steps(tiny)
     while next(steps).latest is None:
@@ -374,6 +375,7 @@ def test_sync_from_another_state_folder_is_refused_while_the_study_runs(
     assert done.to_do > 0
 
 
+@pytest.mark.slow
 def test_a_study_that_is_refused_leaves_the_lease_to_who_has_it(bench: Bench, tiny: Study, tmp_path: Path) -> None:
     steps = bench.steps(tiny)
     while next(steps).latest is None:

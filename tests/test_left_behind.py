@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from bench import Bench
 
 from ablation.records import Outcome, RunResult
@@ -10,6 +11,7 @@ from ablation.storage.state import State
 from ablation.study import Study
 
 
+@pytest.mark.slow
 def test_a_failed_runs_later_result_that_was_not_recorded_is_recorded(bench: Bench, tiny: Study) -> None:
     record = bench.run(tiny).record
     run = record.plan.runs[0]
@@ -32,6 +34,7 @@ def test_a_study_whose_last_folder_is_kept_is_not_begun(tmp_path: Path) -> None:
     assert () == State(folder=tmp_path).begun_studies()
 
 
+@pytest.mark.slow
 def test_what_was_being_written_is_swept_when_a_run_is_begun_again(bench: Bench, tiny: Study) -> None:
     outcome = bench.run(tiny)
     identity = outcome.record.plan.runs[0].identity

@@ -175,6 +175,7 @@ def test_an_argument_whose_name_no_tracker_takes_is_refused(key: str) -> None:
     assert "the name of an argument" in said
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300) | st.from_regex(r"\w{190,210}", fullmatch=True))
 def test_the_name_of_an_accepted_argument_is_one_of_a_parameter(key: str) -> None:
     try:

@@ -84,6 +84,7 @@ def test_the_same_command_again_trains_nothing(bench: Bench, tmp_path: Path) -> 
     assert first.analysis == again.analysis
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 7, 12, 13, 15, 20])
 def test_wherever_it_is_interrupted_the_same_runs_and_verdicts_come_out(
     bench: Bench, tmp_path: Path, after: int
@@ -115,6 +116,7 @@ class Turned(InlineExecutor):
         self.slots = ("cpu",) * 3
 
 
+@pytest.mark.slow
 def test_more_slots_change_no_verdict_and_buy_no_other_run(bench: Bench, tmp_path: Path) -> None:
     undisturbed = Bench(tmp_path / "other", tmp_path)
     expected = undisturbed.run(study_in(tmp_path)).analysis
@@ -140,6 +142,7 @@ def test_a_failed_run_pauses_its_comparisons_and_no_other(bench: Bench, tmp_path
     assert bench.tracker.find_study("looks").status == "FAILED"
 
 
+@pytest.mark.slow
 def test_seeds_beyond_the_plan_go_to_what_it_left_open_and_leave_its_verdicts(bench: Bench, tmp_path: Path) -> None:
     planned = bench.run(study_in(tmp_path, seeds="{looks: [3, 5]}")).analysis
 
@@ -189,6 +192,7 @@ def test_the_report_says_at_which_look_and_what_was_saved(bench: Bench, tmp_path
     assert f"Decided at look {outcome.analysis.answers[0].look.number} of 4" in text
 
 
+@pytest.mark.slow
 def test_mlflow_has_the_look_of_each_run_and_of_the_study(
     bench: Bench, tmp_path: Path, mlflow_tracker: Any, mlflow_client: Any
 ) -> None:
@@ -220,6 +224,7 @@ def test_a_study_that_ends_before_a_planned_look_announces_no_such_look(bench: B
         assert "Next:" not in sentence(answer)
 
 
+@pytest.mark.slow
 def test_growth_under_way_leaves_the_look_and_says_which_seeds_come_next(bench: Bench, tmp_path: Path) -> None:
     bench.run(study_in(tmp_path))
     before = looks_of(bench)
@@ -258,6 +263,7 @@ def test_one_look_that_was_grown_says_how_many_runs_were_needed_and_names_no_loo
     assert not any(" look " in sentence(answer) for answer in analysis.answers)
 
 
+@pytest.mark.slow
 def test_a_difference_that_few_seeds_find_is_told_where_t_alone_judges_them(bench: Bench, tmp_path: Path) -> None:
     """An early look takes far more than the alpha it holds; luck and an e-value are judged by no t test."""
     planned = bench.run(study_in(tmp_path, seeds="{looks: [3, 12]}")).analysis
@@ -318,6 +324,7 @@ def test_before_its_first_look_a_comparison_has_no_interval(bench: Bench, tmp_pa
         assert "Next: the look at 3 seeds; the same command resumes." in said
 
 
+@pytest.mark.slow
 def test_what_was_added_is_said_with_its_own_error_rate(reporting_bench: Bench, tmp_path: Path) -> None:
     planned = reporting_bench.run(study_in(tmp_path, factors="{training.gain: [0, 1]}"))
     grown = reporting_bench.run(study_in(tmp_path))

@@ -91,6 +91,7 @@ def test_a_run_has_failed_at_the_third_death_and_the_others_are_trained(bench: B
     assert {Outcome.DONE: 4} == bench.run(study).ended
 
 
+@pytest.mark.slow
 def test_deaths_after_each_of_which_it_gets_on_are_no_failure(
     bench: Bench, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_trial_of_tuning_has_failed_at_the_third_death(bench: Bench) -> None:
     assert {Outcome.DONE: 2} == outcome.ended
 
 
+@pytest.mark.slow
 def test_a_trial_that_gets_on_after_each_death_is_tuned_as_if_nothing_had_happened(
     bench: Bench, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,7 @@ class ComingExecutor(InlineExecutor):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [tiny_study(), tuned_study()], ids=["runs", "tuning"])
 def test_a_study_without_a_worker_says_so_and_waits_for_one(
     study: Study, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +171,7 @@ def test_a_study_without_a_worker_says_so_and_waits_for_one(
     assert 1 == bench.notes.count("there is no worker now; the study waits for one")
 
 
+@pytest.mark.slow
 def test_a_study_that_has_nothing_to_train_needs_no_worker(bench: Bench) -> None:
     study = tiny_study()
     bench.run(study)
@@ -177,6 +181,7 @@ def test_a_study_that_has_nothing_to_train_needs_no_worker(bench: Bench) -> None
     assert {Outcome.DONE: 4} == bench.run(study).ended
 
 
+@pytest.mark.slow
 def test_a_run_says_where_it_was_trained_by_its_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     study = tiny_study()
     there = {"host": "a node", "device": "cpu", "torch_version": "9.9"}

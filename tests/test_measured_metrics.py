@@ -59,6 +59,7 @@ def test_a_study_recorded_before_a_metric_was_added_resumes_without_training(ben
     assert BEFORE == plan_on_record(bench).measured
 
 
+@pytest.mark.slow
 def test_a_study_that_grows_keeps_its_own_list(bench: Bench, later: Any) -> None:
     bench.run(tiny())
     later()

@@ -77,6 +77,7 @@ def test_nothing_is_written_to_the_old_place(moved: Path) -> None:
     assert not moved.with_name("before").exists()
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_told_and_no_run_stays_running(store_uri: str, tmp_path: Path) -> None:
     client = MlflowClient(store_uri)
     (tmp_path / "file").touch()

@@ -152,6 +152,7 @@ def test_a_level_may_be_added(bench: Bench, tiny: Study) -> None:
     assert "variants added" in outcome.record.plan.deviations[0]
 
 
+@pytest.mark.slow
 def test_an_added_factor_trains_only_what_is_new(bench: Bench, tiny: Study) -> None:
     bench.run(tiny)
 
@@ -162,6 +163,7 @@ def test_an_added_factor_trains_only_what_is_new(bench: Bench, tiny: Study) -> N
     assert 8 == len(bench.trained)
 
 
+@pytest.mark.slow
 def test_a_changed_baseline_under_the_old_name_is_refused_with_the_difference(bench: Bench, tiny: Study) -> None:
     bench.run(tiny)
 
@@ -169,6 +171,7 @@ def test_a_changed_baseline_under_the_old_name_is_refused_with_the_difference(be
         bench.run(changed("training.epochs=3", name="tiny"))
 
 
+@pytest.mark.slow
 def test_an_override_of_the_fixed_part_is_a_study_of_its_own(bench: Bench, tiny: Study) -> None:
     bench.run(tiny)
 
@@ -244,6 +247,7 @@ def test_a_run_is_taken_from_another_study_that_trained_it(bench: Bench, tiny: S
     assert before == bench.metrics(other)
 
 
+@pytest.mark.slow
 def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny: Study) -> None:
     one, other = bench.steps(tiny), bench.steps(changed(name="other"))
     outcomes = []
@@ -297,6 +301,7 @@ def test_a_diverged_run_is_a_result(bench: Bench) -> None:
     assert [] == (bench.run(study), bench.trained)[1]
 
 
+@pytest.mark.slow
 def test_the_first_report_is_made_again_from_the_tracker_alone(
     reporting_bench: Bench, tiny: Study, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["define"], ["summarize", "nobody's"], ["status"]],

@@ -250,6 +250,7 @@ def test_a_run_of_which_nothing_can_be_recorded_blocks_nobody(tmp_path: Path) ->
     here.uploads.close()
 
 
+@pytest.mark.slow
 def test_what_mlflow_refuses_costs_its_run_alone(
     mlflow_tracker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_text_that_no_database_takes_costs_its_run_alone(mlflow_tracker: Any) 
         mlflow_tracker.finish_run(run_id, failed, None)
 
 
+@pytest.mark.slow
 def test_a_run_deleted_while_it_is_under_way_is_recorded_anew(mlflow_tracker: Any, tmp_path: Path) -> None:
     here = Place(tmp_path / "state", mlflow_tracker, own_plan())
     planned = here.plan.runs[0]
@@ -302,6 +304,7 @@ def test_a_run_deleted_while_it_is_under_way_is_recorded_anew(mlflow_tracker: An
     here.uploads.close()
 
 
+@pytest.mark.slow
 def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker: Any, tmp_path: Path) -> None:
     here = Place(tmp_path / "state", mlflow_tracker, own_plan())
     planned = here.plan.runs[0]
@@ -319,6 +322,7 @@ def test_a_record_that_an_earlier_version_got_wrong_is_put_right(mlflow_tracker:
     here.uploads.close()
 
 
+@pytest.mark.slow
 def test_a_record_or_a_folder_that_was_changed_since_is_told_and_mlflow_counts(
     mlflow_tracker: Any, bench: Bench, tiny: Study
 ) -> None:
@@ -481,6 +485,7 @@ def test_the_runs_of_a_study_run_deleted_when_it_had_ended_stay_as_they_are(
     assert [None] * 4 == [run.outcome for run in mlflow_tracker.recorded_runs(again)]
 
 
+@pytest.mark.slow
 def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any, bench: Bench, tiny: Study) -> None:
     bench.tracker = mlflow_tracker
     steps = bench.steps(tiny)
@@ -520,6 +525,7 @@ def test_two_coordinators_that_ran_side_by_side_leave_each_run_once(mlflow_track
     assert [second] == [run.info.run_id for run in children_of(client, record)]
 
 
+@pytest.mark.slow
 def test_of_coordinators_that_make_a_study_in_the_same_moment_one_has_it(
     mlflow_tracker: Any, store_uri: str, tmp_path: Path
 ) -> None:

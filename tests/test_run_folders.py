@@ -268,6 +268,7 @@ def test_a_folder_of_tuning_whose_note_is_damaged_is_not_recorded_and_stops_noth
     assert () == state.unrecorded_tuning("study")
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12) | st.text(alphabet="a./ -_:@%\n", max_size=8) | st.from_regex(r"[\w/.]{245,255}"))
 @settings(max_examples=500)
 def test_every_name_that_is_accepted_is_one_that_mlflow_accepts(name: str) -> None:

@@ -139,6 +139,7 @@ def found(bench: Bench, study: Study) -> list[tuple[str, int, list[tuple[object,
     return [variant(one) for one in record.plan.tuning]
 
 
+@pytest.mark.slow
 def test_a_schedule_of_another_version_that_somebody_uses_now_is_left_to_them(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
     open_storage(default_storage(tmp_path)).engine.dispose()

@@ -169,6 +169,7 @@ def test_range_of_the_sd_is_the_chi_square_interval():
     assert high == pytest.approx(2.0 * math.sqrt(4 / stats.chi2.ppf(0.025, 4)))
 
 
+@pytest.mark.slow
 def test_a_null_study_is_judged_wrongly_at_most_as_often_as_alpha():
     repetitions, alpha = 200, 0.05
     plan = make_plan(seeds=5, alpha=alpha)

@@ -172,6 +172,7 @@ class TestCodeNamedByTheServer:
 
         assert trap.exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", NAMES_OF_CODE)
     def test_nothing_that_reads_a_recorded_study_imports_code_that_it_names(
         self, trap: Path, command: Callable[..., Any], store_uri: str, code: str

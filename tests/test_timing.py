@@ -109,6 +109,7 @@ def test_one_run_or_first_ones_beside_others_give_no_time(plan: Plan, first: lis
     assert (None, False) == (answer.cost.seconds, answer.cost.is_time_unclear)
 
 
+@pytest.mark.slow
 def test_one_run_of_a_worker_is_its_first(
     tmp_path: Path, data_cache: Path, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -334,6 +334,7 @@ def test_studies_that_share_an_experiment_have_views_of_their_own(mlflow_tracker
     assert dict(mlflow_tracker.links(quick))["by variant"] != dict(mlflow_tracker.links(other))["by variant"]
 
 
+@pytest.mark.slow
 def test_every_saved_view_is_one_that_mlflow_takes_however_many_variants_there_are() -> None:
     plan = make_plan(factors={"model.depth": range(40), "model.width": range(25)}, seeds=1)
 

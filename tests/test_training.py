@@ -605,6 +605,7 @@ NOT_NEEDED_TO_TRAIN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["ablation.worker", "benchmarks.gpu"])
 def test_the_worker_and_the_benchmark_of_a_gpu_need_torch_torchvision_and_numpy_alone(module: str) -> None:
     script = f"""

@@ -283,6 +283,7 @@ def test_tuning_never_measures_on_test(bench: Bench, monkeypatch: pytest.MonkeyP
     assert all(trial.outcome in ("done", "pruned") for one in found(bench, study).values() for trial in one.trials)
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_ends_as_one_that_was_not(bench: Bench, tmp_path: Path, data_cache: Path) -> None:
     study = tuned_study("tune.trials=6")
     undisturbed = Bench(tmp_path / "other", data_cache)
@@ -301,6 +302,7 @@ def test_an_interrupted_tuning_ends_as_one_that_was_not(bench: Bench, tmp_path: 
     assert bench.metrics(study) == undisturbed.metrics(study)
 
 
+@pytest.mark.slow
 def test_the_number_of_slots_makes_no_difference(bench: Bench, tmp_path: Path, data_cache: Path) -> None:
     study = tuned_study("tune.trials=6")
     bench.run(study)
@@ -336,6 +338,7 @@ def test_a_study_that_is_run_again_tunes_nothing_again(bench: Bench) -> None:
     assert [] == list((bench.state.folder / "tuning").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_level_added_later_is_tuned_and_the_others_keep_their_settings(bench: Bench) -> None:
     bench.run(tuned_study())
     before = found(bench, tuned_study())

@@ -285,6 +285,7 @@ def test_nobody_waits_for_a_tracker_that_keeps_on_failing_at_the_same_call(tmp_p
     here.uploads.close(limit_s=0.5)
 
 
+@pytest.mark.slow
 def test_a_failed_run_that_was_not_recorded_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +308,7 @@ def _failing(*_: Any, **__: Any) -> None:
     raise ValueError("no luck")
 
 
+@pytest.mark.slow
 def test_a_study_whose_tracker_fails_trains_on_and_ends_with_what_to_do(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

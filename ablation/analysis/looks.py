@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ablation.analysis import statistics
-from ablation.analysis.contrasts import Contrast, contrast_name, contrasts_of
+from ablation.analysis.contrasts import Contrast, as_measured, contrast_name, contrasts_of
 from ablation.analysis.sequential import Asked, Lack, Rule, Standing, State, judged
 from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
@@ -52,7 +52,10 @@ class StudyLooks:
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
-        return contrasts_of(self.plan)
+        return tuple(
+            replace(contrast, metric=as_measured(contrast.metric, self.plan, self.recorded.values()))
+            for contrast in contrasts_of(self.plan)
+        )
 
     @cached_property
     def rule(self) -> Rule:

@@ -14,14 +14,18 @@ MOST_SEEDS = 10_000
 POWER = 0.8
 DESCRIPTIVE_LEVEL = 0.95
 FEWEST_FOR_SKEWNESS = 8
+_SQUARABLE = (1e-100, 1e100)
+"""Sizes between which squares and cubes of numbers are numbers."""
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the SD with n - 1, None for one value, and exactly 0 where values differ by rounding only."""
     if len(values) < 2:
         return None
-    sd = float(np.std(values, ddof=1))
-    return 0.0 if sd <= 1e-12 * max(map(abs, values)) else sd
+    largest = max(map(abs, values))
+    size = largest if largest and not _SQUARABLE[0] < largest < _SQUARABLE[1] else 1.0
+    sd = size * float(np.std(np.divide(values, size), ddof=1))
+    return 0.0 if sd <= 1e-12 * largest else sd
 
 
 def paired_interval(differences: Sequence[float], *, level: float) -> Interval | None:
@@ -123,7 +127,10 @@ def confidence_sequence(differences: Sequence[float], *, alpha: float, g: float 
 
 def skewness(values: Sequence[float]) -> float | None:
     """Return the sample skewness; None where n < 3 or nothing varies."""
-    return float(stats.skew(values)) if len(values) >= 3 and sample_sd(values) else None
+    sd = sample_sd(values) if len(values) >= 3 else None
+    if not sd:
+        return None
+    return float(stats.skew(values if _SQUARABLE[0] < sd < _SQUARABLE[1] else np.divide(values, sd)))
 
 
 def skewness_limit(n: int) -> float | None:

@@ -249,6 +249,8 @@ def _diagnostics(analysis: Analysis) -> Iterator[str]:
     if len(found.left_out) > _MOST_LISTED:
         yield f"Left out besides: {len(found.left_out) - _MOST_LISTED} more runs; report.json lists them."
     yield from _skewed(analysis)
+    if named := tuple(metric.label for metric in analysis.metrics if metric.unit == "percent"):
+        yield f"In percent, as the training function returned it: {_listed(named)}. So is `meaningful` on it."
     if analysis.seeds < 4:
         yield f"{analysis.seeds} seed{'s' if analysis.seeds > 1 else ''}: only large differences can be found."
 

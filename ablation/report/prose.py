@@ -19,6 +19,7 @@ from ablation.output import last_line
 from ablation.records import same_starts_text
 from ablation.report.names import are_parts, baseline_text, change_text, comparison_text, levels_text, place_text
 from ablation.report.numbers import (
+    brief,
     count_text,
     decimals_for,
     duration_text,
@@ -56,7 +57,15 @@ def sentence(answer: Answer) -> str:
     elif answer.verdict is Verdict.UNSTABLE:
         parts = [_unstable(answer)]
     else:
-        parts = [_finding(answer), _size(answer), _luck(answer), _look(answer), _growth(answer), _simple(answer)]
+        parts = [
+            _finding(answer),
+            _place(answer),
+            _size(answer),
+            _luck(answer),
+            _look(answer),
+            _growth(answer),
+            _simple(answer),
+        ]
         parts += [_few_seeds(answer), _since(answer), _next(answer), _timing(answer), _cost(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)
 
@@ -67,14 +76,16 @@ def difference_decimals(answer: Answer) -> int:
     if effect is None:
         return 2
     bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
-    half_width = (effect.interval.high - effect.interval.low) / 2 if effect.interval else effect.sd
+    half_width = effect.interval.high / 2 - effect.interval.low / 2 if effect.interval else effect.sd
     return decimals_for(scale * (half_width or 0.0), [scale * value for value in (effect.mean, *bounds)])
 
 
 def amount(value: float, answer: Answer) -> str:
     """Return a difference without its sign, with its unit."""
     unit = answer.metric.unit
-    decimals = max(difference_decimals(answer), decimals_for(None, [scale_of(unit) * value]) if value else 0)
+    decimals = difference_decimals(answer)
+    if decimals >= 0 and value:  # they are negative where numbers are too large to be written out
+        decimals = max(decimals, decimals_for(None, [scale_of(unit) * value]))
     return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
 
 
@@ -94,7 +105,7 @@ def range_text(interval: Interval, answer: Answer) -> str:
 def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
     unit = answer.metric.unit
-    number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
+    number, noun = brief(scale_of(unit) * (answer.rope or 0.0)), unit_of_differences(unit)
     is_plural = number != "1" or noun == "s"  # seconds
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 
@@ -209,6 +220,16 @@ def _finding(answer: Answer) -> str:
         return f"{found} in the mean, {_wins(answer)}; {few}."
     interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
     return f"{found} ({interval}), {_wins(answer)}."
+
+
+def _place(answer: Answer) -> str:
+    """Say at which one combination of the other factors' levels all was seen, where there is but one."""
+    if len(answer.combinations) != 1:
+        return ""
+    levels = {factor: level for factor, level in answer.combinations[0].items() if factor not in answer.at}
+    if len(levels) > _MOST_NAMED:
+        return f"Seen only at one combination of the other {len(levels)} factors' levels."
+    return f"Seen only {place_text(levels)}." if levels else ""
 
 
 def _wins(answer: Answer) -> str:

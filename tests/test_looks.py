@@ -16,6 +16,7 @@ from ablation.pipeline import summarize_study
 from ablation.records import Outcome
 from ablation.report.prose import overview, sentence
 from ablation.study import Study, load_study
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 CODE = """
 import random
@@ -355,3 +356,26 @@ def test_questions_left_out_after_results_leave_the_share_of_what_is_added(bench
     assert before is not None
     assert after is not None
     assert before.answers[0].decisive_e_value == after.answers[0].decisive_e_value
+
+
+def test_questions_left_out_after_results_stay_in_the_locked_family(bench: Bench, tmp_path: Path) -> None:
+    factors = "factors: {training.gain: [0, 1], training.broken: [-1, -2]}\n"
+    gain, broken = "{effect: training.gain}", "{effect: training.broken}"
+    plans, alphas = [], []
+    for questions in (f"{gain}, {broken}", gain, f"{gain}, {broken}"):
+        study_in(tmp_path)
+        text = FILE.replace("factors: {training.gain: [0, 1, 2, 3]}\n", factors)
+        text = text.replace("seeds: {looks: [3, 5, 8, 12]}\n", f"seeds: 3\nquestions: [{questions}]\n")
+        (tmp_path / "study.yaml").write_text(text)
+        outcome = bench.run(load_study(tmp_path / "study.yaml"))
+        assert outcome.analysis is not None
+        plans.append(outcome.record.plan)
+        alphas.append([answer.look.alpha for answer in outcome.analysis.answers][:1])
+
+    locked, fewer, again = plans
+    assert [(), ("training.broken",), ()] == [tuple(question.effect for question in each.dropped) for each in plans]
+    assert fewer == plan_from_json(plan_to_json(fewer))
+    assert "asked no more: training.broken: -1 → -2, after 12 results could be seen" in fewer.deviations[-1]
+    assert locked.family == fewer.family == again.family
+    assert alphas[0] == alphas[2]
+    assert alphas[1] <= alphas[0]

@@ -53,6 +53,13 @@ def contrasts_of(plan: Plan) -> tuple[Contrast, ...]:
     return tuple(contrast for question in plan.locked.questions for contrast in _contrasts(plan, question))
 
 
+def dropped_contrasts(plan: Plan) -> tuple[Contrast, ...]:
+    """Return the contrasts of the locked family that are asked no more."""
+    kept = set(plan.family) - set(map(contrast_name, contrasts_of(plan)))
+    found = (contrast for question in plan.dropped for contrast in _contrasts(plan, question))
+    return tuple(contrast for contrast in found if contrast_name(contrast) in kept)
+
+
 def contrast_name(contrast: Contrast) -> str:
     """Return what tells a comparison from all others of a study, whatever it was asked beside."""
     changes = " × ".join(

@@ -37,7 +37,10 @@ def with_rule(plan: Plan, change: RuleChange) -> Plan:
     """
     locked = plan.locked
     before, metric = locked.metric, _metric(plan, change.metric)
-    questions = tuple(_carried_over(question, before, metric) for question in locked.questions)
+    questions, dropped = (
+        tuple(_carried_over(question, before, metric) for question in asked)
+        for asked in (locked.questions, plan.dropped)
+    )
     kept = [question for question in questions if _is_on(question, metric) and question.meaningful is None]
     if change.meaningful is not None and kept:
         metric = replace(metric, meaningful=change.meaningful)
@@ -54,7 +57,7 @@ def with_rule(plan: Plan, change: RuleChange) -> Plan:
     if change.meaningful is not None and not kept:
         said.append(f"meaningful of {change.meaningful} was asked for {_SEEN}, and applies to no question")
     said += _left_out(locked.questions, questions, before)
-    changed = replace(plan, locked=replace(locked, metric=metric, alpha=alpha, questions=questions))
+    changed = replace(plan, locked=replace(locked, metric=metric, alpha=alpha, questions=questions), dropped=dropped)
     return replace(changed, family=_family(plan, changed), deviations=(*plan.deviations, *said))
 
 
@@ -106,6 +109,7 @@ def _asked(question: LockedQuestion) -> str:
 
 def _family(before: Plan, after: Plan) -> tuple[str, ...]:
     """Return the locked family by the names that its comparisons have beside another primary metric."""
-    pairs = zip(contrasts_of(before), contrasts_of(after), strict=True)
+    whole = [replace(plan, locked=replace(plan.locked, questions=plan.every_question)) for plan in (before, after)]
+    pairs = zip(*map(contrasts_of, whole), strict=True)
     renamed = {contrast_name(old): contrast_name(new) for old, new in pairs} if before.family else {}
     return tuple(renamed.get(name, name) for name in before.family)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
-from ablation.records.locked import Locked
+from ablation.records.locked import Locked, LockedQuestion
 from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.settings import Settings
@@ -78,7 +78,8 @@ class Plan:
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
-    names of the contrasts that were locked at the first result; plans of earlier versions have none.
+    names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
+    questions of that family which the study file asks no more.
     """
 
     study: Mapping[str, Any]
@@ -94,6 +95,7 @@ class Plan:
     measured: tuple[str, ...] = FIRST_MEASURED
     same_starts: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
+    dropped: tuple[LockedQuestion, ...] = ()
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -104,6 +106,11 @@ class Plan:
     @property
     def name(self) -> str:
         return str(self.study["name"])
+
+    @property
+    def every_question(self) -> tuple[LockedQuestion, ...]:
+        """The questions that are asked, and those that were."""
+        return (*self.locked.questions, *self.dropped)
 
     @property
     def baseline(self) -> Variant:
@@ -145,7 +152,7 @@ class Plan:
         chosen = self.locked.metric
         own = {**self.study.get("metrics", {}), **self._filed_metric, chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
-        asked = [chosen.name, *(each.on for each in self.locked.questions if each.on is not None)]
+        asked = [chosen.name, *(each.on for each in self.every_question if each.on is not None)]
         known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
 

@@ -1,8 +1,9 @@
 """Says what was found: the difference, its size, and what a few seeds may owe to luck."""
 
 from ablation.analysis.answer_records import Answer, Verdict
+from ablation.report.names import place_text
 from ablation.report.numbers import level_percent
-from ablation.report.prose.amounts import amount, higher_or_lower, metric_noun, range_text, rope_text
+from ablation.report.prose.amounts import MOST_NAMED, amount, higher_or_lower, metric_noun, range_text, rope_text
 
 
 def finding(answer: Answer) -> str:
@@ -28,6 +29,16 @@ def finding(answer: Answer) -> str:
         return f"{found} in the mean, {_wins(answer)}; {few}."
     interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
     return f"{found} ({interval}), {_wins(answer)}."
+
+
+def place(answer: Answer) -> str:
+    """Say at which one combination of the other factors' levels all was seen, where there is but one."""
+    if len(answer.combinations) != 1:
+        return ""
+    levels = {factor: level for factor, level in answer.combinations[0].items() if factor not in answer.at}
+    if len(levels) > MOST_NAMED:
+        return f"Seen only at one combination of the other {len(levels)} factors' levels."
+    return f"Seen only {place_text(levels)}." if levels else ""
 
 
 def _wins(answer: Answer) -> str:

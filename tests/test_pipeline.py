@@ -428,8 +428,9 @@ def test_a_preview_says_runs_and_time_from_the_first_look_to_the_last(
     timed = replace(shown, variants=tuple(replace(variant, seconds=10.0) for variant in shown.variants))
 
     assert said == timed.lines_above()[0]
-    assert timed.lines_below()[-1].startswith(f"{time}, one run after the other")
-    assert [] == shown.lines_below()
+    assert timed.lines_below()[0].startswith(f"{time}, one run after the other")
+    assert timed.lines_below()[1:] == shown.lines_below()
+    assert shown.lines_below()[0].startswith("Found with 80 % power")
     assert timed.runs * 10.0 == timed.seconds
 
 

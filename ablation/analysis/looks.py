@@ -89,15 +89,15 @@ class StudyLooks:
     @cached_property
     def _judged(self) -> tuple[Standing, ...]:
         """How each comparison of the family stands without a budget, those that are asked first."""
-        return judged(self._family, self.rule)
+        return judged(self.family, self.rule)
 
     @cached_property
-    def _family(self) -> list[Asked]:
-        """The comparisons that are asked, and after them those of the locked family that are asked no more."""
-        return [
+    def family(self) -> tuple[Asked, ...]:
+        """The comparisons as the rule sees them; those of the locked family that are asked no more come last."""
+        return (
             *(self._asked(contrast, is_added=self.is_added(contrast)) for contrast in self.contrasts),
             *(self._asked(contrast, is_dropped=True) for contrast in dropped_contrasts(self.plan)),
-        ]
+        )
 
     def _asked(self, contrast: Contrast, *, is_added: bool = False, is_dropped: bool = False) -> Asked:
         return Asked(
@@ -134,8 +134,8 @@ class StudyLooks:
     @cached_property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
-        as_planned = judged(self._family, replace(self.rule, growth=())) if self.rule.growth else self._judged
-        pairs = zip(self._family, as_planned, strict=True)
+        as_planned = judged(self.family, replace(self.rule, growth=())) if self.rule.growth else self._judged
+        pairs = zip(self.family, as_planned, strict=True)
         planned = [each for asked, each in pairs if not asked.is_added and not asked.is_dropped]
         still = [each.seeds for each in planned if each.state is State.OPEN]
         reached = min(still) if still else max((each.seeds for each in planned), default=0)

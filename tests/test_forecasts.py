@@ -14,19 +14,19 @@ from ablation.analysis.answer_records import Forecast
 from ablation.analysis.forecasts import forecast_of
 from ablation.analysis.sequential import Asked, Lack, Rule, Standing, State, judged
 from ablation.report import sentence, tables
-from ablation.report.forecast_text import percent
+from ablation.report.prose.forecasts import percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looks:
     """What a forecast takes from a study's looks, without a study."""
 
-    asked: tuple[Asked, ...]
+    family: tuple[Asked, ...]
     rule: Rule
 
     @property
     def standings(self) -> tuple[Standing, ...]:
-        return judged(self.asked, self.rule)
+        return judged(self.family, self.rule)
 
 
 def rule(looks: tuple[int, ...], *, comparisons: int = 2, growth: tuple[int, ...] = ()) -> Rule:
@@ -45,7 +45,7 @@ def asked(shown: Sequence[float], *, most: int, rope: float | None = None) -> As
 
 def forecast(shown: Sequence[float], looks: tuple[int, ...], *, rope: float | None = None, others: int = 0) -> Forecast:
     family = tuple(asked(each, most=looks[-1], rope=rope) for each in (shown, *[values(len(shown), 0.3, 1.2)] * others))
-    found = Looks(asked=family, rule=rule(looks, comparisons=max(2, 1 + others)))
+    found = Looks(family=family, rule=rule(looks, comparisons=max(2, 1 + others)))
     standing = found.standings[0]
     following = standing.wanted if standing.state is State.OPEN else None
     made = forecast_of(found, 0, following=following)

@@ -27,6 +27,7 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
+from ablation.executors import InlineExecutor
 from ablation.pipeline import summarize_study
 from ablation.preview import preview_study
 from ablation.records import ModelSettings, Outcome, ReportedEpoch, RunResult
@@ -266,6 +267,7 @@ def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny
 def test_one_failing_run_fails_alone_and_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench.executor = InlineExecutor(device="cpu")
     build = setup.build_model
     with monkeypatch.context() as patched:
         patched.setattr(setup, "build_model", _failing_on_depth_2_with_batch_norm(build))

@@ -102,6 +102,32 @@ def test_sign_test_without_decided_pairs_says_nothing():
     assert statistics.sign_test([1, 1, 1, 1, 1, 0]) == pytest.approx(2 * 0.5**5)
 
 
+@pytest.mark.parametrize("n", [8, 12, 20, 60])
+def test_skewness_limit_is_where_the_skewness_test_has_5_percent(n):
+    random = np.random.default_rng(n)
+    values = random.standard_exponential(n).tolist()
+    skewness, limit = statistics.skewness(values), statistics.skewness_limit(n)
+
+    assert skewness is not None
+    assert limit is not None
+    assert (abs(skewness) > limit) == (stats.skewtest(values).pvalue < 0.05)
+    drawn = stats.skew(random.standard_normal((20_000, n)), axis=1)
+    assert np.mean(np.abs(drawn) > limit) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_few_seeds_say_nothing_of_skewness(n):
+    assert statistics.skewness_limit(n) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-1000, 1000), min_size=3, max_size=3))
+def test_skewness_of_three_is_bounded_whatever_they_are(values):
+    skewness = statistics.skewness(values)
+
+    assert skewness is None or abs(skewness) <= 1 / math.sqrt(2) + 1e-12
+
+
 def test_seeds_for_power_are_the_fewest_with_80_percent():
     n = statistics.seeds_for_power(0.01, 0.012, alpha=0.0125)
     assert n is not None

@@ -60,14 +60,14 @@ def forecast_of(looks: StudyLooks, place: int, *, following: int | None) -> Fore
 
     `following` is the number of seeds that it is judged at next, None where it is not.
     """
-    asked, standing, rule = looks.asked[place], looks.standings[place], looks.rule
+    asked, standing, rule = looks.family[place], looks.standings[place], looks.rule
     values = numbers(asked.seeds[: standing.seeds])
     sd = sample_sd(values)
     if not sd or len(values) < standing.seeds:
         return None
     past = _Past(seeds=standing.seeds, mean=mean_of(values), sd=sd, least_sd=standing.least_sd)
     if following is not None and following <= rule.looks[-1] and not asked.is_added:
-        usual = usual_spread(looks.asked, asked.metric, rule.looks[0])
+        usual = usual_spread(looks.family, asked.metric, rule.looks[0])
         chance = _chance_at_look(past, following, asked, standing, rule, floor_at(following, asked, usual))
         return _forecast(past, following, chance, is_planned=True)
     if following is None and (standing.state not in (State.FUTILE, State.ENDED) or standing.seeds >= MOST_SEEDS):

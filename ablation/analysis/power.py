@@ -81,7 +81,7 @@ def power_of(looks: StudyLooks, *, noise: Mapping[str, float] | None = None) -> 
 
     Runs are taken to be independent: the SD of a comparison is √Σw² times that of one run.
     """
-    found = detectable(looks.asked, looks.rule, noise=noise)
+    found = detectable(looks.family, looks.rule, noise=noise)
     return tuple(
         QuestionPower(
             question=contrast_name(contrast),
@@ -96,7 +96,7 @@ def power_of(looks: StudyLooks, *, noise: Mapping[str, float] | None = None) -> 
             if sd is not None and contrast.rope is not None
             else None,
         )
-        for contrast, asked, differences in zip(looks.contrasts, looks.asked, found, strict=True)
+        for contrast, asked, differences in zip(looks.contrasts, looks.family, found, strict=False)
     )
 
 
@@ -124,7 +124,7 @@ def noise_of(plan: Plan, runs: Sequence[RecordedRun], metric: str) -> float | No
     None where no stable comparison has two seeds whose differences vary.
     """
     known = []
-    for asked in StudyLooks.of(with_rule(plan, RuleChange(metric=metric)), runs).asked:
+    for asked in StudyLooks.of(with_rule(plan, RuleChange(metric=metric)), runs).family:
         is_stable = asked.metric == metric and Lack.UNSTABLE not in asked.seeds
         if is_stable and (sd := sample_sd(numbers(asked.seeds))):
             known.append(sd / asked.spread)

@@ -14,6 +14,9 @@ from ablation.analysis.answer_records import Interval
 MOST_SEEDS = 10_000
 POWER = 0.8
 DESCRIPTIVE_LEVEL = 0.95
+FEWEST_FOR_SKEWNESS = 8
+_SQUARABLE = (1e-100, 1e100)
+"""Sizes between which squares and cubes of numbers are numbers."""
 LARGEST_T = 1e300
 """What a t statistic is compared with where none that a number can hold is so rare."""
 _POINTS, _FARTHEST = 256, 9.0
@@ -24,8 +27,10 @@ def sample_sd(values: Sequence[float]) -> float | None:
     """Return the SD with n - 1, None for one value, and exactly 0 where values differ by rounding only."""
     if len(values) < 2:
         return None
-    sd = float(np.std(values, ddof=1))
-    return 0.0 if sd <= 1e-12 * max(map(abs, values)) else sd
+    largest = max(map(abs, values))
+    size = largest if largest and not _SQUARABLE[0] < largest < _SQUARABLE[1] else 1.0
+    sd = size * float(np.std(np.divide(values, size), ddof=1))
+    return 0.0 if sd <= 1e-12 * largest else sd
 
 
 def paired_interval(differences: Sequence[float], *, level: float) -> Interval | None:
@@ -48,8 +53,9 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
     """Return (mean, interval, degrees of freedom) of differences (seeds, items), both seen as drawn at random.
 
     Two-way layout with one value a cell: var(mean) = (MS_seeds + MS_items - MS_rest) / (seeds × items), with
-    Satterthwaite's degrees of freedom; where items vary no more than the rest, they add nothing, and it is the paired t
-    interval over seeds. None with fewer than two of either, or where nothing varies.
+    Satterthwaite's degrees of freedom. Never narrower than the paired t interval over seeds alone, which it is where
+    that is wider: items drawn anew add to the variance and take nothing from it, while Satterthwaite's count many
+    items as knowledge of an SD that few seeds tell. None with fewer than two of either, or where nothing varies.
     """
     seeds, items = differences.shape
     if seeds < 2 or items < 2:
@@ -60,14 +66,19 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
     squares = [items * float(by_seed @ by_seed), seeds * float(by_item @ by_item)]
     freedoms = [seeds - 1, items - 1, (seeds - 1) * (items - 1)]
     means = [square / freedom for square, freedom in zip((*squares, total - sum(squares)), freedoms, strict=True)]
+    estimates = [(means[0], float(seeds - 1))]
     if means[1] > means[2]:
         variance = means[0] + means[1] - means[2]
-        freedom = variance**2 / sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
-    else:
-        variance, freedom = means[0], seeds - 1
-    if variance <= 1e-12 * max(means):
+        within = sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
+        estimates.append((variance, variance**2 / within))
+    estimates = [(variance, freedom) for variance, freedom in estimates if variance > 1e-12 * max(means)]
+    if not estimates:
         return None
-    half_width = -float(special.stdtrit(freedom, (1 - level) / 2)) * math.sqrt(variance / (seeds * items))
+    widths = [
+        (-float(special.stdtrit(freedom, (1 - level) / 2)) * math.sqrt(variance / (seeds * items)), freedom)
+        for variance, freedom in estimates
+    ]
+    half_width, freedom = max(widths)
     return mean, Interval(low=mean - half_width, high=mean + half_width, level=level), freedom
 
 
@@ -134,7 +145,25 @@ def e_half_width(sd: float | None, n: int, *, alpha: float, g: float = 1.0) -> f
 
 def skewness(values: Sequence[float]) -> float | None:
     """Return the sample skewness; None where n < 3 or nothing varies."""
-    return float(stats.skew(values)) if len(values) >= 3 and sample_sd(values) else None
+    sd = sample_sd(values) if len(values) >= 3 else None
+    if not sd:
+        return None
+    return float(stats.skew(values if _SQUARABLE[0] < sd < _SQUARABLE[1] else np.divide(values, sd)))
+
+
+def skewness_limit(n: int) -> float | None:
+    """Return the sample skewness that n normal values exceed, in either direction, 5 % of the time; None below n = 8.
+
+    By D'Agostino's (1970) transformation. With few values the sample skewness is bounded, by (n - 2) / √(n - 1), which
+    is 0.71 at n = 3: it says nothing there.
+    """
+    if n < FEWEST_FOR_SKEWNESS:
+        return None
+    kurtosis = 3 * (n**2 + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2) * (n + 5) * (n + 7) * (n + 9))
+    squared = math.sqrt(2 * (kurtosis - 1)) - 1
+    scale, shape = math.sqrt(2 / (squared - 1)), 1 / math.sqrt(math.log(squared) / 2)
+    standardized = scale * math.sinh(float(special.ndtri(0.5 + DESCRIPTIVE_LEVEL / 2)) / shape)
+    return standardized * math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3)))
 
 
 def sd_range(sd: float, n: int, *, level: float = DESCRIPTIVE_LEVEL) -> tuple[float, float]:

@@ -22,6 +22,8 @@ _STATES = {
 
 def verdict_of(state: State, effect: Effect, *, direction: Direction, is_interaction: bool) -> Verdict:
     """Return the verdict on an effect; without an estimate of noise there is none."""
+    if state is State.OUT_OF_BUDGET and (effect.e_value is not None or effect.n == 1):
+        return Verdict.OUT_OF_BUDGET
     if effect.e_value is None:
         return Verdict.ONE_SEED if effect.n == 1 else Verdict.NO_VARIATION
     if state is not State.DIFFERENT:

@@ -50,6 +50,7 @@ def run(
     retry_failed: bool = False,
     fresh: bool = False,
     reuse: bool = False,
+    budget: str | None = None,
     progress: bool = True,
 ) -> StudyResult:
     """Run a study, or what is left of it, and return what it came to: `ablation study FILE`.
@@ -68,6 +69,7 @@ def run(
         tracking_uri: MLflow's store; by default that of MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.
         state_dir: by default that of ABLATION_STATE_DIR, or `.ablation` in the working directory.
         storage: Optuna's; by default a file in the state folder.
+        budget: wall-clock time of the study's executions in all, as `2h` or `1h30m`; by default the file's.
         progress: show how it goes, on standard error or in the notebook.
 
     Raises:
@@ -91,6 +93,7 @@ def run(
         retry_failed=retry_failed,
         is_fresh=fresh,
         is_reused=reuse,
+        budget=budget,
     )
     study = checked_study(file, seeds=seeds, changes={} if set is None else set, name=name)
     with launch_kept(), interruptible():

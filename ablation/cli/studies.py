@@ -55,6 +55,13 @@ SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH
 @click.option(
     "--reuse", "is_reused", is_flag=True, help="Take what was trained before the study was deleted in MLflow."
 )
+@click.option(
+    "--budget",
+    type=OrBlank(click.STRING),
+    metavar="TIME",
+    help="Wall-clock time of the study's executions in all: 2h, 90m, 1h30m, 45s. What would not fit is not begun; more "
+    "of it resumes the study.  [default: the file's]",
+)
 @storage_option
 @tracking_option
 @state_option
@@ -69,6 +76,7 @@ def study(
     retry_failed: bool,
     is_fresh: bool,
     is_reused: bool,
+    budget: str | None,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -91,13 +99,14 @@ def study(
         retry_failed=retry_failed,
         is_fresh=is_fresh,
         is_reused=is_reused,
+        budget=budget,
     )
     with interruptible():
         checked = load(file, **changes)
         tracker = tracker_at(tracking_uri, is_launched=True)
         outcome = execute(checked, execution, tracker=tracker, state=state_at(state_dir), is_quiet=as_json, say=say)
         print_result(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
-    if not StudyResult.of(outcome, tracker).is_complete:
+    if not StudyResult.of(outcome, tracker).has_ended_well:
         sys.exit(SOME_RUNS_FAILED)
 
 

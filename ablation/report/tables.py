@@ -7,7 +7,6 @@ from ablation.analysis import statistics
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
 from ablation.analysis.descriptive_records import Difference, Spread, VariantRow
-from ablation.report.forecast_text import chance_cell, for_power_cell
 from ablation.report.names import (
     baseline_mark,
     change_text,
@@ -20,13 +19,15 @@ from ablation.report.numbers import (
     NONE,
     count_text,
     duration_text,
+    ends_text,
     level_percent,
     scale_of,
     signed,
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose import amount, difference_decimals, rope_text
+from ablation.report.prose.amounts import amount, difference_decimals, rope_text
+from ablation.report.prose.forecasts import chance_cell, for_power_cell
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
@@ -225,7 +226,7 @@ def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
     spread = row.spreads.get(metric.name)
     numbers = (NONE, NONE, NONE)
     if spread is not None:
-        extremes = f"{value_text(spread.minimum, metric.unit)} to {value_text(spread.maximum, metric.unit)}"
+        extremes = ends_text(spread.minimum, spread.maximum, metric.unit)
         numbers = (value_text(spread.mean, metric.unit), _sd(spread, metric), extremes)
     return (variant_text(row), _outcomes(row), *numbers, *baseline_difference_cells(row, metric))
 

@@ -198,7 +198,12 @@ def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
     expected = verdict.name.lower().replace("_", "-")
     for is_primary in (True, False):
         answer = SimpleNamespace(
-            changes=[change], at={"helps": "undecided"}, verdict=verdict, is_primary=is_primary, metric=metric
+            changes=[change],
+            at={"helps": "undecided"},
+            verdict=verdict,
+            is_primary=is_primary,
+            metric=metric,
+            effect=None,
         )
         begin = escaped(headline(answer))
         begin = f"**{begin}**" if verdict.is_decided else begin

@@ -26,7 +26,7 @@ from ablation.analysis.looks import StudyLooks
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.records import LeftOut, Plan, RecordedRun
+from ablation.records import LeftOut, OutOfBudget, Plan, RecordedRun
 from ablation.study.search_spaces import SETTINGS
 
 __all__ = [
@@ -46,15 +46,23 @@ __all__ = [
 ]
 
 
-def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftOut] = ()) -> Analysis:
+def analyse(
+    plan: Plan,
+    runs: Sequence[RecordedRun],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    out_of_budget: OutOfBudget | None = None,
+) -> Analysis:
     """Return what the report says, the same for the runs in any order; `left_out` are runs it does not count.
+
+    `out_of_budget` is how the last execution ended for its budget, where it did.
 
     Raises:
         NoResults: none of the runs has ended.
     """
     plan = plan.of_trained_models()
     recorded = records_by_identity(runs)
-    looks = StudyLooks(plan=plan, recorded=recorded)
+    looks = StudyLooks(plan=plan, recorded=recorded, is_out_of_budget=out_of_budget is not None)
     whole, plan = plan, looks.plan_so_far
     table = run_table(plan, runs)
     if table["outcome"].isna().all():
@@ -102,6 +110,7 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         layers=layer_rows(plan),
         diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
+        out_of_budget=out_of_budget,
     )
 
 

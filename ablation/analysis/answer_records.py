@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     UNSTABLE = "unstable"
     ONE_SEED = "one seed: no verdict"
     NO_VARIATION = "no variation: no verdict"
+    OUT_OF_BUDGET = "out of budget"
 
     @property
     def is_decided(self) -> bool:
@@ -29,7 +30,7 @@ class Verdict(StrEnum):
     @property
     def is_judged(self) -> bool:
         """Whether there was an estimate of noise to judge by."""
-        return self in _DECIDED or self is Verdict.UNDECIDED
+        return self in _DECIDED or self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
 _DECIDED = (
@@ -154,10 +155,10 @@ class Look:
     `number` counts from 1, 0 before the first look is complete. `seeds` are the seeds of that look (or, beyond the
     plan, of all that was judged), `looks` those of each planned one, `next` those that it is judged at next: None where
     no more are trained. `state` is one of "open", "different", "too small", "not decidable within the plan", "open at
-    the last look", "paused", "unstable", "no variation". `alpha` is
-    what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to half of
-    what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are too few
-    to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.
+    the last look", "paused", "unstable", "no variation", "out of budget" (then `next` are those that did not fit).
+    `alpha` is what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to
+    half of what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are
+    too few to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.
     """
 
     number: int

@@ -139,7 +139,9 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
     instability = _instability(contrast, runs)
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
-    if not missing and instability is None:
+    if not differences and instability is None and standing.state is State.OUT_OF_BUDGET:
+        verdict = Verdict.OUT_OF_BUDGET
+    elif not missing and instability is None:
         effect = _varied(differences, repeated, contrast, standing)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
@@ -200,7 +202,7 @@ def _is_held_up(standing: Standing) -> bool:
 
 def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs) -> Look:
     later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
-    is_under_way = standing.state is State.OPEN and looks.is_planned(contrast, standing.wanted)
+    is_under_way = standing.state in (State.OPEN, State.OUT_OF_BUDGET) and looks.is_planned(contrast, standing.wanted)
     return Look(
         number=sum(seeds <= standing.seeds for seeds in looks.rule.looks),
         seeds=standing.seeds,

@@ -57,6 +57,8 @@ class State(StrEnum):
     ENDED = "open at the last look"
     UNSTABLE = "unstable"
     NO_VARIATION = "no variation"
+    OUT_OF_BUDGET = "out of budget"
+    """Open, and no more is trained for it now; what `judged` returns never is."""
 
     @property
     def is_decided(self) -> bool:
@@ -121,6 +123,11 @@ class Rule:
     comparisons: int
 
     @property
+    def alpha_planned(self) -> float:
+        """What each planned comparison begins with."""
+        return self.alpha / self.planned
+
+    @property
     def alpha_added(self) -> float:
         """What each comparison has for seeds beyond the plan."""
         return self.alpha * GROWTH_SHARE / self.comparisons
@@ -146,7 +153,7 @@ class _Family:
         self._looks: dict[tuple[int, int, float], _Look] = {}
         self._dropped = sum(asked.is_dropped for asked in family)
         self._standings = [
-            Standing(state=State.OPEN, seeds=0, alpha=rule.alpha / rule.planned, interval=None, wanted=rule.looks[0])
+            Standing(state=State.OPEN, seeds=0, alpha=rule.alpha_planned, interval=None, wanted=rule.looks[0])
             for _ in family
         ]
 
@@ -407,9 +414,13 @@ def _verdict(interval: Interval, rope: float | None) -> State | None:
 
 def _is_futile(mean: float, sd: float, n: int, *, last: Boundary, rope: float | None) -> bool:
     """Whether even an SD as small as it may well be decides nothing at the last look, if the mean stays as it is."""
-    low_sd = sd * math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - FUTILITY)))
-    half_width = last.t * low_sd / math.sqrt(last.seeds)
+    half_width = last.t * (sd * low_sd_share(n)) / math.sqrt(last.seeds)
     return abs(mean) < half_width and (rope is None or abs(mean) + half_width > rope)
+
+
+def low_sd_share(n: int) -> float:
+    """Return how large an SD is that an SD of n values may well be an overestimate of: the end of its 90 % interval."""
+    return math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - FUTILITY)))
 
 
 def _usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
+    from ablation.analysis.power import QuestionPower
     from ablation.storage.state import State
     from ablation.tracking import Tracker
 
@@ -187,21 +188,47 @@ def frozen_plan(
 
 def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
     """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
-    now = study.locked()
-    plan = Plan(
-        study=study.spec.document(),
-        variants=study.variants,
+    plan = replace(
+        outline_of(study),
         summaries=measured_models(study, data.shape),
         runs=study.runs(data_digest=data.digest),
         data=data,
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
-        locked=now,
-        locked_hash=locked_hash(now),
         tuning=tuning,
-        measured=tuple(METRICS),
     )
     is_settled = study.spec.tune is None or bool(tuning)
     return replace(plan, family=_names(plan)) if is_settled else plan
+
+
+def outline_of(study: Study) -> Plan:
+    """Return what a study asks, of which variants and by which rule, as a plan without runs: it reads no data."""
+    now = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries={},
+        runs=(),
+        data=NO_DATA,
+        locked=now,
+        locked_hash=locked_hash(now),
+        measured=tuple(METRICS),
+    )
+
+
+def study_power(study: Study, *, noise: Mapping[str, float] | None = None) -> tuple[QuestionPower, ...]:
+    """Return what each comparison of a study can find; `noise` is the SD of one variant's runs by metric."""
+    from ablation.analysis import StudyLooks
+    from ablation.analysis.power import power_of
+
+    return power_of(StudyLooks.of(outline_of(study), ()), noise=noise)
+
+
+def power_remarks(study: Study) -> tuple[str, ...]:
+    """Say that a study's design can decide nothing of interest, as far as that is so."""
+    from ablation.analysis.power import warning
+
+    said = warning(study_power(study), questions=len(study.questions))
+    return (said,) if said is not None else ()
 
 
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:

@@ -28,6 +28,7 @@ from ablation.records.runs import (
     RunResult,
     device_and_path,
     epoch_metrics,
+    is_at_chance,
 )
 from ablation.records.settings import (
     Augmentation,
@@ -41,6 +42,7 @@ from ablation.records.settings import (
     Schedule,
     Settings,
 )
+from ablation.records.spending import OutOfBudget, Spending
 
 __all__ = [
     "EVALUATION_FILE",
@@ -75,6 +77,7 @@ __all__ = [
     "ModelSummary",
     "Objective",
     "OptimizerName",
+    "OutOfBudget",
     "Outcome",
     "Plan",
     "PlannedRun",
@@ -85,11 +88,13 @@ __all__ = [
     "RunResult",
     "Schedule",
     "Settings",
+    "Spending",
     "TunedVariant",
     "TuningTrial",
     "Variant",
     "device_and_path",
     "epoch_metrics",
+    "is_at_chance",
     "is_count",
     "is_identity",
     "is_number",

@@ -33,7 +33,7 @@ _DETAILS_END = "</details>"
 
 _PHRASES = {verdict.value.replace(": ", ", "): verdict for verdict in Verdict}
 _ANY_PHRASE = f"({'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})"
-_ON_METRIC = r"(?: of both)?(?: \([^()]*\))?"
+_ON_METRIC = r"(?: of both)?(?: after \d+ seeds?)?(?: \([^()]*\))?"
 _DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}{_ON_METRIC}")
 _OPEN_HEADLINE = re.compile(rf".*?, (?:the )?{_ANY_PHRASE}{_ON_METRIC}:")
 _CELL = re.compile(rf"({'|'.join(map(re.escape, sorted(Verdict, key=len, reverse=True)))})(?=$|[,;(]| \()")

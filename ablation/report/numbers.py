@@ -149,6 +149,15 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
 
 
+def share_of_time_text(part_s: float, whole_s: float) -> str:
+    """Return `9 of 45 s`, `41 of 60 min` or `1.4 of 3.0 h`."""
+    if whole_s < 90:
+        return f"{part_s:.0f} of {whole_s:.0f} s"
+    if whole_s < 90 * 60:
+        return f"{part_s / 60:.0f} of {whole_s / 60:.0f} min"
+    return f"{part_s / 3600:,.1f} of {whole_s / 3600:,.1f} h"
+
+
 def count_text(count: float) -> str:
     """Return a large count: `63,120`, `12.3 million`, `1.8 billion`."""
     if count < 1e6:

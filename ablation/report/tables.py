@@ -26,7 +26,7 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose import amount, difference_decimals, rope_text, seeds_text
+from ablation.report.prose.amounts import amount, difference_decimals, rope_text, seeds_text
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 

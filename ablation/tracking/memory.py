@@ -1,7 +1,7 @@
 """A tracker that keeps everything in memory: the dry run, and the tests' fake."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from ablation.records import (
     PlannedRun,
     RecordedRun,
     RunResult,
+    Spending,
     device_and_path,
     epoch_metrics,
+    is_at_chance,
 )
 from ablation.storage.holder import Holder
 from ablation.tracking.checking import (
@@ -57,6 +59,7 @@ class MemoryTracker:
         self._holders: dict[str, Holder] = {}
         self._deleted: dict[str, frozenset[str]] = {}
         """By study: the identities of its runs, which were deleted."""
+        self._spendings: dict[str, Spending] = {}
         self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
@@ -67,7 +70,8 @@ class MemoryTracker:
         return True
 
     def find_study(self, name: str) -> StudyRecord | None:
-        return self._studies.get(name)
+        record = self._studies.get(name)
+        return replace(record, spending=self._spendings.get(record.study_run_id, Spending())) if record else None
 
     def study_names(self) -> tuple[str, ...]:
         return tuple(sorted(self._studies))
@@ -207,6 +211,9 @@ class MemoryTracker:
         if record.plan.locked.looks:
             self.looks[record.plan.name] = look
 
+    def note_spending(self, study_run_id: str, spending: Spending) -> None:
+        self._spendings[study_run_id] = spending
+
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
         self.reports[record.plan.name] = (files, summary)
@@ -244,9 +251,9 @@ class MemoryTracker:
         }
         curves = {name: tuple(sorted(pairs)) for name, pairs in points.items()} if with_details else {}
         evaluation, more = None, NO_PROBLEMS
-        if with_details and is_done and not plan.is_own_training:
+        if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, result.outcome, metrics)):
             evaluation, more = checked_evaluation(run.evaluation, plan.data)
-            more = (*missing_curves(curves, plan.heldout_split), *more)
+            more = (*missing_curves(curves, plan.heldout_split), *more) if with_details else NO_PROBLEMS
         return RecordedRun(
             planned=planned,
             run_id=run_id,

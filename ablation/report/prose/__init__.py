@@ -1,10 +1,11 @@
 """Turns answers into sentences: every word that judges or orders is chosen by the number or verdict beside it."""
 
 from ablation.analysis.answer_records import Answer, Verdict
+from ablation.report.prose.caveats import but, crossover
 from ablation.report.prose.costs import cost_text, timing
 from ablation.report.prose.failures import incomplete, unstable
 from ablation.report.prose.findings import few_seeds, finding, luck, size
-from ablation.report.prose.interactions import simple_effects
+from ablation.report.prose.interactions import together
 from ablation.report.prose.looks import growth, look_text, next_step, since
 from ablation.report.prose.overview import overview
 from ablation.report.prose.verdicts import headline
@@ -19,6 +20,7 @@ def sentence(answer: Answer) -> str:
     elif answer.verdict is Verdict.UNSTABLE:
         parts = [unstable(answer)]
     else:
-        parts = [finding(answer), size(answer), luck(answer), look_text(answer), growth(answer), simple_effects(answer)]
+        parts = [finding(answer), but(answer), crossover(answer), together(answer), size(answer), luck(answer)]
+        parts += [look_text(answer), growth(answer)]
         parts += [few_seeds(answer), since(answer), next_step(answer), timing(answer), cost_text(answer)]
     return f"{headline(answer)}: " + " ".join(part for part in parts if part)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ablation.analysis import Analysis, Comparison, RuleChange
+    from ablation.coordinator.budget import Budget
     from ablation.coordinator.conclusion import StudyOutcome
     from ablation.coordinator.execution import Execution
     from ablation.coordinator.lease import Lease
@@ -60,16 +61,17 @@ def run_study(request: Request) -> Generator[Progress, None, StudyOutcome]:
     from ablation.coordinator.preparation import prepare_study
     from ablation.coordinator.uploads import Uploads
 
-    study, tracker = request.study, request.tracker
+    study, tracker, begun = request.study, request.tracker, request.clock()
     prepared = yield from prepare_study(request)
     with _alone(study.name, tracker=tracker, storage_url=request.storage_url, state=request.state) as (lock, lease):
         yield from _begin(request, lease)
         with closing(Uploads(tracker, lease)) as uploads:
-            execution, plan = yield from _plan(request, prepared, lock, lease, uploads)
+            budget = _budget(request, lease, begun=begun)
+            execution, plan = yield from _plan(request, prepared, lock, lease, uploads, budget)
             try:
                 _open(request, execution, plan)
-                yield from _tune(request, execution)
-                yield from _train(request, execution)
+                if (yield from _tune(request, execution)):
+                    yield from _train(request, execution)
                 return _report(execution)
             except BaseException as error:
                 execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
@@ -99,15 +101,26 @@ def _begin(request: Request, lease: Lease) -> Generator[Progress, None, None]:
         yield request.note(note)
 
 
+def _budget(request: Request, lease: Lease, *, begun: float) -> Budget:
+    """Take the lease, and count this execution's time to that of those before."""
+    from ablation.coordinator.budget import Budget
+
+    lease.take()
+    before = request.tracker.find_study(request.study.name)
+    spent_s = before.spending.spent_s if before is not None else 0.0
+    budget = Budget(limit_s=request.budget_s, spent_before_s=spent_s, begun=begun, clock=request.clock)
+    lease.count(lambda: budget.spending)
+    return budget
+
+
 def _plan(
-    request: Request, prepared: Prepared, lock: Coordination, lease: Lease, uploads: Uploads
+    request: Request, prepared: Prepared, lock: Coordination, lease: Lease, uploads: Uploads, budget: Budget
 ) -> Generator[Progress, None, tuple[Execution, Plan]]:
     """Lock the plan, or hold the study to what was locked before, and see that there is room for it."""
     from ablation.coordinator.deletion import leave_deleted
     from ablation.coordinator.execution import Execution
 
     study, tracker, state = request.study, request.tracker, request.state
-    lease.take()
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
     locked = lock_plan(tuned_study(study, tuning), data=prepared.facts, tracker=tracker, tuning=tuning)
     plan = replace(locked, same_starts=prepared.same_starts)
@@ -125,6 +138,7 @@ def _plan(
         lock=lock,
         executor=request.executor,
         state=state,
+        budget=budget,
         dataset=prepared.dataset,
         code=study.code,
         code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
@@ -143,13 +157,16 @@ def _open(request: Request, execution: Execution, plan: Plan) -> None:
     keep_code(request.study, request.state.report(request.study.name) / "code")
 
 
-def _tune(request: Request, execution: Execution) -> Generator[Progress, None, None]:
-    """Tune the variants that have no settings yet, and freeze what was found in the study's record."""
+def _tune(request: Request, execution: Execution) -> Generator[Progress, None, bool]:
+    """Tune the variants that have no settings yet, and freeze what was found in the study's record.
+
+    Say whether all have theirs now: the budget may be spent before.
+    """
     from ablation.coordinator.tuning import VariantTuning
 
     study, before = request.study, execution.record.plan
     if study.spec.tune is None:
-        return
+        return True
     tuned = {variant.variant for variant in before.tuning}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if targets:
@@ -158,13 +175,16 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, N
             study=study, execution=execution, dataset=execution.dataset, storage_url=request.storage_url
         )
         try:
-            found = (*before.tuning, *(yield from tuning.tune(targets)))
+            found = yield from tuning.tune(targets)
         except BaseException:
             tuning.interrupt()
             raise
         _wait_for(study.name, execution.uploads)
-        execution.lease.open(frozen_plan(study, before, tuning=found))
+        if found is None:
+            return False
+        execution.lease.open(frozen_plan(study, before, tuning=(*before.tuning, *found)))
     execution.state.forget_tuning(study.name)  # also of one that was killed when it had frozen what it found
+    return True
 
 
 def _train(request: Request, execution: Execution) -> Generator[Progress, None, None]:
@@ -184,6 +204,7 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
     if schedule.note is not None:
         yield request.note(schedule.note)
+    execution.budget.note_prepared()
     yield from execution.train(schedule, settled, looks)
     _wait_for(request.study.name, execution.uploads)
 
@@ -246,7 +267,8 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
         uploads.close(limit_s=0.0)
         raise _not_recorded(name, uploads)
     count = sum(now is not before for now, before in zip(ended, recorded, strict=True))
-    asked = {run.identity for run in StudyLooks.of(record.plan, ended).runs}
+    looks = StudyLooks.of(record.plan, ended, is_out_of_budget=record.spending.is_out)
+    asked = {run.identity for run in looks.runs}
     to_do = sum(run.outcome is None and run.planned.identity in asked for run in ended)
     if not to_do and (count or record.status != "FINISHED"):
         conclude(lease, tracker=tracker, state=state)
@@ -269,8 +291,9 @@ def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = 
     record = find_study(name, tracker=tracker)
     runs, plan = tracker.recorded_runs(record), record.plan
     if change is not None:
-        plan = with_rule(StudyLooks.of(plan, runs).plan_so_far, change)
-    found = analyse(plan, runs, left_out=tracker.left_out(record))
+        looks = StudyLooks.of(plan, runs, is_out_of_budget=record.spending.is_out)
+        plan = with_rule(looks.plan_so_far, change)
+    found = analyse(plan, runs, left_out=tracker.left_out(record), out_of_budget=record.spending.out)
     return record, replace(found, most_runs=len(record.plan.runs))
 
 
@@ -296,7 +319,8 @@ def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:
 
     record = find_study(name, tracker=tracker)
     runs = tracker.recorded_runs(record, with_details=by_epoch)
-    return (epoch_table if by_epoch else run_table)(StudyLooks.of(record.plan, runs).plan_so_far, runs)
+    looks = StudyLooks.of(record.plan, runs, is_out_of_budget=record.spending.is_out)
+    return (epoch_table if by_epoch else run_table)(looks.plan_so_far, runs)
 
 
 def find_study(name: str, *, tracker: Tracker) -> StudyRecord:

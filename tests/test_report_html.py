@@ -208,6 +208,7 @@ def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
             is_crossover=False,
             joint=None,
             worse=(),
+            effect=None,
         )
         begin = escaped(headline(answer))
         begin = f"**{begin}**" if verdict.is_decided else begin

@@ -393,6 +393,19 @@ def test_equal_differences_of_different_runs_give_no_certainty():
     assert answer.repeated_seeds == ()
 
 
+def test_words_tell_a_difference_that_does_not_vary_from_seeds_that_do_not():
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+    by_variant = {run.planned.variant: run.metrics for run in make_runs(plan, accuracy=shifted(0.03))}
+    repeated = [dataclasses.replace(run, metrics=by_variant[run.planned.variant]) for run in make_runs(plan)]
+
+    same_difference, same_seeds = judged(0.03, noise=0.0), only_answer(plan, repeated)
+
+    assert {"no variation: no verdict"} == {same_difference.verdict.value, same_seeds.verdict.value}
+    assert "The difference is identical in every seed, so there is no estimate of noise." in sentence(same_difference)
+    assert "Seeds 0, 1, 2 repeat each other in every number" in sentence(same_seeds)
+    assert "repeat each other" not in sentence(same_difference)
+
+
 def test_grown_study_needs_an_e_value_above_five_comparisons_over_alpha():
     found, sure = judged(0.006, locked_seeds=3), judged(0.03, seeds=8, locked_seeds=3)
 

@@ -9,7 +9,14 @@ from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
-from ablation.analysis.contrasts import contrast_name, contrasts_of, factor_levels, measured_metric, part_factors
+from ablation.analysis.contrasts import (
+    as_measured,
+    contrast_name,
+    contrasts_of,
+    factor_levels,
+    measured_metric,
+    part_factors,
+)
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
@@ -19,7 +26,7 @@ from ablation.analysis.looks import StudyLooks
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.records import LeftOut, Plan, RecordedRun
+from ablation.records import LeftOut, OutOfBudget, Plan, RecordedRun
 from ablation.study.search_spaces import SETTINGS
 
 __all__ = [
@@ -39,20 +46,29 @@ __all__ = [
 ]
 
 
-def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftOut] = ()) -> Analysis:
+def analyse(
+    plan: Plan,
+    runs: Sequence[RecordedRun],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    out_of_budget: OutOfBudget | None = None,
+) -> Analysis:
     """Return what the report says, the same for the runs in any order; `left_out` are runs it does not count.
+
+    `out_of_budget` is how the last execution ended for its budget, where it did.
 
     Raises:
         NoResults: none of the runs has ended.
     """
     plan = plan.of_trained_models()
     recorded = records_by_identity(runs)
-    looks = StudyLooks(plan=plan, recorded=recorded)
+    looks = StudyLooks(plan=plan, recorded=recorded, is_out_of_budget=out_of_budget is not None)
     whole, plan = plan, looks.plan_so_far
     table = run_table(plan, runs)
     if table["outcome"].isna().all():
         raise NoResults(plan.name)
     answered = answers(looks, table)
+    metrics = [as_measured(measured_metric(plan, name), plan, recorded.values()) for name in plan.metrics]
     finished = FinishedRuns(plan=plan, recorded=recorded)
     unstable = frozenset(table[table["is_collapsed"]]["variant"])
     return Analysis(
@@ -73,8 +89,8 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         most_runs=len(whole.runs),
         alpha=plan.locked.alpha,
         collapse_margin=plan.locked.collapse_margin,
-        metric=measured_metric(plan, plan.locked.metric.name),
-        metrics=tuple(measured_metric(plan, name) for name in plan.metrics if _is_measured(plan, table, name)),
+        metric=next(metric for metric in metrics if metric.name == plan.locked.metric.name),
+        metrics=tuple(metric for metric in metrics if _is_measured(plan, table, metric.name)),
         design=str(plan.study.get("design", "factorial")),
         parts=part_factors(plan),
         tuning=plan.tuning,
@@ -94,6 +110,7 @@ def analyse(plan: Plan, runs: Sequence[RecordedRun], *, left_out: Sequence[LeftO
         layers=layer_rows(plan),
         diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
+        out_of_budget=out_of_budget,
     )
 
 

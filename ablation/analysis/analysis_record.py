@@ -17,7 +17,7 @@ from ablation.analysis.descriptive_records import (
     VariantCurves,
     VariantRow,
 )
-from ablation.records import LeftOut, TunedVariant
+from ablation.records import LeftOut, OutOfBudget, TunedVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Diagnostics:
     diverged: tuple[str, ...]
     missing: tuple[MissingRun, ...]
     skewed: tuple[int, ...]
-    """Positions of the answers whose differences have a skewness beyond ±1."""
+    """Positions of the answers whose differences, of 8 seeds or more, are skewed as 5 % of normal ones would be."""
     left_out: tuple[LeftOut, ...]
     damaged: tuple[DamagedRecord, ...]
     same_starts: tuple[str, ...] = ()
@@ -97,7 +97,8 @@ class Analysis:
     `looks` are the seeds of each planned look, of which `look` are complete; `planned_runs` are those that the looks so
     far asked for, of the `most_runs` that the whole plan may take. `parts`
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
-    `tuning` is every trial of each variant's tuning, where the study has one.
+    `tuning` is every trial of each variant's tuning, where the study has one. `out_of_budget` is how its last execution
+    ended for its budget, None where it did not.
     """
 
     study: Mapping[str, Any]
@@ -138,6 +139,7 @@ class Analysis:
     layers: tuple[LayerRow, ...]
     diagnostics: Diagnostics
     cost: Cost
+    out_of_budget: OutOfBudget | None
 
     @property
     def is_grown(self) -> bool:

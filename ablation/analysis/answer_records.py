@@ -20,7 +20,8 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     UNSTABLE = "unstable"
     ONE_SEED = "one seed: no verdict"
-    NO_VARIATION = "seeds do not vary: no verdict"
+    NO_VARIATION = "no variation: no verdict"
+    OUT_OF_BUDGET = "out of budget"
 
     @property
     def is_decided(self) -> bool:
@@ -29,7 +30,7 @@ class Verdict(StrEnum):
     @property
     def is_judged(self) -> bool:
         """Whether there was an estimate of noise to judge by."""
-        return self in _DECIDED or self is Verdict.UNDECIDED
+        return self in _DECIDED or self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
 class Interplay(StrEnum):
@@ -216,10 +217,10 @@ class Look:
     `number` counts from 1, 0 before the first look is complete. `seeds` are the seeds of that look (or, beyond the
     plan, of all that was judged), `looks` those of each planned one, `next` those that it is judged at next: None where
     no more are trained. `state` is one of "open", "different", "too small", "not decidable within the plan", "open at
-    the last look", "paused", "unstable", "no variation". `alpha` is
-    what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to half of
-    what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are too few
-    to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.
+    the last look", "paused", "unstable", "no variation", "out of budget" (then `next` are those that did not fit).
+    `alpha` is what the comparison holds, or was decided by. `is_floored`: with fewer than 8 seeds the SD was raised to
+    half of what the study's other comparisons imply; `is_fragile`: it would exclude zero, and fewer than 5 seeds are
+    too few to tell luck from effect. `later_unstable` are runs beyond that look that diverged or collapsed.
     """
 
     number: int
@@ -267,7 +268,8 @@ class CostChange:
 class CrossedEffect:
     """A mean difference over seeds and test images, both drawn anew: descriptive, its interval at 95 %.
 
-    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom.
+    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom; where the
+    paired t interval over the seeds is wider, it is that one, with its degrees of freedom.
     """
 
     mean: float
@@ -282,7 +284,8 @@ class Answer:
     """One comparison of one question, and its verdict.
 
     `changes` has one member for an effect and two for an interaction; `at` gives the levels at which alone it was
-    asked, `averaged_over` the other factors' levels.
+    asked, `averaged_over` the other factors' levels, `combinations` those of them that the study has: one where all
+    rests on it.
     `rope` is the half-width of the region of practical equivalence in the metric's unit. `is_meaningful` is None
     where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
     a hole. `look` says at which planned look it was judged: all numbers are those of its seeds. `is_grown`: seeds were
@@ -326,6 +329,7 @@ class Answer:
     joint: JointEffect | None = None
     worse: tuple[WorseMetric, ...] = ()
     earlier_verdict: Verdict | None = None
+    combinations: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def is_interaction(self) -> bool:

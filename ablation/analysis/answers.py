@@ -37,6 +37,8 @@ from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful
 from ablation.records import Outcome, Plan
 from ablation.study.level_names import level_text
 
+_MOST_COMBINATIONS = 12
+
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
@@ -80,7 +82,9 @@ def _judged(contrast: Contrast, standing: Standing, runs: Runs, asked: Runs) -> 
     instability = _instability(contrast, runs)
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
     effect, verdict = None, Verdict.INCOMPLETE if missing else Verdict.UNSTABLE
-    if not missing and instability is None:
+    if not differences and instability is None and standing.state is State.OUT_OF_BUDGET:
+        verdict = Verdict.OUT_OF_BUDGET
+    elif not missing and instability is None:
         effect = _varied(differences, repeated, contrast, standing)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
@@ -100,12 +104,12 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
     runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
     found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
     effect, interval = found.effect, found.effect.interval if found.effect else None
-    is_left_open = standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
     simple, is_crossing = _simple_effects(contrast, standing, runs, found)
     return Answer(
         changes=contrast.changes,
         at=contrast.at,
         averaged_over=contrast.averaged_over,
+        combinations=contrast.combinations,
         metric=contrast.metric,
         is_primary=contrast.is_primary,
         estimand=_estimand(contrast),
@@ -118,7 +122,7 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
         differences=found.differences,
         effect=effect,
-        seeds_needed=seeds_needed(effect, rule) if effect and is_left_open else None,
+        seeds_needed=seeds_needed(effect, rule) if effect and _is_left_open(standing, found) else None,
         missing=found.missing,
         instability=found.instability,
         repeated_seeds=found.repeated,
@@ -136,6 +140,11 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
     )
 
 
+def _is_left_open(standing: Standing, found: _Judged) -> bool:
+    """Whether the plan's last look, or futility before it, left a comparison undecided."""
+    return standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
+
+
 def _is_timed_apart(variants: Sequence[str], runs: Runs) -> bool:
     return len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
 
@@ -147,7 +156,7 @@ def _is_held_up(standing: Standing) -> bool:
 
 def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: Runs) -> Look:
     later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
-    is_under_way = standing.state is State.OPEN and looks.is_planned(contrast, standing.wanted)
+    is_under_way = standing.state in (State.OPEN, State.OUT_OF_BUDGET) and looks.is_planned(contrast, standing.wanted)
     return Look(
         number=sum(seeds <= standing.seeds for seeds in looks.rule.looks),
         seeds=standing.seeds,
@@ -270,10 +279,20 @@ def _estimand(contrast: Contrast) -> str:
     beside = {factor: levels for factor, levels in contrast.averaged_over.items() if factor not in contrast.at}
     fixed = {factor: levels[0] for factor, levels in beside.items() if len(levels) == 1}
     at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in {**contrast.at, **fixed}.items())
-    others = "; ".join(
-        f"{factor} = {', '.join(map(level_text, levels))}" for factor, levels in beside.items() if factor not in fixed
-    )
+    others = _averaged_text({factor: levels for factor, levels in beside.items() if factor not in fixed}, contrast)
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
+
+
+def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast) -> str:
+    """Name the levels that are averaged over; combination by combination where the study lacks some of them."""
+    if len(contrast.combinations) == math.prod(map(len, levels.values())):
+        return "; ".join(f"{factor} = {', '.join(map(level_text, own))}" for factor, own in levels.items())
+    named = [
+        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels)
+        for found in contrast.combinations[:_MOST_COMBINATIONS]
+    ]
+    more = len(contrast.combinations) - len(named)
+    return "; ".join(named) + (f"; and {more} more combinations of them" if more else "")
 
 
 def _cost(contrast: Contrast, runs: Runs, plan: Plan) -> CostChange | None:

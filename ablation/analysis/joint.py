@@ -8,6 +8,9 @@ from ablation.analysis.contrasts import Contrast
 from ablation.analysis.finished import difference_of
 from ablation.analysis.seed_differences import Runs, seed_differences
 
+_WHOLES = {"fraction": 1.0, "percent": 100.0}
+"""What a metric is a share of, by its unit."""
+
 
 def joint_effect(contrast: Contrast, runs: Runs, verdict: Verdict) -> JointEffect:
     """Describe both changes of an interaction, each against neither."""
@@ -59,10 +62,11 @@ def _sign(value: float) -> int:
 
 def _in_logits(contrast: Contrast, runs: Runs) -> Difference | None:
     """Return the interaction on the logit scale; None where the metric is no fraction, or is 0 or 1 in a run."""
-    if contrast.metric.unit != "fraction":
+    whole = _WHOLES.get(contrast.metric.unit)
+    if whole is None:
         return None
     measured = seed_differences(contrast.weights, runs, contrast.metric.name)
-    found = seed_differences(contrast.weights, runs, contrast.metric.name, to=_logit)
+    found = seed_differences(contrast.weights, runs, contrast.metric.name, to=lambda value: _logit(value / whole))
     return difference_of([each.difference for each in found]) if len(found) == len(measured) > 0 else None
 
 

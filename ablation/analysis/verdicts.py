@@ -22,6 +22,8 @@ _STATES = {
 
 def verdict_of(state: State, effect: Effect, *, direction: Direction, is_interaction: bool) -> Verdict:
     """Return the verdict on an effect; without an estimate of noise there is none."""
+    if state is State.OUT_OF_BUDGET and (effect.e_value is not None or effect.n == 1):
+        return Verdict.OUT_OF_BUDGET
     if effect.e_value is None:
         return Verdict.ONE_SEED if effect.n == 1 else Verdict.NO_VARIATION
     if state is not State.DIFFERENT:
@@ -98,7 +100,7 @@ def earlier_verdict(
 
     They judged by the paired t interval at alpha / m, and grown studies by an e-value above m / alpha.
     """
-    interval = statistics.paired_interval(differences, level=1 - rule.alpha / rule.comparisons)
+    interval = statistics.interval_at(differences, alpha=rule.alpha / rule.comparisons)
     if interval is None:
         return None
     if not rule.growth and rope is not None and -rope <= interval.low and interval.high <= rope:

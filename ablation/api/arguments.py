@@ -18,6 +18,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "executor": ((str,), "text"),
     "tracking_uri": ((str,), "the address of an MLflow store, such as 'sqlite:///mlflow.db'"),
     "storage": ((str,), "the address of a database, such as 'sqlite:///optuna.db'"),
+    "budget": ((str,), "a time such as '2h', '90m' or '1h30m', as text"),
     "state_dir": _PATH,
     "variant": ((str, Mapping), 'the name of a variant, or its levels such as {"model.depth": 3}'),
     "code": ((str, PathLike, list, tuple, set, frozenset), "a folder, the name of installed code, or a list of them"),

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator
+from dataclasses import asdict
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,7 @@ from ablation.output import last_line, plain
 from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
 from ablation.report import answers_text
 from ablation.report.numbers import duration_text
+from ablation.report.prose import out_of_budget_text
 from ablation.study import Study
 from ablation.tracking import Tracker
 
@@ -58,6 +60,8 @@ def _show_in(notebook: NotebookView, progress: Progress, clock: _Clock) -> None:
 def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
     """Return the last words of a study: counts, answers, where the report is and how to look at the runs."""
     lines = [f"{outcome.record.plan.name}: {counts_text(outcome.ended, len(outcome.runs))}"]
+    if (out := outcome.record.spending.out) is not None and outcome.analysis is None:
+        lines.append(out_of_budget_text(out))  # else the answers' overview says it
     if outcome.analysis is not None:
         lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
     lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
@@ -74,6 +78,7 @@ def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
             "study_run_id": record.study_run_id,
             "experiment_id": record.experiment_id,
             "report": str(outcome.report) if outcome.report is not None else None,
+            "out_of_budget": asdict(out) if (out := record.spending.out) is not None else None,
             "links": dict(tracker.links(record)),
         },
         indent=1,
@@ -168,7 +173,7 @@ def _view(progress: Progress, clock: _Clock) -> Group:
     time_left = f", about {duration_text(left)} left" if left else ""
     counts = counts_text(progress.ended, progress.planned)
     bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
-    return Group(table, bar, *([Text(progress.look)] if progress.look is not None else []))
+    return Group(table, bar, *(Text(line) for line in (progress.look, progress.budget) if line is not None))
 
 
 def _epoch_texts(epoch: Epoch) -> list[str]:

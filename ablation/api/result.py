@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ablation.analysis import Analysis, Answer, RuleChange
     from ablation.coordinator.conclusion import StudyOutcome
-    from ablation.records import Plan
+    from ablation.records import OutOfBudget, Plan
     from ablation.report import ReportFormat
     from ablation.tracking import StudyRecord, Tracker
 
@@ -77,7 +77,22 @@ class StudyResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned run has a result; a failed one has none."""
+        """Whether every planned run has a result, and nothing is out of budget; a failed run has none."""
+        return self._has_results and self.out_of_budget is None
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether no run has failed, and none lacks a result but those that the budget was too small for."""
+        is_cut_short = self.out_of_budget is not None and not self.ended.get(Outcome.FAILED)
+        return self._has_results or is_cut_short
+
+    @property
+    def out_of_budget(self) -> OutOfBudget | None:
+        """How the last execution ended for its budget, and what it needs to go on; None where it did not."""
+        return self.record.spending.out
+
+    @property
+    def _has_results(self) -> bool:
         return sum(count for kind, count in self.ended.items() if kind.is_result) >= self.planned_runs
 
     @property
@@ -162,7 +177,8 @@ class StudyResult:
         return answers_html(self.name, self._counts_text(), self.analysis)
 
     def _counts_text(self) -> str:
-        return counts_text(self.ended, self.planned_runs)
+        counts = counts_text(self.ended, self.planned_runs)
+        return counts if self.out_of_budget is None else f"{counts}, out of budget"
 
 
 def counts_text(ended: Mapping[Outcome, int], planned: int) -> str:

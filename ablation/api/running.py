@@ -42,6 +42,7 @@ class Execution:
     retry_failed: bool = False
     is_fresh: bool = False
     is_reused: bool = False
+    budget: str | None = None
 
     def __post_init__(self) -> None:
         check_switches(
@@ -54,11 +55,22 @@ class Execution:
             raise AblationError("--fresh trains all anew, and --reuse takes what was trained before: give one of them")
         check_kind("executor", self.executor)
         check_kind("storage", self.storage, is_optional=True)
+        check_kind("budget", self.budget, is_optional=True)
         if self.executor not in EXECUTORS:
             raise AblationError(f"there is no executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
         for what, count, most in (("workers", self.workers, MOST_WORKERS), ("fuse", self.fuse, MOST_RUNS_OF_A_JOB)):
             if count is not None and not (is_count(count) and 1 <= count <= most):
                 raise AblationError(f"{count!r} is no number from 1 to {most} @ {what}")
+        try:
+            self.budget_s(None)
+        except ValueError as error:
+            raise AblationError(f"{error} @ budget") from None
+
+    def budget_s(self, of_file: float | None) -> float | None:
+        """Return what the study's executions may take in all, in seconds: this option, else what the file says."""
+        from ablation.study.budget import budget_seconds
+
+        return of_file if self.budget is None else budget_seconds(self.budget)
 
 
 def execute(
@@ -107,6 +119,7 @@ def execute(
                     retry_failed=execution.retry_failed,
                     is_fresh=execution.is_fresh,
                     is_reused=execution.is_reused,
+                    budget_s=execution.budget_s(budget.seconds if (budget := study.spec.budget) is not None else None),
                 )
             )
         ) as steps,

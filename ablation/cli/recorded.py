@@ -138,7 +138,8 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
         )
         for record in records
         for holder in [tracker.holder(record.study_run_id)]
-        for looks in [StudyLooks.of(record.plan, tracker.recorded_runs(record, with_details=False))]
+        for runs in [tracker.recorded_runs(record, with_details=False)]
+        for looks in [StudyLooks.of(record.plan, runs, is_out_of_budget=record.spending.is_out)]
     ]
     if found or as_json or not is_unread:
         print_result(status_json(found) if as_json else status_text(found))

@@ -15,6 +15,7 @@ from ablation.cli.group import SOME_RUNS_FAILED, main
 from ablation.cli.interruption import interruptible
 from ablation.cli.options import (
     SEEDS_HELP,
+    Above,
     Fuse,
     OrBlank,
     Seeds,
@@ -54,6 +55,13 @@ SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH
 @click.option(
     "--reuse", "is_reused", is_flag=True, help="Take what was trained before the study was deleted in MLflow."
 )
+@click.option(
+    "--budget",
+    type=OrBlank(click.STRING),
+    metavar="TIME",
+    help="Wall-clock time of the study's executions in all: 2h, 90m, 1h30m, 45s. What would not fit is not begun; more "
+    "of it resumes the study.  [default: the file's]",
+)
 @storage_option
 @tracking_option
 @state_option
@@ -68,6 +76,7 @@ def study(
     retry_failed: bool,
     is_fresh: bool,
     is_reused: bool,
+    budget: str | None,
     storage: str | None,
     tracking_uri: str | None,
     state_dir: Path,
@@ -90,13 +99,14 @@ def study(
         retry_failed=retry_failed,
         is_fresh=is_fresh,
         is_reused=is_reused,
+        budget=budget,
     )
     with interruptible():
         checked = load(file, **changes)
         tracker = tracker_at(tracking_uri, is_launched=True)
         outcome = execute(checked, execution, tracker=tracker, state=state_at(state_dir), is_quiet=as_json, say=say)
         print_result(outcome_json(outcome, tracker) if as_json else outcome_text(outcome, tracker))
-    if not StudyResult.of(outcome, tracker).is_complete:
+    if not StudyResult.of(outcome, tracker).has_ended_well:
         sys.exit(SOME_RUNS_FAILED)
 
 
@@ -104,16 +114,36 @@ def study(
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--noise",
+    type=OrBlank(Above(0.0)),
+    help="SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points. Differences "
+    "are then told in that unit too.",
+)
+@click.option(
+    "--noise-from", type=OrBlank(click.STRING), metavar="STUDY", help="Take the noise from a study recorded in MLflow."
+)
+@tracking_option
 @state_option
 @json_option
-def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **changes: Any) -> None:
-    """Show a study before it costs anything: variants, parameters, FLOPs, time."""
+def plan(
+    file: Path,
+    device: str | None,
+    noise: float | None,
+    noise_from: str | None,
+    tracking_uri: str | None,
+    state_dir: Path,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Show a study before it costs anything: variants, parameters, FLOPs, time, and what differences it can find."""
     checked = load(file, **changes)
     from ablation.api.places import state_at
-    from ablation.api.studies import preview
+    from ablation.api.studies import Noise, preview
     from ablation.cli.tables import preview_json, preview_text
 
-    shown = preview(checked, device or "auto", state_at(state_dir))
+    source = Noise(value=noise, study=noise_from, tracking_uri=tracking_uri)
+    shown = preview(checked, device or "auto", state_at(state_dir), source)
     print_result(preview_json(shown) if as_json else preview_text(shown))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from rich.text import Text
 from ablation.commands import commands
 from ablation.output import last_line, plain
 from ablation.preview import Preview, shape_text
-from ablation.records import Component, Failure, Outcome, RecordedRun
+from ablation.records import Component, Failure, Outcome, RecordedRun, Spending
 from ablation.storage.holder import Holder
 from ablation.tracking import StudyRecord
 
@@ -72,6 +72,7 @@ def preview_json(preview: Preview) -> str:
             "seconds": preview.seconds,
             "same_starts": preview.same_starts,
             "data": _data(preview),
+            "power": list(_power(preview)),
             "variants": [
                 {
                     "name": variant.name,
@@ -86,6 +87,23 @@ def preview_json(preview: Preview) -> str:
         },
         indent=1,
     )
+
+
+def _power(preview: Preview) -> Iterator[dict[str, Any]]:
+    """Yield what each comparison can find at each look, in SDs; where the noise is known, in the metric's unit too."""
+    for each in preview.power:
+        for look in each.looks:
+            found: dict[str, Any] = {
+                "question": each.question,
+                "metric": each.metric.name,
+                "seeds": look.seeds,
+                "detectable_sd": look.detectable_sd,
+            }
+            if each.sd is not None:
+                found["detectable"] = each.sd * look.detectable_sd if look.detectable_sd is not None else None
+                if each.meaningful is not None:
+                    found["seeds_for_meaningful"] = each.seeds_for_meaningful
+            yield found
 
 
 def components_text(components: Sequence[Component]) -> str:
@@ -152,10 +170,13 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
     is_tuning = record.plan.study.get("tune") and not record.plan.tuning
     tuning = "; its variants are not tuned yet" if is_tuning else ""
-    status = "interrupted" if standing.is_interrupted else record.status.lower()
+    out = record.spending.out
+    ended_how = "out of budget" if out is not None else record.status.lower()
+    status = "interrupted" if standing.is_interrupted else ended_how
     lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
     if standing.look is not None:
         lines.append(f"  {standing.look}")
+    lines += [f"  {said}" for said in [_budget_text(record.spending)] if said]
     if standing.is_interrupted:
         who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
         lines.append(f"  {who}. The same command resumes it.")
@@ -171,6 +192,16 @@ def _status_lines(standing: StudyStanding) -> list[str]:
         again = commands.shown("study", "FILE", "--retry-failed")
         lines.append(f"  Failed runs are trained again by `{again}`.")
     return lines
+
+
+def _budget_text(spending: Spending) -> str | None:
+    """Return what is spent of a study's budget, or how it ended for it; None where it has none."""
+    from ablation.report.numbers import share_of_time_text
+    from ablation.report.prose import out_of_budget_text
+
+    if spending.out is not None:
+        return out_of_budget_text(spending.out)
+    return f"budget: {share_of_time_text(spending.spent_s, spending.limit_s)}" if spending.limit_s else None
 
 
 def _gone_text(holder: Holder) -> str:
@@ -194,6 +225,7 @@ def _status(standing: StudyStanding) -> dict[str, Any]:
         "to_do": ended[None],
         "look": standing.look,
         "unrecorded": standing.unrecorded,
+        "spending": dataclasses.asdict(record.spending),
         "failures": [
             {"run": run.planned.name, "failure": run.failure, "error": last_line(run.error) or "failed"}
             for run in runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablation.analysis import Analysis, StudyLooks, analyse
@@ -33,24 +33,36 @@ class StudyOutcome:
 
 
 def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
-    """Report what there is and mark the study finished, or failed where a planned run has no result."""
+    """Report what there is and mark the study finished, or failed where a planned run has no result.
+
+    One that ended for its budget is finished too, but where a run has failed.
+    """
     lease.check()
+    lease.note_spending()
+    spending = lease.spending
+    record = replace(lease.record, spending=spending)
     tracker.reconcile(lease.record)
     runs = tracker.recorded_runs(lease.record, with_details=False)
-    looks = StudyLooks.of(lease.record.plan, runs)
+    looks = StudyLooks.of(lease.record.plan, runs, is_out_of_budget=spending.is_out)
     ended = Counter(run.outcome for run in runs if run.outcome is not None)
     analysis, folder, name = None, None, lease.record.plan.name
     if ended:
         folder = state.report(name)
         found = tracker.find_study(name) or lease.record  # as the tracker has it: what `summarize` will read
-        analysis = analyse(found.plan, tracker.recorded_runs(found), left_out=tracker.left_out(found))
+        analysis = analyse(
+            found.plan,
+            tracker.recorded_runs(found),
+            left_out=tracker.left_out(found),
+            out_of_budget=spending.out,
+        )
         write_report(analysis, folder)
         lease.check()
         tracker.log_report(lease.record, folder, summary=answers_text(analysis))
-        tracker.note_look(lease.record, looks.look)
+        tracker.note_look(record, looks.look)
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(looks.runs)
-    tracker.close_study(lease.record, "FINISHED" if is_complete else "FAILED")
-    return StudyOutcome(record=lease.record, runs=looks.runs, ended=ended, analysis=analysis, report=folder)
+    has_ended_well = is_complete or (spending.is_out and not ended[Outcome.FAILED])
+    tracker.close_study(lease.record, "FINISHED" if has_ended_well else "FAILED")
+    return StudyOutcome(record=record, runs=looks.runs, ended=ended, analysis=analysis, report=folder)
 
 
 def keep_code(study: Study, folder: Path) -> None:

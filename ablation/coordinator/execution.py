@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.coordinator.budget import Allowance, Budget
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay, confusion_at_chance
 from ablation.coordinator.progress import Progress
@@ -76,6 +77,7 @@ class Execution:
     lock: Coordination
     executor: Executor
     state: State
+    budget: Budget
     dataset: Dataset | None
     code: CodeFolders = NO_FOLDERS
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class Execution:
     deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
     schedule: Schedule | None = None
     looks: LooksUnderWay | None = None
+    allowance: Allowance | None = None
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
 
@@ -100,27 +103,33 @@ class Execution:
     ) -> Generator[Progress, None, None]:
         """Train what the schedule has left, as many at a time as the executor has slots, waiting where it has none.
 
-        A look that is complete may ask for more.
+        A look that is complete may ask for more, which is begun where it fits into what is left of the budget.
 
         A run that cannot be kept, or whose code was edited, ends the execution, but not the runs beside it: they are
         let finish, and the next one goes on with the others.
         """
         self.schedule, self.looks = schedule, looks
+        allowance = self.allowance = Allowance(self.budget, looks, recorded, slots=lambda: len(self.executor.slots))
+        allowance.decide()
         ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
         self.ended.update(ended.values())
         failed: AblationError | None = None
         yield self._progress()
         while True:
-            while (free := self.free_slots()) and failed is None:
+            while (free := self.free_slots()) and failed is None and not allowance.is_halted:
                 if not (group := (yield from self._next_group(schedule))):
                     break
                 self._submit(group, free[0])
             if not self.running:
                 if not free and failed is None and self._left:
+                    if self.budget.is_gone:
+                        allowance.halt()
                     yield from self.await_slot()
                     continue
                 if failed is not None:
                     raise failed
+                if (said := allowance.conclude()) is not None:
+                    yield self._progress(note=said)
                 return
             done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if stopping.is_asked:
@@ -194,8 +203,10 @@ class Execution:
 
     @property
     def _asked(self) -> int:
-        """How many runs have been asked for so far."""
-        return self.looks.count if self.looks is not None else len(self.record.plan.runs_to_train())
+        """How many runs have been asked for so far, and may be begun."""
+        if self.looks is None or self.allowance is None:
+            return len(self.record.plan.runs_to_train())
+        return self.looks.count - self.allowance.withheld
 
     def stored(self, operation: Callable[[], T]) -> Generator[Progress, None, T]:
         """Do something with Optuna's storage, again and again for an hour where that fails, and say so.
@@ -240,6 +251,8 @@ class Execution:
         for planned in group:
             upload_run(self.uploads, planned, self._folder(planned), plan=self.record.plan, state=self.state)
         jobs = [self._job(planned, slot) for planned in group]
+        assert self.allowance is not None
+        self.allowance.begin(tuple(group))
         future = self.executor.submit(run_jobs, jobs, self._fusing())
         self.running[future] = self.running.pop(placeholder)
 
@@ -267,7 +280,8 @@ class Execution:
         self, future: Future[tuple[RunResult, ...]], position: int, under: _UnderWay, schedule: Schedule
     ) -> Generator[Progress, None, None]:
         """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
-        error, planned = future.exception(), under.planned
+        error, planned, allowance = future.exception(), under.planned, self.allowance
+        assert allowance is not None
         if error is None:
             result = future.result()[position]
         elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
@@ -277,6 +291,7 @@ class Execution:
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
+            allowance.give_back(planned)
             yield from self.stored(lambda: schedule.release(planned))
             if not isinstance(error, WorkerLost | DeviceLost | Preempted):
                 raise error
@@ -286,22 +301,27 @@ class Execution:
         record = self._recorded(planned, result)  # its folder may be moved once the uploads know that it ended
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
+        allowance.end(planned, result.metrics)
         metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
-        news = [*self._news(planned, result), *self._look(record, schedule)]
+        news = [*self._news(planned, result), *self._look(record, schedule, allowance)]
         yield self._progress(latest=(planned, result), note="; ".join(news) or None)
         if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
             raise MetricsMissing(self.record.plan.name, planned.name, result.error or "")
 
-    def _look(self, record: RecordedRun, schedule: Schedule) -> Iterator[str]:
+    def _look(self, record: RecordedRun, schedule: Schedule, allowance: Allowance) -> Iterator[str]:
         """Ask for the runs of the next look, where this result completes one; have that recorded, and say it."""
         assert self.looks is not None
         before = self.looks.look
-        schedule.extend(self.looks.add(record))
+        allowance.ask(self.looks.add(record))
+        released = allowance.decide()
+        schedule.extend(released)
         if self.looks.look != before and self.looks.text is not None:
             self.uploads.tell_look(self.looks.look)
             yield self.looks.text
+        if (said := allowance.begun_text(released)) is not None:
+            yield said
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
         kept = self._folder(planned).kept_checkpoints()
@@ -334,6 +354,7 @@ class Execution:
             latest=latest,
             note=note,
             look=self.looks.text if self.looks is not None else None,
+            budget=self.allowance.text() if self.allowance is not None else self.budget.text(),
         )
 
     def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:

@@ -12,11 +12,12 @@ import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ablation.errors import StudyLocked, StudyRunGone, StudyTakenOver
-from ablation.records import Plan
+from ablation.records import Plan, Spending
 from ablation.storage.holder import NOBODY_KNOWN, SILENT_S, Holder, this_process
 from ablation.tracking import StudyRecord, Tracker
 
@@ -42,6 +43,7 @@ class Lease:
         self._taken_at = 0.0
         self._is_read_back = False
         self._lost: StudyTakenOver | None = None
+        self._spending: Callable[[], Spending] | None = None
         self._one_at_a_time = threading.RLock()
         self._is_over = threading.Event()
         self._renewing = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -90,6 +92,20 @@ class Lease:
         self._tracker.hold(run_id, self._now())
         self._note_taken(run_id)
 
+    def count(self, spending: Callable[[], Spending]) -> None:
+        """Have what the study's executions take in all recorded with each renewal, and when the lease is released."""
+        self._spending = spending
+
+    @property
+    def spending(self) -> Spending:
+        """What the study's executions took so far."""
+        return self._spending() if self._spending is not None else self.record.spending
+
+    def note_spending(self) -> None:
+        """Record what the study's executions took so far, where this one is counted."""
+        if self._spending is not None and self._run_id is not None:
+            self._tracker.note_spending(self._run_id, self._spending())
+
     def open(self, plan: Plan) -> StudyRecord:
         """Open the study's record under the lease.
 
@@ -100,6 +116,7 @@ class Lease:
             if self._run_id is None:
                 self.take()  # it may have been made since
             self._open(plan)
+            self.note_spending()
             return self.record
 
     def take_up(self, record: StudyRecord) -> None:
@@ -144,6 +161,7 @@ class Lease:
                 self._lost = StudyTakenOver(self._study, f"{self._tracker.holder(found) or NOBODY_KNOWN}")
                 raise self._lost
             self._tracker.hold(self._run_id, self._now())
+            self.note_spending()
 
     def release(self) -> None:
         """Leave the study to whoever comes next; nothing is changed where somebody has come, or it was deleted."""
@@ -152,6 +170,7 @@ class Lease:
             if self._run_id is not None and self._lost is None:
                 found = self._tracker.holder(self._run_id)
                 if found is not None and found.nonce == self._holder.nonce:
+                    self.note_spending()
                     self._tracker.hold(self._run_id, None)
                 self._run_id = None
 

@@ -10,8 +10,9 @@ from ablation.records import Epoch, Outcome, PlannedRun, RunResult
 class Progress:
     """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now.
 
-    `planned` are the runs asked for so far; `look` says where the study stands among several planned looks. `note` is
-    a sentence for whoever watches; before training begins there may be nothing else.
+    `planned` are the runs asked for so far; `look` says where the study stands among several planned looks, `budget`
+    what is spent of its budget. `note` is a sentence for whoever watches; before training begins there may be nothing
+    else.
     """
 
     planned: int
@@ -20,3 +21,4 @@ class Progress:
     latest: tuple[PlannedRun, RunResult] | None = None
     note: str | None = None
     look: str | None = None
+    budget: str | None = None

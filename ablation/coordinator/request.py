@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,8 @@ class Request:
     `fuse` is how many runs a job may train together; by default as many as pay on a GPU, and one on a CPU. With
     `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing. Runs that have failed are trained again with
     `retry_failed` only. `is_fresh` deletes what is recorded of the study first; `is_reused` takes what was trained of
-    it before it was deleted in the tracker.
+    it before it was deleted in the tracker. `budget_s` is what the executions of the study may take in all, this one
+    counted by its `clock`.
     """
 
     study: Study
@@ -34,6 +37,8 @@ class Request:
     retry_failed: bool = False
     is_fresh: bool = False
     is_reused: bool = False
+    budget_s: float | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def note(self, text: str | None) -> Progress:
         """Return a sentence as news of this execution, which has trained nothing yet."""

@@ -29,6 +29,7 @@ from ablation.records import (
     TuningTrial,
     Variant,
 )
+from ablation.report.prose import more_budget_text
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import About, RunFolder
@@ -66,8 +67,10 @@ class VariantTuning:
     running: dict[Future[RunResult], _Trial] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
 
-    def tune(self, targets: Sequence[Variant]) -> Generator[Progress, None, tuple[TunedVariant, ...]]:
+    def tune(self, targets: Sequence[Variant]) -> Generator[Progress, None, tuple[TunedVariant, ...] | None]:
         """Tune variants named as in the design; yield where it stands.
+
+        No trial is begun once the study's budget is spent; then there is None, and the next execution resumes.
 
         Raises:
             TuningFailed: no trial of a variant has a value; the error of one is told.
@@ -78,8 +81,9 @@ class VariantTuning:
         waiting = deque((self._open(variant), variant) for variant in targets)
         found: dict[str, TunedVariant] = {}
         yield self._progress(len(targets))
+        budget, begun = self.execution.budget, self.execution.budget.now()
         while waiting or self.running:
-            while waiting and (free := self._free_slots()):
+            while waiting and not budget.is_gone and (free := self._free_slots()):
                 schedule, variant = waiting.popleft()
                 suggestion = yield from self.execution.stored(schedule.next_trial)
                 if suggestion is None:
@@ -87,6 +91,9 @@ class VariantTuning:
                     continue
                 self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=free[0]))
             if not self.running:
+                if waiting and budget.is_gone:
+                    yield self._progress(len(targets), note=self._end_for_budget(len(targets), since=begun))
+                    return None
                 if waiting:
                     yield from self.execution.await_slot()
                 continue
@@ -103,6 +110,15 @@ class VariantTuning:
                 yield self._progress(len(targets), latest=trial)
             yield self._progress(len(targets))
         return tuple(found[variant.name] for variant in targets)
+
+    def _end_for_budget(self, variants: int, *, since: float) -> str:
+        """Note that the budget is spent before all variants are tuned, and return that in words."""
+        budget, tuning, ended = self.execution.budget, self.study.spec.tune, sum(self.ended.values())
+        assert tuning is not None
+        left = max(0, variants * tuning.trials * tuning.seeds - ended)
+        forecast = (budget.now() - since) / ended * left if ended else None
+        out = budget.end(forecast)
+        return f"out of budget: it is spent before all variants are tuned; {more_budget_text(out)}"
 
     def _free_slots(self) -> list[str]:
         return free_slots(self.execution.executor, (trial.slot for trial in self.running.values()))
@@ -224,7 +240,7 @@ class VariantTuning:
             raise TuningFailed(self.study.name, schedule.variant)
         return found
 
-    def _progress(self, variants: int, *, latest: _Trial | None = None) -> Progress:
+    def _progress(self, variants: int, *, latest: _Trial | None = None, note: str | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
         jobs = [trial.job for trial in self.running.values() if trial.job is not None]
@@ -232,7 +248,8 @@ class VariantTuning:
             planned=variants * tuning.trials * tuning.seeds,
             ended=dict(self.ended),
             running=tuple((job.planned, job.folder.latest_epoch()) for job in jobs),
-            note=_told(latest) if latest is not None else None,
+            note=_told(latest) if latest is not None else note,
+            budget=self.execution.budget.text(),
         )
 
 

@@ -42,6 +42,7 @@ from ablation.records.settings import (
     Schedule,
     Settings,
 )
+from ablation.records.spending import OutOfBudget, Spending
 
 __all__ = [
     "EVALUATION_FILE",
@@ -76,6 +77,7 @@ __all__ = [
     "ModelSummary",
     "Objective",
     "OptimizerName",
+    "OutOfBudget",
     "Outcome",
     "Plan",
     "PlannedRun",
@@ -86,6 +88,7 @@ __all__ = [
     "RunResult",
     "Schedule",
     "Settings",
+    "Spending",
     "TunedVariant",
     "TuningTrial",
     "Variant",

@@ -40,15 +40,12 @@ _CLASSES: Mapping[str, str] = {
     DIFFERS: _CROSSOVER,
 }
 """The class of what a cell or a headline says."""
-_PHRASES = {
-    **{phrase.replace(": ", ", "): name for phrase, name in _CLASSES.items()},
-    "no variation, no verdict": _CLASSES[Verdict.NO_VARIATION],
-}
+_PHRASES = {phrase.replace(": ", ", "): name for phrase, name in _CLASSES.items()}
 _ANY_PHRASE = f"({'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})"
-_ON_METRIC = r"(?: \([^()]*\))*"
+_ON_METRIC = r"(?: after \d+ seeds?)?(?: \([^()]*\))*"
 _DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}(?:, but .* (?:is|are) worse)?{_ON_METRIC}")
 _OPEN_HEADLINE = re.compile(rf".*?, (?:the )?{_ANY_PHRASE}{_ON_METRIC}:")
-_CROSSED_HEADLINE = re.compile(rf".* differs by .* on average[^()]*\){_ON_METRIC}(?:$|:)")
+_CROSSED_HEADLINE = re.compile(rf".* differs by .* \(on average [^()]*\){_ON_METRIC}(?:$|:)")
 _CELL = re.compile(rf"({'|'.join(map(re.escape, sorted(_CLASSES, key=len, reverse=True)))})(?=$|[,;(]| \(| when )")
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.report.numbers import scale_of
 
-_WIDTHS = {"fraction": 1.0}
+_WIDTHS = {"fraction": 1.0, "percent": 100.0}
 _WIDTHS_BY_NAME = {"test_brier_score": 2.0}
 """How far apart two values of a metric can be, by its unit or name; any distance of the others."""
-_ENDS = {"fraction": (0.0, 1.0), "nats": (0.0, math.inf), "seconds": (0.0, math.inf)}
+_ENDS = {"fraction": (0.0, 1.0), "percent": (0.0, 100.0), "nats": (0.0, math.inf), "seconds": (0.0, math.inf)}
 """The least and the largest value that there is of a unit, of a metric's own values."""
 
 
@@ -23,7 +23,7 @@ def reach_of(metric: MeasuredMetric, *, is_interaction: bool = False) -> float:
 def cut(interval: Interval, reach: float, *, mean: float) -> Interval:
     """Return the part of a difference's interval that can be; all of it where the mean itself is beyond reach.
 
-    Such a metric is not what its unit says: a user's function that returns an accuracy in percent.
+    A user's function may return what it likes under the name of a metric.
     """
     if abs(mean) > reach:
         return interval

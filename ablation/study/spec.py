@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, 
 from pydantic.fields import FieldInfo
 
 from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
+from ablation.study.budget import Budget
 from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
@@ -224,6 +225,12 @@ class StudySpec(Section):
         "answers 95 % are in one class",
     )
 
+    budget: Annotated[Budget, "a mapping such as {hours: 2} or {minutes: 90}"] | None = Field(
+        default=None,
+        description="wall-clock time of the study's executions in all; it may change at any time, as no result depends "
+        "on it",
+    )
+
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
@@ -249,8 +256,8 @@ class StudySpec(Section):
         }
 
     def document(self) -> dict[str, Any]:
-        """Return the study as plain values, without what is rarely used and not used here."""
-        values = self.model_dump(mode="json")
+        """Return the study as plain values, without its budget, and what is rarely used and not used here."""
+        values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
             idle = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in idle}

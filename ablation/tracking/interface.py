@@ -1,11 +1,11 @@
 """What a tracker is: the one place that remembers a study and its runs, and from which alone a report is made."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from ablation.records import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.records import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
 from ablation.storage.holder import Holder
 
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -19,6 +19,7 @@ class StudyRecord:
     experiment_id: str
     plan: Plan
     status: StudyStatus
+    spending: Spending = field(default_factory=Spending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +201,14 @@ class Tracker(Protocol):
         ...
 
     def note_look(self, record: StudyRecord, look: int) -> None:
-        """Record how many of a study's planned looks are complete; of a study of one look nothing is recorded."""
+        """Record how many of a study's planned looks are complete; of a study of one look nothing is recorded.
+
+        Where the record has it that the study is out of budget, that is recorded beside it.
+        """
+        ...
+
+    def note_spending(self, study_run_id: str, spending: Spending) -> None:
+        """Record what the study's executions took so far; `find_study` gives it back."""
         ...
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:

@@ -1,7 +1,7 @@
 """A tracker that keeps everything in memory: the dry run, and the tests' fake."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ablation.records import (
     PlannedRun,
     RecordedRun,
     RunResult,
+    Spending,
     device_and_path,
     epoch_metrics,
     is_at_chance,
@@ -58,6 +59,7 @@ class MemoryTracker:
         self._holders: dict[str, Holder] = {}
         self._deleted: dict[str, frozenset[str]] = {}
         """By study: the identities of its runs, which were deleted."""
+        self._spendings: dict[str, Spending] = {}
         self._begun = self._studies_begun = 0
         self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
         """By study: the names of the report's files, and its summary."""
@@ -68,7 +70,8 @@ class MemoryTracker:
         return True
 
     def find_study(self, name: str) -> StudyRecord | None:
-        return self._studies.get(name)
+        record = self._studies.get(name)
+        return replace(record, spending=self._spendings.get(record.study_run_id, Spending())) if record else None
 
     def study_names(self) -> tuple[str, ...]:
         return tuple(sorted(self._studies))
@@ -199,6 +202,9 @@ class MemoryTracker:
     def note_look(self, record: StudyRecord, look: int) -> None:
         if record.plan.locked.looks:
             self.looks[record.plan.name] = look
+
+    def note_spending(self, study_run_id: str, spending: Spending) -> None:
+        self._spendings[study_run_id] = spending
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))

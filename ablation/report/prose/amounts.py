@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.report.limits import cut, reach_of
-from ablation.report.numbers import decimals_for, magnitude, scale_of, unit_of_differences
+from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
 
 MOST_NAMED = 3
 """Runs named in a sentence; the report lists the rest."""
@@ -17,14 +17,16 @@ def difference_decimals(answer: Answer) -> int:
     if effect is None:
         return 2
     bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
-    half_width = (effect.interval.high - effect.interval.low) / 2 if effect.interval else effect.sd
+    half_width = effect.interval.high / 2 - effect.interval.low / 2 if effect.interval else effect.sd
     return decimals_for(scale * (half_width or 0.0), [scale * value for value in (effect.mean, *bounds)])
 
 
 def amount(value: float, answer: Answer) -> str:
     """Return a difference without its sign, with its unit."""
     unit = answer.metric.unit
-    decimals = max(difference_decimals(answer), decimals_for(None, [scale_of(unit) * value]) if value else 0)
+    decimals = difference_decimals(answer)
+    if decimals >= 0 and value:  # they are negative where numbers are too large to be written out
+        decimals = max(decimals, decimals_for(None, [scale_of(unit) * value]))
     return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
 
 
@@ -45,7 +47,7 @@ def range_text(interval: Interval, answer: Answer, *, mean: float, is_interactio
 def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
     unit = answer.metric.unit
-    number, noun = f"{scale_of(unit) * (answer.rope or 0.0):.4g}", unit_of_differences(unit)
+    number, noun = brief(scale_of(unit) * (answer.rope or 0.0)), unit_of_differences(unit)
     is_plural = number != "1" or noun == "s"  # seconds
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 

@@ -2,8 +2,17 @@
 
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.records import SIGNS
+from ablation.report.names import place_text
 from ablation.report.numbers import level_percent
-from ablation.report.prose.amounts import amount, higher_or_lower, metric_noun, range_text, rope_text, too_small_text
+from ablation.report.prose.amounts import (
+    MOST_NAMED,
+    amount,
+    higher_or_lower,
+    metric_noun,
+    range_text,
+    rope_text,
+    too_small_text,
+)
 
 
 def finding(answer: Answer) -> str:
@@ -30,6 +39,16 @@ def finding(answer: Answer) -> str:
         return f"{found} in the mean, {_wins(answer)}; {few}."
     shown = range_text(effect.interval, answer, mean=effect.mean, is_interaction=answer.is_interaction)
     return f"{found} ({level_percent(effect.interval.level)} interval: {shown}), {_wins(answer)}."
+
+
+def place(answer: Answer) -> str:
+    """Say at which one combination of the other factors' levels all was seen, where there is but one."""
+    if len(answer.combinations) != 1:
+        return ""
+    levels = {factor: level for factor, level in answer.combinations[0].items() if factor not in answer.at}
+    if len(levels) > MOST_NAMED:
+        return f"Seen only at one combination of the other {len(levels)} factors' levels."
+    return f"Seen only {place_text(levels)}." if levels else ""
 
 
 def _wins(answer: Answer) -> str:
@@ -65,7 +84,7 @@ def size(answer: Answer) -> str:
         return ""
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
-    if answer.verdict is Verdict.UNDECIDED:
+    if answer.verdict in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET):
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
         return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."

@@ -5,6 +5,7 @@ from ablation.analysis.sequential import State
 from ablation.analysis.statistics import largest_e_value
 from ablation.report.numbers import count_text, duration_text
 from ablation.report.prose.amounts import first_few, seeds_text
+from ablation.report.prose.budget import what_did_not_fit
 
 
 def look_text(answer: Answer) -> str:
@@ -69,6 +70,8 @@ def next_step(answer: Answer) -> str:
     look = answer.look
     if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
         return _next_look(look)
+    if look.state == State.OUT_OF_BUDGET:
+        return what_did_not_fit(look)
     seeds = seeds_text(answer)
     if not seeds:
         return ""

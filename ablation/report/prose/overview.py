@@ -7,6 +7,7 @@ from ablation.records import same_starts_text
 from ablation.report.names import baseline_text
 from ablation.report.numbers import level_percent, value_text
 from ablation.report.prose.amounts import metric_noun
+from ablation.report.prose.budget import out_of_budget_text
 from ablation.report.prose.verdicts import VERDICT_WORDS, headline
 
 
@@ -70,5 +71,6 @@ def _runs_line(analysis: Analysis) -> str:
         runs += " Some variants gave the same result with every seed: does the seed reach the training?"
     if found.same_starts:
         runs += f" {same_starts_text(found.same_starts)}."
+    runs += f" {out_of_budget_text(out)}" if (out := analysis.out_of_budget) is not None else ""
     number = len(analysis.deviations)
     return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")

@@ -16,6 +16,7 @@ VERDICT_WORDS = {
     Verdict.INCOMPLETE: ", incomplete",
     Verdict.UNSTABLE: ", unstable",
     Verdict.ONE_SEED: ", one seed, no verdict",
+    Verdict.OUT_OF_BUDGET: ", out of budget",
     Verdict.NO_VARIATION: ", no variation, no verdict",  # of the difference, though each variant's seeds may vary
 }
 
@@ -24,8 +25,10 @@ def headline(answer: Answer) -> str:
     """Return the beginning of the answer's sentence: what was changed, where alone it was asked, and the verdict."""
     on = "" if answer.is_primary else f" ({metric_noun(answer.metric)})"
     words = VERDICT_WORDS[answer.verdict]
+    if answer.verdict is Verdict.OUT_OF_BUDGET:
+        words += f" after {_counted_seeds(answer.effect.n if answer.effect is not None else 0)}"
     if answer.is_crossover:
-        on_average = f"{words.strip(', ')} on average{worse_text(answer)}"
+        on_average = f"on average {words.lstrip(', ')}{worse_text(answer)}"
         return f"{comparison_text(answer)} {differs_text(answer)} ({on_average}){on}"
     if answer.joint is not None and answer.joint.interplay is not None:
         scale = " (depends on the scale)" if answer.joint.depends_on_scale else ""
@@ -41,3 +44,7 @@ def verdict_text(answer: Answer) -> str:
     if answer.joint is not None and answer.joint.interplay is not None:
         return answer.joint.interplay.value + (" when removed" if are_parts(answer) else "")
     return answer.verdict.value
+
+
+def _counted_seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

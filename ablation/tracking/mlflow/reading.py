@@ -58,6 +58,8 @@ IDENTITY, ATTEMPT, OUTCOME = "ablation.identity", "ablation.attempt", "ablation.
 """Tags: which planned run a run is the record of, of which training at it, and how that ended."""
 LOOK = "ablation.look"
 """Tag, where several looks are planned: the look that asked for a run; of a study run, how many are complete."""
+SPENDING = "ablation.spending"
+"""Tag of a study run: the seconds that its executions took in all, and whether the last one ended for its budget."""
 HOLDER, NOBODY = "ablation.holder", "nobody"
 """Tag of a study run: who holds its lease."""
 READ_BACK = "ablation.read_back"

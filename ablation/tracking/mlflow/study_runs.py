@@ -8,14 +8,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ablation.errors import AblationError, ArtifactsUnreachable, PlanUnreadable, StudyLocked
-from ablation.records import Plan, recordable_text
+from ablation.records import Plan, Spending, recordable_text
 from ablation.storage.databases import without_password
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_from_json
 from ablation.tracking.interface import StudyRecord, StudyStatus
 from ablation.tracking.mlflow.attempts import KIND, STUDY, shortened, source_tags, whole_name
 from ablation.tracking.mlflow.launches import launch_run, why_foreign
-from ablation.tracking.mlflow.reading import HOLDER, Artifacts, holder_of, local_folder, quoted, search_runs
+from ablation.tracking.mlflow.reading import HOLDER, SPENDING, Artifacts, holder_of, local_folder, quoted, search_runs
 from ablation.tracking.mlflow.store import Store
 
 PLAN_FILE = "plan.json"
@@ -59,6 +59,7 @@ class StudyRuns:
             experiment_id=run.info.experiment_id,
             plan=plan,
             status=cast("StudyStatus", run.info.status),
+            spending=Spending.from_json(run.data.tags.get(SPENDING, "")),
         )
 
     def _check_is_there(self, experiment_id: str, run: Run) -> None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from ablation.errors import StudyRunGone
-from ablation.records import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult
+from ablation.records import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_to_json
@@ -29,6 +29,7 @@ from ablation.tracking.mlflow.reading import (
     IDENTITY,
     LOOK,
     NOBODY,
+    SPENDING,
     TUNING_TRIAL,
     Artifacts,
     holder_of,
@@ -280,7 +281,12 @@ class MlflowTracker:
         looks = record.plan.locked.looks
         if looks:
             with self.store.explained():
-                self.store.tag(record.study_run_id, {LOOK: f"{look} of {len(looks)}"})
+                out = ", out of budget" if record.spending.is_out else ""
+                self.store.tag(record.study_run_id, {LOOK: f"{look} of {len(looks)}{out}"})
+
+    def note_spending(self, study_run_id: str, spending: Spending) -> None:
+        with self.store.explained():
+            self.store.tag(study_run_id, {SPENDING: spending.to_json()})
 
     def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
         with self.store.explained():

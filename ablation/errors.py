@@ -260,6 +260,16 @@ class NoResults(AblationError):
         super().__init__(f"study {name!r} has no finished run yet: there is nothing to report.")
 
 
+class NoiseUnknown(AblationError):
+    """A recorded study that does not tell how much a metric varies from seed to seed."""
+
+    def __init__(self, study: str, metric: str) -> None:
+        super().__init__(
+            f"study {study!r} does not tell the noise of {metric!r}: none of its comparisons has two seeds, all runs "
+            "done and stable, whose differences vary; give a number with --noise, or another study @ --noise-from"
+        )
+
+
 class TrackingUnavailable(AblationError):
     """MLflow's store cannot be reached or opened."""
 

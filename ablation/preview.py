@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models
+from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, study_power
 from ablation.errors import NoModel
 from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
 from ablation.storage.state import State
 from ablation.study import Study
 
 if TYPE_CHECKING:
+    from ablation.analysis.power import QuestionPower
     from ablation.datasets import SplitSizes
     from ablation.models import ModelChanges
     from ablation.report.table import Table
@@ -41,7 +42,7 @@ class Preview:
     """A study before it costs anything; `data` is None where a user's training function reads its own.
 
     `splits` are what a run has of it, and `notes` say how it is found and read. `same_starts` are the variants whose
-    models start from the same weights with every seed.
+    models start from the same weights with every seed. `power` is what each comparison can find.
     """
 
     study: Study
@@ -50,6 +51,7 @@ class Preview:
     splits: SplitSizes | None
     notes: tuple[str, ...]
     same_starts: tuple[str, ...] = ()
+    power: tuple[QuestionPower, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -101,15 +103,21 @@ class Preview:
         return Table(head=head, rows=rows, text_columns=len(head))
 
     def lines_below(self) -> list[str]:
-        """Return what stands below the table: what tuning trains, what the seed does not change, and the time."""
+        """Return what stands below the table: tuning, what the seed does not change, the time, and what is found."""
+        from ablation.report.power_text import power_lines
+
         lines = _tuning_lines(self)
         if self.same_starts:
             lines += [f"{same_starts_text(self.same_starts)}."]
-        return [*lines, *_time_lines(self)]
+        return [*lines, *_time_lines(self), *power_lines(self.power, questions=len(self.study.questions))]
 
 
-def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
-    """Count a study's parameters and FLOPs, and time a few steps of each variant where a device is given.
+def preview_study(
+    study: Study, *, state: State, device: str | None, noise: Mapping[str, float] | None = None
+) -> Preview:
+    """Count a study's parameters and FLOPs, say what it can find, and time a few steps where a device is given.
+
+    `noise` is the SD of one variant's runs from seed to seed, by metric and in its unit.
 
     It reads of the data set only what it must to know its shape and size, and writes nothing. A training function of
     the user's is not timed.
@@ -135,6 +143,7 @@ def preview_study(study: Study, *, state: State, device: str | None) -> Preview:
         splits=split_sizes(outline, data) if data is not None else None,
         notes=(*data_remarks(study), *outline.notes),
         same_starts=same_starts,
+        power=study_power(study, noise=noise),
     )
 
 

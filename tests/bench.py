@@ -1,7 +1,10 @@
 """A place where studies are run: a tracker in memory, runs trained in this process in a fraction of a second each."""
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,13 @@ from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
 from ablation.executors import Executor, InlineExecutor
 from ablation.pipeline import run_study
-from ablation.records import Outcome, PlannedRun
+from ablation.records import Outcome, PlannedRun, RunResult
 from ablation.scheduling import default_storage
+from ablation.storage.run_folder import EPOCHS, RunFolder
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import MemoryTracker, Tracker
-from ablation.worker.run import Job
+from ablation.worker.run import Job, RunRecord, run_jobs
 
 
 class Jobs(InlineExecutor):
@@ -30,10 +34,63 @@ class Jobs(InlineExecutor):
         return super().submit(function, jobs, *rest)
 
 
-class Bench:
-    """A place where studies are run; `trained` collects the runs that were trained, in order."""
+class Remembering(InlineExecutor):
+    """Trains in this process what no test before has trained; of the rest it has the epochs, artifacts and result.
 
-    def __init__(self, folder: Path, data_cache: Path) -> None:
+    An identity stands for all that a run comes to, but for times. What may be another training all the same is
+    trained: by user code, with others, resumed from a checkpoint, or where training is patched.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(device="cpu")
+
+    def submit(self, function: Any, *args: Any) -> Any:  # type: ignore[override]
+        is_plain = function is run_jobs and args[1:] in ((), (None,)) and all(map(_is_plain, args[0]))
+        return super().submit(_trained_before if is_plain else function, *args)
+
+
+def _is_plain(job: Job) -> bool:
+    return job.code_digest is None and not job.folder.kept_checkpoints()
+
+
+def _trained_before(jobs: Sequence[Job], _: None = None) -> tuple[RunResult, ...]:
+    return tuple(_recalled(job) if _memory(job.planned.identity).exists() else _remembered(job) for job in jobs)
+
+
+def _remembered(job: Job) -> RunResult:
+    (result,) = run_jobs([job])
+    if result.outcome.is_result:
+        shutil.copytree(job.folder.path, _memory(job.planned.identity))
+    return result
+
+
+def _recalled(job: Job) -> RunResult:
+    before, record = RunFolder(path=_memory(job.planned.identity)), RunRecord(job)
+    record.begin_anew()
+    shutil.copytree(before.artifacts, job.folder.artifacts, dirs_exist_ok=True)
+    if (before.path / EPOCHS).exists():
+        shutil.copy(before.path / EPOCHS, job.folder.path)
+    result = before.ended()
+    assert result is not None
+    return record.finish(result)
+
+
+@cache
+def _all_memories() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="ablation-trained-")
+
+
+def _memory(identity: str) -> Path:
+    return Path(_all_memories().name, identity)
+
+
+class Bench:
+    """A place where studies are run; `trained` collects the runs that were trained, in order.
+
+    `is_remembering` is for tests to which it makes no difference when their runs were trained: see Remembering.
+    """
+
+    def __init__(self, folder: Path, data_cache: Path, *, is_remembering: bool = False) -> None:
         self.state = State(folder=folder)
         self.state.folder.mkdir(exist_ok=True)
         (self.state.folder / "data").symlink_to(data_cache)
@@ -47,7 +104,7 @@ class Bench:
         self.is_reused = False
         self.budget_s: float | None = None
         self.clock: Callable[[], float] = time.monotonic
-        self.executor: Executor = InlineExecutor(device="cpu")
+        self.executor: Executor = Remembering() if is_remembering else InlineExecutor(device="cpu")
 
     def steps(self, study: Study) -> Generator[Progress, None, StudyOutcome]:
         return run_study(

@@ -131,7 +131,7 @@ def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     answer_alone(monkeypatch)
     monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
-    yield Bench(tmp_path / "state", data_cache)
+    yield Bench(tmp_path / "state", data_cache, is_remembering=True)
     assert [] == list((tmp_path / "state" / "reports").rglob("*.svg"))  # else the patch is without effect
 
 
@@ -139,7 +139,7 @@ def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
     from bench import Bench
 
-    return Bench(tmp_path / "state", data_cache)
+    return Bench(tmp_path / "state", data_cache, is_remembering=True)
 
 
 @pytest.fixture(scope="session")

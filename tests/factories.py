@@ -33,6 +33,7 @@ FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (2, 3), "model.normalizat
 DIGEST = hashlib.sha256(b"a data set").hexdigest()
 CLASSES = ("zero", "one", "two", "three")
 LARGEST_CLASS_SHARE = 0.28
+COLLAPSE_MARGIN = 0.02
 TRAINING = EngineTraining(
     epochs=4,
     batch_size=64,
@@ -86,7 +87,7 @@ def make_plan(
             LockedQuestion(**question) for question in (questions or [{"effect": factor} for factor in factors])
         ),
         alpha=alpha,
-        collapse_margin=0.02,
+        collapse_margin=COLLAPSE_MARGIN,
     )
     return Plan(
         study=study,
@@ -231,7 +232,12 @@ def _test_correct(planned: PlannedRun, accuracy: float) -> str:
 
 
 def _confusion(accuracy: float, images: int) -> tuple[tuple[int, ...], ...]:
-    """Return counts of four classes with `images` of each; the wrong answers name the next class."""
+    """Return counts of four classes with `images` of each; the wrong answers name the next class.
+
+    A model at chance always answers the first class.
+    """
+    if accuracy <= LARGEST_CLASS_SHARE + COLLAPSE_MARGIN:
+        return ((images, 0, 0, 0),) * len(CLASSES)
     right = round(max(0.0, min(1.0, accuracy)) * images)
     size = len(CLASSES)
     return tuple(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import os
 import signal
 import subprocess
@@ -21,17 +22,23 @@ from factories import make_plan, make_runs, plan_of
 
 import ablation
 from ablation.analysis import RuleChange, analyse
+from ablation.analysis.power import noise_of
 from ablation.api.result import StudyResult
+from ablation.api.studies import recorded_noise
 from ablation.api.variants import variant_name
 from ablation.cli import main
 from ablation.code import CodeFolders
 from ablation.errors import (
     AblationError,
+    ArgumentInvalid,
     CodeInvalid,
     CodeUntrusted,
     ModelNotKept,
+    NameUnknown,
+    NoiseUnknown,
     NoResults,
     StudyFileError,
+    StudyUnknown,
     StudyWithin,
 )
 from ablation.pipeline import summarize_study
@@ -39,7 +46,7 @@ from ablation.records import MODEL_FILE, FunctionTraining, ModelSettings, Outcom
 from ablation.report import report_text
 from ablation.report.figures import KINDS
 from ablation.stopping import stopping
-from ablation.study import parse_study, study_of_values
+from ablation.study import Study, parse_study, study_of_values
 from ablation.tracking import MemoryTracker, StudyRecord, open_mlflow
 
 FILE: Mapping[str, Any] = {
@@ -50,6 +57,17 @@ FILE: Mapping[str, Any] = {
     "factors": {"model.depth": [1, 2], "model.normalization": ["none", "batch"]},
     "seeds": 2,
 }
+
+
+def of_own_metric(name: str) -> Study:
+    """Return a study whose training function, which is never called, measures a metric of its own."""
+    training = {"name": "collections:OrderedDict", "depth": 1}
+    metric = {"name": name, "direction": "maximize"}
+    return study_of_values(
+        {"name": "own", "training": training, "factors": {"training.depth": [1, 2]}, "metric": metric}
+    )
+
+
 HEAVY = {"torch", "mlflow", "pandas", "click", "optuna", "numpy", "matplotlib", "pydantic", "rich"}
 
 
@@ -466,6 +484,29 @@ class TestPlan:
         assert preview.seconds is not None
         assert preview.seconds > 0
         assert not (place / ".ablation" / "optuna.db").exists()
+
+    def test_a_plan_takes_its_noise_from_a_recorded_study(self, untrained: StudyResult) -> None:
+        study = study_of_values(FILE)
+
+        noise = recorded_noise("tiny", study, tracker=untrained.tracker)
+
+        runs = untrained.tracker.recorded_runs(untrained.record)
+        assert noise == {"test_accuracy": noise_of(untrained.record.plan, runs, "test_accuracy")}
+        with pytest.raises(StudyUnknown):
+            recorded_noise("tinny", study, tracker=untrained.tracker)
+        with pytest.raises(NameUnknown, match=r"there is no metric 'churn'.*@ --noise-from tiny"):
+            recorded_noise("tiny", of_own_metric("churn"), tracker=untrained.tracker)
+
+    def test_a_study_of_one_seed_tells_no_noise(self) -> None:
+        one = all_done(plan_of(study_of_values({**FILE, "seeds": 1})))
+
+        with pytest.raises(NoiseUnknown, match="does not tell the noise of 'test_accuracy'"):
+            recorded_noise("tiny", study_of_values(FILE), tracker=one.tracker)
+
+    @pytest.mark.parametrize("noise", [-1, 0, math.nan, math.inf, "0.7", True])
+    def test_noise_is_a_number_above_zero(self, noise: Any, place: Path) -> None:
+        with pytest.raises(ArgumentInvalid, match="noise must be a number above 0"):
+            ablation.plan(FILE, noise=noise)
 
     @pytest.mark.parametrize("seeds", [{"looks": (2, np.int64(3))}, {"first": 2, "last": 3}])
     def test_seeds_may_be_planned_looks(self, seeds: dict[str, Any], place: Path) -> None:

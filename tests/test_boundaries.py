@@ -115,7 +115,7 @@ def test_the_first_boundary_spends_its_share_by_the_t_distribution_alone(compari
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 10_000), COMPARISONS)
 def test_one_look_has_the_quantile_of_t(seeds, comparisons):
-    expected = float(special.stdtrit(seeds - 1, 1 - ALPHA / comparisons / 2))
+    expected = -float(special.stdtrit(seeds - 1, ALPHA / comparisons / 2))
 
     (found,) = boundaries((seeds,), ALPHA / comparisons)
 
@@ -193,3 +193,27 @@ def test_finer_rules_change_hardly_what_is_spent_where_looks_lie_far_apart(usual
     found = boundaries(looks, alpha)
 
     assert [each.p for each in usual[looks, comparisons]] == pytest.approx([each.p for each in found], abs=alpha / 400)
+
+
+SMALL = (9e-7, 1e-7, 1e-8, 1e-10, 1e-12, 1e-300)
+
+
+@pytest.mark.parametrize("looks", [(3, 5, 8, 12), (5, 10, 20), (20, 21, 22, 40), (2, 3, 4, 5, 6, 7, 8, 9, 10, 11)])
+def test_boundaries_of_a_tiny_alpha_never_spend_more_than_it_and_hardly_less(looks):
+    for alpha in SMALL:
+        found = boundaries(looks, alpha)
+
+        # Crossing at any look is at most as likely as the sum over looks, and at least as likely as at the last.
+        assert alpha * (1 - (looks[-2] / looks[-1]) ** 2) * 0.99 <= found[-1].p <= alpha
+        assert sum(each.p for each in found) <= alpha * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("looks", [(3, 5, 8, 12), (5, 10, 20), (20, 30, 50)])
+def test_boundaries_of_a_small_alpha_are_those_of_finer_rules(looks, finer_rules, monkeypatch):
+    monkeypatch.setattr(recursion, "FARTHEST", 12.0)
+    finer = boundaries(looks, 2e-6)
+    monkeypatch.undo()
+    recursion._boundaries.cache_clear()
+    recursion._ends_rule.cache_clear()
+
+    assert [each.t for each in boundaries(looks, 2e-6)] == pytest.approx([each.t for each in finer], rel=1e-5)

@@ -24,7 +24,7 @@ from ablation.models.torchvision_models import STEMS
 from ablation.records import METRICS, SIGNS, DataSettings, Direction, Failure, Metric, Outcome, TuningTrial
 from ablation.records.runs import _IS_RESULT
 from ablation.report import FORMATS, figures, numbers, tuning_tables
-from ablation.report.prose import _VERDICT_WORDS
+from ablation.report.prose.verdicts import VERDICT_WORDS
 from ablation.scheduling.trials import PRUNERS, SAMPLERS, STATES
 from ablation.study.design import DESIGNS
 from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
@@ -120,7 +120,7 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
         (get_args(Metric.__annotations__["unit"]), numbers._VALUES),
         ((*get_args(Metric.__annotations__["unit"]), "epochs", "logits"), numbers._SCALES),
         ((*get_args(Failure), None), FAILURES),
-        (Verdict, _VERDICT_WORDS),
+        (Verdict, VERDICT_WORDS),
         (Outcome, _IS_RESULT),
         ((*Outcome, "pruned"), get_args(TuningTrial.__annotations__["outcome"])),
         (get_args(TuningTrial.__annotations__["outcome"]), STATES),

@@ -261,6 +261,32 @@ def test_plan_prints_the_documented_json(run: Run) -> None:
     assert {"model.depth": 1, "model.normalization": "none"} == printed["variants"][0]["levels"]
 
 
+def test_plan_says_what_each_question_finds_at_each_look(run: Run) -> None:
+    arguments = ("plan", "tiny.yaml", "--json", "--seeds", "5,8")
+    printed = [json.loads(run(*arguments, *noise).stdout)["power"] for noise in ((), ("--noise", "0.7"))]
+
+    without, known = printed
+    assert [5, 8, 5, 8] == [found["seeds"] for found in without]
+    assert {"question", "metric", "seeds", "detectable_sd"} == without[0].keys()
+    assert {"detectable", "seeds_for_meaningful"} == known[0].keys() - without[0].keys()
+    assert known[0]["detectable"] == pytest.approx(0.007 * known[0]["detectable_sd"])
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "much"])
+def test_plan_refuses_noise_that_is_none(run: Run, value: str) -> None:
+    refused = run("plan", "tiny.yaml", "--noise", value)
+
+    assert 2 == refused.exit_code
+    assert "Invalid value for '--noise'" in refused.output
+
+
+def test_plan_takes_noise_from_one_place_alone(run: Run) -> None:
+    refused = run("plan", "tiny.yaml", "--noise", "0.7", "--noise-from", "other")
+
+    assert 2 == refused.exit_code
+    assert "give one of them" in refused.output
+
+
 def test_plan_of_cifar10_needs_no_data(run: Run, tmp_path: Path) -> None:
     result = run(
         "plan", str(PROJECT / "studies" / "cifar10-depth-norm.yaml"), "--json", "--set", "training.batch_size=2"

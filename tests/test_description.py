@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from ablation.analysis import RuleChange, Verdict, analyse, compare_variants, epoch_table, with_rule
+from ablation.analysis import (
+    RuleChange,
+    Verdict,
+    analyse,
+    compare_variants,
+    contrast_name,
+    contrasts_of,
+    epoch_table,
+    with_rule,
+)
 from ablation.analysis import statistics as formulas
 from ablation.analysis.learning import loss_at
 from ablation.errors import NameUnknown
@@ -71,6 +80,35 @@ def test_images_that_vary_no_more_than_the_rest_leave_the_paired_interval_over_s
 
     assert paired is not None
     assert (2, paired.low, paired.high) == pytest.approx((freedom, interval.low, interval.high))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(2, 6).flatmap(
+        lambda seeds: st.lists(st.lists(st.integers(-2, 2), min_size=seeds, max_size=seeds), min_size=2, max_size=40)
+    ),
+    st.sampled_from([0.8, 0.95, 0.99]),
+)
+def test_interval_for_other_seeds_and_images_is_never_narrower_than_that_for_other_seeds(images, level):
+    values = np.array(images, dtype=float).T / 3
+    paired = formulas.paired_interval(values.mean(1).tolist(), level=level)
+    crossed = formulas.crossed_interval(values, level=level)
+
+    if paired is not None:
+        assert crossed is not None
+        widths = [each.high - each.low for each in (crossed[1], paired)]
+        assert widths[0] >= widths[1] * (1 - 1e-9)
+
+
+def test_many_images_lend_few_seeds_no_degrees_of_freedom():
+    """Satterthwaite's would be 6.5 here, with three seeds, and the interval a quarter narrower than for other seeds."""
+    random = np.random.default_rng(5)
+    values = random.normal(0, 3.0, size=(1, 400)) + np.array([[-0.3], [0.0], [0.3]]) + random.normal(size=(3, 400))
+    _, interval, freedom = formulas.crossed_interval(values, level=0.95) or pytest.fail("no interval")
+    paired = formulas.paired_interval(values.mean(1).tolist(), level=0.95)
+
+    assert paired is not None
+    assert (2, paired.high - paired.low) == pytest.approx((freedom, interval.high - interval.low))
 
 
 def test_crossed_interval_needs_two_seeds_and_two_images():
@@ -272,6 +310,61 @@ def test_changed_rule_is_a_deviation_and_judges_anew():
     assert Verdict.NO_MEANINGFUL_DIFFERENCE is wide.answers[0].verdict
     assert ("meaningful changed from 0.005 to 0.2 by this summary, after results could be seen",) == wide.deviations
     assert plan.locked_hash == wide.plan_hash
+
+
+NORM = {"effect": "model.normalization"}
+
+
+def ropes(change: RuleChange, *questions: Mapping[str, Any], **metric: Any) -> tuple[list[float | None], list[str]]:
+    """Return the ROPE of each question by a changed rule, and the deviations without what they all say."""
+    chosen = {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.02, **metric}
+    plan = make_plan(factors=NORMALIZATION, metric=chosen, questions=questions)
+    changed = with_rule(plan, change)
+    answers = analyse(changed, make_runs(plan)).answers
+    said = [text.replace(" by this summary, after results could be seen", "") for text in changed.deviations]
+    return [answer.rope for answer in answers], said
+
+
+def test_a_questions_rope_in_the_old_metrics_unit_is_left_out_with_the_metric():
+    found, said = ropes(RuleChange(metric="test_loss"), {**NORM, "meaningful": 0.03})
+
+    assert [None] == found
+    assert said[-1] == "meaningful of the effect of model.normalization, 0.03, left out: it was that of test_accuracy"
+
+
+def test_questions_on_a_metric_that_they_name_keep_their_rope_when_the_studys_metric_changes():
+    on = [{**NORM, "on": "test_accuracy"}, {**NORM, "on": "test_loss", "meaningful": 0.1}, NORM]
+
+    assert [0.02, 0.1, None] == ropes(RuleChange(metric="test_loss"), *on)[0]
+    assert [None, 0.1, None] == ropes(RuleChange(metric="test_loss"), *on, meaningful=None)[0]
+
+
+def test_a_rope_given_to_a_summary_is_said_to_apply_where_it_does():
+    others = [{**NORM, "meaningful": 0.03}, {**NORM, "on": "test_loss"}]
+    mixed = ropes(RuleChange(meaningful=0.2), NORM, *others)
+    none = ropes(RuleChange(meaningful=0.2), *others)
+    taken = ropes(RuleChange(meaningful=0.2, metric="test_loss"), *others)
+
+    assert mixed == (
+        [0.2, 0.03, None],
+        [
+            "meaningful changed from 0.02 to 0.2; not for the effect of model.normalization, the effect of "
+            "model.normalization on test_loss: on another metric, or with a meaningful of its own"
+        ],
+    )
+    assert none == ([0.03, None], ["meaningful of 0.2 was asked for, and applies to no question"])
+    assert [0.2, 0.2] == taken[0]
+
+
+def test_a_planned_comparison_stays_planned_beside_another_metric():
+    """It would be judged as added after results, by the e-value and an alpha of its own."""
+    plan = make_plan(questions=[{**NORM, "on": "test_accuracy"}, {"effect": "model.depth", "on": "test_loss"}])
+    plan = dataclasses.replace(plan, family=tuple(map(contrast_name, contrasts_of(plan))))
+
+    answers = analyse(with_rule(plan, RuleChange(metric="test_loss")), make_runs(plan)).answers
+
+    assert [(False, 2)] * 2 == [(answer.look.is_added, answer.comparisons) for answer in answers]
+    assert answers[0].look.alpha == analyse(plan, make_runs(plan)).answers[0].look.alpha
 
 
 def test_rule_that_changes_nothing_is_no_deviation():

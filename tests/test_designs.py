@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ablation.analysis import analyse
 from ablation.analysis.contrasts import contrasts_of
 from ablation.errors import StudyFileError
+from ablation.report import sentence
 from ablation.study import Study, parse_study
 
 PARTS = {
@@ -113,6 +114,51 @@ def test_forbidden_combinations_are_not_trained_and_not_averaged_over() -> None:
 
     assert "depth=5,normalization=none" not in variants(forbid=forbid, questions=questions)
     assert len(weights(forbid=forbid, questions=questions)[0]) == 4
+
+
+def estimands_and_sentences(**changes: Any) -> list[tuple[str, str]]:
+    plan = plan_of(study(**changes))
+    return [(answer.estimand, sentence(answer)) for answer in analyse(plan, make_runs(plan)).answers]
+
+
+def test_what_is_averaged_over_is_named_without_what_is_forbidden() -> None:
+    factors = {"model.normalization": ["none", "batch"], "model.depth": [3, 4], "model.width": [32, 16]}
+    forbid = [{"model.depth": 4, "model.width": 16}]
+    asked = [{"effect": "model.normalization"}]
+    ((some, said),) = estimands_and_sentences(factors=factors, forbid=forbid, questions=asked)
+    ((whole, _),) = estimands_and_sentences(factors=factors, questions=asked)
+
+    assert some.endswith(
+        "averaged over model.depth = 3, model.width = 32; model.depth = 3, model.width = 16; "
+        "model.depth = 4, model.width = 32"
+    )
+    assert whole.endswith("averaged over model.depth = 3, 4; model.width = 32, 16")
+    assert "Seen only" not in said
+
+
+def test_an_answer_that_rests_on_one_combination_says_at_which() -> None:
+    forbid = [{"model.depth": depth, "model.normalization": "batch"} for depth in (4, 5)]
+    by_forbidding = estimands_and_sentences(forbid=forbid, questions=[{"effect": "model.normalization"}])
+    by_design = estimands_and_sentences(design="one-at-a-time")
+    asked = estimands_and_sentences(questions=[{"effect": "model.normalization", "at": {"model.depth": 4}}])
+    without = estimands_and_sentences(design="add-one", factors=PARTS)
+
+    assert "Seen only at depth=3." in by_forbidding[0][1]
+    assert ["normalization=none", "normalization=none", "depth=3"] == [
+        said.partition("Seen only at ")[2].partition(".")[0] for _, said in by_design
+    ]
+    assert "Seen only" not in asked[0][1]
+    assert "Seen only when alone." in without[0][1]
+
+
+def test_one_combination_of_many_factors_is_named_in_the_methods_alone() -> None:
+    factors = FACTORS | {"model.width": [32, 16], "training.epochs": [20, 4], "training.batch_size": [32, 64]}
+    estimand, said = estimands_and_sentences(design="one-at-a-time", factors=factors)[0]
+
+    assert "Seen only at one combination of the other 4 factors' levels." in said
+    assert (
+        "where model.normalization = none, model.width = 32, training.batch_size = 64, training.epochs = 20" in estimand
+    )
 
 
 def test_what_forbidding_leaves_unanswerable_is_said() -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from trainings import STUDY_SEED, begun, finished, make_data, settings_of
 
 from ablation.errors import DiskFull
+from ablation.executors import InlineExecutor
 from ablation.records import DataShape, Outcome, PlannedRun
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import RunFolder
@@ -290,6 +291,7 @@ def test_the_seconds_before_an_interruption_count(folder: RunFolder, monkeypatch
 def test_a_study_interrupted_between_epochs_goes_on_from_its_checkpoints(
     bench: Bench, tiny: Study, tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench.executor = InlineExecutor(device="cpu")
     monkeypatch.setattr(module, "EVERY_S", 0.0)
     monkeypatch.setattr(module, "MOST_SHARE", float("inf"))
     taken: list[int] = []

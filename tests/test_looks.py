@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 from bench import Bench
+from factories import make_plan, make_runs
 
 from ablation.analysis import RuleChange, StudyLooks, Verdict, analyse
 from ablation.analysis.sequential import State
 from ablation.cli.tables import StudyStanding, status_json, status_text
+from ablation.coordinator.looks import confusion_at_chance
 from ablation.executors import InlineExecutor
 from ablation.pipeline import summarize_study
-from ablation.records import Outcome
+from ablation.records import Outcome, RunEvaluation, RunResult
 from ablation.report.prose import overview, sentence
+from ablation.storage.run_folder import RunFolder
 from ablation.study import Study, load_study
+from ablation.study.plan_json import plan_from_json, plan_to_json
 
 CODE = """
 import random
@@ -355,3 +359,41 @@ def test_questions_left_out_after_results_leave_the_share_of_what_is_added(bench
     assert before is not None
     assert after is not None
     assert before.answers[0].decisive_e_value == after.answers[0].decisive_e_value
+
+
+@pytest.mark.parametrize(("accuracy", "is_at_chance"), [(0.3, True), (0.31, False)])
+def test_while_a_study_runs_what_a_run_at_chance_answered_is_read_from_its_folder(
+    tmp_path: Path, accuracy: float, is_at_chance: bool
+) -> None:
+    plan = make_plan()
+    run = make_runs(plan, accuracy=lambda *_: accuracy)[0]
+    folder = RunFolder(path=tmp_path)
+    folder.artifacts.mkdir()
+    evaluation = RunEvaluation(confusion=run.confusion, test_correct=run.test_correct)
+    (folder.artifacts / "evaluation.json").write_text(json.dumps(evaluation.to_json()))
+    result = RunResult(identity=run.planned.identity, outcome=Outcome.DONE, metrics=run.metrics, epochs=4)
+
+    assert (run.confusion if is_at_chance else {}) == confusion_at_chance(plan, result, folder)
+
+
+def test_questions_left_out_after_results_stay_in_the_locked_family(bench: Bench, tmp_path: Path) -> None:
+    factors = "factors: {training.gain: [0, 1], training.broken: [-1, -2]}\n"
+    gain, broken = "{effect: training.gain}", "{effect: training.broken}"
+    plans, alphas = [], []
+    for questions in (f"{gain}, {broken}", gain, f"{gain}, {broken}"):
+        study_in(tmp_path)
+        text = FILE.replace("factors: {training.gain: [0, 1, 2, 3]}\n", factors)
+        text = text.replace("seeds: {looks: [3, 5, 8, 12]}\n", f"seeds: 3\nquestions: [{questions}]\n")
+        (tmp_path / "study.yaml").write_text(text)
+        outcome = bench.run(load_study(tmp_path / "study.yaml"))
+        assert outcome.analysis is not None
+        plans.append(outcome.record.plan)
+        alphas.append([answer.look.alpha for answer in outcome.analysis.answers][:1])
+
+    locked, fewer, again = plans
+    assert [(), ("training.broken",), ()] == [tuple(question.effect for question in each.dropped) for each in plans]
+    assert fewer == plan_from_json(plan_to_json(fewer))
+    assert "asked no more: training.broken: -1 → -2, after 12 results could be seen" in fewer.deviations[-1]
+    assert locked.family == fewer.family == again.family
+    assert alphas[0] == alphas[2]
+    assert alphas[1] <= alphas[0]

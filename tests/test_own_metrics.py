@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import textwrap
 from decimal import Decimal
 from fractions import Fraction
@@ -16,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric
 
+from ablation.analysis import RuleChange
 from ablation.analysis.equal_seeds import equal_seeds
 from ablation.errors import MetricsMissing, StudyFileError
-from ablation.pipeline import export_study
+from ablation.pipeline import compare_study, export_study, summarize_study
 from ablation.records import Outcome, PlannedRun, RecordedRun, is_number
 from ablation.report import report_text
 from ablation.study import Study, load_study
@@ -151,6 +153,42 @@ def test_what_is_left_out_alters_no_answer(bench: Bench, tmp_path: Path) -> None
         answers.append((answer.verdict, answer.effect, [one.difference for one in answer.differences]))
 
     assert answers[0] == answers[1]
+
+
+def test_a_question_on_the_files_metric_is_answered_beside_another_that_a_summary_judges_by(
+    bench: Bench, tmp_path: Path
+) -> None:
+    study = own(
+        tmp_path,
+        'return {"score": seed % 97 / 1e4, "size": 5.0 + seed % 89}',
+        seeds="metrics: {size: minimize}\nquestions: [{effect: training.x, on: score}]\nseeds: 2",
+    )
+    bench.run(study)
+
+    _, analysis = summarize_study("own", tracker=bench.tracker, change=RuleChange(metric="size"))
+
+    assert [("score", 0.01, False)] == [(each.metric.name, each.rope, each.is_primary) for each in analysis.answers]
+    assert {"score", "size"} <= {metric.name for metric in analysis.metrics}
+
+
+def test_an_accuracy_that_is_returned_in_percent_is_shown_in_percent_and_points(bench: Bench, tmp_path: Path) -> None:
+    percent = '75.0 + settings["training"]["x"] + (seed % 7) / 100 * settings["training"]["x"]'
+    study = own(
+        tmp_path,
+        f'report({{"validation_accuracy": {percent}}}); return {{"test_accuracy": {percent}}}',
+        metric="metric: {name: test_accuracy, meaningful: 0.5}",
+    )
+    analysis = bench.run(study).analysis
+
+    assert analysis is not None
+    assert {"percent"} == {analysis.metric.unit, analysis.answers[0].metric.unit}
+    said = report_text(analysis, "markdown")
+    assert "In percent, as the training function returned it: test accuracy." in said
+    assert re.search(r"a mean test accuracy of 76\.\d\d %", said)
+    assert re.search(r"\| \+[01]\.\d+ points \|", said)
+    assert not re.search(r"\b\d{3,}\.\d+ (%|points)", said)
+    compared = compare_study("own", "x=1", "x=2", tracker=bench.tracker).metrics
+    assert ["percent"] == [each.metric.unit for each in compared if each.metric.name == "test_accuracy"]
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from ablation.errors import (
     StudyNarrowed,
     StudyUnknown,
 )
+from ablation.executors import InlineExecutor
 from ablation.pipeline import summarize_study
 from ablation.preview import preview_study
 from ablation.records import ModelSettings, Outcome, ReportedEpoch, RunResult
@@ -266,6 +267,7 @@ def test_two_studies_may_train_the_same_runs_at_the_same_time(bench: Bench, tiny
 def test_one_failing_run_fails_alone_and_is_trained_again_where_that_is_asked(
     bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench.executor = InlineExecutor(device="cpu")
     build = setup.build_model
     with monkeypatch.context() as patched:
         patched.setattr(setup, "build_model", _failing_on_depth_2_with_batch_norm(build))
@@ -426,8 +428,9 @@ def test_a_preview_says_runs_and_time_from_the_first_look_to_the_last(
     timed = replace(shown, variants=tuple(replace(variant, seconds=10.0) for variant in shown.variants))
 
     assert said == timed.lines_above()[0]
-    assert timed.lines_below()[-1].startswith(f"{time}, one run after the other")
-    assert [] == shown.lines_below()
+    assert timed.lines_below()[0].startswith(f"{time}, one run after the other")
+    assert timed.lines_below()[1:] == shown.lines_below()
+    assert shown.lines_below()[0].startswith("Found with 80 % power")
     assert timed.runs * 10.0 == timed.seconds
 
 

@@ -79,6 +79,45 @@ def test_a_difference_passes_half_of_its_alpha_in_equal_parts_to_those_still_ope
     assert [each.interval.level for each in others] == [1 - each.alpha for each in others]
 
 
+def test_a_comparison_that_is_asked_no_more_keeps_its_part_and_its_share_of_what_is_passed_on():
+    found = judged(
+        [asked(with_t(20, 8)), asked(with_t(0.1, 8)), asked(with_t(0.2, 8), is_dropped=True)],
+        rule((8,), comparisons=3),
+    )
+
+    assert found[1].alpha == pytest.approx(ALPHA / 3 * (1 + 0.5 / 2), rel=1e-12)
+    assert (found[2].state, found[2].seeds, found[2].alpha) == (State.OPEN, 0, ALPHA / 3)
+
+
+def test_a_comparison_that_is_asked_no_more_keeps_its_place_in_the_floor():
+    quiet, loud = asked(values(1.0, 0.01, 5)), asked(values(0.0, 1.0, 5))
+    family = [quiet, loud, dataclasses.replace(loud, seeds=values(0.1, 1.0, 5), is_dropped=True)]
+
+    assert judged(family, rule((5,), comparisons=3))[0].is_floored
+    assert not judged(family[:2], rule((5,), comparisons=3))[0].is_floored
+
+
+def test_a_comparison_that_is_asked_no_more_holds_up_no_look():
+    family = [asked(with_t(1.9, 8)), asked([*with_t(0.5, 4), *[Lack.NOT_ENDED] * 4], is_dropped=True)]
+
+    assert judged(family, rule((4, 8), comparisons=2))[0].seeds == 8
+
+
+@pytest.mark.parametrize("looks", [(12,), (4, 8, 12)])
+def test_asking_fewer_questions_never_loosens_the_verdict_on_another(looks):
+    random = np.random.default_rng(19)
+    schedule = rule(looks, comparisons=4)
+    for _ in range(300):
+        effects = random.choice([0.0, 0.3, 0.6, 0.9, 1.2], size=4)
+        family = [asked(random.normal(effect, 1, 12).tolist()) for effect in effects]
+        fewer = [*family[:-1], dataclasses.replace(family[-1], is_dropped=True)]
+
+        for before, after in zip(judged(family, schedule)[:-1], judged(fewer, schedule)[:-1], strict=True):
+            assert before.state.is_decided or not after.state.is_decided
+            if not before.state.is_decided:
+                assert after.alpha <= before.alpha * (1 + 1e-12)
+
+
 def test_a_difference_too_small_to_matter_passes_nothing():
     small, other = standings(asked(with_t(20, 8), rope=100), asked(with_t(0.1, 8)), looks=(8,))
 

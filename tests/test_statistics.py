@@ -1,5 +1,6 @@
 """Holds the formulas to independent computations: scipy's tests, direct integration, simulation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -101,6 +102,32 @@ def test_sign_test_without_decided_pairs_says_nothing():
     assert statistics.sign_test([1, 1, 1, 1, 1, 0]) == pytest.approx(2 * 0.5**5)
 
 
+@pytest.mark.parametrize("n", [8, 12, 20, 60])
+def test_skewness_limit_is_where_the_skewness_test_has_5_percent(n):
+    random = np.random.default_rng(n)
+    values = random.standard_exponential(n).tolist()
+    skewness, limit = statistics.skewness(values), statistics.skewness_limit(n)
+
+    assert skewness is not None
+    assert limit is not None
+    assert (abs(skewness) > limit) == (stats.skewtest(values).pvalue < 0.05)
+    drawn = stats.skew(random.standard_normal((20_000, n)), axis=1)
+    assert np.mean(np.abs(drawn) > limit) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_few_seeds_say_nothing_of_skewness(n):
+    assert statistics.skewness_limit(n) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-1000, 1000), min_size=3, max_size=3))
+def test_skewness_of_three_is_bounded_whatever_they_are(values):
+    skewness = statistics.skewness(values)
+
+    assert skewness is None or abs(skewness) <= 1 / math.sqrt(2) + 1e-12
+
+
 def test_seeds_for_power_are_the_fewest_with_80_percent():
     n = statistics.seeds_for_power(0.01, 0.012, alpha=0.0125)
     assert n is not None
@@ -134,6 +161,41 @@ def test_power_of_huge_differences_is_a_number(difference, sd):
 
 def test_three_seeds_find_only_differences_of_about_3_3_sd():
     assert statistics.detectable_difference(1.0, 3, alpha=0.05) == pytest.approx(3.3, abs=0.1)
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12])
+@pytest.mark.parametrize("n", [2, 3, 5, 13, 50])
+def test_the_detectable_difference_has_80_percent_power_however_small_alpha_is(n, alpha):
+    found = statistics.detectable_difference(1.0, n, alpha=alpha)
+    critical, freedom, shift = stats.t.isf(alpha / 2, n - 1), n - 1, found * math.sqrt(n)
+
+    def crossing(noise: float) -> float:
+        return float(stats.norm.pdf(noise) * stats.chi2.cdf(freedom * ((shift + noise) / critical) ** 2, freedom))
+
+    steps = sorted({max(-shift, -12.0), 12.0, *(step for step in range(-10, 11) if step > -shift)})
+    power = math.fsum(integrate.quad(crossing, *ends, epsabs=1e-12)[0] for ends in itertools.pairwise(steps))
+
+    assert power == pytest.approx(0.8, abs=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize("n", [2, 5, 20, 2000])
+def test_power_is_that_of_the_noncentral_t_where_scipy_has_it(n, alpha):
+    found = statistics.detectable_difference(1.0, n, alpha=alpha)
+
+    assert stats.nct.sf(stats.t.isf(alpha / 2, n - 1), n - 1, found * math.sqrt(n)) == pytest.approx(0.8, abs=1e-7)
+
+
+def test_an_interval_at_a_tiny_alpha_keeps_its_digits():
+    interval = statistics.interval_at([-1.0, 0.0, 1.0], alpha=1e-12)
+    assert interval is not None
+
+    assert interval.high == pytest.approx(float(stats.t.isf(5e-13, 2)) / math.sqrt(3), rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [1e-100, 1e-300, 5e-324])
+def test_no_alpha_is_too_small_for_a_finite_boundary(alpha):
+    assert 1e30 < statistics.critical_t(3, alpha) < math.inf
 
 
 def test_range_of_the_sd_is_the_chi_square_interval():

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from factories import make_plan, make_runs, noisy_accuracy
+from factories import LARGEST_CLASS_SHARE, make_plan, make_runs, noisy_accuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -14,6 +14,7 @@ from ablation.analysis.answer_records import Effect
 from ablation.analysis.sequential import Asked, Rule
 from ablation.analysis.sequential import judged as stand
 from ablation.analysis.statistics import confidence_sequence
+from ablation.analysis.table import has_collapsed
 from ablation.analysis.verdicts import effect_of, is_meaningful, verdict_of
 from ablation.errors import NoResults
 from ablation.records import Outcome, Plan, RecordedRun, Variant
@@ -232,6 +233,35 @@ def test_run_at_chance_has_collapsed_and_makes_its_contrast_unstable():
     assert {} == analysis.variants[1].differences
 
 
+def answering(run: RecordedRun, *, first: int, second: int) -> RecordedRun:
+    """Return a run whose model answers so many test images with the first class, and so many with the second."""
+    rows = ((first // 2, second // 2, 0, 0), (first - first // 2, second - second // 2, 0, 0), (0,) * 4, (0,) * 4)
+    return dataclasses.replace(run, confusion={**run.confusion, "test": rows})
+
+
+def test_a_poor_model_that_tells_classes_apart_has_not_collapsed():
+    plan = make_plan(factors=NORMALIZATION)
+    runs = [answering(run, first=94, second=6) for run in make_runs(plan, accuracy=lambda *_: 0.29)]
+
+    analysis = analyse(plan, runs)
+
+    assert analysis.diagnostics.collapsed == ()
+    assert analysis.answers[0].verdict is not Verdict.UNSTABLE
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.floats(0, 0.5), st.integers(0, 200), st.integers(0, 200))
+def test_a_run_has_collapsed_where_it_is_at_chance_and_hardly_answers_but_one_class(accuracy, margin, first, second):
+    plan = make_plan(factors=NORMALIZATION)
+    plan = dataclasses.replace(plan, locked=dataclasses.replace(plan.locked, collapse_margin=margin))
+    run = answering(make_runs(plan, accuracy=lambda *_: accuracy)[0], first=first, second=second)
+    without = dataclasses.replace(run, confusion={})
+
+    is_at_chance = accuracy <= LARGEST_CLASS_SHARE + margin
+    assert has_collapsed(plan, run) == (is_at_chance and max(first, second) >= 0.95 * (first + second))
+    assert has_collapsed(plan, without) == is_at_chance
+
+
 def test_failed_run_counts_before_instability():
     plan = make_plan(factors=NORMALIZATION)
     outcomes = {(BATCH, 1): Outcome.DIVERGED, (BATCH, 2): Outcome.FAILED}
@@ -361,6 +391,19 @@ def test_equal_differences_of_different_runs_give_no_certainty():
 
     assert answer.verdict is Verdict.NO_VARIATION
     assert answer.repeated_seeds == ()
+
+
+def test_words_tell_a_difference_that_does_not_vary_from_seeds_that_do_not():
+    plan = make_plan(factors=NORMALIZATION, seeds=3)
+    by_variant = {run.planned.variant: run.metrics for run in make_runs(plan, accuracy=shifted(0.03))}
+    repeated = [dataclasses.replace(run, metrics=by_variant[run.planned.variant]) for run in make_runs(plan)]
+
+    same_difference, same_seeds = judged(0.03, noise=0.0), only_answer(plan, repeated)
+
+    assert {"no variation: no verdict"} == {same_difference.verdict.value, same_seeds.verdict.value}
+    assert "The difference is identical in every seed, so there is no estimate of noise." in sentence(same_difference)
+    assert "Seeds 0, 1, 2 repeat each other in every number" in sentence(same_seeds)
+    assert "repeat each other" not in sentence(same_difference)
 
 
 def test_grown_study_needs_an_e_value_above_five_comparisons_over_alpha():

@@ -9,7 +9,14 @@ from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
-from ablation.analysis.contrasts import contrast_name, contrasts_of, factor_levels, measured_metric, part_factors
+from ablation.analysis.contrasts import (
+    as_measured,
+    contrast_name,
+    contrasts_of,
+    factor_levels,
+    measured_metric,
+    part_factors,
+)
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
@@ -61,6 +68,7 @@ def analyse(
     if table["outcome"].isna().all():
         raise NoResults(plan.name)
     answered = answers(looks, table)
+    metrics = [as_measured(measured_metric(plan, name), plan, recorded.values()) for name in plan.metrics]
     finished = FinishedRuns(plan=plan, recorded=recorded)
     unstable = frozenset(table[table["is_collapsed"]]["variant"])
     return Analysis(
@@ -81,8 +89,8 @@ def analyse(
         most_runs=len(whole.runs),
         alpha=plan.locked.alpha,
         collapse_margin=plan.locked.collapse_margin,
-        metric=measured_metric(plan, plan.locked.metric.name),
-        metrics=tuple(measured_metric(plan, name) for name in plan.metrics if _is_measured(plan, table, name)),
+        metric=next(metric for metric in metrics if metric.name == plan.locked.metric.name),
+        metrics=tuple(metric for metric in metrics if _is_measured(plan, table, metric.name)),
         design=str(plan.study.get("design", "factorial")),
         parts=part_factors(plan),
         tuning=plan.tuning,

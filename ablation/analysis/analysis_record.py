@@ -53,7 +53,7 @@ class Diagnostics:
     diverged: tuple[str, ...]
     missing: tuple[MissingRun, ...]
     skewed: tuple[int, ...]
-    """Positions of the answers whose differences have a skewness beyond ±1."""
+    """Positions of the answers whose differences, of 8 seeds or more, are skewed as 5 % of normal ones would be."""
     left_out: tuple[LeftOut, ...]
     damaged: tuple[DamagedRecord, ...]
     same_starts: tuple[str, ...] = ()

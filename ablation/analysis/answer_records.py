@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     UNSTABLE = "unstable"
     ONE_SEED = "one seed: no verdict"
-    NO_VARIATION = "seeds do not vary: no verdict"
+    NO_VARIATION = "no variation: no verdict"
     OUT_OF_BUDGET = "out of budget"
 
     @property
@@ -206,7 +206,8 @@ class CostChange:
 class CrossedEffect:
     """A mean difference over seeds and test images, both drawn anew: descriptive, its interval at 95 %.
 
-    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom.
+    From a two-way layout without replication, seeds × images, with Satterthwaite's degrees of freedom; where the
+    paired t interval over the seeds is wider, it is that one, with its degrees of freedom.
     """
 
     mean: float
@@ -221,7 +222,8 @@ class Answer:
     """One comparison of one question, and its verdict.
 
     `changes` has one member for an effect and two for an interaction; `at` gives the levels at which alone it was
-    asked, `averaged_over` the other factors' levels.
+    asked, `averaged_over` the other factors' levels, `combinations` those of them that the study has: one where all
+    rests on it.
     `rope` is the half-width of the region of practical equivalence in the metric's unit. `is_meaningful` is None
     where size was not judged. `effect` is None where the verdict is incomplete or unstable: nothing is averaged around
     a hole. `look` says at which planned look it was judged: all numbers are those of its seeds. `is_grown`: seeds were
@@ -260,6 +262,7 @@ class Answer:
     look: Look
     is_identical: bool = False
     earlier_verdict: Verdict | None = None
+    combinations: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def is_interaction(self) -> bool:

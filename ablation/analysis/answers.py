@@ -37,6 +37,8 @@ from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful
 from ablation.records import Outcome, Plan, RecordedRun
 from ablation.study.level_names import level_text
 
+_MOST_COMBINATIONS = 12
+
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
@@ -165,6 +167,7 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         changes=contrast.changes,
         at=contrast.at,
         averaged_over=contrast.averaged_over,
+        combinations=contrast.combinations,
         metric=contrast.metric,
         is_primary=contrast.is_primary,
         estimand=_estimand(contrast),
@@ -328,10 +331,20 @@ def _estimand(contrast: Contrast) -> str:
     beside = {factor: levels for factor, levels in contrast.averaged_over.items() if factor not in contrast.at}
     fixed = {factor: levels[0] for factor, levels in beside.items() if len(levels) == 1}
     at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in {**contrast.at, **fixed}.items())
-    others = "; ".join(
-        f"{factor} = {', '.join(map(level_text, levels))}" for factor, levels in beside.items() if factor not in fixed
-    )
+    others = _averaged_text({factor: levels for factor, levels in beside.items() if factor not in fixed}, contrast)
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
+
+
+def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast) -> str:
+    """Name the levels that are averaged over; combination by combination where the study lacks some of them."""
+    if len(contrast.combinations) == math.prod(map(len, levels.values())):
+        return "; ".join(f"{factor} = {', '.join(map(level_text, own))}" for factor, own in levels.items())
+    named = [
+        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels)
+        for found in contrast.combinations[:_MOST_COMBINATIONS]
+    ]
+    more = len(contrast.combinations) - len(named)
+    return "; ".join(named) + (f"; and {more} more combinations of them" if more else "")
 
 
 def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) -> CostChange | None:

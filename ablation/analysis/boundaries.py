@@ -19,11 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from ablation.analysis.statistics import critical_t
+
 Array = NDArray[np.floating[Any]]
 ANGLES, PATHS, STEPS = 12, 24, 32
 """Points of the Gauss rules: for a density of the angle, for each of old angle and share, for the new sum."""
 FARTHEST = 8.0
 """Standard deviations beyond which nothing is integrated: a chance of 1e-15."""
+LEAST_ALPHA = 1e-6
+"""Below it the recursion's rounding shows: at 1e-7 a boundary came out 1 % too near, at 1e-8 20 %. Each look then has
+what it may spend for itself (Bonferroni), on the safe side: mostly 1 % farther out, 11 % for looks at 20 and 21."""
 RIGHT_ANGLE = math.pi / 2
 
 
@@ -54,7 +59,12 @@ def boundaries(looks: Sequence[int], alpha: float) -> tuple[Boundary, ...]:
 @lru_cache(maxsize=16384)
 def _boundaries(looks: tuple[int, ...], alpha: float) -> tuple[Boundary, ...]:
     spent = [alpha * (seeds / looks[-1]) ** 2 for seeds in looks]
-    t = float(special.stdtrit(looks[0] - 1, 1 - spent[0] / 2))
+    if alpha < LEAST_ALPHA:
+        parts = [now - before for before, now in zip((0.0, *spent), spent, strict=False)]
+        return tuple(
+            Boundary(seeds=seeds, t=critical_t(seeds, part), p=part) for seeds, part in zip(looks, parts, strict=True)
+        )
+    t = critical_t(looks[0], spent[0])
     found = [Boundary(seeds=looks[0], t=t, p=spent[0])]
     uncrossed = _at_first(looks[0], t)
     for before, now, earlier, by_now in zip(looks, looks[1:], spent, spent[1:], strict=False):
@@ -99,7 +109,11 @@ def _boundary(uncrossed: _Density, before: int, now: int, to_spend: float) -> fl
             beyond = float(chances @ (1 - within))
         return beyond - to_spend
 
-    return math.exp(optimize.brentq(too_many, math.log(1e-2), math.log(1e12), xtol=1e-9))
+    # What the look alone would need bounds it from above; of a small alpha the rule's rounding may pass that.
+    highest = math.log(critical_t(now, to_spend))
+    if too_many(highest) >= 0:
+        return math.exp(highest)
+    return math.exp(optimize.brentq(too_many, math.log(1e-2), highest, xtol=1e-9))
 
 
 def _at_next(uncrossed: _Density, before: int, now: int, t: float) -> _Density:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ablation.analysis import statistics
 from ablation.analysis.answer_records import CrossedEffect, MeasuredMetric, Wins
 from ablation.analysis.confusion import correct_answers
-from ablation.analysis.contrasts import measured_metric
+from ablation.analysis.contrasts import as_measured, measured_metric
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.descriptive_records import Difference, Spread
 from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
@@ -89,7 +89,7 @@ def _reasons(finished: FinishedRuns, variant: Variant) -> list[str]:
 
 
 def _compared(finished: FinishedRuns, pair: tuple[Variant, Variant], name: str, *, is_withheld: bool) -> ComparedMetric:
-    metric = measured_metric(finished.plan, name)
+    metric = as_measured(measured_metric(finished.plan, name), finished.plan, finished.recorded.values())
     own = [metric_by_seed(finished.done(variant), name) for variant in pair]
     common = sorted(own[0].keys() & own[1].keys())
     is_timed_apart = metric.unit == "seconds" and not finished.is_timed_alike

@@ -1,11 +1,13 @@
 """Turns a plan's questions into contrasts: which variants a comparison weighs against which."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from ablation.analysis.answer_records import LevelChange, MeasuredMetric
-from ablation.records import LockedQuestion, Plan, Variant
+from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
 from ablation.study.level_names import level_text, short_names
@@ -23,10 +25,14 @@ class SimpleContrast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """One comparison of a question: `weights` by variant, `sides` the variants by the levels that are compared."""
+    """One comparison of a question: `weights` by variant, `sides` the variants by the levels that are compared.
+
+    `combinations` are those of the other factors' levels that it is made at.
+    """
 
     changes: tuple[LevelChange, ...]
     at: Mapping[str, Any]
+    combinations: tuple[Mapping[str, Any], ...]
     averaged_over: Mapping[str, tuple[Any, ...]]
     metric: MeasuredMetric
     is_primary: bool
@@ -47,6 +53,13 @@ def contrasts_of(plan: Plan) -> tuple[Contrast, ...]:
     return tuple(contrast for question in plan.locked.questions for contrast in _contrasts(plan, question))
 
 
+def dropped_contrasts(plan: Plan) -> tuple[Contrast, ...]:
+    """Return the contrasts of the locked family that are asked no more."""
+    kept = set(plan.family) - set(map(contrast_name, contrasts_of(plan)))
+    found = (contrast for question in plan.dropped for contrast in _contrasts(plan, question))
+    return tuple(contrast for contrast in found if contrast_name(contrast) in kept)
+
+
 def contrast_name(contrast: Contrast) -> str:
     """Return what tells a comparison from all others of a study, whatever it was asked beside."""
     changes = " × ".join(
@@ -61,6 +74,18 @@ def measured_metric(plan: Plan, name: str) -> MeasuredMetric:
     metric = plan.metrics[name]
     label = metric.label.replace("held-out", plan.heldout_split)
     return MeasuredMetric(name=name, label=label, direction=metric.direction, unit=metric.unit)
+
+
+def as_measured(metric: MeasuredMetric, plan: Plan, runs: Iterable[RecordedRun]) -> MeasuredMetric:
+    """Return a metric in the unit that it was measured in.
+
+    A user's training function may return what is a fraction elsewhere in percent: it is that where the median of all
+    values is beyond 1.
+    """
+    if metric.unit != "fraction" or not plan.is_own_training:
+        return metric
+    values = [abs(value) for run in runs if math.isfinite(value := run.metrics.get(metric.name, math.nan))]
+    return replace(metric, unit="percent") if values and median(values) > 1 else metric
 
 
 def factor_levels(plan: Plan) -> dict[str, tuple[Any, ...]]:
@@ -114,6 +139,7 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
     return Contrast(
         changes=changes,
         at=dict(question.at),
+        combinations=_distinct(levels for levels in beside if levels),
         averaged_over={
             factor: _distinct(levels[factor] for levels in beside) for factor in sorted(beside[0] if beside else ())
         },
@@ -132,7 +158,7 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
 
 def _rope(plan: Plan, question: LockedQuestion, metric: str) -> float | None:
     if question.meaningful is not None:
-        return question.meaningful
+        return question.meaningful or None  # 0, which no file can give, is none whatever the metric has
     chosen = plan.locked.metric
     return chosen.meaningful if metric == chosen.name else plan.metrics[metric].meaningful
 

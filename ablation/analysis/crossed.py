@@ -20,7 +20,7 @@ def crossed_effect(sides: Sequence[tuple[float, Answers]]) -> CrossedEffect | No
     images = {len(answers) for _, by_seed in sides for answers in by_seed}
     if len(images) != 1 or 0 in images:
         return None
-    differences = sum(weight * np.stack(by_seed).astype(np.float32) for weight, by_seed in sides)  # (seeds, images)
+    differences = sum(weight * np.stack(by_seed).astype(np.float64) for weight, by_seed in sides)  # (seeds, images)
     assert isinstance(differences, np.ndarray)
     found = statistics.crossed_interval(differences, level=statistics.DESCRIPTIVE_LEVEL)
     if found is None:

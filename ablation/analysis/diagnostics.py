@@ -8,9 +8,8 @@ from ablation.analysis.analysis_record import DamagedRecord, Diagnostics
 from ablation.analysis.answer_records import Answer
 from ablation.analysis.answers import missing_run
 from ablation.analysis.equal_seeds import equal_seeds
+from ablation.analysis.statistics import skewness_limit
 from ablation.records import LeftOut, Outcome, Plan, RecordedRun
-
-SKEWED = 1.0
 
 
 def diagnose(
@@ -51,5 +50,6 @@ def _names(rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _is_skewed(answer: Answer) -> bool:
-    skewness = answer.effect.skewness if answer.effect else None
-    return skewness is not None and abs(skewness) > SKEWED
+    effect = answer.effect
+    limit = skewness_limit(effect.n) if effect else None
+    return effect is not None and effect.skewness is not None and limit is not None and abs(effect.skewness) > limit

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ablation.analysis import statistics
-from ablation.analysis.contrasts import Contrast, contrast_name, contrasts_of
+from ablation.analysis.contrasts import Contrast, as_measured, contrast_name, contrasts_of, dropped_contrasts
 from ablation.analysis.sequential import Asked, Lack, Rule, Standing, State, judged
 from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
@@ -56,7 +56,10 @@ class StudyLooks:
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
-        return contrasts_of(self.plan)
+        return tuple(
+            replace(contrast, metric=as_measured(contrast.metric, self.plan, self.recorded.values()))
+            for contrast in contrasts_of(self.plan)
+        )
 
     @cached_property
     def rule(self) -> Rule:
@@ -67,38 +70,44 @@ class StudyLooks:
             growth=tuple(sorted({seeds for seeds in later if planned[-1] < seeds <= len(self.seeds)})),
             alpha=self.plan.locked.alpha,
             planned=len(self.plan.family) or len(self.contrasts),
-            comparisons=len({*self.plan.family, *map(contrast_name, self.contrasts)}),
+            comparisons=len(self.plan.family) + len({*map(contrast_name, self.contrasts)} - {*self.plan.family}),
         )
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
         """How each comparison stands, in the order of the contrasts."""
+        asked = self._judged[: len(self.contrasts)]
         if not self.is_out_of_budget:
-            return self._judged
-        pairs = zip(self.contrasts, self._judged, strict=True)
+            return asked
         return tuple(
             replace(standing, state=State.OUT_OF_BUDGET)
             if standing.state is State.OPEN and self.is_planned(contrast, standing.wanted)
             else standing
-            for contrast, standing in pairs
+            for contrast, standing in zip(self.contrasts, asked, strict=True)
         )
 
     @cached_property
     def _judged(self) -> tuple[Standing, ...]:
-        return judged(self._family, self.rule)
+        """How each comparison of the family stands without a budget, those that are asked first."""
+        return judged(self.family, self.rule)
 
     @cached_property
-    def _family(self) -> list[Asked]:
-        return [
-            Asked(
-                metric=contrast.metric.name,
-                rope=contrast.rope,
-                spread=math.sqrt(math.fsum(weight**2 for weight in contrast.weights.values())),
-                seeds=[self._shown(contrast, seed) for seed in self.seeds],
-                is_added=self.is_added(contrast),
-            )
-            for contrast in self.contrasts
-        ]
+    def family(self) -> tuple[Asked, ...]:
+        """The comparisons as the rule sees them; those of the locked family that are asked no more come last."""
+        return (
+            *(self._asked(contrast, is_added=self.is_added(contrast)) for contrast in self.contrasts),
+            *(self._asked(contrast, is_dropped=True) for contrast in dropped_contrasts(self.plan)),
+        )
+
+    def _asked(self, contrast: Contrast, *, is_added: bool = False, is_dropped: bool = False) -> Asked:
+        return Asked(
+            metric=contrast.metric.name,
+            rope=contrast.rope,
+            spread=math.sqrt(math.fsum(weight**2 for weight in contrast.weights.values())),
+            seeds=[self._shown(contrast, seed) for seed in self.seeds],
+            is_added=is_added,
+            is_dropped=is_dropped,
+        )
 
     @cached_property
     def wanted(self) -> Mapping[str, int]:
@@ -125,8 +134,9 @@ class StudyLooks:
     @cached_property
     def look(self) -> int:
         """How many of the plan's looks are complete: all comparisons that were open have been judged there."""
-        as_planned = judged(self._family, replace(self.rule, growth=())) if self.rule.growth else self._judged
-        planned = [each for asked, each in zip(self._family, as_planned, strict=True) if not asked.is_added]
+        as_planned = judged(self.family, replace(self.rule, growth=())) if self.rule.growth else self._judged
+        pairs = zip(self.family, as_planned, strict=True)
+        planned = [each for asked, each in pairs if not asked.is_added and not asked.is_dropped]
         still = [each.seeds for each in planned if each.state is State.OPEN]
         reached = min(still) if still else max((each.seeds for each in planned), default=0)
         return sum(seeds <= reached for seeds in self.rule.looks)

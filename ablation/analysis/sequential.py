@@ -4,7 +4,8 @@ All of it is a function of the looks and of what the seeds showed, never of the 
 
 1. Each comparison begins with an equal part of alpha. One whose interval lies beyond zero and beyond its ROPE passes
    half of what it holds, in equal parts, to those still open, which are then judged again at their present look
-   (Maurer & Bretz 2013). One that may be too small to matter passes nothing: what is said of its size may be wrong.
+   (Maurer & Bretz 2013). One that is asked no more counts as open. One that may be too small to matter passes
+   nothing: what is said of its size may be wrong.
 2. It is decided where its repeated interval excludes zero, or lies inside ±ROPE.
 3. Before the last look it is given up where what is left of the plan cannot decide it (futility, which binds nothing).
 4. A look is judged when all runs of all open comparisons are there. One that stays open whatever the others come to
@@ -73,7 +74,8 @@ class Asked:
 
     `seeds` is what each seed shows, in the order of the plan: the difference, or why there is none. `spread` is
     √Σw² of its weights: how many times the SD of one run its SD would be if runs were independent. `is_added`: it came
-    after results could be seen.
+    after results could be seen. `is_dropped`: it was planned and is asked no more. It is judged no more, and keeps its
+    part of alpha and its place in the floor: the others are judged no more loosely without it.
     """
 
     metric: str
@@ -81,6 +83,7 @@ class Asked:
     spread: float
     seeds: Seeds
     is_added: bool = False
+    is_dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,11 @@ class Rule:
     comparisons: int
 
     @property
+    def alpha_planned(self) -> float:
+        """What each planned comparison begins with."""
+        return self.alpha / self.planned
+
+    @property
     def alpha_added(self) -> float:
         """What each comparison has for seeds beyond the plan."""
         return self.alpha * GROWTH_SHARE / self.comparisons
@@ -143,8 +151,9 @@ class _Family:
         self._rule = rule
         self._floors: dict[str, float | None] = {}
         self._looks: dict[tuple[int, int, float], _Look] = {}
+        self._dropped = sum(asked.is_dropped for asked in family)
         self._standings = [
-            Standing(state=State.OPEN, seeds=0, alpha=rule.alpha / rule.planned, interval=None, wanted=rule.looks[0])
+            Standing(state=State.OPEN, seeds=0, alpha=rule.alpha_planned, interval=None, wanted=rule.looks[0])
             for _ in family
         ]
 
@@ -173,7 +182,7 @@ class _Family:
         return [
             at
             for at, standing in enumerate(self._standings)
-            if standing.state is State.OPEN and not self._family[at].is_added
+            if standing.state is State.OPEN and not self._family[at].is_added and not self._family[at].is_dropped
         ]
 
     def _update(self, at: int, **changes: object) -> None:
@@ -209,7 +218,7 @@ class _Family:
             if not passing or not still:
                 return found
             for at in still:
-                alphas[at] += PASSED_ON * sum(passing) / len(still)
+                alphas[at] += PASSED_ON * sum(passing) / (len(still) + self._dropped)
 
     def _begin_early(self, index: int, ready: Sequence[int], waiting: Sequence[int]) -> None:
         """Let those begin their next look that stay open whatever those that wait come to.
@@ -405,9 +414,13 @@ def _verdict(interval: Interval, rope: float | None) -> State | None:
 
 def _is_futile(mean: float, sd: float, n: int, *, last: Boundary, rope: float | None) -> bool:
     """Whether even an SD as small as it may well be decides nothing at the last look, if the mean stays as it is."""
-    low_sd = sd * math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - FUTILITY)))
-    half_width = last.t * low_sd / math.sqrt(last.seeds)
+    half_width = last.t * (sd * low_sd_share(n)) / math.sqrt(last.seeds)
     return abs(mean) < half_width and (rope is None or abs(mean) + half_width > rope)
+
+
+def low_sd_share(n: int) -> float:
+    """Return how large an SD is that an SD of n values may well be an overestimate of: the end of its 90 % interval."""
+    return math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - FUTILITY)))
 
 
 def _usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,33 +14,48 @@ from ablation.analysis.answer_records import Interval
 MOST_SEEDS = 10_000
 POWER = 0.8
 DESCRIPTIVE_LEVEL = 0.95
+FEWEST_FOR_SKEWNESS = 8
+_SQUARABLE = (1e-100, 1e100)
+"""Sizes between which squares and cubes of numbers are numbers."""
+LARGEST_T = 1e300
+"""What a t statistic is compared with where none that a number can hold is so rare."""
+_POINTS, _FARTHEST = 256, 9.0
+"""Of the Gauss rule that power is integrated by, and the standard deviations beyond which nothing is integrated."""
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the SD with n - 1, None for one value, and exactly 0 where values differ by rounding only."""
     if len(values) < 2:
         return None
-    sd = float(np.std(values, ddof=1))
-    return 0.0 if sd <= 1e-12 * max(map(abs, values)) else sd
+    largest = max(map(abs, values))
+    size = largest if largest and not _SQUARABLE[0] < largest < _SQUARABLE[1] else 1.0
+    sd = size * float(np.std(np.divide(values, size), ddof=1))
+    return 0.0 if sd <= 1e-12 * largest else sd
 
 
 def paired_interval(differences: Sequence[float], *, level: float) -> Interval | None:
     """Return the t interval of the mean of paired differences; None where n < 2 or the differences don't vary."""
+    return interval_at(differences, alpha=1 - level)
+
+
+def interval_at(differences: Sequence[float], *, alpha: float) -> Interval | None:
+    """Return the paired t interval at 1 - alpha, which of a small alpha keeps the digits that 1 - alpha has lost."""
     sd = sample_sd(differences)
     if not sd:
         return None
     n = len(differences)
-    half_width = _critical_t(n, 1 - level) * sd / math.sqrt(n)
+    half_width = critical_t(n, alpha) * sd / math.sqrt(n)
     mean = mean_of(differences)
-    return Interval(low=mean - half_width, high=mean + half_width, level=level)
+    return Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
 
 
 def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) -> tuple[float, Interval, float] | None:
     """Return (mean, interval, degrees of freedom) of differences (seeds, items), both seen as drawn at random.
 
     Two-way layout with one value a cell: var(mean) = (MS_seeds + MS_items - MS_rest) / (seeds × items), with
-    Satterthwaite's degrees of freedom; where items vary no more than the rest, they add nothing, and it is the paired t
-    interval over seeds. None with fewer than two of either, or where nothing varies.
+    Satterthwaite's degrees of freedom. Never narrower than the paired t interval over seeds alone, which it is where
+    that is wider: items drawn anew add to the variance and take nothing from it, while Satterthwaite's count many
+    items as knowledge of an SD that few seeds tell. None with fewer than two of either, or where nothing varies.
     """
     seeds, items = differences.shape
     if seeds < 2 or items < 2:
@@ -50,14 +66,19 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
     squares = [items * float(by_seed @ by_seed), seeds * float(by_item @ by_item)]
     freedoms = [seeds - 1, items - 1, (seeds - 1) * (items - 1)]
     means = [square / freedom for square, freedom in zip((*squares, total - sum(squares)), freedoms, strict=True)]
+    estimates = [(means[0], float(seeds - 1))]
     if means[1] > means[2]:
         variance = means[0] + means[1] - means[2]
-        freedom = variance**2 / sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
-    else:
-        variance, freedom = means[0], seeds - 1
-    if variance <= 1e-12 * max(means):
+        within = sum(square**2 / freedom for square, freedom in zip(means, freedoms, strict=True))
+        estimates.append((variance, variance**2 / within))
+    estimates = [(variance, freedom) for variance, freedom in estimates if variance > 1e-12 * max(means)]
+    if not estimates:
         return None
-    half_width = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance / (seeds * items))
+    widths = [
+        (-float(special.stdtrit(freedom, (1 - level) / 2)) * math.sqrt(variance / (seeds * items)), freedom)
+        for variance, freedom in estimates
+    ]
+    half_width, freedom = max(widths)
     return mean, Interval(low=mean - half_width, high=mean + half_width, level=level), freedom
 
 
@@ -116,7 +137,25 @@ def confidence_sequence(differences: Sequence[float], *, alpha: float, g: float 
 
 def skewness(values: Sequence[float]) -> float | None:
     """Return the sample skewness; None where n < 3 or nothing varies."""
-    return float(stats.skew(values)) if len(values) >= 3 and sample_sd(values) else None
+    sd = sample_sd(values) if len(values) >= 3 else None
+    if not sd:
+        return None
+    return float(stats.skew(values if _SQUARABLE[0] < sd < _SQUARABLE[1] else np.divide(values, sd)))
+
+
+def skewness_limit(n: int) -> float | None:
+    """Return the sample skewness that n normal values exceed, in either direction, 5 % of the time; None below n = 8.
+
+    By D'Agostino's (1970) transformation. With few values the sample skewness is bounded, by (n - 2) / √(n - 1), which
+    is 0.71 at n = 3: it says nothing there.
+    """
+    if n < FEWEST_FOR_SKEWNESS:
+        return None
+    kurtosis = 3 * (n**2 + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2) * (n + 5) * (n + 7) * (n + 9))
+    squared = math.sqrt(2 * (kurtosis - 1)) - 1
+    scale, shape = math.sqrt(2 / (squared - 1)), 1 / math.sqrt(math.log(squared) / 2)
+    standardized = scale * math.sinh(float(special.ndtri(0.5 + DESCRIPTIVE_LEVEL / 2)) / shape)
+    return standardized * math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3)))
 
 
 def sd_range(sd: float, n: int, *, level: float = DESCRIPTIVE_LEVEL) -> tuple[float, float]:
@@ -135,7 +174,7 @@ def seeds_for_power(difference: float, sd: float, *, alpha: float) -> int | None
 
 def seeds_for_width(half_width: float, sd: float, *, alpha: float) -> int | None:
     """Return the fewest seeds whose interval at 1 - alpha has at most this half-width."""
-    return _fewest(lambda n: _critical_t(n, alpha) * sd / math.sqrt(n) <= half_width)
+    return _fewest(lambda n: critical_t(n, alpha) * sd / math.sqrt(n) <= half_width)
 
 
 def seeds_for_e_value(difference: float, sd: float, *, threshold: float) -> int | None:
@@ -145,7 +184,7 @@ def seeds_for_e_value(difference: float, sd: float, *, threshold: float) -> int 
 
 def detectable_difference(sd: float, n: int, *, alpha: float) -> float:
     """Return the difference that a paired t test of n seeds at `alpha` finds in 80 % of repetitions."""
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1.0 + critical_t(n, alpha) / math.sqrt(n)
     while _power(high, n, alpha) < POWER:
         low, high = high, 2 * high
     return sd * float(optimize.brentq(lambda standardized: _power(standardized, n, alpha) - POWER, low, high))
@@ -165,17 +204,46 @@ def _log_e(standardized: float, n: int, *, g: float) -> float:
     return -0.5 * math.log1p(n * g) + (n / 2) * (math.log1p(ratio) - math.log1p(ratio / (1 + n * g)))
 
 
-def _critical_t(n: int, alpha: float) -> float:
-    return float(special.stdtrit(n - 1, 1 - alpha / 2))
+def critical_t(n: int, alpha: float) -> float:
+    """Return what |t| of n differences exceeds with a probability of `alpha` under a mean of zero.
+
+    From the lower tail: 1 - alpha / 2 would lose the digits of a small alpha.
+    """
+    found = -float(special.stdtrit(n - 1, alpha / 2))
+    return found if 0 <= found < LARGEST_T else LARGEST_T  # infinite, of either sign, where alpha is below 1e-200
 
 
 def _power(standardized: float, n: int, alpha: float) -> float:
-    """Return the probability of finding a difference of so many SDs, with its right sign."""
-    noncentrality = standardized * math.sqrt(n)
-    power = float(stats.nct.sf(_critical_t(n, alpha), n - 1, noncentrality))
-    if math.isnan(power):
-        raise ArithmeticError(f"no power for a noncentrality of {noncentrality} with {n} seeds at {alpha}")
-    return power
+    """Return the probability of finding a difference of so many SDs, with its right sign.
+
+    That is P(Z + d > c s), with d the noncentrality, c the critical t, Z the noise of the mean and s² a χ² by its
+    degrees of freedom: one of the two known, the other's distribution gives the chance. Integrated is over the one in
+    which that is smooth. (`scipy.stats.nct` takes minutes far out, or returns no number.)
+    """
+    critical, freedom, shift = critical_t(n, alpha), n - 1, standardized * math.sqrt(n)
+    if critical > math.sqrt(2 * freedom):
+        noise, weights = _rule(max(-shift, -_FARTHEST), _FARTHEST)
+        chances = special.chdtr(freedom, freedom * ((shift + noise) / critical) ** 2)
+        return float(weights * np.exp(-(noise**2) / 2) @ chances) / math.sqrt(2 * math.pi)
+    tail = float(special.ndtr(-_FARTHEST))
+    low, high = math.sqrt(2 * special.gammaincinv(freedom / 2, tail)), math.sqrt(special.chdtri(freedom, tail))
+    roots, weights = _rule(low, high)
+    log_density = (freedom - 1) * np.log(roots) - roots**2 / 2 - special.gammaln(freedom / 2)
+    density = np.exp(log_density - (freedom / 2 - 1) * math.log(2))
+    return float(weights * density @ special.ndtr(shift - critical * roots / math.sqrt(freedom)))
+
+
+def _rule(low: float, high: float) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Return the points and weights of a Gauss rule from low to high."""
+    points, weights = _unit_rule()
+    half = (high - low) / 2
+    return low + half * (points + 1), half * weights
+
+
+@lru_cache(maxsize=1)
+def _unit_rule() -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    points, weights = np.polynomial.legendre.leggauss(_POINTS)
+    return points, weights
 
 
 def _fewest(is_enough: Callable[[int], bool]) -> int | None:

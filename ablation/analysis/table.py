@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.records import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant
+from ablation.records import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant, is_at_chance
 
+COLLAPSED_SHARE = 0.95
+"""From this share of answers in one class on a run at chance has collapsed; a poor model still tells classes apart."""
 TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
 
 
@@ -77,11 +79,11 @@ def _finite(value: float | None) -> float:
 
 
 def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
-    """Whether a finished run is no better than always answering the largest class, give or take the margin.
+    """Whether a finished run is at chance and answers hardly anything but one class.
 
-    Without classes, as with a user's training function, no run is.
+    Without a confusion matrix of the test split, being at chance is enough.
     """
-    if not plan.data.shape.classes:
+    if not is_at_chance(plan, record.outcome, record.metrics):
         return False
-    accuracy = _finite(record.metrics.get("test_accuracy"))
-    return record.outcome == Outcome.DONE and accuracy <= plan.data.largest_class_share + plan.locked.collapse_margin
+    answers = [sum(column) for column in zip(*record.confusion.get("test", ()), strict=True)]
+    return not any(answers) or max(answers) >= COLLAPSED_SHARE * sum(answers)

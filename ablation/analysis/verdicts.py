@@ -100,7 +100,7 @@ def earlier_verdict(
 
     They judged by the paired t interval at alpha / m, and grown studies by an e-value above m / alpha.
     """
-    interval = statistics.paired_interval(differences, level=1 - rule.alpha / rule.comparisons)
+    interval = statistics.interval_at(differences, alpha=rule.alpha / rule.comparisons)
     if interval is None:
         return None
     if not rule.growth and rope is not None and -rope <= interval.low and interval.high <= rope:

@@ -137,18 +137,25 @@ def plan(
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option
     name: str | None = None,
     device: str = "auto",
+    noise: float | None = None,
+    noise_from: str | None = None,
+    tracking_uri: str | None = None,
     state_dir: str | PathLike[str] | None = None,
 ) -> Preview:
-    """Return a study before it costs anything: its variants, their parameters, FLOPs and time: `ablation plan FILE`.
+    """Return a study before it costs anything: variants, cost, what differences it can find: `ablation plan FILE`.
+
+    Args:
+        noise: SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points.
+        noise_from: a recorded study that it is taken from, in MLflow's store at `tracking_uri`.
 
     Raises:
-        AblationError: the study cannot be run as it is; see `ablation.preview.preview_study`.
+        AblationError: the study cannot be run as it is, or the noise is unknown; see `ablation.preview.preview_study`.
     """
-    from ablation.api.studies import checked_study, preview
+    from ablation.api.studies import Noise, checked_study, preview
 
-    return preview(
-        checked_study(file, seeds=seeds, changes={} if set is None else set, name=name), device, state_at(state_dir)
-    )
+    study = checked_study(file, seeds=seeds, changes={} if set is None else set, name=name)
+    source = Noise(value=noise, study=noise_from, tracking_uri=tracking_uri)
+    return preview(study, device, state_at(state_dir), source)
 
 
 def compare(study: str | StudyResult, first: Levels, second: Levels, *, tracking_uri: str | None = None) -> Comparison:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablation.api.arguments import check_kind
-from ablation.errors import ArgumentInvalid
+from ablation.api.arguments import check_above_zero, check_kind
+from ablation.api.places import tracker_at
+from ablation.errors import AblationError, ArgumentInvalid, NameUnknown, NoiseUnknown
+from ablation.lookup import nearest_names
 
 if TYPE_CHECKING:
     from ablation.preview import Preview
     from ablation.storage.state import State
     from ablation.study import Study
+    from ablation.tracking import Tracker
 
 
 def checked_study(
@@ -41,13 +45,70 @@ def checked_study(
     return load_study(Path(file), overrides=overrides, name=name)
 
 
-def preview(study: Study, device: str, state: State) -> Preview:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Where the SD of one variant's runs from seed to seed is taken from: a number, a recorded study, or nowhere.
+
+    `value` is on the study's metric, in the unit that reports show: points for a fraction.
+
+    Raises:
+        ArgumentInvalid: a value is none that there is.
+        AblationError: both are given.
+    """
+
+    value: float | None = None
+    study: str | None = None
+    tracking_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        check_above_zero("noise", self.value)
+        check_kind("noise_from", self.study, kind="study", is_optional=True)
+        if self.value is not None and self.study is not None:
+            raise AblationError("--noise gives the noise and --noise-from takes it from a study: give one of them")
+
+    def of(self, study: Study) -> dict[str, float]:
+        """Return the noise by metric, in the metric's unit; that of a recorded study on all that it compares."""
+        from ablation.analysis.contrasts import measured_metric
+        from ablation.coordinator.planning import outline_of
+        from ablation.report.numbers import scale_of
+
+        name = study.spec.metric.name
+        if self.value is not None:
+            return {name: self.value / scale_of(measured_metric(outline_of(study), name).unit)}
+        if self.study is None:
+            return {}
+        return recorded_noise(self.study, study, tracker=tracker_at(self.tracking_uri))
+
+
+def recorded_noise(recorded: str, study: Study, *, tracker: Tracker) -> dict[str, float]:
+    """Return the noise of a recorded study on the metrics that another asks about; on its own metric there must be one.
+
+    Raises:
+        StudyUnknown, NameUnknown, NoiseUnknown, TrackingUnavailable.
+    """
+    from ablation.analysis.power import noise_of
+    from ablation.pipeline import find_study
+
+    record = find_study(recorded, tracker=tracker)
+    runs = tracker.recorded_runs(record, with_details=False)
+    own = study.spec.metric.name
+    asked = dict.fromkeys((own, *(question.on for question in study.questions if question.on is not None)))
+    known = record.plan.metrics
+    if own not in known:
+        raise NameUnknown("metric", own, near=nearest_names(own, known), known=known, option=f"--noise-from {recorded}")
+    found = {name: noise for name in asked if name in known and (noise := noise_of(record.plan, runs, name))}
+    if own not in found:
+        raise NoiseUnknown(recorded, own)
+    return found
+
+
+def preview(study: Study, device: str, state: State, noise: Noise) -> Preview:
     """Return a study before it costs anything, its variants timed on the first of the devices.
 
     Raises:
-        AblationError: the study cannot be run as it is; see `preview_study`.
+        AblationError: the study cannot be run as it is, or its noise is not known; see `preview_study`.
     """
     from ablation.preview import preview_study
     from ablation.worker import resolve_devices
 
-    return preview_study(study, state=state, device=resolve_devices(device)[0])
+    return preview_study(study, state=state, device=resolve_devices(device)[0], noise=noise.of(study))

@@ -15,6 +15,7 @@ from ablation.cli.group import SOME_RUNS_FAILED, main
 from ablation.cli.interruption import interruptible
 from ablation.cli.options import (
     SEEDS_HELP,
+    Above,
     Fuse,
     OrBlank,
     Seeds,
@@ -113,16 +114,36 @@ def study(
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--noise",
+    type=OrBlank(Above(0.0)),
+    help="SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points. Differences "
+    "are then told in that unit too.",
+)
+@click.option(
+    "--noise-from", type=OrBlank(click.STRING), metavar="STUDY", help="Take the noise from a study recorded in MLflow."
+)
+@tracking_option
 @state_option
 @json_option
-def plan(file: Path, device: str | None, state_dir: Path, as_json: bool, **changes: Any) -> None:
-    """Show a study before it costs anything: variants, parameters, FLOPs, time."""
+def plan(
+    file: Path,
+    device: str | None,
+    noise: float | None,
+    noise_from: str | None,
+    tracking_uri: str | None,
+    state_dir: Path,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Show a study before it costs anything: variants, parameters, FLOPs, time, and what differences it can find."""
     checked = load(file, **changes)
     from ablation.api.places import state_at
-    from ablation.api.studies import preview
+    from ablation.api.studies import Noise, preview
     from ablation.cli.tables import preview_json, preview_text
 
-    shown = preview(checked, device or "auto", state_at(state_dir))
+    source = Noise(value=noise, study=noise_from, tracking_uri=tracking_uri)
+    shown = preview(checked, device or "auto", state_at(state_dir), source)
     print_result(preview_json(shown) if as_json else preview_text(shown))
 
 

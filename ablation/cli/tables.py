@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,7 @@ def preview_json(preview: Preview) -> str:
             "seconds": preview.seconds,
             "same_starts": preview.same_starts,
             "data": _data(preview),
+            "power": list(_power(preview)),
             "variants": [
                 {
                     "name": variant.name,
@@ -86,6 +87,23 @@ def preview_json(preview: Preview) -> str:
         },
         indent=1,
     )
+
+
+def _power(preview: Preview) -> Iterator[dict[str, Any]]:
+    """Yield what each comparison can find at each look, in SDs; where the noise is known, in the metric's unit too."""
+    for each in preview.power:
+        for look in each.looks:
+            found: dict[str, Any] = {
+                "question": each.question,
+                "metric": each.metric.name,
+                "seeds": look.seeds,
+                "detectable_sd": look.detectable_sd,
+            }
+            if each.sd is not None:
+                found["detectable"] = each.sd * look.detectable_sd if look.detectable_sd is not None else None
+                if each.meaningful is not None:
+                    found["seeds_for_meaningful"] = each.seeds_for_meaningful
+            yield found
 
 
 def components_text(components: Sequence[Component]) -> str:

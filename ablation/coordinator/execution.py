@@ -16,7 +16,7 @@ from typing import TypeVar
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.budget import Allowance, Budget
 from ablation.coordinator.lease import Lease
-from ablation.coordinator.looks import LooksUnderWay
+from ablation.coordinator.looks import LooksUnderWay, confusion_at_chance
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
@@ -299,22 +299,23 @@ class Execution:
             how = f"died: {error}" if is_death(error) else "was asked to end"
             yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
             return
+        record = self._recorded(planned, result)  # its folder may be moved once the uploads know that it ended
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
         allowance.end(planned, result.metrics)
         metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
         yield from self.stored(lambda: schedule.tell(planned, outcome=result.outcome, value=value))
-        news = [*self._news(planned, result), *self._look(planned, result, schedule, allowance)]
+        news = [*self._news(planned, result), *self._look(record, schedule, allowance)]
         yield self._progress(latest=(planned, result), note="; ".join(news) or None)
         if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
             raise MetricsMissing(self.record.plan.name, planned.name, result.error or "")
 
-    def _look(self, planned: PlannedRun, result: RunResult, schedule: Schedule, allowance: Allowance) -> Iterator[str]:
+    def _look(self, record: RecordedRun, schedule: Schedule, allowance: Allowance) -> Iterator[str]:
         """Ask for the runs of the next look, where this result completes one; have that recorded, and say it."""
         assert self.looks is not None
         before = self.looks.look
-        allowance.ask(self.looks.add(recorded_as(planned, result)))
+        allowance.ask(self.looks.add(record))
         released = allowance.decide()
         schedule.extend(released)
         if self.looks.look != before and self.looks.text is not None:
@@ -357,15 +358,20 @@ class Execution:
             budget=self.allowance.text() if self.allowance is not None else self.budget.text(),
         )
 
+    def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:
+        """Return a result as its record will be, with what looks need of its files."""
+        confusion = confusion_at_chance(self.record.plan, result, self._folder(planned))
+        return RecordedRun(
+            planned=planned,
+            run_id=None,
+            outcome=result.outcome,
+            metrics=result.metrics,
+            curves={},
+            confusion=confusion,
+        )
+
     def _folder(self, planned: PlannedRun) -> RunFolder:
         return self.state.begun(self.record.plan.name, planned.identity)
-
-
-def recorded_as(planned: PlannedRun, result: RunResult) -> RecordedRun:
-    """Return a result as its record will be, without what is read from files."""
-    return RecordedRun(
-        planned=planned, run_id=None, outcome=result.outcome, metrics=result.metrics, curves={}, confusion={}
-    )
 
 
 def is_death(error: BaseException | None) -> bool:

@@ -1,12 +1,14 @@
 """Keeps a study's looks while it runs: which runs are asked for by now, and which more when a look is complete."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ablation.analysis import StudyLooks
 from ablation.analysis.contrasts import Contrast
 from ablation.analysis.sequential import Standing, State
-from ablation.records import Plan, PlannedRun, RecordedRun
+from ablation.records import Plan, PlannedRun, RecordedRun, RunResult, is_at_chance
+from ablation.storage.run_folder import RunFolder
+from ablation.tracking.checking import checked_evaluation
 
 
 class LooksUnderWay:
@@ -99,3 +101,11 @@ class LooksUnderWay:
             return []  # nothing is asked for after the only look
         left = [set(self._looks.lacking(contrast, standing.wanted)) for contrast, standing in self._open()]
         return [lacking for lacking in left if lacking]
+
+
+def confusion_at_chance(plan: Plan, result: RunResult, folder: RunFolder) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """Return what a run answered where that tells whether it collapsed, from its folder, as its record will have it."""
+    if not is_at_chance(plan, result.outcome, result.metrics):
+        return {}
+    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data)
+    return evaluation.confusion

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ablation.records import (
     NOT_MEASURED,
     DataFacts,
     DataShape,
+    LockedQuestion,
     ModelSettings,
     ModelSummary,
     Plan,
@@ -28,6 +29,7 @@ from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
+    from ablation.analysis.power import QuestionPower
     from ablation.tracking import Tracker
 
 BYTES = 4
@@ -92,15 +94,34 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
         raise StudyChanged(study.name, changed)
     if left_out := _left_out(previous.plan, plan, recorded):
         raise StudyNarrowed(study.name, left_out)
-    first = previous.plan.locked
+    first, dropped = previous.plan.locked, _dropped(previous.plan, plan)
     return replace(
         plan,
         locked=replace(plan.locked, seeds=first.seeds, looks=first.looks),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
-        family=previous.plan.family,
+        family=previous.plan.family or (_names(previous.plan) if dropped else ()),
+        dropped=dropped,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
+
+
+def _dropped(before: Plan, now: Plan) -> tuple[LockedQuestion, ...]:
+    """Return the questions of the locked family that a plan does not ask, or not of all levels; each once."""
+    asked = set(_names(now))
+    family = {*(before.family or _names(before))} - asked
+    dropped = [
+        question
+        for question in before.every_question
+        if family.intersection(_names(replace(now, locked=replace(now.locked, questions=(question,)))))
+    ]
+    return tuple(question for index, question in enumerate(dropped) if question not in dropped[:index])
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    from ablation.analysis import contrast_name, contrasts_of
+
+    return tuple(map(contrast_name, contrasts_of(plan)))
 
 
 def tuned_study(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
@@ -119,28 +140,53 @@ def frozen_plan(study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...])
         measured=before.measured,
         same_starts=before.same_starts,
         family=before.family if before.tuning else plan.family,  # known once the first variants are tuned
+        dropped=before.dropped,
     )
 
 
 def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
     """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
-    from ablation.analysis import contrast_name, contrasts_of
-
-    now = study.locked()
-    plan = Plan(
-        study=study.spec.document(),
-        variants=study.variants,
+    plan = replace(
+        outline_of(study),
         summaries=measured_models(study, data.shape),
         runs=study.runs(data_digest=data.digest),
         data=data,
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
-        locked=now,
-        locked_hash=locked_hash(now),
         tuning=tuning,
-        measured=tuple(METRICS),
     )
     is_settled = study.spec.tune is None or bool(tuning)
-    return replace(plan, family=tuple(map(contrast_name, contrasts_of(plan)))) if is_settled else plan
+    return replace(plan, family=_names(plan)) if is_settled else plan
+
+
+def outline_of(study: Study) -> Plan:
+    """Return what a study asks, of which variants and by which rule, as a plan without runs: it reads no data."""
+    now = study.locked()
+    return Plan(
+        study=study.spec.document(),
+        variants=study.variants,
+        summaries={},
+        runs=(),
+        data=NO_DATA,
+        locked=now,
+        locked_hash=locked_hash(now),
+        measured=tuple(METRICS),
+    )
+
+
+def study_power(study: Study, *, noise: Mapping[str, float] | None = None) -> tuple[QuestionPower, ...]:
+    """Return what each comparison of a study can find; `noise` is the SD of one variant's runs by metric."""
+    from ablation.analysis import StudyLooks
+    from ablation.analysis.power import power_of
+
+    return power_of(StudyLooks.of(outline_of(study), ()), noise=noise)
+
+
+def power_remarks(study: Study) -> tuple[str, ...]:
+    """Say that a study's design can decide nothing of interest, as far as that is so."""
+    from ablation.analysis.power import warning
+
+    said = warning(study_power(study), questions=len(study.questions))
+    return (said,) if said is not None else ()
 
 
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:
@@ -211,7 +257,13 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     ]
     known = {repr(variant.configuration) for variant in before.variants}  # Python calls 1 and true equal
     added = [variant.name for variant in now.variants if repr(variant.configuration) not in known]
-    return [*said, *([f"variants added: {'; '.join(added)}, {seen}"] if added else [])]
+    family, asked = {*before.family, *_names(before)}, set(_names(now))
+    dropped = [name for name in _names(before) if name in family - asked]
+    return [
+        *said,
+        *([f"variants added: {'; '.join(added)}, {seen}"] if added else []),
+        *([f"asked no more: {'; '.join(dropped)}, {seen}; alpha stays shared with them"] if dropped else []),
+    ]
 
 
 def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:

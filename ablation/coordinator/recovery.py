@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ablation.coordinator.looks import confusion_at_chance
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.records import Outcome, Plan, RecordedRun
 from ablation.storage.state import State
@@ -46,9 +47,10 @@ def _recovered(uploads: Uploads, recorded: RecordedRun, *, plan: Plan, state: St
     ended = folder.ended()
     if ended is None:
         return recorded
+    confusion = confusion_at_chance(plan, ended, folder)
     upload_run(uploads, planned, folder, plan=plan, state=state)
     uploads.end(planned)
-    return replace(recorded, outcome=ended.outcome, metrics=ended.metrics, error=ended.error)
+    return replace(recorded, outcome=ended.outcome, metrics=ended.metrics, error=ended.error, confusion=confusion)
 
 
 def altered_since(recorded: Sequence[RecordedRun], *, plan: Plan, state: State) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from ablation.records.runs import (
     RunResult,
     device_and_path,
     epoch_metrics,
+    is_at_chance,
 )
 from ablation.records.settings import (
     Augmentation,
@@ -93,6 +94,7 @@ __all__ = [
     "Variant",
     "device_and_path",
     "epoch_metrics",
+    "is_at_chance",
     "is_count",
     "is_identity",
     "is_number",

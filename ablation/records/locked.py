@@ -55,7 +55,7 @@ class Locked:
 
     `seeds` are the runs per variant at the last look; `looks` has every look where there are several. `alpha` is the
     family-wise error rate. A run whose test accuracy is within `collapse_margin` of the largest class's
-    share has collapsed.
+    share has collapsed where it gives nearly all answers in one class.
     """
 
     seeds: int

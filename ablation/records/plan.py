@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
-from ablation.records.locked import Locked
-from ablation.records.metrics import FIRST_MEASURED, METRICS, Metric
+from ablation.records.locked import Locked, LockedQuestion
+from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.settings import Settings
 
@@ -78,7 +78,8 @@ class Plan:
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
     `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
-    names of the contrasts that were locked at the first result; plans of earlier versions have none.
+    names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
+    questions of that family which the study file asks no more.
     """
 
     study: Mapping[str, Any]
@@ -94,6 +95,7 @@ class Plan:
     measured: tuple[str, ...] = FIRST_MEASURED
     same_starts: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
+    dropped: tuple[LockedQuestion, ...] = ()
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -104,6 +106,11 @@ class Plan:
     @property
     def name(self) -> str:
         return str(self.study["name"])
+
+    @property
+    def every_question(self) -> tuple[LockedQuestion, ...]:
+        """The questions that are asked, and those that were."""
+        return (*self.locked.questions, *self.dropped)
 
     @property
     def baseline(self) -> Variant:
@@ -143,11 +150,18 @@ class Plan:
     def metrics(self) -> Mapping[str, Metric]:
         """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
         chosen = self.locked.metric
-        own = {**self.study.get("metrics", {}), chosen.name: chosen.direction}
+        own = {**self.study.get("metrics", {}), **self._filed_metric, chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
-        asked = [chosen.name, *(each.on for each in self.locked.questions if each.on is not None)]
+        asked = [chosen.name, *(each.on for each in self.every_question if each.on is not None)]
         known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
+
+    @property
+    def _filed_metric(self) -> dict[str, Direction]:
+        """The study file's metric and its direction, which a summary may judge beside another one."""
+        filed = self.study.get("metric")
+        name, way = (filed.get("name"), filed.get("direction")) if isinstance(filed, Mapping) else (None, None)
+        return {name: cast("Direction", way)} if isinstance(name, str) and way in SIGNS else {}
 
     @property
     def expected_metrics(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a run measured and how it ended, as its folder has it and as the tracker does."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from ablation.records.metrics import is_count, is_number
 from ablation.records.names import is_recordable_name, recordable_text, unrecordable_name_text
-from ablation.records.plan import PlannedRun
+from ablation.records.plan import Plan, PlannedRun
 
 EVALUATION_FILE = "evaluation.json"
 MODEL_FILE = "model_state.pt"
@@ -225,6 +226,16 @@ class RecordedRun:
     @property
     def has_result(self) -> bool:
         return self.outcome is not None and self.outcome.is_result
+
+
+def is_at_chance(plan: Plan, outcome: Outcome | None, metrics: Mapping[str, float]) -> bool:
+    """Whether a finished run is no better than always answering the largest class, give or take the plan's margin.
+
+    What it answered then tells whether it collapsed. Without classes, as with a user's training function, no run is.
+    """
+    if outcome is not Outcome.DONE or not plan.data.shape.classes:
+        return False
+    return metrics.get("test_accuracy", math.nan) <= plan.data.largest_class_share + plan.locked.collapse_margin
 
 
 def device_and_path(device: str, path: str) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Answer
 from ablation.analysis.sequential import GROWTH_SHARE
+from ablation.analysis.statistics import FEWEST_FOR_SKEWNESS, skewness_limit
 from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json
@@ -18,7 +20,7 @@ from ablation.report.html import html_document
 from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
-from ablation.report.numbers import duration_text, level_percent
+from ablation.report.numbers import duration_text, level_percent, signed
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
@@ -246,10 +248,34 @@ def _diagnostics(analysis: Analysis) -> Iterator[str]:
         yield f"Left out: {run.name}{f' (run {run.run_id})' if run.run_id else ''}, {run.reason}."
     if len(found.left_out) > _MOST_LISTED:
         yield f"Left out besides: {len(found.left_out) - _MOST_LISTED} more runs; report.json lists them."
-    for index in found.skewed:
-        yield f"Comparison {index + 1} has skewed differences (beyond ±1), so its interval is less sure."
+    yield from _skewed(analysis)
+    if named := tuple(metric.label for metric in analysis.metrics if metric.unit == "percent"):
+        yield f"In percent, as the training function returned it: {_listed(named)}. So is `meaningful` on it."
     if analysis.seeds < 4:
         yield f"{analysis.seeds} seed{'s' if analysis.seeds > 1 else ''}: only large differences can be found."
+
+
+def _skewed(analysis: Analysis) -> Iterator[str]:
+    """Yield which comparisons have skewed differences, and where too few seeds tell nothing of it."""
+    for index in analysis.diagnostics.skewed:
+        effect = analysis.answers[index].effect
+        limit = skewness_limit(effect.n) if effect else None
+        if effect is None or effect.skewness is None or limit is None:
+            continue
+        yield (
+            f"Comparison {index + 1} has skewed differences: a skewness of {signed(effect.skewness, 2)} over "
+            f"{effect.n} seeds, where 5 % of normal ones go beyond ±{limit:.2f}. Its interval is less sure."
+        )
+    few = [str(index) for index, answer in enumerate(analysis.answers, start=1) if _is_short(answer)]
+    if few:
+        which = "all comparisons" if len(few) == len(analysis.answers) > 1 else f"comparison {_listed(tuple(few))}"
+        yield f"Whether differences are skewed cannot be told of fewer than {FEWEST_FOR_SKEWNESS} seeds: {which}."
+
+
+def _is_short(answer: Answer) -> bool:
+    """Whether an interval is of so few seeds that their skewness says nothing."""
+    effect = answer.effect
+    return effect is not None and effect.interval is not None and effect.n < FEWEST_FOR_SKEWNESS
 
 
 def _listed(names: tuple[str, ...]) -> str:

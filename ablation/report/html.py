@@ -31,10 +31,7 @@ _BREAK = re.compile(r"(?<=[,=./_])(?=[^\W\d])")
 _SUMMARY = re.compile(r"<details><summary>(.*)</summary>")
 _DETAILS_END = "</details>"
 
-_PHRASES = {
-    **{verdict.value.replace(": ", ", "): verdict for verdict in Verdict},
-    "no variation, no verdict": Verdict.NO_VARIATION,
-}
+_PHRASES = {verdict.value.replace(": ", ", "): verdict for verdict in Verdict}
 _ANY_PHRASE = f"({'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})"
 _ON_METRIC = r"(?: of both)?(?: after \d+ seeds?)?(?: \([^()]*\))?"
 _DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}{_ON_METRIC}")

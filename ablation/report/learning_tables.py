@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import LearningTarget, Points, Spread, TargetRow
 from ablation.report.names import training_function
-from ablation.report.numbers import NONE, duration_text, value_text
+from ablation.report.numbers import NONE, accuracy_unit, duration_text, magnitude, scale_of, value_text
 from ablation.report.table import Table, difference_cells
 
 _NOT_LEARNING = ("epoch_seconds", "images_per_second", "learning_rate")
@@ -84,9 +84,9 @@ def best_epochs(analysis: Analysis) -> Table:
     rows = tuple(
         (
             row.variant,
-            value_text(row.last_accuracy, "fraction"),
-            value_text(row.best_accuracy, "fraction"),
-            f"{100 * row.optimism.mean:.2f} points",
+            value_text(row.last_accuracy, accuracy_unit(row.best_accuracy)),
+            value_text(row.best_accuracy, accuracy_unit(row.best_accuracy)),
+            f"{magnitude(scale_of(accuracy_unit(row.best_accuracy)) * row.optimism.mean, 2)} points",
             f"{row.median_epoch:g}",
             str(row.n),
         )
@@ -97,8 +97,9 @@ def best_epochs(analysis: Analysis) -> Table:
 
 
 def _target_row(target: LearningTarget, row: TargetRow) -> tuple[str, ...]:
+    reached = value_text(target.accuracy, accuracy_unit(target.accuracy))
     return (
-        f"{value_text(target.accuracy, 'fraction')} ({100 * target.share_of_baseline:.0f} % of the baseline's)",
+        f"{reached} ({100 * target.share_of_baseline:.0f} % of the baseline's)",
         row.variant,
         f"{row.reached} of {row.n}",
         f"{100 * row.share.low:.0f} to {100 * row.share.high:.0f} %",

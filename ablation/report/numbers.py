@@ -1,33 +1,29 @@
 """Writes numbers as a reader wants them: accuracies in percent and points, losses in nats, times in s, min and h."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 _SCALES = {
     "fraction": (100.0, "points"),
+    "percent": (1.0, "points"),
     "nats": (1.0, "nats"),
     "score": (1.0, ""),
     "seconds": (1.0, "s"),
     "epochs": (1.0, "epochs"),
     "logits": (1.0, ""),
 }
-_MOST_DECIMALS = 15
+_VALUES = {"fraction": (2, " %"), "percent": (2, " %"), "nats": (4, ""), "score": (4, "")}
+"""The decimals of a value, and what follows it."""
+_SMALLEST, _LARGEST = 1e-5, 1e15
+"""Between these a number is written out, and beyond them as `1.2e-9`."""
+_MOST_DECIMALS = 6
+"""To which a column's decimals are raised for its smallest number, which has more of its own where it needs them."""
+_DIGITS = 17
+"""That tell any number from every other."""
 _LARGE_RATIO = 10
 """From here on a reader takes in a factor better than a change in percent."""
-
-
-def _four_decimals(value: float) -> str:
-    return f"{value:.4f}".replace("-", MINUS)
-
-
-_VALUES: Mapping[str, Callable[[float], str]] = {
-    "fraction": lambda value: f"{100 * value:.2f} %",
-    "nats": _four_decimals,
-    "score": _four_decimals,
-    "seconds": lambda value: f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s",
-}
 
 
 def scale_of(unit: str) -> float:
@@ -40,51 +36,109 @@ def unit_of_differences(unit: str) -> str:
 
 
 def decimals_for(scale: float | None, shown: Sequence[float]) -> int:
-    """Return the decimals that show two digits of `scale`, and no number but zero as zero."""
-    decimals = max(0, 1 - math.floor(math.log10(scale))) if scale else 2
+    """Return the decimals that show two digits of `scale`, and more for the numbers that they would show as zero.
+
+    They are negative for a scale that numbers which are not written out have: `magnitude` takes them so.
+    """
+    decimals = 1 - _exponent(scale) if scale else 2
+    if scale and scale >= _LARGEST:
+        return decimals
     smallest = min((abs(value) for value in shown if value), default=1.0)
+    decimals = max(0, decimals)
     while decimals < _MOST_DECIMALS and float(f"{smallest:.{decimals}f}") == 0:
         decimals += 1
-    return min(decimals, _MOST_DECIMALS)
+    return decimals
 
 
 def magnitude(value: float, decimals: int) -> str:
-    return f"{abs(value):,.{decimals}f}"
+    """Return a number without its sign, never zero unless it is: `1,234.50`, `0.0004`, `1.2e-9`, `3e300`."""
+    size = abs(value)
+    if size == 0:
+        return f"{size:.{min(max(decimals, 0), _MOST_DECIMALS)}f}"
+    own = -_exponent(size)
+    if _SMALLEST <= size < _LARGEST:
+        shown = max(0, min(decimals, own + _DIGITS - 1))
+        text = f"{size:,.{shown}f}"
+        return text if float(text.replace(",", "")) else f"{size:.{own}f}"
+    digits, exponent = f"{size:.{min(max(decimals - own, 0), _DIGITS - 1)}e}".split("e")
+    return f"{digits}e{int(exponent)}".replace("-", MINUS)
+
+
+def brief(value: float) -> str:
+    """Return a number with at most four digits, as one that somebody gave: `0.5`, `1e-9`."""
+    digits, _, exponent = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(exponent)}".replace("-", MINUS) if exponent else digits
 
 
 def signed(value: float, decimals: int) -> str:
     """Return `+1.20`, `−0.30`, or a zero without sign."""
-    text = magnitude(value, decimals)
-    if float(text.replace(",", "")) == 0:
-        return text
-    return ("+" if value > 0 else MINUS) + text
+    sign = "+" if value > 0 else MINUS if value < 0 else ""
+    return sign + magnitude(value, decimals)
+
+
+def _exponent(size: float) -> int:
+    """Return the power of ten of a number's first digit."""
+    return math.floor(math.log10(size))
 
 
 def differences_text(values: Sequence[float], unit: str) -> list[str]:
     """Return a mean and its interval's bounds, signed and scaled, with decimals that fit the interval's width."""
     scaled = [scale_of(unit) * value for value in values]
-    width = (scaled[2] - scaled[1]) / 2 if len(scaled) == 3 else None
+    width = scaled[2] / 2 - scaled[1] / 2 if len(scaled) == 3 else None
     return [signed(value, decimals_for(width, scaled[:1])) for value in scaled]
 
 
 def value_text(value: float, unit: str) -> str:
     """Return a metric's value: `82.83 %`, `0.5412`, `8.4 s`."""
-    return _VALUES[unit](value)
+    if unit == "seconds":
+        return f"{value:,.3g} s" if value < 10 else f"{value:,.1f} s"
+    return _value(value, unit, 0)
+
+
+def ends_text(low: float, high: float, unit: str) -> str:
+    """Return `82.78 % to 82.83 %`, with the decimals that tell two values apart."""
+    for more in range(_DIGITS):
+        ends = [_value(end, unit, more) if unit != "seconds" else value_text(end, unit) for end in (low, high)]
+        if ends[0] != ends[1] or low == high:
+            break
+    return " to ".join(ends)
+
+
+def accuracy_unit(accuracy: float) -> str:
+    """Return the unit of an accuracy that a training function reported, in percent where it is beyond 1."""
+    return "percent" if accuracy > 1 else "fraction"
+
+
+def _value(value: float, unit: str, more: int) -> str:
+    """Return a value with as many more decimals than usual, and at least two digits of a small one."""
+    decimals, ending = _VALUES[unit]
+    scaled = scale_of(unit) * value
+    if scaled and abs(scaled) < 10**-decimals:
+        decimals = 1 - _exponent(abs(scaled))
+    if abs(scaled) >= _LARGEST:
+        decimals = 2 - _exponent(abs(scaled))
+    text = magnitude(scaled, decimals + more).replace(",", "")
+    return f"{MINUS if value < 0 else ''}{text}{ending}"
 
 
 def level_percent(level: float) -> str:
-    """Return a confidence level or a rate: `98.75 %`."""
-    return f"{100 * level:.4g} %"
+    """Return a confidence level or a rate: `98.75 %`, and `99.99999 %` for what is not quite all."""
+    digits = 4
+    while digits < _DIGITS and level < 1 and float(f"{100 * level:.{digits}g}") >= 100:
+        digits += 1
+    return f"{100 * level:.{digits}g} %"
 
 
 def ratio_text(ratio: float) -> str:
     """Return a ratio as a change: `+8 %`, `−0.4 %`, `unchanged`, and a large one as it is: `×31,000`."""
     if ratio >= _LARGE_RATIO:
-        return f"×{ratio:,.0f}"
+        return f"×{magnitude(ratio, 0)}"
     change = 100 * (ratio - 1)
-    if abs(change) < 0.005:
+    if change == 0:
         return "unchanged"
     decimals = 0 if abs(change) >= 10 else 1 if abs(change) >= 0.1 else 2
+    while ratio > 0 and float(f"{-change:.{decimals}f}") >= 100:  # what is left of it is not nothing
+        decimals += 1
     return f"{signed(change, decimals)} %"
 
 

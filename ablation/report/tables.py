@@ -19,13 +19,14 @@ from ablation.report.numbers import (
     NONE,
     count_text,
     duration_text,
+    ends_text,
     level_percent,
     scale_of,
     signed,
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose import amount, difference_decimals, rope_text, seeds_text
+from ablation.report.prose.amounts import amount, difference_decimals, rope_text, seeds_text
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
@@ -222,7 +223,7 @@ def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
     spread = row.spreads.get(metric.name)
     numbers = (NONE, NONE, NONE)
     if spread is not None:
-        extremes = f"{value_text(spread.minimum, metric.unit)} to {value_text(spread.maximum, metric.unit)}"
+        extremes = ends_text(spread.minimum, spread.maximum, metric.unit)
         numbers = (value_text(spread.mean, metric.unit), _sd(spread, metric), extremes)
     return (variant_text(row), _outcomes(row), *numbers, *baseline_difference_cells(row, metric))
 

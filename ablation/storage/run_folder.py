@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ablation.records import (
+    EVALUATION_FILE,
     Epoch,
     EpochMetrics,
     ReportedEpoch,
@@ -206,6 +207,13 @@ class RunFolder:
         """Return the result of a run that has one: done or diverged."""
         ended = self.ended()
         return ended if ended is not None and ended.outcome.is_result else None
+
+    def evaluation(self) -> str | None:
+        """Return the text of what the run's model answered, None where there is none."""
+        try:
+            return (self.artifacts / EVALUATION_FILE).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
 
     def _set_attempt(self) -> None:
         started = {**self._started(), "attempt": uuid.uuid4().hex}

@@ -59,8 +59,9 @@ class _Study(_Sections):
 
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
-    if not plan.family:
-        del others["family"]
+    for rare in ("family", "dropped"):
+        if not others[rare]:
+            del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -143,7 +144,7 @@ def _problem(plan: Plan) -> str | None:
         return "its variants have not the same factors"
     if (design := plan.study.get("design", "factorial")) not in DESIGNS:
         return f"it has the design {design[:80]!a}, which this version of ablation does not know"
-    asked = [question.on for question in plan.locked.questions if question.on is not None]
+    asked = [question.on for question in plan.every_question if question.on is not None]
     if unknown := [name for name in asked if name not in plan.metrics]:
         return f"it asks about {unknown[0][:80]!a}, a metric that this version of ablation does not know"
     if (problem := next(_problems_of_parts(plan), None)) is not None:
@@ -169,7 +170,7 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
         yield "its tuning has no number of trials"
     if any(each.chosen not in {trial.number for trial in each.trials} for each in plan.tuning):
         yield "a tuned variant lacks the trial that was chosen"
-    if not plan.locked.questions or not all(_can_be_asked(question, plan) for question in plan.locked.questions):
+    if not plan.locked.questions or not all(_can_be_asked(question, plan) for question in plan.every_question):
         yield "it has no question, or one about what the study has not"
 
 

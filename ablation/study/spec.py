@@ -221,7 +221,8 @@ class StudySpec(Section):
         default=0.02,
         ge=0.0,
         le=1.0,
-        description="a run whose test accuracy is within this of the largest class's share has collapsed",
+        description="a run has collapsed whose test accuracy is within this of the largest class's share, and of whose "
+        "answers 95 % are in one class",
     )
 
     budget: Annotated[Budget, "a mapping such as {hours: 2} or {minutes: 90}"] | None = Field(

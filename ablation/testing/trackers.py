@@ -87,6 +87,19 @@ class TrackerContract:
         assert found.versions == {"torch": "2.15.0", "python": "3.11.7", "ablation": "1.0"}
         assert found.problems == ()
 
+    def test_what_runs_at_chance_answered_is_given_without_details_too(
+        self, tracker: Tracker, record: StudyRecord, tmp_path: Path
+    ) -> None:
+        for planned, accuracy in zip(record.plan.runs[:2], (0.3, 0.31), strict=True):
+            run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+            result = result_of(planned.identity)
+            measured = replace(result, metrics={**result.metrics, "test_accuracy": accuracy})
+            tracker.finish_run(run_id, measured, artifacts_in(tmp_path))
+
+        found = tracker.recorded_runs(record, with_details=False)[:2]
+        assert [run.confusion for run in found] == [{"train": MATRIX, "test": MATRIX}, {}]
+        assert [run.curves for run in found] == [{}, {}]
+
     def test_a_workers_first_run_is_known_as_one(self, tracker: Tracker, record: StudyRecord) -> None:
         for planned, is_first in zip(record.plan.runs[:2], (True, False), strict=True):
             run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
@@ -291,7 +304,7 @@ def result_of(identity: str) -> RunResult:
 
 def artifacts_in(folder: Path, evaluation: str | None = json.dumps(EVALUATION)) -> Path:
     artifacts = folder / "artifacts"
-    artifacts.mkdir()
+    artifacts.mkdir(exist_ok=True)
     if evaluation is not None:
         (artifacts / "evaluation.json").write_text(evaluation)
     return artifacts

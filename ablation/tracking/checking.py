@@ -9,6 +9,9 @@ from ablation.records import EVALUATION_FILE, DataFacts, RunEvaluation
 
 CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
 
+LARGEST = 1e300
+"""Of a number that is compared: sums and intervals of larger ones would be infinite."""
+
 Problems = tuple[str, ...]
 NO_PROBLEMS: Problems = ()
 
@@ -19,17 +22,22 @@ def too_large(name: str, limit: int) -> tuple[None, str]:
 
 
 def is_number(value: float) -> bool:
-    """Say whether a recorded value is a number; MLflow keeps an infinite one as the largest float."""
-    return math.isfinite(value) and abs(value) < sys.float_info.max
+    """Say whether a recorded value is a number, and one whose sums are; MLflow keeps an infinite one as the largest."""
+    return math.isfinite(value) and abs(value) <= LARGEST
 
 
 def checked_metrics(metrics: Mapping[str, float], expected: Sequence[str]) -> tuple[dict[str, float], Problems]:
     """Return the metrics that are numbers, and which are not, or are expected and missing."""
     numbers = {name: value for name, value in metrics.items() if is_number(value)}
     return numbers, (
-        *(f"metric {name} is not a number" for name in sorted(metrics.keys() - numbers.keys())),
+        *(f"metric {name} is {_what(metrics[name])}" for name in sorted(metrics.keys() - numbers.keys())),
         *(f"no metric {name}" for name in expected if name not in metrics),
     )
+
+
+def _what(value: float) -> str:
+    is_large = math.isfinite(value) and abs(value) < sys.float_info.max
+    return f"beyond ±{LARGEST:g}, too large to be averaged" if is_large else "not a number"
 
 
 def library_versions(provenance: Mapping[str, str]) -> dict[str, str]:

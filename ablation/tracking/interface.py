@@ -135,7 +135,10 @@ class Tracker(Protocol):
         ...
 
     def recorded_runs(self, record: StudyRecord, *, with_details: bool = True) -> tuple[RecordedRun, ...]:
-        """Return one record per planned run, in plan order; without details, curves and confusion are empty."""
+        """Return one record per planned run, in plan order; without details, curves are empty.
+
+        So is `confusion`, but of runs at chance (`is_at_chance`): where a study stands depends on what they answered.
+        """
         ...
 
     def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:

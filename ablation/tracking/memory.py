@@ -19,6 +19,7 @@ from ablation.records import (
     Spending,
     device_and_path,
     epoch_metrics,
+    is_at_chance,
 )
 from ablation.storage.holder import Holder
 from ablation.tracking.checking import (
@@ -242,9 +243,9 @@ class MemoryTracker:
         }
         curves = {name: tuple(sorted(pairs)) for name, pairs in points.items()} if with_details else {}
         evaluation, more = None, NO_PROBLEMS
-        if with_details and is_done and not plan.is_own_training:
+        if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, result.outcome, metrics)):
             evaluation, more = checked_evaluation(run.evaluation, plan.data)
-            more = (*missing_curves(curves, plan.heldout_split), *more)
+            more = (*missing_curves(curves, plan.heldout_split), *more) if with_details else NO_PROBLEMS
         return RecordedRun(
             planned=planned,
             run_id=run_id,

@@ -26,7 +26,7 @@ MOST_PAGES = 2
 _WIDTH = 9.0
 _HEADER, _LINE = 0.38, 0.15
 _MOST_POINTS = 4000
-UNITS = {"fraction": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
+UNITS = {"fraction": " (%)", "percent": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from ablation.records import (
     RecordedRun,
     RunEvaluation,
     device_and_path,
+    is_at_chance,
 )
 from ablation.storage.holder import Holder
 from ablation.storage.temporary import temporary_folder
@@ -108,8 +109,6 @@ def read_runs(client: MlflowClient, record: StudyRecord, *, with_details: bool) 
     used = _used_runs(children_of(client, record))
     read = partial(_recorded, client, record.plan, Artifacts(tracking_uri=client.tracking_uri), with_details)
     pairs = [(planned, used.get(planned.identity)) for planned in record.plan.runs]
-    if not with_details:
-        return tuple(read(planned, run) for planned, run in pairs)
     with ThreadPoolExecutor(THREADS) as pool:
         return tuple(pool.map(read, *zip(*pairs, strict=True)))
 
@@ -309,9 +308,9 @@ def _recorded(
     metrics, problems = checked_metrics(found, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
     curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
     evaluation, more = None, NO_PROBLEMS
-    if with_details and is_done and not plan.is_own_training:
+    if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, outcome, metrics)):
         evaluation, more = _evaluation(plan, artifacts, run)
-        more = (*missing_curves(curves, plan.heldout_split), *more)
+        more = (*missing_curves(curves, plan.heldout_split), *more) if with_details else NO_PROBLEMS
     diverged_epoch = tags.get("ablation.diverged_epoch", "")
     return RecordedRun(
         planned=planned,

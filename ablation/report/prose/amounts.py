@@ -1,0 +1,76 @@
+"""Writes what was measured in words: amounts with their units, ranges, and names of metrics."""
+
+from collections.abc import Sequence
+
+from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
+from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
+
+MOST_NAMED = 3
+"""Runs named in a sentence; the report lists the rest."""
+_WORDS = {"seconds": ("longer", "shorter")}
+
+
+def difference_decimals(answer: Answer) -> int:
+    """Return the decimals of everything said of an answer: two digits of its interval, and no false zero."""
+    effect, scale = answer.effect, scale_of(answer.metric.unit)
+    if effect is None:
+        return 2
+    bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
+    half_width = effect.interval.high / 2 - effect.interval.low / 2 if effect.interval else effect.sd
+    return decimals_for(scale * (half_width or 0.0), [scale * value for value in (effect.mean, *bounds)])
+
+
+def amount(value: float, answer: Answer) -> str:
+    """Return a difference without its sign, with its unit."""
+    unit = answer.metric.unit
+    decimals = difference_decimals(answer)
+    if decimals >= 0 and value:  # they are negative where numbers are too large to be written out
+        decimals = max(decimals, decimals_for(None, [scale_of(unit) * value]))
+    return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
+
+
+def range_text(interval: Interval, answer: Answer) -> str:
+    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`."""
+    unit, decimals = answer.metric.unit, difference_decimals(answer)
+    low, high = scale_of(unit) * interval.low, scale_of(unit) * interval.high
+    more, less = _WORDS.get(unit, ("higher", "lower"))
+    name = f" {unit_of_differences(unit)}".rstrip()
+    if low >= 0:
+        return f"{magnitude(low, decimals)} to {magnitude(high, decimals)}{name} {more}"
+    if high <= 0:
+        return f"{magnitude(high, decimals)} to {magnitude(low, decimals)}{name} {less}"
+    return f"{magnitude(low, decimals)}{name} {less} to {magnitude(high, decimals)}{name} {more}"
+
+
+def rope_text(answer: Answer) -> str:
+    """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
+    unit = answer.metric.unit
+    number, noun = brief(scale_of(unit) * (answer.rope or 0.0)), unit_of_differences(unit)
+    is_plural = number != "1" or noun == "s"  # seconds
+    return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
+
+
+def seeds_text(answer: Answer) -> str:
+    """Return how many seeds more: `4 to 35`, or nothing where that was not asked."""
+    needed = answer.seeds_needed
+    if needed is None:
+        return ""
+    if needed.fewest is None:
+        return "more than 10,000"
+    if needed.most is None:
+        return f"{needed.fewest:,} to more than 10,000"
+    return f"{needed.fewest:,} to {needed.most:,}" if needed.fewest != needed.most else f"{needed.fewest:,}"
+
+
+def metric_noun(metric: MeasuredMetric) -> str:
+    return "training time" if metric.unit == "seconds" else metric.label
+
+
+def higher_or_lower(value: float, metric: MeasuredMetric) -> str:
+    more, less = _WORDS.get(metric.unit, ("higher", "lower"))
+    return more if value > 0 else less
+
+
+def first_few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -1,0 +1,104 @@
+"""Says what was found: the difference, its size, and what a few seeds may owe to luck."""
+
+from ablation.analysis.answer_records import Answer, Verdict
+from ablation.report.names import place_text
+from ablation.report.numbers import level_percent
+from ablation.report.prose.amounts import MOST_NAMED, amount, higher_or_lower, metric_noun, range_text, rope_text
+
+
+def finding(answer: Answer) -> str:
+    effect = answer.effect
+    assert effect is not None
+    noun = metric_noun(answer.metric)
+    if effect.mean == 0:
+        found = f"{noun} is the same" if not answer.is_interaction else f"{noun} is exactly the sum of both effects"
+    else:
+        found = f"{noun} is {amount(effect.mean, answer)} {higher_or_lower(effect.mean, answer.metric)}"
+        found += " than the sum of both effects" if answer.is_interaction else ""
+    if answer.is_identical:
+        repeated = f" {_no_variation(answer)}" if answer.repeated_seeds else ""
+        return f"{found} in every seed; both gave identical results: does this factor reach the model?{repeated}"
+    if answer.verdict is Verdict.ONE_SEED:
+        return f"{found} in the one seed there is; with one run per variant, noise cannot be estimated."
+    if answer.verdict is Verdict.NO_VARIATION:
+        return f"{found} in the mean, without an interval. {_no_variation(answer)}"
+    if not answer.look.seeds:
+        return f"{found} in the mean, {_wins(answer)}."
+    if effect.interval is None:
+        few = f"{effect.n} seeds are too few for an interval that holds however many are added"
+        return f"{found} in the mean, {_wins(answer)}; {few}."
+    interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
+    return f"{found} ({interval}), {_wins(answer)}."
+
+
+def place(answer: Answer) -> str:
+    """Say at which one combination of the other factors' levels all was seen, where there is but one."""
+    if len(answer.combinations) != 1:
+        return ""
+    levels = {factor: level for factor, level in answer.combinations[0].items() if factor not in answer.at}
+    if len(levels) > MOST_NAMED:
+        return f"Seen only at one combination of the other {len(levels)} factors' levels."
+    return f"Seen only {place_text(levels)}." if levels else ""
+
+
+def _wins(answer: Answer) -> str:
+    assert answer.effect is not None
+    wins = answer.effect.wins
+    ties = f", tied in {wins.ties}" if wins.ties else ""
+    return f"better in {wins.wins} of {wins.n} seeds{ties}"
+
+
+def _no_variation(answer: Answer) -> str:
+    if answer.repeated_seeds:
+        seeds = ", ".join(map(str, answer.repeated_seeds))
+        return f"Seeds {seeds} repeat each other in every number, so they are no repetitions; see what the seed draws."
+    return "The difference is identical in every seed, so there is no estimate of noise."
+
+
+def size(answer: Answer) -> str:
+    effect = answer.effect
+    assert effect is not None
+    if effect.interval is None:
+        return ""
+    if answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE:
+        is_found = effect.interval.low > 0 or effect.interval.high < 0
+        only = "There is a difference, but the" if is_found else "The"
+        return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
+    if answer.look.is_fragile:
+        return ""
+    if answer.rope is None:
+        return "No difference that matters is named for this metric, so size is not judged."
+    if answer.verdict in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET):
+        return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
+    if answer.is_meaningful:
+        return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."
+    return f"Possibly too small to matter: the interval is not all beyond {rope_text(answer)}."
+
+
+def _matters(answer: Answer) -> str:
+    return "that matters" if rope_text(answer).startswith("1 ") else "that matter"
+
+
+def luck(answer: Answer) -> str:
+    """Say what a few seeds that happen to agree are not taken for."""
+    effect = answer.effect
+    if effect is None or effect.interval is None:
+        return ""
+    if answer.look.is_fragile:
+        return f"Fragile: {effect.n} seeds are too few to tell luck from effect."
+    if answer.look.is_floored:
+        return (
+            f"These {effect.n} seeds agree by less than half of what the other comparisons imply, so the interval "
+            "takes that half for their spread."
+        )
+    return ""
+
+
+def few_seeds(answer: Answer) -> str:
+    effect = answer.effect
+    if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
+        return ""
+    least = amount(effect.detectable, answer)
+    if not answer.look.is_floored:
+        least = f"{effect.detectable / effect.sd:.1f} SD ({least})"
+    return f"With {effect.n} seeds only a difference of {least} is found in 80 % of repetitions."

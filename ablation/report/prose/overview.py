@@ -1,0 +1,69 @@
+"""Says in three lines what a study found, against what, and whether all runs are there."""
+
+from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import Verdict
+from ablation.analysis.sequential import GROWTH_SHARE
+from ablation.records import same_starts_text
+from ablation.report.names import baseline_text
+from ablation.report.numbers import level_percent, value_text
+from ablation.report.prose.amounts import metric_noun
+from ablation.report.prose.budget import out_of_budget_text
+from ablation.report.prose.verdicts import VERDICT_WORDS, headline
+
+
+def overview(analysis: Analysis) -> tuple[str, str, str]:
+    """Return three lines that stand alone: what was decided, against what, and whether all runs are there."""
+    return _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+
+
+def _decisions(analysis: Analysis) -> str:
+    answers = analysis.answers
+    decided = [answer for answer in answers if answer.verdict.is_decided]
+    others = [verdict for verdict in Verdict if not verdict.is_decided]
+    counts = [(sum(answer.verdict is verdict for answer in answers), verdict) for verdict in others]
+    named = "; ".join(
+        [
+            *map(headline, decided),
+            *(f"{count}{VERDICT_WORDS[verdict].lstrip(',')}" for count, verdict in counts if count),
+        ]
+    )
+    rate = level_percent(analysis.alpha)
+    if analysis.is_extended:
+        rate = f"at most {level_percent(analysis.alpha * (1 + GROWTH_SHARE))}"
+    return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
+
+
+def _comparison(analysis: Analysis) -> str:
+    baseline = next(row for row in analysis.variants if row.is_baseline)
+    spread = baseline.spreads.get(analysis.metric.name)
+    if spread is None:
+        return f"Compared with {baseline_text(analysis)}, which has no finished run."
+    reached = f"a mean {metric_noun(analysis.metric)} of {value_text(spread.mean, analysis.metric.unit)}"
+    over = f"{spread.n} seed{'s' if spread.n != 1 else ''}"
+    return f"Compared with {baseline_text(analysis)}, which has {reached} over {over}."
+
+
+def _runs_line(analysis: Analysis) -> str:
+    found = analysis.diagnostics
+    counts = [
+        (sum(run.reason == "failed" for run in found.missing), "failed"),
+        (sum(run.reason != "failed" for run in found.missing), "without a result"),
+        (len(found.diverged), "diverged"),
+        (len(found.collapsed), "collapsed"),
+    ]
+    bad = ", ".join(f"{count} {what}" for count, what in counts if count)
+    planned = f"{analysis.planned_runs} planned runs"
+    saved = analysis.most_runs - analysis.planned_runs
+    ends = "diverged or collapsed" if analysis.data.classes else "diverged"
+    runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
+    if saved:
+        runs += f" So far {analysis.planned_runs} of at most {analysis.most_runs} runs were needed."
+    if any(equal.is_sure for equal in found.equal_seeds):
+        runs += " Some seeds repeat each other in every number: they are no repetitions."
+    elif found.equal_seeds:
+        runs += " Some variants gave the same result with every seed: does the seed reach the training?"
+    if found.same_starts:
+        runs += f" {same_starts_text(found.same_starts)}."
+    runs += f" {out_of_budget_text(out)}" if (out := analysis.out_of_budget) is not None else ""
+    number = len(analysis.deviations)
+    return runs + (f" {number} deviation{'s' if number > 1 else ''} from the locked plan." if number else "")

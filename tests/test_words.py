@@ -18,8 +18,11 @@ from ablation.analysis.joint import interplay
 from ablation.analysis.statistics import e_value, largest_e_value
 from ablation.records import METRICS, SIGNS, Outcome, Plan, RecordedRun, Variant
 from ablation.report import answers_text, report_text, sentence
+from ablation.report.figures.forest import forest_drawings
+from ablation.report.figures.panels import scale_over
 from ablation.report.prose import headline, overview
 from ablation.report.tables import scorecard
+from ablation.tracking.mlflow.notes import escaped, study_note
 
 DEPTH, NORM = "model.depth", "model.normalization"
 INTERACTION = {"interaction": [DEPTH, NORM]}
@@ -397,3 +400,40 @@ def test_sentences_are_finite_and_whole_at_every_number_of_seeds() -> None:
             assert text.endswith((".", "?"))
             assert not re.search(r"\bnan\b|\binf\b|None|  ", text)
             assert math.isfinite(answer.effect.mean)
+
+
+def test_the_note_in_mlflow_has_a_crossovers_whole_headline_bold() -> None:
+    found = analysed(cells(depth=0.04, norm=0.03, both=0.01))
+
+    note = study_note(answers_text(found), links={}, figure=None)
+
+    for answer in found.answers:
+        assert f"**{escaped(headline(answer))}**: test accuracy is" in note
+
+
+def test_the_forest_plots_interval_ends_where_differences_of_a_fraction_do() -> None:
+    plan = make_plan(factors={NORM: ("none", "batch")}, seeds=2)
+    found = analyse(plan, make_runs(plan, accuracy=lambda variant, seed: 0.9 - 0.4 * seed * ("batch" in variant.name)))
+
+    (drawing,) = forest_drawings(found)
+
+    (line,) = [line for line in drawing.figure.axes[0].get_lines() if line.get_gid() == "interval"]
+    assert list(line.get_xdata()) == [-100, 100]
+    low, high = drawing.figure.axes[0].get_xlim()
+    assert all(-100 <= tick <= 100 for tick in drawing.figure.axes[0].get_xticks() if low <= tick <= high)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20))
+def test_no_axis_names_a_value_that_its_metric_cannot_have(values) -> None:
+    assert all(0 <= tick <= 100 for tick in scale_over(values, unit="fraction").ticks)
+    assert all(tick >= 0 for tick in scale_over(values, unit="nats").ticks)
+
+
+def test_a_difference_that_cannot_be_is_not_named_as_the_least_that_is_found() -> None:
+    plan = make_plan(factors={"model.depth": (2, 3, 4, 5)}, seeds=2)
+    shifts = (0.6, 0.9, 0.4, 0.7, 0.8, 0.35)
+    runs = make_runs(plan, accuracy=lambda variant, seed: shifts[(variant.levels[DEPTH] * (seed + 2)) % 6])
+
+    for answer in analyse(plan, runs).answers:
+        assert answer.effect.detectable > 1
+        assert "With 2 seeds no difference that there can be is found in 80 % of repetitions." in sentence(answer)

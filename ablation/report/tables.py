@@ -212,12 +212,13 @@ def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
 def _sureness_row(answer: Answer) -> tuple[str, ...]:
     effect = answer.effect
     sd, detectable = (effect.sd, effect.detectable) if effect else (None, None)
+    reach = reach_of(answer.metric, is_interaction=answer.is_interaction)
     return (
         comparison_text(answer),
         answer.metric.label,
         str(len(answer.differences)),
         amount(sd, answer) if sd is not None else NONE,
-        amount(detectable, answer) if detectable is not None else NONE,
+        amount(detectable, answer) if detectable is not None and detectable < reach else NONE,
         chance_cell(answer),
         for_power_cell(answer),
         duration_text(answer.seconds_per_seed) if answer.seconds_per_seed else NONE,

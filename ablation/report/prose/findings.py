@@ -2,6 +2,7 @@
 
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.records import SIGNS
+from ablation.report.limits import reach_of
 from ablation.report.names import place_text
 from ablation.report.numbers import level_percent
 from ablation.report.prose.amounts import (
@@ -114,6 +115,8 @@ def few_seeds(answer: Answer) -> str:
     effect = answer.effect
     if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
         return ""
+    if effect.detectable >= reach_of(answer.metric, is_interaction=answer.is_interaction):
+        return f"With {effect.n} seeds no difference that there can be is found in 80 % of repetitions."
     least = amount(effect.detectable, answer)
     if not answer.look.is_floored:
         least = f"{effect.detectable / effect.sd:.1f} SD ({least})"

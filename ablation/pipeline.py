@@ -11,7 +11,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ablation.coordinator.planning import check_room, frozen_plan, lock_plan, tuned_study, tuning_on_record
+from ablation.coordinator.planning import (
+    check_room,
+    frozen_plan,
+    lock_plan,
+    power_remark,
+    tuned_study,
+    tuning_on_record,
+)
 from ablation.coordinator.request import Request
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
@@ -208,6 +215,8 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     altered = altered_since(recorded, plan=record.plan, state=state)
     yield request.note(found_text(recorded, ended, altered, again=request.retry_failed))
     settled = tuple(run for run in ended if run.has_result or not request.retry_failed)
+    if not any(run.outcome is not None for run in ended) and (remark := power_remark(record.plan)) is not None:
+        yield request.note(remark)
     looks = LooksUnderWay(record.plan, settled)
     asked = replace(record.plan, runs=looks.runs)
     schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)

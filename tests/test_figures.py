@@ -228,7 +228,7 @@ def _answer(changes: tuple[LevelChange, ...], verdict: Verdict, values: np.ndarr
             skewness=None,
             wins=Wins(wins=n, ties=0, n=n, share=share),
         ),
-        seeds_needed=None,
+        forecast=None,
         missing=(),
         instability=None,
         repeated_seeds=(),

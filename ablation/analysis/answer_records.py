@@ -33,6 +33,16 @@ class Verdict(StrEnum):
         return self in _DECIDED or self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
+class Interplay(StrEnum):
+    """How two effects go together whose interaction is decided; docs/statistics.md has the cases."""
+
+    REINFORCE = "reinforce each other"
+    OVERLAP = "overlap each other"
+    WORK_AGAINST = "work against each other"
+    OPPOSE = "oppose each other and do not add up"
+    NO_SUM = "do not add up"
+
+
 _DECIDED = (
     Verdict.HELPS,
     Verdict.HURTS,
@@ -59,6 +69,15 @@ class Interval:
     low: float
     high: float
     level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean per-seed difference with its unadjusted 95 % interval: descriptive."""
+
+    n: int
+    mean: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +141,48 @@ class SimpleEffect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedsNeeded:
-    """How many seeds more, over the 95 % range of the SD; None stands for more than 10,000 in all."""
+class JointEffect:
+    """Two changes of an interaction against neither: each alone, and both combined.
 
-    fewest: int | None
-    most: int | None
+    `in_logits` is their interaction on the logit scale, None where the metric is no fraction or is 0 or 1 in a run.
+    Where the interaction is decided, `interplay` names it, and `depends_on_scale` says that it is not there in logits
+    (95 %), or the other way.
+    """
+
+    first: Difference
+    second: Difference
+    combined: Difference
+    in_logits: Difference | None
+    interplay: Interplay | None
+    depends_on_scale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorseMetric:
+    """Another metric of the study that the same change surely makes worse: descriptive."""
+
+    metric: MeasuredMetric
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The chance, 0 to 1, that a comparison left open is decided with `seeds` in all, either way.
+
+    By the rule that will judge it: the boundary of a planned look, beyond the plan the e-process. Mean and SD are drawn
+    from what its seeds leave open of them; alpha that may yet be passed on to it does not count. `more` is how many
+    seeds more than it was judged on last. `is_planned`: they are what it is judged at next, and the same command trains
+    them. Else the plan has given it up or ended, and `more_for_power` is how many more decide it with a chance of 80 %:
+    None above 10,000 in all, and where `is_unclear`, as that differs more than tenfold between the ends of the SD's
+    95 % range.
+    """
+
+    seeds: int
+    more: int
+    chance: float
+    is_planned: bool
+    more_for_power: int | None
+    is_unclear: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +196,30 @@ class UnstableRate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnstableVariant:
+    """How many of a variant's n runs diverged, and how many collapsed."""
+
+    variant: str
+    n: int
+    diverged: int
+    collapsed: int
+
+    @property
+    def unstable(self) -> int:
+        return self.diverged + self.collapsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instability:
-    """Diverged and collapsed runs on the sides of a comparison, and the exact sign test over the seeds' pairs."""
+    """Diverged and collapsed runs on the sides of a comparison, and the exact sign test over the seeds' pairs.
+
+    `variants` are all of the comparison's, those without such a run too.
+    """
 
     rates: tuple[UnstableRate, ...]
     p_value: float
     runs: tuple[str, ...]
+    variants: tuple[UnstableVariant, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +307,9 @@ class Answer:
     change's at either level of the first. `crossed` is
     given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
     variants trains for. `is_identical`: both sides are equal to the bit in every number and seed, but for times.
+    `forecast` is given where more seeds may decide what is undecided.
+    `is_crossover`: of the simple effects, one is surely above zero and another below, by their 95 % intervals and with
+    means beyond the ROPE. `joint` is given for interactions that have an interval, `worse` where the verdict is helps.
     """
 
     changes: tuple[LevelChange, ...]
@@ -250,7 +327,7 @@ class Answer:
     is_meaningful: bool | None
     differences: tuple[SeedDifference, ...]
     effect: Effect | None
-    seeds_needed: SeedsNeeded | None
+    forecast: Forecast | None
     missing: tuple[MissingRun, ...]
     instability: Instability | None
     repeated_seeds: tuple[int, ...]
@@ -261,6 +338,9 @@ class Answer:
     seconds_per_seed: float | None
     look: Look
     is_identical: bool = False
+    is_crossover: bool = False
+    joint: JointEffect | None = None
+    worse: tuple[WorseMetric, ...] = ()
     earlier_verdict: Verdict | None = None
     combinations: tuple[Mapping[str, Any], ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
-    from ablation.analysis.power import QuestionPower
     from ablation.storage.state import State
     from ablation.tracking import Tracker
 
@@ -215,20 +214,12 @@ def outline_of(study: Study) -> Plan:
     )
 
 
-def study_power(study: Study, *, noise: Mapping[str, float] | None = None) -> tuple[QuestionPower, ...]:
-    """Return what each comparison of a study can find; `noise` is the SD of one variant's runs by metric."""
+def power_remark(plan: Plan) -> str | None:
+    """Say that a plan can decide nothing of interest, as far as that is so."""
     from ablation.analysis import StudyLooks
-    from ablation.analysis.power import power_of
+    from ablation.analysis.power import power_of, warning
 
-    return power_of(StudyLooks.of(outline_of(study), ()), noise=noise)
-
-
-def power_remarks(study: Study) -> tuple[str, ...]:
-    """Say that a study's design can decide nothing of interest, as far as that is so."""
-    from ablation.analysis.power import warning
-
-    said = warning(study_power(study), questions=len(study.questions))
-    return (said,) if said is not None else ()
+    return warning(power_of(StudyLooks.of(plan, ())), questions=len(plan.locked.questions))
 
 
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
+from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
 
 MOST_NAMED = 3
@@ -29,8 +30,9 @@ def amount(value: float, answer: Answer) -> str:
     return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
 
 
-def range_text(interval: Interval, answer: Answer) -> str:
-    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`."""
+def range_text(interval: Interval, answer: Answer, *, mean: float, is_interaction: bool = False) -> str:
+    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`, cut at what there can be."""
+    interval = cut(interval, reach_of(answer.metric, is_interaction=is_interaction), mean=mean)
     unit, decimals = answer.metric.unit, difference_decimals(answer)
     low, high = scale_of(unit) * interval.low, scale_of(unit) * interval.high
     more, less = _WORDS.get(unit, ("higher", "lower"))
@@ -50,16 +52,9 @@ def rope_text(answer: Answer) -> str:
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 
 
-def seeds_text(answer: Answer) -> str:
-    """Return how many seeds more: `4 to 35`, or nothing where that was not asked."""
-    needed = answer.seeds_needed
-    if needed is None:
-        return ""
-    if needed.fewest is None:
-        return "more than 10,000"
-    if needed.most is None:
-        return f"{needed.fewest:,} to more than 10,000"
-    return f"{needed.fewest:,} to {needed.most:,}" if needed.fewest != needed.most else f"{needed.fewest:,}"
+def too_small_text(answer: Answer) -> str:
+    """Return the ROPE in a reader's words: `too small to matter (±0.5 points)`."""
+    return f"too small to matter (±{rope_text(answer)})"
 
 
 def metric_noun(metric: MeasuredMetric) -> str:

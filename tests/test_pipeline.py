@@ -354,6 +354,7 @@ def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Stu
         bench.run(tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "pid", "seen_s_ago", "is_refused"),
     [

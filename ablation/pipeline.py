@@ -129,7 +129,14 @@ def _plan(
 
     study, tracker, state = request.study, request.tracker, request.state
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
-    locked = lock_plan(tuned_study(study, tuning), data=prepared.facts, tracker=tracker, tuning=tuning)
+    is_again = request.is_fresh or request.is_reused or (before is None and tracker.is_deleted(study.name))
+    locked = lock_plan(
+        tuned_study(study, tuning),
+        data=prepared.facts,
+        tracker=tracker,
+        tuning=tuning,
+        state=None if is_again else state,  # what is there may be of the very study that was deleted
+    )
     plan = replace(locked, same_starts=prepared.same_starts)
     if request.is_reused:
         state.take_back(study.name)
@@ -151,6 +158,7 @@ def _plan(
         code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
         fuse=request.fuse,
         cudnn_benchmark=request.cudnn_benchmark,
+        was_out_of_budget=before is not None and before.spending.is_out,
         status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
     )
     return execution, plan
@@ -189,7 +197,9 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, b
         _wait_for(study.name, execution.uploads)
         if found is None:
             return False
-        execution.lease.open(frozen_plan(study, before, tuning=(*before.tuning, *found)))
+        chosen = (*before.tuning, *found)
+        plan = frozen_plan(study, before, tuning=chosen, tracker=request.tracker, state=request.state)
+        execution.lease.open(plan)
     execution.state.forget_tuning(study.name)  # also of one that was killed when it had frozen what it found
     return True
 
@@ -213,6 +223,8 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
     if schedule.note is not None:
         yield request.note(schedule.note)
+    if execution.was_out_of_budget:
+        execution.uploads.tell_look(looks.look)  # it said that the study is out of budget
     execution.budget.note_prepared()
     yield from execution.train(schedule, settled, looks)
     _wait_for(request.study.name, execution.uploads)

@@ -79,8 +79,8 @@ def test_the_gap_of_a_part_beside_the_others_reads_as_it_was_worked_out(both: An
 
     assert Verdict.BETTER_THAN_SUM is both.answers[4].verdict
     assert text.startswith(
-        "second and the others do better together than the sum of both: test accuracy is 1.500 points higher than the "
-        "sum of both effects ("
+        "removing second and removing the others overlap each other: test accuracy is 1.500 points higher than the sum "
+        "of both effects ("
     )
     assert (
         "Removing second: 2.500 points lower beside the others, 1.000 points lower when alone; the difference is the "
@@ -88,11 +88,13 @@ def test_the_gap_of_a_part_beside_the_others_reads_as_it_was_worked_out(both: An
     )
 
 
-def test_a_part_that_the_others_make_up_for_does_worse_together(both: Analysis) -> None:
+def test_the_losses_of_parts_that_make_up_for_each_other_reinforce_each_other(both: Analysis) -> None:
     text = sentence(both.answers[5])
 
     assert Verdict.WORSE_THAN_SUM is both.answers[5].verdict
-    assert text.startswith("third and the others do worse together than the sum of both: test accuracy is 5.000 points")
+    assert text.startswith(
+        "removing third and removing the others reinforce each other: test accuracy is 5.000 points "
+    )
     assert "Removing third: 1.000 points lower beside the others, 6.000 points lower when alone" in text
 
 
@@ -102,11 +104,9 @@ def test_two_parts_together_are_named_by_themselves() -> None:
     found = analysed({"norm=present,second=present": 0.9}, factors=factors, questions=questions)
     same = analysed(factors=factors, questions=questions)
 
-    assert "norm and second do better together than the sum of both" == headline(found.answers[0])
+    assert "removing norm and removing second overlap each other" == headline(found.answers[0])
     assert "norm and second together, no meaningful difference" == headline(same.answers[0])
-    assert "removing second alone: " in sentence(found.answers[0])
-    assert "with norm, " in sentence(found.answers[0])
-    assert " without norm." in sentence(found.answers[0])
+    assert "overlap each other when removed" in tables.scorecard(found).rows[0][2]
 
 
 def test_a_listed_variant_is_compared_with_the_baseline_and_the_baseline_is_named_once() -> None:
@@ -174,7 +174,7 @@ def test_the_table_of_parts_stands_in_the_report_and_in_latex_with_ticks(both: A
 def test_the_answers_on_parts_have_their_verdicts_in_html(both: Analysis) -> None:
     html = report_text(both, "html")
 
-    assert ["hurts"] * 3 + ["better-than-sum"] * 2 + ["worse-than-sum"] == re.findall(r'<li class="([a-z-]+)">', html)
+    assert ["hurts"] * 3 + ["interplay"] * 3 == re.findall(r'<li class="([a-z-]+)">', html)
     assert "<td>✓</td>" in html
 
 

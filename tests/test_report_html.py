@@ -195,7 +195,9 @@ def test_a_summary_is_text():
 def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
     change = SimpleNamespace(factor="helps", label="helps", before="hurts", after="undecided (2)")
     metric = SimpleNamespace(unit="fraction", label="test loss")
-    expected = verdict.name.lower().replace("_", "-")
+    is_on_sum = verdict in (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)
+    expected = "interplay" if is_on_sum else verdict.name.lower().replace("_", "-")
+    words = "do not add up" if is_on_sum else verdict.value
     for is_primary in (True, False):
         answer = SimpleNamespace(
             changes=[change],
@@ -203,6 +205,9 @@ def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
             verdict=verdict,
             is_primary=is_primary,
             metric=metric,
+            is_crossover=False,
+            joint=None,
+            worse=(),
             effect=None,
         )
         begin = escaped(headline(answer))
@@ -211,19 +216,19 @@ def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
         page = read(f"## Answers\n\n1. {begin}: test loss is 0.2 lower, undecided: x.")
 
         assert [expected] == [item.attributes.get("class") for item in page.all("li") if item.parents[-1].tag == "ol"]
-    table = Table(head=("comparison", "verdict"), rows=((verdict.value, f"{verdict.value}, meaningfully"),))
+    table = Table(head=("comparison", "verdict"), rows=((words, f"{words}, meaningfully"),))
     badges = [(badge.attributes["class"], badge.text) for badge in read(table_text(table)).all("span")]
-    assert [(f"badge {expected}", verdict.value)] == badges
+    assert [(f"badge {expected}", words)] == badges
 
 
 def test_every_verdict_has_a_shape_and_a_colour(golden):
     style = golden.all("style")[0].text
 
-    for verdict in Verdict:
-        name = verdict.name.lower().replace("_", "-")
+    names = {verdict.name.lower().replace("_", "-") for verdict in Verdict} - {"better-than-sum", "worse-than-sum"}
+    for name in (*names, "interplay", "crossover"):
         assert re.search(rf'\.{name} {{ --verdict: var\(--\w+\); --shape: ".+"; }}', style)
     shapes = re.findall(r'--shape: "(.+?)"', style)
-    assert len(Verdict) == len(set(shapes))
+    assert len(names) + 2 == len(set(shapes))
 
 
 def test_words_that_only_begin_like_a_verdict_get_no_badge():

@@ -33,6 +33,16 @@ class Verdict(StrEnum):
         return self in _DECIDED or self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
+class Interplay(StrEnum):
+    """How two effects go together whose interaction is decided; docs/statistics.md has the cases."""
+
+    REINFORCE = "reinforce each other"
+    OVERLAP = "overlap each other"
+    WORK_AGAINST = "work against each other"
+    OPPOSE = "oppose each other and do not add up"
+    NO_SUM = "do not add up"
+
+
 _DECIDED = (
     Verdict.HELPS,
     Verdict.HURTS,
@@ -59,6 +69,15 @@ class Interval:
     low: float
     high: float
     level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean per-seed difference with its unadjusted 95 % interval: descriptive."""
+
+    n: int
+    mean: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +141,31 @@ class SimpleEffect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JointEffect:
+    """Two changes of an interaction against neither: each alone, and both combined.
+
+    `in_logits` is their interaction on the logit scale, None where the metric is no fraction or is 0 or 1 in a run.
+    Where the interaction is decided, `interplay` names it, and `depends_on_scale` says that it is not there in logits
+    (95 %), or the other way.
+    """
+
+    first: Difference
+    second: Difference
+    combined: Difference
+    in_logits: Difference | None
+    interplay: Interplay | None
+    depends_on_scale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorseMetric:
+    """Another metric of the study that the same change surely makes worse: descriptive."""
+
+    metric: MeasuredMetric
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """The chance, 0 to 1, that a comparison left open is decided with `seeds` in all, either way.
 
@@ -152,12 +196,30 @@ class UnstableRate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnstableVariant:
+    """How many of a variant's n runs diverged, and how many collapsed."""
+
+    variant: str
+    n: int
+    diverged: int
+    collapsed: int
+
+    @property
+    def unstable(self) -> int:
+        return self.diverged + self.collapsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instability:
-    """Diverged and collapsed runs on the sides of a comparison, and the exact sign test over the seeds' pairs."""
+    """Diverged and collapsed runs on the sides of a comparison, and the exact sign test over the seeds' pairs.
+
+    `variants` are all of the comparison's, those without such a run too.
+    """
 
     rates: tuple[UnstableRate, ...]
     p_value: float
     runs: tuple[str, ...]
+    variants: tuple[UnstableVariant, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +308,8 @@ class Answer:
     given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
     variants trains for. `is_identical`: both sides are equal to the bit in every number and seed, but for times.
     `forecast` is given where more seeds may decide what is undecided.
+    `is_crossover`: of the simple effects, one is surely above zero and another below, by their 95 % intervals and with
+    means beyond the ROPE. `joint` is given for interactions that have an interval, `worse` where the verdict is helps.
     """
 
     changes: tuple[LevelChange, ...]
@@ -274,6 +338,9 @@ class Answer:
     seconds_per_seed: float | None
     look: Look
     is_identical: bool = False
+    is_crossover: bool = False
+    joint: JointEffect | None = None
+    worse: tuple[WorseMetric, ...] = ()
     earlier_verdict: Verdict | None = None
     combinations: tuple[Mapping[str, Any], ...] = ()
 

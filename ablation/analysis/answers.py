@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablation.analysis import statistics
 from ablation.analysis.answer_records import (
@@ -26,16 +24,18 @@ from ablation.analysis.answer_records import (
     UnstableRate,
     Verdict,
 )
-from ablation.analysis.confusion import correct_answers
+from ablation.analysis.caveats import is_crossover, worse_metrics
 from ablation.analysis.contrasts import Contrast, SimpleContrast
 from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.equal_seeds import Numbers, measured, repeated_seeds
+from ablation.analysis.equal_seeds import repeated_seeds
 from ablation.analysis.forecasts import forecast_of
+from ablation.analysis.joint import joint_effect
 from ablation.analysis.looks import StudyLooks
+from ablation.analysis.seed_differences import Runs, seed_differences
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, verdict_of
-from ablation.records import Outcome, Plan, RecordedRun
+from ablation.records import Outcome, Plan
 from ablation.study.level_names import level_text
 
 _MOST_COMBINATIONS = 12
@@ -44,7 +44,7 @@ _LEFT_OPEN = (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
-    runs = _Runs(table.to_dict("records"), looks.recorded)
+    runs = Runs(table.to_dict("records"), looks.recorded)
     return tuple(
         _answer(place, contrast, standing, looks, runs)
         for place, (contrast, standing) in enumerate(zip(looks.contrasts, looks.standings, strict=True))
@@ -64,63 +64,6 @@ def missing_run(row: Mapping[Any, Any], metric: str) -> MissingRun | None:
     return MissingRun(variant=row["variant"], seed=row["seed"], run_id=row["run_id"], reason=reason, error=row["error"])
 
 
-class _Runs:
-    """Looks up the rows of a run table by variant and seed."""
-
-    def __init__(self, rows: Sequence[dict[Any, Any]], recorded: Mapping[str, RecordedRun]) -> None:
-        self.recorded = recorded
-        self._rows = {(row["variant"], row["seed"]): row for row in rows}
-
-    def of(self, seeds: Sequence[int]) -> "_Runs":
-        """Return the runs of some seeds alone."""
-        kept = set(seeds)
-        return _Runs([row for (_, seed), row in self._rows.items() if seed in kept], self.recorded)
-
-    def unstable(self, variants: Sequence[str]) -> list[str]:
-        """Return the names of these variants' runs that diverged or collapsed."""
-        return [
-            f"{variant}/seed-{seed}"
-            for variant, seed in self._rows
-            if variant in variants and self.is_unstable(variant, seed)
-        ]
-
-    def seeds(self, variants: Sequence[str]) -> list[int]:
-        """Return the seeds that are planned for all of these variants."""
-        seeds = sorted({seed for _, seed in self._rows})
-        return [seed for seed in seeds if all((variant, seed) in self._rows for variant in variants)]
-
-    def rows(self, variants: Sequence[str]) -> list[dict[Any, Any]]:
-        return [self._rows[variant, seed] for seed in self.seeds(variants) for variant in variants]
-
-    def value(self, variant: str, seed: int, metric: str) -> float:
-        row = self._rows[variant, seed]
-        return float(row[metric]) if row["outcome"] == Outcome.DONE else math.nan
-
-    def done(self, variant: str) -> list[RecordedRun]:
-        """Return the records of a variant's runs that are done."""
-        found = (self.recorded.get(self._rows[variant, seed]["identity"]) for seed in self.seeds((variant,)))
-        return [record for record in found if record is not None and record.outcome is Outcome.DONE]
-
-    def correct(self, variant: str, seed: int) -> NDArray[np.bool_]:
-        """Return which test images the run answered rightly, (N,); empty where that was not kept."""
-        record = self.recorded.get(self._rows[variant, seed]["identity"])
-        return correct_answers(record) if record is not None else np.zeros(0, dtype=np.bool_)
-
-    def measured(self, variant: str, seed: int) -> Numbers:
-        """Return what a run measured but for its cost; nothing where it is not done."""
-        row = self._rows[variant, seed]
-        record = self.recorded.get(row["identity"])
-        return measured(record) if record is not None and row["outcome"] == Outcome.DONE else ()
-
-    def run_id(self, variant: str, seed: int) -> str | None:
-        run_id = self._rows[variant, seed]["run_id"]
-        return None if run_id is None else str(run_id)
-
-    def is_unstable(self, variant: str, seed: int) -> bool:
-        row = self._rows[variant, seed]
-        return bool(row["outcome"] == Outcome.DIVERGED or row["is_collapsed"])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
     """What a comparison's verdict is, and what it rests on."""
@@ -133,10 +76,10 @@ class _Judged:
     repeated: tuple[int, ...]
 
 
-def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -> _Judged:
+def _judged(contrast: Contrast, standing: Standing, runs: Runs, asked: Runs) -> _Judged:
     """Judge a comparison on the seeds of its last look, `runs`; those that are `asked` for may lack a result."""
     variants, metric = tuple(contrast.weights), contrast.metric
-    differences = _differences(contrast.weights, runs, metric.name)
+    differences = seed_differences(contrast.weights, runs, metric.name)
     missing = _missing(variants, asked, metric.name) if _is_held_up(standing) else ()
     instability = _instability(contrast, runs)
     repeated = repeated_seeds(runs.rows(variants), runs.recorded)
@@ -157,14 +100,14 @@ def _judged(contrast: Contrast, standing: Standing, runs: _Runs, asked: _Runs) -
     )
 
 
-def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: _Runs) -> Answer:
+def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: Runs) -> Answer:
     """Answer with the numbers of a comparison's last look; before its first one, those there are, and no interval."""
     variants, rule = tuple(contrast.weights), looks.rule
     runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
     found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
     effect, interval = found.effect, found.effect.interval if found.effect else None
     look = _look(contrast, standing, looks, all_runs)
-    is_timed_apart = len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
+    simple, is_crossing = _simple_effects(contrast, standing, runs, found)
     return Answer(
         changes=contrast.changes,
         at=contrast.at,
@@ -186,15 +129,22 @@ def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLook
         missing=found.missing,
         instability=found.instability,
         repeated_seeds=found.repeated,
-        is_timed_apart=is_timed_apart,
-        cost=_cost(contrast, runs, looks.plan, is_timed_apart=is_timed_apart),
-        simple_effects=tuple(_simple_effects(contrast, runs)) if interval else (),
+        is_timed_apart=_is_timed_apart(variants, runs),
+        cost=_cost(contrast, runs, looks.plan),
+        simple_effects=simple,
         crossed=_crossed(contrast, runs) if interval else None,
         seconds_per_seed=_usual_seconds(variants, runs),
         look=look,
+        is_crossover=is_crossing,
+        joint=joint_effect(contrast, runs, found.verdict) if interval and len(contrast.changes) == 2 else None,
+        worse=worse_metrics(contrast, runs, looks.plan) if found.verdict is Verdict.HELPS else (),
         is_identical=not any(each.difference for each in found.differences) and _is_identical(contrast, runs),
         earlier_verdict=_earlier(contrast, found.verdict, looks, all_runs) if standing.seeds else None,
     )
+
+
+def _is_timed_apart(variants: Sequence[str], runs: Runs) -> bool:
+    return len({(row["host"], row["device"]) for row in runs.rows(variants) if row["run_id"]}) > 1
 
 
 def _is_held_up(standing: Standing) -> bool:
@@ -202,7 +152,7 @@ def _is_held_up(standing: Standing) -> bool:
     return standing.state is State.PAUSED or (standing.state is State.OPEN and not standing.seeds)
 
 
-def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs) -> Look:
+def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: Runs) -> Look:
     later = runs.of(looks.seeds[standing.seeds :]) if standing.seeds else runs.of(())
     is_under_way = standing.state in (State.OPEN, State.OUT_OF_BUDGET) and looks.is_planned(contrast, standing.wanted)
     return Look(
@@ -219,11 +169,11 @@ def _look(contrast: Contrast, standing: Standing, looks: StudyLooks, runs: _Runs
     )
 
 
-def _earlier(contrast: Contrast, verdict: Verdict, looks: StudyLooks, runs: _Runs) -> Verdict | None:
+def _earlier(contrast: Contrast, verdict: Verdict, looks: StudyLooks, runs: Runs) -> Verdict | None:
     """Return what a version before planned looks said of a study that it recorded, where that differs."""
     if looks.plan.family or not verdict.is_judged:
         return None
-    found = _differences(contrast.weights, runs, contrast.metric.name)
+    found = seed_differences(contrast.weights, runs, contrast.metric.name)
     said = earlier_verdict(
         [each.difference for each in found],
         looks.rule,
@@ -234,7 +184,7 @@ def _earlier(contrast: Contrast, verdict: Verdict, looks: StudyLooks, runs: _Run
     return said if said is not verdict else None
 
 
-def _is_identical(contrast: Contrast, runs: _Runs) -> bool:
+def _is_identical(contrast: Contrast, runs: Runs) -> bool:
     """Whether both sides of an effect measured the same, to the bit, in every seed that both have."""
     if len(contrast.changes) == 2:
         return False
@@ -247,18 +197,7 @@ def _is_identical(contrast: Contrast, runs: _Runs) -> bool:
     return bool(pairs) and all(first and first == second for first, second in pairs)
 
 
-def _differences(weights: Mapping[str, float], runs: _Runs, metric: str) -> tuple[SeedDifference, ...]:
-    """Return the weighted sum of each seed in which every variant has the metric."""
-    found = []
-    for seed in runs.seeds(tuple(weights)):
-        values = [weight * runs.value(variant, seed, metric) for variant, weight in weights.items()]
-        ids = tuple(run_id for variant in weights if (run_id := runs.run_id(variant, seed)) is not None)
-        if all(map(math.isfinite, values)):
-            found.append(SeedDifference(seed=seed, difference=statistics.without_rounding_error(values), run_ids=ids))
-    return tuple(found)
-
-
-def _crossed(contrast: Contrast, runs: _Runs) -> CrossedEffect | None:
+def _crossed(contrast: Contrast, runs: Runs) -> CrossedEffect | None:
     """Return the effect over seeds and test images; None on other metrics, or where answers were not kept."""
     if contrast.metric.name != "test_accuracy":
         return None
@@ -268,11 +207,11 @@ def _crossed(contrast: Contrast, runs: _Runs) -> CrossedEffect | None:
     )
 
 
-def _missing(variants: Sequence[str], runs: _Runs, metric: str) -> tuple[MissingRun, ...]:
+def _missing(variants: Sequence[str], runs: Runs, metric: str) -> tuple[MissingRun, ...]:
     return tuple(missing for row in runs.rows(variants) if (missing := missing_run(row, metric)) is not None)
 
 
-def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
+def _instability(contrast: Contrast, runs: Runs) -> Instability | None:
     """Compare how often either side diverged or collapsed; None where no run did."""
     seeds = runs.seeds(tuple(contrast.weights))
     unstable = {variant: [runs.is_unstable(variant, seed) for seed in seeds] for variant in contrast.weights}
@@ -296,7 +235,12 @@ def _instability(contrast: Contrast, runs: _Runs) -> Instability | None:
         for seed, is_ in zip(seeds, unstable[variant], strict=True)
         if is_
     )
-    return Instability(rates=tuple(rates), p_value=statistics.sign_test(by_seed), runs=names)
+    return Instability(
+        rates=tuple(rates),
+        p_value=statistics.sign_test(by_seed),
+        runs=names,
+        variants=tuple(runs.stability(variant, seeds) for variant in unstable),
+    )
 
 
 def _varied(
@@ -349,7 +293,7 @@ def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast) -> s
     return "; ".join(named) + (f"; and {more} more combinations of them" if more else "")
 
 
-def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) -> CostChange | None:
+def _cost(contrast: Contrast, runs: Runs, plan: Plan) -> CostChange | None:
     """Compare the two sides of an effect; seconds only where all runs were timed on one host and device."""
     if len(contrast.changes) == 2:
         return None
@@ -358,6 +302,7 @@ def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) 
         [sum(getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
         for size in ("parameters", "flops")
     )
+    is_timed_apart = _is_timed_apart((*after, *before), runs)
     timings = None if is_timed_apart else timings_alike({name: runs.done(name) for name in (*after, *before)})
     seconds, is_unclear = None, False
     if timings is not None:
@@ -372,19 +317,26 @@ def _cost(contrast: Contrast, runs: _Runs, plan: Plan, *, is_timed_apart: bool) 
     )
 
 
-def _usual_seconds(variants: Sequence[str], runs: _Runs) -> float | None:
+def _usual_seconds(variants: Sequence[str], runs: Runs) -> float | None:
     """Return the variants' usual training seconds, added up; None where one has no timed run."""
     timings = [timing_of(runs.done(variant)) for variant in variants]
     timed = [timing for timing in timings if timing is not None]
     return total(timed) if len(timed) == len(timings) else None
 
 
-def _simple_effects(contrast: Contrast, runs: _Runs) -> list[SimpleEffect]:
-    return [_simple_effect(simple, runs, contrast.metric.name) for simple in contrast.simple]
+def _simple_effects(
+    contrast: Contrast, standing: Standing, runs: Runs, found: _Judged
+) -> tuple[tuple[SimpleEffect, ...], bool]:
+    """Return the simple effects of a look that was judged, and whether they cross over."""
+    if found.effect is None or not standing.seeds or found.repeated:
+        return (), False
+    effects = tuple(_simple_effect(simple, runs, contrast.metric.name) for simple in contrast.simple)
+    is_crossing = is_crossover(effects, contrast)
+    return effects if found.effect.interval or is_crossing else (), is_crossing
 
 
-def _simple_effect(simple: SimpleContrast, runs: _Runs, metric: str) -> SimpleEffect:
-    differences = _differences(simple.weights, runs, metric)
+def _simple_effect(simple: SimpleContrast, runs: Runs, metric: str) -> SimpleEffect:
+    differences = seed_differences(simple.weights, runs, metric)
     values = [difference.difference for difference in differences]
     return SimpleEffect(
         change=simple.change,

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablation.analysis import statistics
-from ablation.analysis.answer_records import CrossedEffect, MeasuredMetric, Wins
+from ablation.analysis.answer_records import CrossedEffect, Difference, MeasuredMetric, Wins
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import as_measured, measured_metric
 from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.descriptive_records import Difference, Spread
+from ablation.analysis.descriptive_records import Spread
 from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.table import has_collapsed

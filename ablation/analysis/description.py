@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ablation.analysis.analysis_record import Cost
-from ablation.analysis.descriptive_records import Difference, LayerRow, Points, SeedCurves, VariantCurves, VariantRow
+from ablation.analysis.answer_records import Difference
+from ablation.analysis.descriptive_records import LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.analysis.timing import timing_of
 from ablation.records import SIGNS, Outcome, Plan, RecordedRun, Variant

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.analysis.answer_records import Interval, LevelChange
+from ablation.analysis.answer_records import Difference, Interval, LevelChange
 
 Points = tuple[tuple[int, float], ...]
 """(epoch, value) pairs; epochs count from 1."""
@@ -36,15 +36,6 @@ class Timing:
     spread: float | None
     minimum: float
     maximum: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A mean per-seed difference to the baseline with its unadjusted 95 % interval: descriptive."""
-
-    n: int
-    mean: float
-    interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ablation.analysis.answer_records import LevelChange
+from ablation.analysis.answer_records import Difference, LevelChange
 from ablation.analysis.contrasts import factor_levels, level_change
-from ablation.analysis.descriptive_records import Difference, FactorCell, FactorPair, PairedInteraction, SeedValue
+from ablation.analysis.descriptive_records import FactorCell, FactorPair, PairedInteraction, SeedValue
 from ablation.analysis.finished import FinishedRuns, difference_of, seed_values
 from ablation.analysis.statistics import without_rounding_error
 from ablation.records import Variant

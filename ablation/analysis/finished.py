@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from ablation.analysis import statistics
-from ablation.analysis.descriptive_records import Difference, Points, SeedValue, Spread
+from ablation.analysis.answer_records import Difference
+from ablation.analysis.descriptive_records import Points, SeedValue, Spread
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, Variant
 
 

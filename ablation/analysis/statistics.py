@@ -117,6 +117,11 @@ def e_value(differences: Sequence[float], *, g: float = 1.0) -> float | None:
     return math.exp(min(_log_e(float(np.mean(differences)) / sd, len(differences), g=g), 700.0))
 
 
+def largest_e_value(n: int) -> float:
+    """Return the value that the t e-value of n differences stays below, whatever they are (g = 1)."""
+    return math.exp(min((n - 1) / 2 * math.log1p(n), 700.0))
+
+
 def confidence_sequence(differences: Sequence[float], *, alpha: float, g: float = 1.0) -> tuple[float, float] | None:
     """Return the means that the t e-process of no number of seeds so far excludes at 1/alpha; None where all are left.
 

@@ -114,7 +114,7 @@ def open(  # noqa: A001 - as ablation.open
 
     Args:
         metric: judge by this one; as with `meaningful` and `alpha`, another than the locked one is a deviation.
-        meaningful: half-width of the ROPE, in the metric's unit (a fraction, nats, seconds).
+        meaningful: what is below is too small to matter, in the metric's unit (a fraction, nats, seconds).
         alpha: family-wise error rate.
 
     Raises:

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 )
 @click.option("--output", type=OrBlank(click.Path(file_okay=False, path_type=Path)), help="Write the report here too.")
 @click.option("--metric", type=OrBlank(click.STRING), help="Judge by another metric: a deviation.")
-@click.option("--meaningful", type=OrBlank(Above(0)), help="Another half-width of the ROPE, above 0: a deviation.")
+@click.option(
+    "--meaningful",
+    type=OrBlank(Above(0)),
+    help="Call what is below this too small to matter, above 0: a deviation.",
+)
 @click.option("--alpha", type=OrBlank(Above(0, below=1)), help="Another error rate, between 0 and 1: a deviation.")
 @tracking_option
 @json_option

@@ -15,6 +15,7 @@ from ablation.analysis.answer_records import Verdict
 from ablation.analysis.comparison import ComparedMetric
 from ablation.output import plain, plain_json
 from ablation.report import sentences, tables
+from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
 from ablation.report.prose import overview
 from ablation.report.table import Table as Cells
@@ -22,9 +23,9 @@ from ablation.report.table import difference_cells
 
 _COLOURS = {
     Verdict.HELPS: "blue",
-    Verdict.BETTER_THAN_SUM: "blue",
     Verdict.HURTS: "red",
-    Verdict.WORSE_THAN_SUM: "red",
+    Verdict.BETTER_THAN_SUM: "magenta",
+    Verdict.WORSE_THAN_SUM: "magenta",
     Verdict.NO_MEANINGFUL_DIFFERENCE: "green",
 }
 _WIDTH_WITHOUT_TERMINAL = 160
@@ -68,7 +69,8 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
         yield _line(f"Differences are withheld: {'; '.join(comparison.withheld)}.")
     if comparison.crossed is not None:
         found = comparison.crossed
-        cells = differences_text([found.mean, found.interval.low, found.interval.high], "fraction")
+        shown = cut(found.interval, 1.0, mean=found.mean)
+        cells = differences_text([found.mean, shown.low, shown.high], "fraction")
         yield Text()
         yield _line(
             f"Test accuracy, for other seeds and other test images of the same kind: {cells[0]} points "
@@ -85,7 +87,8 @@ def _comparison_row(row: ComparedMetric) -> tuple[str, ...]:
     values = [value_text(spread.mean, row.metric.unit) if spread else NONE for spread in (row.first, row.second)]
     ties = f", {row.wins.ties} tied" if row.wins and row.wins.ties else ""
     wins = f"{row.wins.wins}/{row.wins.n}{ties}" if row.wins else NONE
-    return (row.metric.label, *values, *difference_cells(row.difference, row.metric.unit), wins)
+    cells = difference_cells(row.difference, row.metric.unit, reach=reach_of(row.metric))
+    return (row.metric.label, *values, *cells, wins)
 
 
 def _table(cells: Cells, *, title: str) -> RenderableType:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from ablation.analysis.analysis_record import Analysis
+from ablation.analysis.answer_records import MeasuredMetric
 from ablation.analysis.descriptive_records import ConfusionDifference, ConfusionMatrix, VariantRow
+from ablation.report.limits import reach_of
 from ablation.report.numbers import NONE, signed, value_text
 from ablation.report.table import Table, difference_cells
 
@@ -59,7 +61,7 @@ def calibration(analysis: Analysis) -> Table:
     """Return NLL and Brier score on test, with differences to the baseline and their 95 % intervals."""
     metrics = [metric for metric in analysis.metrics if metric.name in _CALIBRATION]
     rows = tuple(
-        (row.name, *(cell for metric in metrics for cell in _calibration_cells(row, metric.name, metric.unit)))
+        (row.name, *(cell for metric in metrics for cell in _calibration_cells(row, metric)))
         for row in analysis.variants
         if any(metric.name in row.spreads for metric in metrics)
     )
@@ -68,12 +70,14 @@ def calibration(analysis: Analysis) -> Table:
     return Table(head=("variant", *(column for three in columns for column in three)), rows=rows)
 
 
-def _calibration_cells(row: VariantRow, metric: str, unit: str) -> tuple[str, str, str]:
-    spread = row.spreads.get(metric)
+def _calibration_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str, str]:
+    spread, unit = row.spreads.get(metric.name), metric.unit
     if spread is None:
         return NONE, NONE, NONE
     sd = f" ± {value_text(spread.sd, unit)}" if spread.sd is not None else ""
-    differences = ("", "") if row.is_baseline else difference_cells(row.differences.get(metric), unit)
+    if row.is_baseline:
+        return value_text(spread.mean, unit) + sd, "", ""
+    differences = difference_cells(row.differences.get(metric.name), unit, reach=reach_of(metric))
     return value_text(spread.mean, unit) + sd, *differences
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ablation.analysis.answer_records import Verdict
+from ablation.analysis.answer_records import Interplay, Verdict
 from ablation.output import plain
+from ablation.report.prose.verdicts import DIFFERS
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -31,12 +32,21 @@ _BREAK = re.compile(r"(?<=[,=./_])(?=[^\W\d])")
 _SUMMARY = re.compile(r"<details><summary>(.*)</summary>")
 _DETAILS_END = "</details>"
 
-_PHRASES = {verdict.value.replace(": ", ", "): verdict for verdict in Verdict}
+_INTERPLAY, _CROSSOVER = "interplay", "crossover"
+_ON_SUMS = (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)
+_CLASSES: Mapping[str, str] = {
+    **{verdict.value: verdict.name.lower().replace("_", "-") for verdict in Verdict if verdict not in _ON_SUMS},
+    **{interplay.value: _INTERPLAY for interplay in Interplay},
+    DIFFERS: _CROSSOVER,
+}
+"""The class of what a cell or a headline says."""
+_PHRASES = {phrase.replace(": ", ", "): name for phrase, name in _CLASSES.items()}
 _ANY_PHRASE = f"({'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})"
-_ON_METRIC = r"(?: of both)?(?: after \d+ seeds?)?(?: \([^()]*\))?"
-_DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}{_ON_METRIC}")
+_ON_METRIC = r"(?: after \d+ seeds?)?(?: \([^()]*\))*"
+_DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}(?:, but .* (?:is|are) worse)?{_ON_METRIC}")
 _OPEN_HEADLINE = re.compile(rf".*?, (?:the )?{_ANY_PHRASE}{_ON_METRIC}:")
-_CELL = re.compile(rf"({'|'.join(map(re.escape, sorted(Verdict, key=len, reverse=True)))})(?=$|[,;(]| \()")
+_CROSSED_HEADLINE = re.compile(rf".* differs by .* \(on average [^()]*\){_ON_METRIC}(?:$|:)")
+_CELL = re.compile(rf"({'|'.join(map(re.escape, sorted(_CLASSES, key=len, reverse=True)))})(?=$|[,;(]| \(| when )")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,13 +212,9 @@ def _with_badge(children: Sequence["Token"]) -> Iterator["Token"]:
         yield from children
         return
     verdict, rest = begins.group(), children[0].content[begins.end() :]
-    yield from _element("span", [_text_token(verdict)], {"class": f"badge {_class_of(verdict)}"})
+    yield from _element("span", [_text_token(verdict)], {"class": f"badge {_CLASSES[verdict]}"})
     yield _text_token(rest)
     yield from children[1:]
-
-
-def _class_of(verdict: str) -> str:
-    return Verdict(verdict).name.lower().replace("_", "-")
 
 
 def _place_pictures(tokens: Sequence["Token"], sources: Mapping[str, str]) -> None:
@@ -268,19 +274,23 @@ def _mark_answers(tokens: Iterable["Token"]) -> None:
         if token.type == "list_item_open" and token.level == 1 and token.info:
             item = token
         elif token.type == "inline" and item is not None:
-            verdict = _stated_verdict(token.children or [])
-            if verdict is not None:
-                item.attrs["class"] = _class_of(verdict)
+            name = _stated_class(token.children or [])
+            if name is not None:
+                item.attrs["class"] = name
             item = None
 
 
-def _stated_verdict(children: Sequence["Token"]) -> Verdict | None:
+def _stated_class(children: Sequence["Token"]) -> str | None:
+    """Return the class of what a headline states, bold or not."""
     shown = [child for child in children if child.type != "text" or child.content]
     if shown and shown[0].type == "strong_open":
         headline = _text(takewhile(lambda child: child.type != "strong_close", shown))
         found = _DECIDED_HEADLINE.fullmatch(headline)
     else:
-        found = _OPEN_HEADLINE.match(_text(shown))
+        headline = _text(shown)
+        found = _OPEN_HEADLINE.match(headline)
+    if _CROSSED_HEADLINE.match(headline):
+        return _CROSSOVER
     return _PHRASES[found.group(1)] if found else None
 
 

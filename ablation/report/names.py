@@ -1,6 +1,6 @@
 """Names what is compared as a reader would: changes, the levels at which alone they are asked, the baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
@@ -45,6 +45,12 @@ def comparison_text(answer: Answer, *, joined: str = " × ") -> str:
     return " ".join(filter(None, (joined.join(subjects(answer)), place_text(answer.at))))
 
 
+def changes_text(answer: Answer) -> str:
+    """Return an answer's changes as what is done, so that what is said of them has a direction."""
+    changes = sorted(answer.changes, key=lambda change: change.factor == OTHERS)
+    return " ".join(filter(None, (" and ".join(map(change_text, changes)), place_text(answer.at))))
+
+
 def comparison_lines(answer: Answer) -> list[str]:
     """Return an answer's comparison on lines for a narrow place; of a listed variant, the baseline goes unsaid."""
     listed = [f"variant {_without_settings(change.after)}" for change in answer.changes if change.factor == LISTED]
@@ -61,6 +67,26 @@ def place_text(levels: Mapping[str, Any]) -> str:
         {factor: level for (factor, level), word in zip(levels.items(), words, strict=True) if not word}
     )
     return ", ".join(filter(None, [f"at {plain}" if plain else "", *words]))
+
+
+def with_text(levels: Mapping[str, Any]) -> str:
+    """Return which runs have these levels: `with depth=4`, `without norm`."""
+    placed = place_text(levels)
+    return f"with {placed.removeprefix('at ')}" if placed.startswith("at ") else placed
+
+
+def setting_text(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
+    """Return a place by its levels of these factors: of one factor, which was named, `at 4` is enough."""
+    shown = {factor: levels[factor] for factor in factors}
+    if len(shown) == 1 and not any(_place(factor, level) for factor, level in shown.items()):
+        return f"at {level_text(next(iter(shown.values())))}"
+    return place_text(shown)
+
+
+def factors_text(factors: Sequence[str]) -> str:
+    """Return `depth`, `depth and norm`, `the other parts`."""
+    names = [_SETTING_NAMES.get(factor, factor.rpartition(".")[2]) for factor in factors]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def levels_text(levels: Mapping[str, Any]) -> str:
@@ -98,6 +124,7 @@ def baseline_mark(name: str) -> str:
 
 
 _OTHERS = "the others"
+_SETTING_NAMES = {OTHERS: "the other parts", SETTINGS: "the settings"}
 
 
 def _part(change: LevelChange) -> str:

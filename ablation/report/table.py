@@ -1,9 +1,11 @@
 """What a table is before it is markdown, HTML, LaTeX or a terminal's: cells of text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablation.analysis.descriptive_records import Difference
+from ablation.analysis.answer_records import Difference
+from ablation.report.limits import cut
 from ablation.report.numbers import NONE, differences_text, unit_of_differences
 
 
@@ -20,11 +22,12 @@ class Table:
         return tuple(":--" if index < self.text_columns else "--:" for index in range(len(self.head)))
 
 
-def difference_cells(difference: Difference | None, unit: str) -> tuple[str, str]:
-    """Return a descriptive difference as (mean with its unit, interval)."""
+def difference_cells(difference: Difference | None, unit: str, *, reach: float = math.inf) -> tuple[str, str]:
+    """Return a descriptive difference as (mean with its unit, interval), cut at the largest that there can be."""
     if difference is None:
         return NONE, NONE
-    bounds = (difference.interval.low, difference.interval.high) if difference.interval else ()
+    shown = cut(difference.interval, reach, mean=difference.mean) if difference.interval else None
+    bounds = (shown.low, shown.high) if shown else ()
     cells = differences_text([difference.mean, *bounds], unit)
     return f"{cells[0]} {unit_of_differences(unit)}".strip(), interval_cell(cells[1:])
 

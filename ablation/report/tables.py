@@ -5,8 +5,9 @@ from typing import Any
 
 from ablation.analysis import statistics
 from ablation.analysis.analysis_record import Analysis
-from ablation.analysis.answer_records import Answer, MeasuredMetric
-from ablation.analysis.descriptive_records import Difference, Spread, VariantRow
+from ablation.analysis.answer_records import Answer, Difference, MeasuredMetric
+from ablation.analysis.descriptive_records import Spread, VariantRow
+from ablation.report.limits import reach_of, shown_interval
 from ablation.report.names import (
     baseline_mark,
     change_text,
@@ -28,16 +29,24 @@ from ablation.report.numbers import (
 )
 from ablation.report.prose.amounts import amount, difference_decimals, rope_text
 from ablation.report.prose.forecasts import chance_cell, for_power_cell
+from ablation.report.prose.looks import shown_e_value
+from ablation.report.prose.verdicts import verdict_text
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
+
+_E_VALUE = "e-value"
 
 
 def scorecard(analysis: Analysis) -> Table:
     """Return a row per answer; differences in the metric's unit of differences."""
     answers = analysis.answers
-    head = ("comparison", "metric", "verdict", "difference", interval_head(answers), "ROPE", "wins", "win rate, 95 %")
+    about = ("comparison", "metric", "verdict", "difference", interval_head(answers), "too small to matter")
+    head = (*about, "wins", "win rate, 95 %", _E_VALUE, "n", "chance of a decision")
     rows = tuple(_scorecard_row(answer, interval_mark(answer, answers)) for answer in answers)
-    return Table(head=(*head, "e-value", "n", "chance of a decision"), rows=rows, text_columns=3)
+    is_shown = any(shown_e_value(answer) is not None for answer in answers)
+    kept = [index for index, name in enumerate(head) if is_shown or name != _E_VALUE]
+    kept_rows = tuple(tuple(row[index] for index in kept) for row in rows)
+    return Table(head=tuple(head[index] for index in kept), rows=kept_rows, text_columns=3)
 
 
 def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
@@ -59,7 +68,8 @@ def simple_effects(analysis: Analysis) -> Table:
         for simple in answer.simple_effects:
             difference = Difference(n=simple.n, mean=simple.mean, interval=simple.interval)
             about = (change_text(simple.change), _place(simple.at, analysis), answer.metric.label)
-            row = (*about, *difference_cells(difference, answer.metric.unit), str(simple.n))
+            reach = reach_of(answer.metric)
+            row = (*about, *difference_cells(difference, answer.metric.unit, reach=reach), str(simple.n))
             if row not in rows:
                 rows.append(row)
     return Table(head=("change", "at", "metric", "difference", "95 % interval", "n"), rows=tuple(rows), text_columns=3)
@@ -67,11 +77,11 @@ def simple_effects(analysis: Analysis) -> Table:
 
 def interactions(analysis: Analysis) -> Table:
     """Return the interaction of every pair of crossed factors on the study's metric, in its unit and in logits."""
-    unit = analysis.metric.unit
+    unit, reach = analysis.metric.unit, reach_of(analysis.metric, is_interaction=True)
     rows = [
         (
             f"{change_text(found.first)} × {change_text(found.second)}",
-            *difference_cells(found.difference, unit),
+            *difference_cells(found.difference, unit, reach=reach),
             *difference_cells(found.in_logits, "logits"),
             str(found.difference.n),
         )
@@ -92,9 +102,10 @@ def crossed(analysis: Analysis) -> Table:
         seeds_alone = statistics.paired_interval(
             [difference.difference for difference in answer.differences], level=found.interval.level
         )
-        unit = answer.metric.unit
-        mean, both = difference_cells(Difference(n=effect.n, mean=found.mean, interval=found.interval), unit)
-        _, alone = difference_cells(Difference(n=effect.n, mean=effect.mean, interval=seeds_alone), unit)
+        unit, reach = answer.metric.unit, reach_of(answer.metric, is_interaction=answer.is_interaction)
+        over_both = Difference(n=effect.n, mean=found.mean, interval=found.interval)
+        mean, both = difference_cells(over_both, unit, reach=reach)
+        _, alone = difference_cells(Difference(n=effect.n, mean=effect.mean, interval=seeds_alone), unit, reach=reach)
         rows.append((comparison_text(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
     head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
     return Table(head=head, rows=tuple(rows))
@@ -176,13 +187,14 @@ def _place(levels: Mapping[str, Any], analysis: Analysis) -> str:
 
 
 def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
-    effect, unit = answer.effect, unit_of_differences(answer.metric.unit)
+    effect, unit, e_value = answer.effect, unit_of_differences(answer.metric.unit), shown_e_value(answer)
     about = (comparison_text(answer), answer.metric.label, _verdict(answer))
-    rope = f"±{rope_text(answer)}" if answer.rope is not None else "none"
+    rope = f"±{rope_text(answer)}" if answer.rope is not None else "not said"
     if effect is None:
         return (*about, NONE, NONE, rope, NONE, NONE, NONE, str(len(answer.differences)), NONE)
     scale, decimals = scale_of(answer.metric.unit), difference_decimals(answer)
-    bounds = (effect.interval.low, effect.interval.high) if effect.interval else ()
+    shown = shown_interval(answer)
+    bounds = (shown.low, shown.high) if shown else ()
     wins = f"{effect.wins.wins}/{effect.wins.n}" + (f", {effect.wins.ties} tied" if effect.wins.ties else "")
     return (
         *about,
@@ -191,7 +203,7 @@ def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
         rope,
         wins,
         f"{100 * effect.wins.share.low:.0f} to {100 * effect.wins.share.high:.0f} %",
-        f"{effect.e_value:.3g}" if effect.e_value is not None else NONE,
+        f"{e_value:.3g}" if e_value is not None else NONE,
         str(effect.n),
         chance_cell(answer),
     )
@@ -200,12 +212,13 @@ def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
 def _sureness_row(answer: Answer) -> tuple[str, ...]:
     effect = answer.effect
     sd, detectable = (effect.sd, effect.detectable) if effect else (None, None)
+    reach = reach_of(answer.metric, is_interaction=answer.is_interaction)
     return (
         comparison_text(answer),
         answer.metric.label,
         str(len(answer.differences)),
         amount(sd, answer) if sd is not None else NONE,
-        amount(detectable, answer) if detectable is not None else NONE,
+        amount(detectable, answer) if detectable is not None and detectable < reach else NONE,
         chance_cell(answer),
         for_power_cell(answer),
         duration_text(answer.seconds_per_seed) if answer.seconds_per_seed else NONE,
@@ -214,8 +227,8 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
 
 def _verdict(answer: Answer) -> str:
     if answer.is_meaningful is None:
-        return answer.verdict.value
-    return f"{answer.verdict.value}, {'meaningfully' if answer.is_meaningful else 'possibly too small to matter'}"
+        return verdict_text(answer)
+    return f"{verdict_text(answer)}, {'meaningfully' if answer.is_meaningful else 'possibly too small to matter'}"
 
 
 def variant_text(row: VariantRow) -> str:
@@ -235,7 +248,9 @@ def baseline_difference_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[
     if row.is_baseline:
         return "", ""
     difference = row.differences.get(metric.name)
-    return difference_cells(difference, metric.unit) if difference is not None else ("withheld", NONE)
+    if difference is None:
+        return "withheld", NONE
+    return difference_cells(difference, metric.unit, reach=reach_of(metric))
 
 
 def _outcomes(row: VariantRow) -> str:

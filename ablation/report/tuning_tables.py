@@ -7,6 +7,7 @@ from typing import Any
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
 from ablation.records import METRICS, SIGNS, Objective, TunedVariant, TuningTrial
+from ablation.report.limits import shown_interval
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
     NONE,
@@ -15,6 +16,7 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
+from ablation.report.prose.verdicts import verdict_text
 from ablation.report.table import Table, interval_cell
 from ablation.report.tables import interval_head, interval_mark
 from ablation.study.level_names import level_text, short_names
@@ -162,7 +164,8 @@ def _cells(answer: Answer, analysis: Analysis) -> tuple[str, str, str]:
     effect, unit = answer.effect, answer.metric.unit
     if effect is None:
         return NONE, NONE, answer.verdict.value
-    bounds = (effect.interval.low, effect.interval.high) if effect.interval else ()
+    shown = shown_interval(answer)
+    bounds = (shown.low, shown.high) if shown else ()
     mean, *ends = differences_text([effect.mean, *bounds], unit)
     interval = interval_cell(ends) + (interval_mark(answer, analysis.answers) if ends else "")
-    return f"{mean} {unit_of_differences(unit)}".rstrip(), interval, answer.verdict.value
+    return f"{mean} {unit_of_differences(unit)}".rstrip(), interval, verdict_text(answer)

@@ -46,7 +46,7 @@ def _quantity_drawings(variants: Sequence[VariantCurves], curve: DrawnCurve) -> 
     epochs = [epoch for epoch, _ in known]
     room = 0.02 * (max(epochs) - min(epochs)) or 0.3
     width = scale_between(min(epochs) - room, max(epochs) + room, is_integer=True)
-    ends = scale_over([scale * value for _, value in known])
+    ends = scale_over([scale * value for _, value in known], unit=curve.unit)
     text = (
         f"{sentence_case(title)} by epoch: every seed (thin; diverged ones vermillion), the median (thick), and the "
         "other variants' medians (grey)."

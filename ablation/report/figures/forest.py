@@ -1,5 +1,6 @@
 """Draws each comparison's seeds, mean and interval over its ROPE, with the verdict in words, a panel per metric."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,18 +11,20 @@ from matplotlib.ticker import MaxNLocator
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric, Verdict
-from ablation.drawing import BLUE, GREEN, GREY, VERMILLION, quiet, text_of
+from ablation.drawing import BLUE, DARK, GREEN, GREY, VERMILLION, quiet, text_of
 from ablation.records import SIGNS
 from ablation.report.figures.panels import Drawing, alpha_of, left_out, pages
+from ablation.report.limits import shown_interval
 from ablation.report.names import comparison_lines
 from ablation.report.numbers import scale_of, unit_of_differences
+from ablation.report.prose.verdicts import verdict_text
 from ablation.report.tables import interval_head
 
 _COLOURS = {
     Verdict.HELPS: BLUE,
-    Verdict.BETTER_THAN_SUM: BLUE,
     Verdict.HURTS: VERMILLION,
-    Verdict.WORSE_THAN_SUM: VERMILLION,
+    Verdict.BETTER_THAN_SUM: DARK,
+    Verdict.WORSE_THAN_SUM: DARK,
     Verdict.NO_MEANINGFUL_DIFFERENCE: GREEN,
 }
 _ROWS = 40
@@ -39,7 +42,8 @@ def forest_drawings(analysis: Analysis) -> Iterator[Drawing]:
         text = (
             f"Every seed's difference (dots), their mean (diamond) and "
             f"{interval_head(shown, mixed='interval at the level of each')}, "
-            f"and the ROPE (grey band), by comparison; {', '.join(metric.label for metric in metrics)}."
+            "and what is too small to matter (grey band), by comparison; "
+            f"{', '.join(metric.label for metric in metrics)}."
         ) + left_out(len(answers), "comparisons", size=_ROWS)
         groups = [[answer for answer in shown if answer.metric == metric] for metric in metrics]
         yield Drawing(name=name, title="forest plot", text=text, figure=_figure(groups))
@@ -90,14 +94,14 @@ def _draw_comparison(axes: Axes, answer: Answer, row: int) -> None:
         band = Rectangle((-width / 2, row - 0.5), width, 1, facecolor="#ebebeb", edgecolor="none", zorder=0)
         axes.add_patch(band)
         axes.update_datalim([(-width / 2, row), (width / 2, row)])
-    colour = _COLOURS.get(answer.verdict, GREY)
-    if effect is not None and effect.interval is not None:
-        bounds = [scale * effect.interval.low, scale * effect.interval.high]
+    colour = DARK if answer.is_crossover else _COLOURS.get(answer.verdict, GREY)
+    if (interval := shown_interval(answer)) is not None:
+        bounds = [scale * interval.low, scale * interval.high]
         axes.plot(bounds, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=2, gid="interval")
     if effect is not None:
         axes.plot([scale * effect.mean], [row], marker="D", markersize=6, color=colour, zorder=3, gid="mean")
     _draw_seeds(axes, answer, row, colour)
-    words = answer.verdict.value.replace(": ", ":\n").replace(" than the sum", "\nthan the sum")
+    words = re.sub(r"(?<=:) | (?=and do not|when removed|on average)", "\n", verdict_text(answer))
     place: dict[str, Any] = {"xy": (1.02, row), "xycoords": ("axes fraction", "data")}
     axes.annotate(words, **place, va="center", fontsize=8, color=colour, annotation_clip=False)
 

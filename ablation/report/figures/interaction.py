@@ -52,7 +52,7 @@ def interaction_drawings(analysis: Analysis) -> Iterator[Drawing]:
         return
     metric, scale = analysis.metric, scale_of(analysis.metric.unit)
     values = [value.value for plot in plots for cell in plot.cells.values() for value in cell.values]
-    ends = scale_over([scale * value for value in values])
+    ends = scale_over([scale * value for value in values], unit=metric.unit)
     text = (
         f"{sentence_case(axis_label(metric))} by the levels of two factors: means as lines, every seed as a dot. "
         "Parallel lines mean that the factors add up."

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from matplotlib.transforms import Transform
 
 from ablation.analysis.answer_records import MeasuredMetric
 from ablation.drawing import DARK, GREY, label_classes, quiet
+from ablation.report.limits import named_values
 from ablation.report.numbers import MINUS
 
 Item = TypeVar("Item")
@@ -188,9 +189,10 @@ def frame(page: Page, classes: Sequence[str]) -> None:
             label_classes(axes, classes, is_left=page.is_left(index), is_lowest=page.is_lowest(index))
 
 
-def scale_over(values: Sequence[float], *, bins: int = 5, is_integer: bool = False) -> Scale:
-    """Return the scale that shows these values, with about as many ticks as `bins`."""
-    return scale_between(*limits(values), bins=bins, is_integer=is_integer)
+def scale_over(values: Sequence[float], *, unit: str = "", bins: int = 5, is_integer: bool = False) -> Scale:
+    """Return the scale that shows these values, with about as many ticks as `bins`; none that no value can have."""
+    scale = scale_between(*limits(values), bins=bins, is_integer=is_integer)
+    return replace(scale, ticks=named_values(scale.ticks, values, unit))
 
 
 def scale_between(low: float, high: float, *, bins: int = 5, is_integer: bool = False) -> Scale:

@@ -15,6 +15,7 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import VariantRow
 from ablation.drawing import BLUE, DARK, GREY, line_width, quiet, text_of
 from ablation.report.figures.panels import Drawing, axis_label, sentence_case
+from ablation.report.limits import named_values
 from ablation.report.names import baseline_mark
 from ablation.report.numbers import scale_of
 
@@ -119,6 +120,7 @@ def _figure(points: Sequence[_Point], analysis: Analysis, cost: str, *, is_timed
     for point in drawn:
         _draw_point(axes, point)
     _set_scales(axes, drawn)
+    _name_values(axes, drawn, analysis.metric.unit)
     if is_timed:
         _draw_front(axes, drawn)
     axes.set_xlabel(f"{cost} ({unit})" if unit else cost, fontsize=8.5)
@@ -134,6 +136,14 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     axes.plot([cost.middle] * 2, [metric.minimum, metric.maximum], color=colour, lw=0.8, zorder=order)
     marker = "s" if point.row.is_baseline else "o"
     axes.plot([cost.middle], [metric.middle], marker, color=colour, markersize=6, zorder=order + 0.5, gid="variant")
+
+
+def _name_values(axes: Axes, points: Sequence[_Point], unit: str) -> None:
+    """Keep to ticks that the metric can have."""
+    low, high = axes.get_ylim()
+    values = [value for point in points for value in (point.metric.minimum, point.metric.maximum)]
+    ticks = [float(tick) for tick in axes.get_yticks() if low <= tick <= high]
+    axes.set_yticks(named_values(ticks, values, unit))
 
 
 def _set_scales(axes: Axes, points: Sequence[_Point]) -> None:

@@ -41,7 +41,8 @@ def slope_drawings(analysis: Analysis) -> Iterator[Drawing]:
         return
     metric = analysis.metric
     scale = scale_of(metric.unit)
-    ends = scale_over([scale * value.value for row in (baseline, *variants) for value in row.values])
+    values = [scale * value.value for row in (baseline, *variants) for value in row.values]
+    ends = scale_over(values, unit=metric.unit)
     text = (
         f"{axis_label(metric)} of every seed (thin) and the mean (thick), from the baseline to each variant. Seeds "
         "that got better are blue, worse ones vermillion, equal ones grey; dots without a line have no run to "

@@ -41,9 +41,9 @@ def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
     known = [point for curves in variants for point in _known_points(curves, heldout)]
     if not known:
         return
-    falling = scale_over([x for x, _ in known])
+    falling = scale_over([x for x, _ in known], unit="nats")
     falling = replace(falling, ends=falling.ends[::-1])
-    ends = scale_over([y for _, y in known])
+    ends = scale_over([y for _, y in known], unit="nats")
     matched = {found.variant: found.train_loss for found in analysis.matched_losses}
     baseline = next((curves for curves in variants if curves.variant == analysis.baseline), None)
     text = _text(analysis, is_matched=bool(matched)) + left_out(len(variants), "variants")

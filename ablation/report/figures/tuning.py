@@ -41,7 +41,7 @@ def tuning_drawings(analysis: Analysis) -> Iterator[Drawing]:
         return
     last = max(trial.number for each in tuned for trial in each.trials) + 1
     width = scale_between(0.5, last + 0.5, is_integer=True)
-    ends = scale_over(known)
+    ends = scale_over(known, unit=judged.unit)
     text = (
         f"{sentence_case(axis_label(judged))} of every trial by its number (dots), the best so far (line) and the "
         "chosen trial (orange diamond). Hollow: stopped early, at the value it had by then or at the scale's edge; "

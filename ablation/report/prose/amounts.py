@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
+from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
 
 MOST_NAMED = 3
@@ -29,8 +30,9 @@ def amount(value: float, answer: Answer) -> str:
     return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
 
 
-def range_text(interval: Interval, answer: Answer) -> str:
-    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`."""
+def range_text(interval: Interval, answer: Answer, *, mean: float, is_interaction: bool = False) -> str:
+    """Return `0.6 to 1.8 points higher`, or `0.3 points lower to 1.8 points higher`, cut at what there can be."""
+    interval = cut(interval, reach_of(answer.metric, is_interaction=is_interaction), mean=mean)
     unit, decimals = answer.metric.unit, difference_decimals(answer)
     low, high = scale_of(unit) * interval.low, scale_of(unit) * interval.high
     more, less = _WORDS.get(unit, ("higher", "lower"))
@@ -48,6 +50,11 @@ def rope_text(answer: Answer) -> str:
     number, noun = brief(scale_of(unit) * (answer.rope or 0.0)), unit_of_differences(unit)
     is_plural = number != "1" or noun == "s"  # seconds
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
+
+
+def too_small_text(answer: Answer) -> str:
+    """Return the ROPE in a reader's words: `too small to matter (±0.5 points)`."""
+    return f"too small to matter (±{rope_text(answer)})"
 
 
 def metric_noun(metric: MeasuredMetric) -> str:

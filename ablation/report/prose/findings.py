@@ -1,9 +1,19 @@
 """Says what was found: the difference, its size, and what a few seeds may owe to luck."""
 
 from ablation.analysis.answer_records import Answer, Verdict
+from ablation.records import SIGNS
+from ablation.report.limits import reach_of
 from ablation.report.names import place_text
 from ablation.report.numbers import level_percent
-from ablation.report.prose.amounts import MOST_NAMED, amount, higher_or_lower, metric_noun, range_text, rope_text
+from ablation.report.prose.amounts import (
+    MOST_NAMED,
+    amount,
+    higher_or_lower,
+    metric_noun,
+    range_text,
+    rope_text,
+    too_small_text,
+)
 
 
 def finding(answer: Answer) -> str:
@@ -15,6 +25,7 @@ def finding(answer: Answer) -> str:
     else:
         found = f"{noun} is {amount(effect.mean, answer)} {higher_or_lower(effect.mean, answer.metric)}"
         found += " than the sum of both effects" if answer.is_interaction else ""
+    found += " on average" if answer.is_crossover else ""
     if answer.is_identical:
         repeated = f" {_no_variation(answer)}" if answer.repeated_seeds else ""
         return f"{found} in every seed; both gave identical results: does this factor reach the model?{repeated}"
@@ -27,8 +38,8 @@ def finding(answer: Answer) -> str:
     if effect.interval is None:
         few = f"{effect.n} seeds are too few for an interval that holds however many are added"
         return f"{found} in the mean, {_wins(answer)}; {few}."
-    interval = f"{level_percent(effect.interval.level)} interval: {range_text(effect.interval, answer)}"
-    return f"{found} ({interval}), {_wins(answer)}."
+    shown = range_text(effect.interval, answer, mean=effect.mean, is_interaction=answer.is_interaction)
+    return f"{found} ({level_percent(effect.interval.level)} interval: {shown}), {_wins(answer)}."
 
 
 def place(answer: Answer) -> str:
@@ -43,9 +54,14 @@ def place(answer: Answer) -> str:
 
 def _wins(answer: Answer) -> str:
     assert answer.effect is not None
-    wins = answer.effect.wins
+    wins, mean = answer.effect.wins, answer.effect.mean
     ties = f", tied in {wins.ties}" if wins.ties else ""
-    return f"better in {wins.wins} of {wins.n} seeds{ties}"
+    if not answer.is_interaction:
+        return f"better in {wins.wins} of {wins.n} seeds{ties}"
+    is_win = SIGNS[answer.metric.direction] * mean > 0  # more or less than a sum is neither good nor bad
+    count = wins.wins if is_win else wins.n - wins.wins - wins.ties
+    side = higher_or_lower(mean, answer.metric)
+    return f"{side} in {count} of {wins.n} seeds{ties}"
 
 
 def _no_variation(answer: Answer) -> str:
@@ -63,7 +79,8 @@ def size(answer: Answer) -> str:
     if answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE:
         is_found = effect.interval.low > 0 or effect.interval.high < 0
         only = "There is a difference, but the" if is_found else "The"
-        return f"{only} whole interval is within ±{rope_text(answer)}, too small to matter."
+        of = " of the average" if answer.is_crossover else ""
+        return f"{only} whole interval{of} is {too_small_text(answer)}."
     if answer.look.is_fragile:
         return ""
     if answer.rope is None:
@@ -72,7 +89,7 @@ def size(answer: Answer) -> str:
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
         return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."
-    return f"Possibly too small to matter: the interval is not all beyond {rope_text(answer)}."
+    return f"Possibly {too_small_text(answer)}: the interval is not all beyond that."
 
 
 def _matters(answer: Answer) -> str:
@@ -98,6 +115,8 @@ def few_seeds(answer: Answer) -> str:
     effect = answer.effect
     if effect is None or effect.n > 3 or effect.detectable is None or not effect.sd:
         return ""
+    if effect.detectable >= reach_of(answer.metric, is_interaction=answer.is_interaction):
+        return f"With {effect.n} seeds no difference that there can be is found in 80 % of repetitions."
     least = amount(effect.detectable, answer)
     if not answer.look.is_floored:
         least = f"{effect.detectable / effect.sd:.1f} SD ({least})"

@@ -2,6 +2,7 @@
 
 from ablation.analysis.answer_records import Answer, Forecast, Look, Verdict
 from ablation.analysis.sequential import State
+from ablation.analysis.statistics import largest_e_value
 from ablation.report.numbers import count_text, duration_text
 from ablation.report.prose.amounts import first_few
 from ablation.report.prose.budget import what_did_not_fit
@@ -29,7 +30,9 @@ def growth(answer: Answer) -> str:
     effect = answer.effect
     if not answer.is_grown or effect is None or effect.e_value is None:
         return ""
-    came = "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
+    if shown_e_value(answer) is None:
+        return f"{_came(answer)}, so the e-value decides; with {effect.n} seeds it cannot."
+    came = _came(answer)
     needed = f"the {answer.decisive_e_value:,.4g} needed"
     if effect.e_value > answer.decisive_e_value:
         found = f"{effect.e_value:.3g}, above {needed}"
@@ -38,6 +41,18 @@ def growth(answer: Answer) -> str:
     else:
         found = f"{effect.e_value:.3g}, not above {needed}"
     return f"{came}, so the e-value decides: {found}."
+
+
+def shown_e_value(answer: Answer) -> float | None:
+    """Return the e-value where it can decide: for seeds beyond the plan, as many as may bring it to what is needed."""
+    effect = answer.effect
+    if effect is None or not answer.is_grown or largest_e_value(effect.n) <= answer.decisive_e_value:
+        return None
+    return effect.e_value
+
+
+def _came(answer: Answer) -> str:
+    return "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
 
 
 def since(answer: Answer) -> str:

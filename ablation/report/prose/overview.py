@@ -1,7 +1,7 @@
 """Says in three lines what a study found, against what, and whether all runs are there."""
 
 from ablation.analysis.analysis_record import Analysis
-from ablation.analysis.answer_records import Verdict
+from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.sequential import GROWTH_SHARE
 from ablation.records import same_starts_text
 from ablation.report.names import baseline_text
@@ -19,11 +19,13 @@ def overview(analysis: Analysis) -> tuple[str, str, str]:
 def _decisions(analysis: Analysis) -> str:
     answers = analysis.answers
     decided = [answer for answer in answers if answer.verdict.is_decided]
+    told = [answer for answer in answers if _is_told(answer)]
     others = [verdict for verdict in Verdict if not verdict.is_decided]
-    counts = [(sum(answer.verdict is verdict for answer in answers), verdict) for verdict in others]
+    untold = [answer.verdict for answer in answers if not _is_told(answer)]
+    counts = [(untold.count(verdict), verdict) for verdict in others]
     named = "; ".join(
         [
-            *map(headline, decided),
+            *map(headline, told),
             *(f"{count}{VERDICT_WORDS[verdict].lstrip(',')}" for count, verdict in counts if count),
         ]
     )
@@ -31,6 +33,11 @@ def _decisions(analysis: Analysis) -> str:
     if analysis.is_extended:
         rate = f"at most {level_percent(analysis.alpha * (1 + GROWTH_SHARE))}"
     return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
+
+
+def _is_told(answer: Answer) -> bool:
+    """Whether the overview has the answer's headline: others are counted."""
+    return answer.verdict.is_decided or answer.is_crossover
 
 
 def _comparison(analysis: Analysis) -> str:

@@ -16,6 +16,8 @@ MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
 _MOST_LINE = 1_500
 _SPECIAL = re.compile(r"[\\`*\[\]{}<>&~|@$]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|^(?:[#+=-]|\d+(?=\.))|(?i:www)(?=\.)")
+_ANSWER = re.compile(r"(\d+)\. (.+? differs by .+?\)(?=: )|.+?): (.+)")
+"""A numbered answer: its headline, which names effects after a colon where they differ, and the rest."""
 _MOST_STUDIES = 20
 _CUT = "…"
 _SIGNED = re.compile(r"\n*<!-- written by ablation, which leaves it alone once it is edited \(([0-9a-f]{16})\) -->\s*$")
@@ -79,7 +81,7 @@ def fitted(paragraphs: Sequence[str], budget: int, *, left_out: str) -> list[str
 
 
 def _paragraph(line: str) -> str:
-    found = re.fullmatch(r"(\d+)\. (.+?): (.+)", line.strip())
+    found = _ANSWER.fullmatch(line.strip())
     if found is None:
         return escaped(line)
     number, headline, rest = found.groups()

@@ -166,6 +166,16 @@ def test_a_forecast_is_the_same_at_every_call():
     assert forecast(values(12, 0.4), (12,)) == forecast(values(12, 0.4), (12,))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
+@pytest.mark.parametrize("looks", [(12,), (12, 18)])
+def test_the_size_of_the_unit_changes_no_forecast(scale, looks):
+    plain, scaled = (
+        forecast([unit * value for value in values(12, 0.6)], looks, rope=0.4 * unit) for unit in (1.0, scale)
+    )
+
+    assert scaled.chance == pytest.approx(plain.chance, abs=0.01)
+
+
 def test_the_sign_of_a_difference_changes_no_forecast_but_for_its_draws():
     up, down = (forecast(values(12, mean), (12,), rope=0.4).chance for mean in (0.6, -0.6))
 
@@ -217,7 +227,7 @@ def test_the_sentence_tells_what_seeds_beyond_the_plan_would_decide():
 def test_the_sentence_says_where_seeds_are_too_few_to_tell():
     answer = undecided(4).answers[0]
 
-    assert "too few seeds to tell how many decide it with 80 %" in sentence(answer)
+    assert "too few seeds to tell how many it takes for 80 %" in sentence(answer)
 
 
 def test_a_decided_comparison_has_no_forecast():

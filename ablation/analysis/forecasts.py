@@ -6,7 +6,7 @@ for every comparison, from a fixed seed. Of a planned look the boundary decides;
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -43,16 +43,47 @@ UNCLEAR = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Past:
-    """What a comparison's seeds showed by its last look; `least_sd` is the floor of its SD there."""
+    """What a comparison's seeds showed by its last look, and what it is judged by; all in units of its likely SD.
 
-    seeds: int
+    That is its SD, or the floor that it was raised to. `values` are the differences, `sd` is their own SD; `planned`
+    the interval that the plan leaves it with, None where that may be luck.
+    """
+
+    values: tuple[float, ...]
     mean: float
     sd: float
-    least_sd: float
+    scale: float
+    rope: float | None
+    planned: tuple[float, float] | None
+    alpha: float
+    alpha_added: float
+
+    @classmethod
+    def of(cls, asked: Asked, standing: Standing, rule: Rule) -> "_Past | None":
+        """Return it, None where the differences do not vary or lack a seed."""
+        values = numbers(asked.seeds[: standing.seeds])
+        sd = sample_sd(values)
+        if not sd or len(values) < standing.seeds:
+            return None
+        scale, interval = max(sd, standing.least_sd), standing.interval
+        return cls(
+            values=tuple(value / scale for value in values),
+            mean=mean_of(values) / scale,
+            sd=sd / scale,
+            scale=scale,
+            rope=asked.rope / scale if asked.rope is not None else None,
+            planned=None if interval is None or standing.is_fragile else (interval.low / scale, interval.high / scale),
+            alpha=standing.alpha,
+            alpha_added=rule.alpha_added,
+        )
 
     @property
-    def likely_sd(self) -> float:
-        return max(self.sd, self.least_sd)
+    def seeds(self) -> int:
+        return len(self.values)
+
+    @property
+    def squares(self) -> float:
+        return (self.seeds - 1) * self.sd**2
 
 
 def forecast_of(looks: StudyLooks, place: int, *, following: int | None) -> Forecast | None:
@@ -61,26 +92,22 @@ def forecast_of(looks: StudyLooks, place: int, *, following: int | None) -> Fore
     `following` is the number of seeds that it is judged at next, None where it is not.
     """
     asked, standing, rule = looks.family[place], looks.standings[place], looks.rule
-    values = numbers(asked.seeds[: standing.seeds])
-    sd = sample_sd(values)
-    if not sd or len(values) < standing.seeds:
+    past = _Past.of(asked, standing, rule)
+    is_given_up = standing.state in (State.FUTILE, State.ENDED) and standing.seeds < MOST_SEEDS
+    if past is None or (following is None and not is_given_up):
         return None
-    past = _Past(seeds=standing.seeds, mean=mean_of(values), sd=sd, least_sd=standing.least_sd)
     if following is not None and following <= rule.looks[-1] and not asked.is_added:
-        usual = usual_spread(looks.family, asked.metric, rule.looks[0])
-        chance = _chance_at_look(past, following, asked, standing, rule, floor_at(following, asked, usual))
+        floor = floor_at(following, asked, usual_spread(looks.family, asked.metric, rule.looks[0]))
+        chance = _chance_at_look(past, following, rule.looks, floor / past.scale if floor is not None else None)
         return _forecast(past, following, chance, is_planned=True)
-    if following is None and (standing.state not in (State.FUTILE, State.ENDED) or standing.seeds >= MOST_SEEDS):
-        return None
-    total = following or min(max(TIMES * standing.seeds, next_look(rule.looks[-1])), MOST_SEEDS)
-    likely, *ends = _first_decided(past, values, asked, standing, rule, chosen=total)
+    total = following or min(max(TIMES * past.seeds, next_look(rule.looks[-1])), MOST_SEEDS)
+    likely, *ends = _first_decided(past, chosen=total)
     chance = float(np.mean(likely <= total))
     if following is not None:
         return _forecast(past, total, chance, is_planned=True)
     least, most = map(_for_power, ends)
-    return _forecast(
-        past, total, chance, is_planned=False, for_power=_for_power(likely), is_unclear=_is_unclear(least, most, past)
-    )
+    is_unclear = _is_unclear(least, most, past.seeds)
+    return _forecast(past, total, chance, is_planned=False, for_power=_for_power(likely), is_unclear=is_unclear)
 
 
 def _forecast(
@@ -96,70 +123,70 @@ def _forecast(
     )
 
 
-def _is_unclear(least: int | None, most: int | None, past: _Past) -> bool:
+def _is_unclear(least: int | None, most: int | None, seeds: int) -> bool:
     """Whether the seeds for 80 % differ too much between the ends of the SD's range; they grow as its square does."""
     if least is None:
-        low, high = sd_range(past.likely_sd, past.seeds)
+        low, high = sd_range(1.0, seeds)
         return (high / low) ** 2 > UNCLEAR
     return most is None or most > UNCLEAR * least
 
 
-def _chance_at_look(
-    past: _Past, seeds: int, asked: Asked, standing: Standing, rule: Rule, least_sd: float | None
-) -> float:
+def _chance_at_look(past: _Past, seeds: int, looks: tuple[int, ...], least_sd: float | None) -> float:
     """Return the chance of a verdict at a planned look by its boundary, at the alpha that the comparison holds."""
     if least_sd is None and seeds < FRAGILE_BELOW:
         return 0.0
-    random = np.random.default_rng(SEED)
-    sigma = past.likely_sd * np.sqrt((past.seeds - 1) / random.chisquare(past.seeds - 1, DRAWS))
+    random, new = np.random.default_rng(SEED), seeds - past.seeds
+    sigma = np.sqrt((past.seeds - 1) / random.chisquare(past.seeds - 1, DRAWS))
     centre = past.mean + sigma * random.standard_normal(DRAWS) / math.sqrt(past.seeds)
-    new = seeds - past.seeds
-    block, squares = random.standard_normal(DRAWS), random.chisquare(new - 1, DRAWS) if new > 1 else np.zeros(DRAWS)
-    before = (np.full(DRAWS, past.mean), np.full(DRAWS, (past.seeds - 1) * past.sd**2))
-    mean, total = _after(before, past.seeds, new, centre + sigma * block / math.sqrt(new), sigma**2 * squares)
-    limit = boundaries(rule.looks, standing.alpha)[rule.looks.index(seeds)].t
-    half = limit * np.maximum(np.sqrt(total / (seeds - 1)), least_sd or 0.0) / math.sqrt(seeds)
-    return float(np.mean(_is_decided(mean - half, mean + half, asked.rope)))
+    block = centre + sigma * random.standard_normal(DRAWS) / math.sqrt(new)
+    squares: Array = sigma**2 * random.chisquare(new - 1, DRAWS) if new > 1 else np.zeros(DRAWS)
+    before = (np.full(DRAWS, past.mean), np.full(DRAWS, past.squares))
+    mean, squares = _after(before, past.seeds, new, block, squares)
+    limit = boundaries(looks, past.alpha)[looks.index(seeds)].t
+    half = limit * np.maximum(np.sqrt(squares / (seeds - 1)), least_sd or 0.0) / math.sqrt(seeds)
+    return float(np.mean(_is_decided(mean - half, mean + half, past.rope)))
 
 
-def _first_decided(
-    past: _Past, values: Sequence[float], asked: Asked, standing: Standing, rule: Rule, *, chosen: int
-) -> Array:
+def _first_decided(past: _Past, *, chosen: int) -> Array:
     """Return the numbers of seeds at which the e-process decides first, (3, FUTURES), infinite where it does not.
 
     The first row's SDs and means are drawn. The others have the mean so far and an end of the SD's 95 % range each.
     `chosen` is among the numbers of seeds that are judged.
     """
-    future = _future(past.seeds, chosen)
-    drawn = past.likely_sd * future.sd
-    sigma = np.stack([drawn, *(np.full(FUTURES, end) for end in sd_range(past.likely_sd, past.seeds))])
+    future, before = _future(past.seeds, chosen), past.seeds
+    sigma = np.stack([future.sd, *(np.full(FUTURES, end) for end in sd_range(1.0, past.seeds))])
     centre = np.full(sigma.shape, past.mean)
-    centre[0] += drawn * future.mean / math.sqrt(past.seeds)
-    low, high = (np.full(sigma.shape, end) for end in _so_far(values, rule.alpha_added))
-    planned = standing.interval if not standing.is_fragile else None
-    state = (np.full(sigma.shape, past.mean), np.full(sigma.shape, (past.seeds - 1) * past.sd**2))
-    found, before = np.full(sigma.shape, math.inf), past.seeds
-    for seeds, block, squares in future.blocks:
-        new = seeds - before
-        state = _after(state, before, new, centre + sigma * block / math.sqrt(new), sigma**2 * squares)
+    centre[0] += future.sd * future.mean / math.sqrt(past.seeds)
+    state = (np.full(sigma.shape, past.mean), np.full(sigma.shape, past.squares))
+    ends = confidence_sequence(past.values, alpha=past.alpha_added) or (-math.inf, math.inf)
+    low, high = (np.full(sigma.shape, end) for end in ends)
+    found = np.full(sigma.shape, math.inf)
+    for seeds, noise, squares in future.blocks:
+        block = centre + sigma * noise / math.sqrt(seeds - before)
+        state = _after(state, before, seeds - before, block, sigma**2 * squares)
         before = seeds
-        width = e_half_width(1.0, seeds, alpha=rule.alpha_added)
+        width = e_half_width(1.0, seeds, alpha=past.alpha_added)
         if width is None:
             continue
-        half = width * np.sqrt(state[1] / (seeds - 1))
-        low, high = np.maximum(low, state[0] - half), np.minimum(high, state[0] + half)
-        shown = np.where(low <= high, (low, high), (state[0] - half, state[0] + half))
-        if planned is not None:
-            both = np.maximum(shown[0], planned.low), np.minimum(shown[1], planned.high)
-            shown = np.where(both[0] <= both[1], both, shown)
-        found[np.isinf(found) & _is_decided(shown[0], shown[1], asked.rope)] = seeds
+        now = _around(state[0], width * np.sqrt(state[1] / (seeds - 1)))
+        low, high = np.maximum(low, now[0]), np.minimum(high, now[1])
+        shown = _both((low, high), now)
+        if past.planned is not None:
+            shown = _both((np.maximum(shown[0], past.planned[0]), np.minimum(shown[1], past.planned[1])), shown)
+        found[np.isinf(found) & _is_decided(*shown, past.rope)] = seeds
         if seeds >= chosen and (np.isfinite(found).mean(axis=1) >= POWER).all():
             break
     return found
 
 
-def _so_far(values: Sequence[float], alpha: float) -> tuple[float, float]:
-    return confidence_sequence(values, alpha=alpha) or (-math.inf, math.inf)
+def _around(mean: Array, half: Array) -> tuple[Array, Array]:
+    return mean - half, mean + half
+
+
+def _both(both: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return what two intervals have in common, and the later one where that is nothing."""
+    is_there = both[0] <= both[1]
+    return np.where(is_there, both[0], later[0]), np.where(is_there, both[1], later[1])
 
 
 def _after(before: tuple[Array, Array], seeds: int, new: int, block: Array, squares: Array) -> tuple[Array, Array]:
@@ -190,7 +217,7 @@ class _Future:
     blocks: tuple[tuple[int, Array, Array], ...]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _future(seeds: int, chosen: int) -> _Future:
     random = np.random.default_rng(SEED)
     sd = np.sqrt((seeds - 1) / random.chisquare(seeds - 1, FUTURES))

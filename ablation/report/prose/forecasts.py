@@ -39,7 +39,7 @@ def chance_text(forecast: Forecast) -> str:
 def for_power_text(forecast: Forecast) -> str:
     """Say how many seeds more decide it with a chance of 80 %, or that it cannot be told."""
     if forecast.is_unclear:
-        return "too few seeds to tell how many decide it with 80 %"
+        return "too few seeds to tell how many it takes for 80 %"
     if forecast.more_for_power is None:
         return "for 80 % it takes more than 10,000"
     return f"for 80 % it takes {forecast.more_for_power:,}"

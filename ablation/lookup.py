@@ -1,8 +1,13 @@
 """Finds the names nearest to a misspelt one, and writes paths into nested mappings."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

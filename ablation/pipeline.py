@@ -11,7 +11,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ablation.coordinator.planning import check_room, frozen_plan, lock_plan, tuned_study, tuning_on_record
+from ablation.coordinator.planning import (
+    check_room,
+    frozen_plan,
+    lock_plan,
+    power_remark,
+    tuned_study,
+    tuning_on_record,
+)
 from ablation.coordinator.request import Request
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
@@ -122,7 +129,14 @@ def _plan(
 
     study, tracker, state = request.study, request.tracker, request.state
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
-    locked = lock_plan(tuned_study(study, tuning), data=prepared.facts, tracker=tracker, tuning=tuning)
+    is_again = request.is_fresh or request.is_reused or (before is None and tracker.is_deleted(study.name))
+    locked = lock_plan(
+        tuned_study(study, tuning),
+        data=prepared.facts,
+        tracker=tracker,
+        tuning=tuning,
+        state=None if is_again else state,  # what is there may be of the very study that was deleted
+    )
     plan = replace(locked, same_starts=prepared.same_starts)
     if request.is_reused:
         state.take_back(study.name)
@@ -182,7 +196,9 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, b
         _wait_for(study.name, execution.uploads)
         if found is None:
             return False
-        execution.lease.open(frozen_plan(study, before, tuning=(*before.tuning, *found)))
+        chosen = (*before.tuning, *found)
+        plan = frozen_plan(study, before, tuning=chosen, tracker=request.tracker, state=request.state)
+        execution.lease.open(plan)
     execution.state.forget_tuning(study.name)  # also of one that was killed when it had frozen what it found
     return True
 
@@ -199,6 +215,8 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     altered = altered_since(recorded, plan=record.plan, state=state)
     yield request.note(found_text(recorded, ended, altered, again=request.retry_failed))
     settled = tuple(run for run in ended if run.has_result or not request.retry_failed)
+    if not any(run.outcome is not None for run in ended) and (remark := power_remark(record.plan)) is not None:
+        yield request.note(remark)
     looks = LooksUnderWay(record.plan, settled)
     asked = replace(record.plan, runs=looks.runs)
     schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)

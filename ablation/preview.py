@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, study_power
+from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of
 from ablation.errors import NoModel
 from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
 from ablation.storage.state import State
@@ -126,6 +126,8 @@ def preview_study(
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid, VariantFails, VariantsAlike, DeviceUnavailable: the
             study cannot run here.
     """
+    from ablation.analysis import StudyLooks
+    from ablation.analysis.power import power_of
     from ablation.datasets import split_sizes
     from ablation.worker import needs_trying, try_variant
 
@@ -143,7 +145,7 @@ def preview_study(
         splits=split_sizes(outline, data) if data is not None else None,
         notes=(*data_remarks(study), *outline.notes),
         same_starts=same_starts,
-        power=study_power(study, noise=noise),
+        power=power_of(StudyLooks.of(outline_of(study), ()), noise=noise),
     )
 
 

@@ -1,26 +1,36 @@
 """What a study locks at its first result: its looks stay, others are a deviation, and no run that ended is left out."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import Bench
 
 from ablation.coordinator.planning import lock_plan
 from ablation.errors import StudyNarrowed
 from ablation.records import Outcome, Plan, RunResult
-from ablation.study import Study, study_of_values
+from ablation.study import Study, load_study, study_of_values
 from ablation.testing.plans import make_plan
 from ablation.tracking import MemoryTracker
 
 DATA = make_plan().data
 LOOKS = {"looks": [3, 5, 8]}
 NORMALIZATIONS = ["none", "batch"]
+MANY = {
+    "name": "many",
+    "data": {"name": "digits", "validation": "none"},
+    "model": {"name": "cnn", "depth": 1, "width": 1, "dense": []},
+    "training": {"epochs": 1, "learning_rate": 1e-3},
+    "seeds": 30,
+}
 
 
-def study(seeds: Any, *, normalization: list[str] = NORMALIZATIONS) -> Study:
+def study(seeds: Any, *, normalization: list[str] = NORMALIZATIONS, name: str = "small") -> Study:
     return study_of_values(
         {
-            "name": "small",
+            "name": name,
             "data": {"name": "digits", "validation": "none"},
             "model": {"name": "cnn", "depth": 1, "width": 1, "dense": []},
             "training": {"epochs": 1},
@@ -139,3 +149,87 @@ def test_a_variant_that_is_gone_is_refused_with_all_its_runs() -> None:
 
     with pytest.raises(StudyNarrowed, match=r"leaves out normalization=layer/seed-0, .*seed-2 and 1 more\."):
         locked(tracker, 4)
+
+
+def test_results_that_were_seen_under_another_name_are_a_deviation() -> None:
+    tracker = ended(5, trained=3)
+
+    (said,) = locked(tracker, 5, name="renamed").deviations
+
+    assert "seeds 0 to 2 of all 2 variants had results before the plan was locked, as study 'small'" == said
+
+
+def test_results_of_some_of_a_plans_runs_are_counted() -> None:
+    tracker = ended(2, trained=2, outcome=Outcome.FAILED)
+
+    (said,) = locked(tracker, 5, name="wider", normalization=["none", "batch", "layer"]).deviations
+
+    assert "seed 0 of normalization=none had results before the plan was locked, as study 'small'" == said
+
+
+def test_runs_that_share_nothing_are_no_deviation() -> None:
+    other_data = replace(DATA, digest="1" * 64)
+
+    assert () == lock_plan(study(3, name="other"), data=other_data, tracker=ended(3, trained=3)).deviations
+
+
+def test_a_few_runs_are_looked_up_however_many_there_are() -> None:
+    asked: list[Sequence[str]] = []
+
+    class Watched(MemoryTracker):
+        def results_elsewhere(self, probes: Sequence[str], /, *, name: str) -> Mapping[str, frozenset[str]]:
+            asked.append(probes)
+            return super().results_elsewhere(probes, name=name)
+
+    plan = lock_plan(
+        study_of_values({**MANY, "factors": {"training.learning_rate": [1e-3 * number for number in range(1, 41)]}}),
+        data=DATA,
+        tracker=Watched(),
+    )
+
+    (probes,) = asked
+    assert len(probes) == 8
+    first = [run.identity for run in plan.runs if run.seed == 0]
+    assert probes[0] == first[0]
+    assert set(probes) <= set(first)
+
+
+class TestInAStateFolder:
+    """What another study has left in the same state folder is taken over, not trained again."""
+
+    def test_results_in_the_state_folder_are_a_deviation_once(self, bench: Bench, tmp_path: Path) -> None:
+        first = bench.run(small(tmp_path, "first", seeds=2))
+        bench.tracker = MemoryTracker()  # another store: it knows nothing of the first
+        second = bench.run(small(tmp_path, "second", seeds=3))
+        resumed = bench.run(small(tmp_path, "second", seeds=3))
+
+        assert () == first.record.plan.deviations
+        (said,) = second.record.plan.deviations
+        assert "seeds 0, 1 of all 2 variants had results before the plan was locked, in this state folder" == said
+        assert second.record.plan.deviations == resumed.record.plan.deviations
+        assert second.analysis is not None
+        assert (said,) == second.analysis.deviations
+
+    def test_what_the_store_tells_is_not_told_again(self, bench: Bench, tmp_path: Path) -> None:
+        bench.run(small(tmp_path, "first", seeds=2))
+
+        (said,) = bench.run(small(tmp_path, "second", seeds=2)).record.plan.deviations
+
+        assert said.endswith("as study 'first'")
+
+    def test_a_study_that_begins_anew_has_seen_nothing_under_another_name(self, bench: Bench, tmp_path: Path) -> None:
+        bench.run(small(tmp_path, "first", seeds=2))
+        bench.is_fresh = True
+
+        assert () == bench.run(small(tmp_path, "first", seeds=2)).record.plan.deviations
+
+
+def small(folder: Path, name: str, *, seeds: int) -> Study:
+    (folder / "loop.py").write_text(
+        "def train(settings, seed, report):\n    return {'score': settings['training']['x'] + seed % 97 / 1e3}\n"
+    )
+    (folder / "study.yaml").write_text(
+        f"name: {name}\ntraining: {{name: 'loop.py:train', x: 1}}\nfactors: {{training.x: [1, 2]}}\n"
+        f"metric: {{name: score, direction: maximize}}\nseeds: {seeds}\n"
+    )
+    return load_study(folder / "study.yaml")

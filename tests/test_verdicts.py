@@ -83,11 +83,12 @@ def test_interval_inside_the_rope_is_no_meaningful_difference_even_when_zero_is_
     assert answer.effect.interval.low > 0
 
 
-def test_interval_with_zero_and_more_than_the_rope_is_undecided_and_says_how_many_seeds_more():
+def test_interval_with_zero_and_more_than_the_rope_is_undecided_and_has_a_forecast():
     answer = judged(0.002, noise=5.0)
 
     assert answer.verdict is Verdict.UNDECIDED
-    assert 1 <= answer.seeds_needed.fewest <= answer.seeds_needed.most
+    assert (answer.forecast.seeds, answer.forecast.more) == (15, 10)
+    assert 0 <= answer.forecast.chance < 1
 
 
 def test_without_a_rope_no_difference_is_never_called_equal():

@@ -166,11 +166,23 @@ class WorseMetric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedsNeeded:
-    """How many seeds more, over the 95 % range of the SD; None stands for more than 10,000 in all."""
+class Forecast:
+    """The chance, 0 to 1, that a comparison left open is decided with `seeds` in all, either way.
 
-    fewest: int | None
-    most: int | None
+    By the rule that will judge it: the boundary of a planned look, beyond the plan the e-process. Mean and SD are drawn
+    from what its seeds leave open of them; alpha that may yet be passed on to it does not count. `more` is how many
+    seeds more than it was judged on last. `is_planned`: they are what it is judged at next, and the same command trains
+    them. Else the plan has given it up or ended, and `more_for_power` is how many more decide it with a chance of 80 %:
+    None above 10,000 in all, and where `is_unclear`, as that differs more than tenfold between the ends of the SD's
+    95 % range.
+    """
+
+    seeds: int
+    more: int
+    chance: float
+    is_planned: bool
+    more_for_power: int | None
+    is_unclear: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +307,7 @@ class Answer:
     change's at either level of the first. `crossed` is
     given on test accuracy where every run kept its answers. `seconds_per_seed` is what one more seed of all its
     variants trains for. `is_identical`: both sides are equal to the bit in every number and seed, but for times.
+    `forecast` is given where more seeds may decide what is undecided.
     `is_crossover`: of the simple effects, one is surely above zero and another below, by their 95 % intervals and with
     means beyond the ROPE. `joint` is given for interactions that have an interval, `worse` where the verdict is helps.
     """
@@ -314,7 +327,7 @@ class Answer:
     is_meaningful: bool | None
     differences: tuple[SeedDifference, ...]
     effect: Effect | None
-    seeds_needed: SeedsNeeded | None
+    forecast: Forecast | None
     missing: tuple[MissingRun, ...]
     instability: Instability | None
     repeated_seeds: tuple[int, ...]

@@ -28,24 +28,26 @@ from ablation.analysis.caveats import is_crossover, worse_metrics
 from ablation.analysis.contrasts import Contrast, SimpleContrast
 from ablation.analysis.crossed import crossed_effect
 from ablation.analysis.equal_seeds import repeated_seeds
+from ablation.analysis.forecasts import forecast_of
 from ablation.analysis.joint import joint_effect
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.seed_differences import Runs, seed_differences
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
-from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, seeds_needed, verdict_of
+from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, verdict_of
 from ablation.records import Outcome, Plan
 from ablation.study.level_names import level_text
 
 _MOST_COMBINATIONS = 12
+_LEFT_OPEN = (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
     runs = Runs(table.to_dict("records"), looks.recorded)
     return tuple(
-        _answer(contrast, standing, looks, runs)
-        for contrast, standing in zip(looks.contrasts, looks.standings, strict=True)
+        _answer(place, contrast, standing, looks, runs)
+        for place, (contrast, standing) in enumerate(zip(looks.contrasts, looks.standings, strict=True))
     )
 
 
@@ -98,12 +100,13 @@ def _judged(contrast: Contrast, standing: Standing, runs: Runs, asked: Runs) -> 
     )
 
 
-def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: Runs) -> Answer:
+def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs: Runs) -> Answer:
     """Answer with the numbers of a comparison's last look; before its first one, those there are, and no interval."""
     variants, rule = tuple(contrast.weights), looks.rule
     runs = all_runs.of(looks.seeds[: standing.seeds or standing.wanted])
     found = _judged(contrast, standing, runs, all_runs.of(looks.seeds[: standing.wanted]))
     effect, interval = found.effect, found.effect.interval if found.effect else None
+    look = _look(contrast, standing, looks, all_runs)
     simple, is_crossing = _simple_effects(contrast, standing, runs, found)
     return Answer(
         changes=contrast.changes,
@@ -122,7 +125,7 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
         differences=found.differences,
         effect=effect,
-        seeds_needed=seeds_needed(effect, rule) if effect and _is_left_open(standing, found) else None,
+        forecast=forecast_of(looks, place, following=look.next) if found.verdict in _LEFT_OPEN else None,
         missing=found.missing,
         instability=found.instability,
         repeated_seeds=found.repeated,
@@ -131,18 +134,13 @@ def _answer(contrast: Contrast, standing: Standing, looks: StudyLooks, all_runs:
         simple_effects=simple,
         crossed=_crossed(contrast, runs) if interval else None,
         seconds_per_seed=_usual_seconds(variants, runs),
-        look=_look(contrast, standing, looks, all_runs),
+        look=look,
         is_crossover=is_crossing,
         joint=joint_effect(contrast, runs, found.verdict) if interval and len(contrast.changes) == 2 else None,
         worse=worse_metrics(contrast, runs, looks.plan) if found.verdict is Verdict.HELPS else (),
         is_identical=not any(each.difference for each in found.differences) and _is_identical(contrast, runs),
         earlier_verdict=_earlier(contrast, found.verdict, looks, all_runs) if standing.seeds else None,
     )
-
-
-def _is_left_open(standing: Standing, found: _Judged) -> bool:
-    """Whether the plan's last look, or futility before it, left a comparison undecided."""
-    return standing.state in (State.FUTILE, State.ENDED) and found.verdict is Verdict.UNDECIDED
 
 
 def _is_timed_apart(variants: Sequence[str], runs: Runs) -> bool:

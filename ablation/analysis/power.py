@@ -31,6 +31,7 @@ from ablation.analysis.sequential import (
     Lack,
     Rule,
     low_sd_share,
+    numbers,
 )
 from ablation.analysis.statistics import POWER, detectable_difference, sample_sd, seeds_for_power
 from ablation.records import Plan, RecordedRun
@@ -124,8 +125,8 @@ def noise_of(plan: Plan, runs: Sequence[RecordedRun], metric: str) -> float | No
     """
     known = []
     for asked in StudyLooks.of(with_rule(plan, RuleChange(metric=metric)), runs).family:
-        values = [seed for seed in asked.seeds if not isinstance(seed, Lack)]
-        if asked.metric == metric and Lack.UNSTABLE not in asked.seeds and (sd := sample_sd(values)):
+        is_stable = asked.metric == metric and Lack.UNSTABLE not in asked.seeds
+        if is_stable and (sd := sample_sd(numbers(asked.seeds))):
             known.append(sd / asked.spread)
     return float(np.median(known)) if known else None
 

@@ -270,14 +270,14 @@ class _Family:
             for other, (asked, standing) in enumerate(zip(self._family, self._standings, strict=True))
             if other != at and not asked.is_added
         )
-        return any(sample_sd(_numbers(seeds)) for seeds in others)
+        return any(sample_sd(numbers(seeds)) for seeds in others)
 
     def _look(self, index: int, at: int, alpha: float) -> "_Look":
         """Return a comparison at a look, made once: it is asked for until nothing changes any more."""
         if (index, at, alpha) not in self._looks:
             asked, seeds = self._family[at], self._rule.looks[index]
             self._looks[index, at, alpha] = _Look.of(
-                _numbers(asked.seeds[:seeds]),
+                numbers(asked.seeds[:seeds]),
                 looks=self._rule.looks,
                 index=index,
                 alpha=alpha,
@@ -287,13 +287,9 @@ class _Family:
         return self._looks[index, at, alpha]
 
     def _least_sd(self, asked: Asked, seeds: int) -> float | None:
-        """Return the floor of an SD: 0 where there is none, None where too few comparisons would tell it."""
-        if seeds >= FLOORED_BELOW:
-            return 0.0
         if asked.metric not in self._floors:
-            self._floors[asked.metric] = _usual_spread(self._family, asked.metric, self._rule.looks[0])
-        usual = self._floors[asked.metric]
-        return FLOOR * asked.spread * usual if usual is not None else None
+            self._floors[asked.metric] = usual_spread(self._family, asked.metric, self._rule.looks[0])
+        return floor_at(seeds, asked, self._floors[asked.metric])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,7 +359,7 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
         lack = _lack(asked.seeds[:seeds], seeds)
         if lack is not None:
             return replace(standing, state=_LACKING[lack])
-        values = _numbers(asked.seeds[:seeds])
+        values = numbers(asked.seeds[:seeds])
         sequence = confidence_sequence(values, alpha=rule.alpha_added)
         is_luck = is_fragile and sequence is None
         # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
@@ -423,12 +419,19 @@ def low_sd_share(n: int) -> float:
     return math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - FUTILITY)))
 
 
-def _usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | None:
+def floor_at(seeds: int, asked: Asked, usual: float | None) -> float | None:
+    """Return the floor of a look's SD: 0 where there is none, None where too few comparisons tell the usual spread."""
+    if seeds >= FLOORED_BELOW:
+        return 0.0
+    return FLOOR * asked.spread * usual if usual is not None else None
+
+
+def usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | None:
     """Return the median SD of one run that planned comparisons on a metric imply at the first look; None of under 3."""
     known = [
         (sample_sd(values) or 0.0) / asked.spread
         for asked in family
-        if asked.metric == metric and not asked.is_added and len(values := _numbers(asked.seeds[:first])) == first >= 2
+        if asked.metric == metric and not asked.is_added and len(values := numbers(asked.seeds[:first])) == first >= 2
     ]
     return float(np.median(known)) if len(known) >= FEWEST_FOR_A_FLOOR else None
 
@@ -439,5 +442,6 @@ def _lack(seeds: Seeds, wanted: int) -> Lack | None:
     return next((lack for lack in Lack if lack in found), None)
 
 
-def _numbers(seeds: Seeds) -> list[float]:
+def numbers(seeds: Seeds) -> list[float]:
+    """Return the differences of the seeds that show one."""
     return [seed for seed in seeds if not isinstance(seed, Lack)]

@@ -131,13 +131,21 @@ def confidence_sequence(differences: Sequence[float], *, alpha: float, g: float 
     low, high, interval = -math.inf, math.inf, None
     for n in range(2, len(differences) + 1):
         values = differences[:n]
-        half_width = _e_half_width(sample_sd(values), n, alpha=alpha, g=g)
+        half_width = e_half_width(sample_sd(values), n, alpha=alpha, g=g)
         if half_width is None:
             continue
         mean = mean_of(values)
         interval = (mean - half_width, mean + half_width)
         low, high = max(low, interval[0]), min(high, interval[1])
     return (low, high) if low <= high and interval is not None else interval
+
+
+def e_half_width(sd: float | None, n: int, *, alpha: float, g: float = 1.0) -> float | None:
+    """Return how far from the mean of n values the t e-value reaches 1/alpha; None where it never does."""
+    ratio = math.exp(2 / n * (math.log(1 / alpha) + 0.5 * math.log1p(n * g)))
+    if not sd or ratio >= 1 + n * g:
+        return None
+    return sd * math.sqrt((n - 1) / n * (ratio - 1) / (1 - ratio / (1 + n * g)))
 
 
 def skewness(values: Sequence[float]) -> float | None:
@@ -177,30 +185,12 @@ def seeds_for_power(difference: float, sd: float, *, alpha: float) -> int | None
     return _fewest(lambda n: _power(abs(difference) / sd, n, alpha) >= POWER)
 
 
-def seeds_for_width(half_width: float, sd: float, *, alpha: float) -> int | None:
-    """Return the fewest seeds whose interval at 1 - alpha has at most this half-width."""
-    return _fewest(lambda n: critical_t(n, alpha) * sd / math.sqrt(n) <= half_width)
-
-
-def seeds_for_e_value(difference: float, sd: float, *, threshold: float) -> int | None:
-    """Return the fewest seeds whose e-value exceeds the threshold if difference and SD stay as they are."""
-    return _fewest(lambda n: _log_e(difference / sd, n, g=1.0) > math.log(threshold))
-
-
 def detectable_difference(sd: float, n: int, *, alpha: float) -> float:
     """Return the difference that a paired t test of n seeds at `alpha` finds in 80 % of repetitions."""
     low, high = 0.0, 1.0 + critical_t(n, alpha) / math.sqrt(n)
     while _power(high, n, alpha) < POWER:
         low, high = high, 2 * high
     return sd * float(optimize.brentq(lambda standardized: _power(standardized, n, alpha) - POWER, low, high))
-
-
-def _e_half_width(sd: float | None, n: int, *, alpha: float, g: float) -> float | None:
-    """Return how far from the mean of n values the t e-value reaches 1/alpha; None where it never does."""
-    ratio = math.exp(2 / n * (math.log(1 / alpha) + 0.5 * math.log1p(n * g)))
-    if not sd or ratio >= 1 + n * g:
-        return None
-    return sd * math.sqrt((n - 1) / n * (ratio - 1) / (1 - ratio / (1 + n * g)))
 
 
 def _log_e(standardized: float, n: int, *, g: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ablation.analysis import statistics
-from ablation.analysis.answer_records import Effect, Interval, SeedsNeeded, Verdict, Wins
+from ablation.analysis.answer_records import Effect, Interval, Verdict, Wins
 from ablation.analysis.sequential import Rule, State
 from ablation.records import SIGNS, Direction
 
@@ -71,21 +71,6 @@ def effect_of(
         skewness=statistics.skewness(differences),
         wins=wins_of(differences, direction),
     )
-
-
-def seeds_needed(effect: Effect, rule: Rule) -> SeedsNeeded | None:
-    """Return how many seeds more bring the e-value there, for the least and the largest SD of its 95 % range.
-
-    None where that is not to be told: no spread, or a mean of zero.
-    """
-    if not effect.sd or not effect.mean:
-        return None
-    totals = [
-        statistics.seeds_for_e_value(effect.mean, sd, threshold=rule.decisive_e_value)
-        for sd in statistics.sd_range(effect.sd, effect.n)
-    ]
-    fewest, most = (None if total is None else max(1, total - effect.n) for total in totals)
-    return SeedsNeeded(fewest=fewest, most=most)
 
 
 def earlier_verdict(

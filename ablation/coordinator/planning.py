@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
-from ablation.lookup import differences
+from ablation.lookup import differences, few
 from ablation.records import (
     METRICS,
     NOT_MEASURED,
@@ -29,9 +29,11 @@ from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
-    from ablation.analysis.power import QuestionPower
+    from ablation.storage.state import State
     from ablation.tracking import Tracker
 
+_MOST_PROBES = 8
+"""Runs that are looked up by themselves, to see whether another study has trained the same: first seeds of variants."""
 BYTES = 4
 """Of a number."""
 LITTLE = 2**20
@@ -70,8 +72,18 @@ def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, .
     return tuple(variant for variant in previous.plan.tuning if variant.variant in names)
 
 
-def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
+def lock_plan(
+    study: Study,
+    *,
+    data: DataFacts,
+    tracker: Tracker,
+    tuning: tuple[TunedVariant, ...] = (),
+    state: State | None = None,
+) -> Plan:
     """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
+
+    So are results of its runs that could be seen before it was locked: those of other studies in the tracker, and
+    those in the state folder, where that is given.
 
     Raises:
         StudyChanged: the baseline, data, training, tuning, metric or code is not what the study has results with.
@@ -79,12 +91,10 @@ def lock_plan(study: Study, *, data: DataFacts, tracker: Tracker, tuning: tuple[
     """
     plan = plan_of(study, data=data, tuning=tuning)
     previous = tracker.find_study(study.name)
-    if previous is None:
-        return plan
-    recorded = tracker.recorded_runs(previous, with_details=False)
+    recorded = tracker.recorded_runs(previous, with_details=False) if previous is not None else ()
     results = sum(run.has_result for run in recorded)
-    if results == 0:
-        return plan
+    if previous is None or results == 0:
+        return replace(plan, deviations=_seen_before(plan, tracker=tracker, state=state)) if plan.family else plan
     changed = {
         **differences(_fixed(previous.plan), _fixed(plan)),
         **_changed_reading(previous.plan, plan),
@@ -129,14 +139,45 @@ def tuned_study(study: Study, tuning: tuple[TunedVariant, ...]) -> Study:
     return study.tuned({variant.variant: variant.settings for variant in tuning}) if tuning else study
 
 
-def frozen_plan(study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...]) -> Plan:
+def _seen_before(plan: Plan, *, tracker: Tracker, state: State | None) -> tuple[str, ...]:
+    """Say which of a plan's runs had results before it was locked, under another name."""
+    first = {run.variant: run.identity for run in reversed(plan.runs)}
+    step = -(-len(first) // _MOST_PROBES)
+    elsewhere = tracker.results_elsewhere(list(first.values())[::-step], name=plan.name)
+    said = [
+        _trained_before([run for run in plan.runs if run.identity in identities], plan, f"as study {study!r}")
+        for study, identities in elsewhere.items()
+    ]
+    known = frozenset[str]().union(*elsewhere.values())
+    kept = [
+        run for run in plan.runs if state is not None and run.identity not in known and state.has_kept(run.identity)
+    ]
+    return (*said, *([_trained_before(kept, plan, "in this state folder")] if kept else []))
+
+
+def _trained_before(runs: Sequence[PlannedRun], plan: Plan, where: str) -> str:
+    seeds, variants = sorted({run.seed for run in runs}), list(dict.fromkeys(run.variant for run in runs))
+    is_row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    named = f"{seeds[0]} to {seeds[-1]}" if is_row else ", ".join(map(str, seeds))
+    of = f"all {len(variants)} variants" if len(variants) == len(plan.variants) else few(variants)
+    whole = len(seeds) * len(variants)
+    counted = f" ({len(runs)} of these {whole} runs)" if len(runs) < whole else ""
+    return (
+        f"seed{'s' if len(seeds) > 1 else ''} {named} of {of}{counted} had results before the plan was locked, {where}"
+    )
+
+
+def frozen_plan(
+    study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...], tracker: Tracker, state: State
+) -> Plan:
     """Return the plan of a study once its variants are tuned; what was locked before stays."""
     plan = plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning)
+    seen = () if before.tuning else _seen_before(plan, tracker=tracker, state=state)
     return replace(
         plan,
         locked=before.locked,
         locked_hash=before.locked_hash,
-        deviations=before.deviations,
+        deviations=(*before.deviations, *seen),
         measured=before.measured,
         same_starts=before.same_starts,
         family=before.family if before.tuning else plan.family,  # known once the first variants are tuned
@@ -173,20 +214,12 @@ def outline_of(study: Study) -> Plan:
     )
 
 
-def study_power(study: Study, *, noise: Mapping[str, float] | None = None) -> tuple[QuestionPower, ...]:
-    """Return what each comparison of a study can find; `noise` is the SD of one variant's runs by metric."""
+def power_remark(plan: Plan) -> str | None:
+    """Say that a plan can decide nothing of interest, as far as that is so."""
     from ablation.analysis import StudyLooks
-    from ablation.analysis.power import power_of
+    from ablation.analysis.power import power_of, warning
 
-    return power_of(StudyLooks.of(outline_of(study), ()), noise=noise)
-
-
-def power_remarks(study: Study) -> tuple[str, ...]:
-    """Say that a study's design can decide nothing of interest, as far as that is so."""
-    from ablation.analysis.power import warning
-
-    said = warning(study_power(study), questions=len(study.questions))
-    return (said,) if said is not None else ()
+    return warning(power_of(StudyLooks.of(plan, ())), questions=len(plan.locked.questions))
 
 
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:

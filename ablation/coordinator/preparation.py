@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of, power_remarks
+from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
 from ablation.datasets import Dataset, make_split, prepare
@@ -38,12 +38,7 @@ def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
     dataset = _prepared_data(study, request.state)
     facts = dataset.facts if dataset is not None else NO_DATA
-    for remark in (
-        *device_remarks(study.variants, slots),
-        *data_remarks(study),
-        *facts.notes,
-        *power_remarks(study),
-    ):
+    for remark in (*device_remarks(study.variants, slots), *data_remarks(study), *facts.notes):
         yield request.note(remark)
     prepared = Prepared(dataset=dataset, same_starts=(yield from _tried(request, dataset)))
     if request.is_fresh:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ablation.coordinator.looks import confusion_at_chance
 from ablation.coordinator.uploads import Uploads, upload_run
+from ablation.lookup import few
 from ablation.records import Outcome, Plan, RecordedRun
 from ablation.storage.state import State
 
@@ -91,15 +92,11 @@ def found_text(
         said.append(f"{failed} failed before; --retry-failed trains them again")
     if corrected:
         said.append(
-            f"MLflow had other metrics of {_few(corrected)} than were measured, and has those of the run folders now"
+            f"MLflow had other metrics of {few(corrected)} than were measured, and has those of the run folders now"
         )
     if altered:
         said.append(
-            f"result.json of {_few(altered)} in this state folder was changed since it was recorded, or MLflow was: "
+            f"result.json of {few(altered)} in this state folder was changed since it was recorded, or MLflow was: "
             "MLflow counts"
         )
     return "; ".join(said) or None
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

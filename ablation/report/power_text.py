@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ablation.analysis.power import LookPower, QuestionPower, warning
-from ablation.report.numbers import decimals_for, magnitude, scale_of, unit_of_differences
+from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
 
 _MOST_NAMED = 3
 _SD = "SD: standard deviation of a comparison's paired differences over seeds"
@@ -68,5 +68,5 @@ def _meaningful(power: QuestionPower, meaningful: float) -> str:
     needed = f"{seeds:,}" if seeds is not None else "more than 10,000"
     reached = power.reaches_meaningful
     found = f"the look at {reached} finds it" if reached is not None else "no planned look finds it"
-    number = f"{scale_of(power.metric.unit) * meaningful:.4g}"
+    number = brief(scale_of(power.metric.unit) * meaningful)
     return f"{_with_unit(number, power)} (meaningful): {needed} seeds with one look; {found}"

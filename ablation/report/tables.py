@@ -27,7 +27,8 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
-from ablation.report.prose.amounts import amount, difference_decimals, rope_text, seeds_text
+from ablation.report.prose.amounts import amount, difference_decimals, rope_text
+from ablation.report.prose.forecasts import chance_cell, for_power_cell
 from ablation.report.prose.looks import shown_e_value
 from ablation.report.prose.verdicts import verdict_text
 from ablation.report.table import Table, difference_cells, interval_cell
@@ -40,7 +41,7 @@ def scorecard(analysis: Analysis) -> Table:
     """Return a row per answer; differences in the metric's unit of differences."""
     answers = analysis.answers
     about = ("comparison", "metric", "verdict", "difference", interval_head(answers), "too small to matter")
-    head = (*about, "wins", "win rate, 95 %", _E_VALUE, "n", "more seeds")
+    head = (*about, "wins", "win rate, 95 %", _E_VALUE, "n", "chance of a decision")
     rows = tuple(_scorecard_row(answer, interval_mark(answer, answers)) for answer in answers)
     is_shown = any(shown_e_value(answer) is not None for answer in answers)
     kept = [index for index, name in enumerate(head) if is_shown or name != _E_VALUE]
@@ -155,14 +156,15 @@ def layers(analysis: Analysis) -> Table:
 
 
 def sureness(analysis: Analysis) -> Table:
-    """Return the smallest difference that each comparison's seeds find, and the seeds still needed."""
+    """Return the smallest difference that each comparison's seeds find, and what more seeds would decide."""
     head = (
         "comparison",
         "metric",
         "n",
         "SD of differences",
         "smallest difference found",
-        "more seeds",
+        "chance of a decision",
+        "for 80 %",
         "training each",
     )
     return Table(head=head, rows=tuple(map(_sureness_row, analysis.answers)), text_columns=2)
@@ -203,7 +205,7 @@ def _scorecard_row(answer: Answer, mark: str) -> tuple[str, ...]:
         f"{100 * effect.wins.share.low:.0f} to {100 * effect.wins.share.high:.0f} %",
         f"{e_value:.3g}" if e_value is not None else NONE,
         str(effect.n),
-        seeds_text(answer) or NONE,
+        chance_cell(answer),
     )
 
 
@@ -217,7 +219,8 @@ def _sureness_row(answer: Answer) -> tuple[str, ...]:
         str(len(answer.differences)),
         amount(sd, answer) if sd is not None else NONE,
         amount(detectable, answer) if detectable is not None and detectable < reach else NONE,
-        seeds_text(answer) or NONE,
+        chance_cell(answer),
+        for_power_cell(answer),
         duration_text(answer.seconds_per_seed) if answer.seconds_per_seed else NONE,
     )
 

@@ -53,6 +53,10 @@ class State:
         kept = RunFolder(path=self.folder / "runs" / identity)
         return next((folder for folder in (kept, self.begun(study, identity)) if folder.result() is not None), None)
 
+    def has_kept(self, identity: str) -> bool:
+        """Whether a run has a result here that some study has recorded."""
+        return RunFolder(path=self.folder / "runs" / identity).result() is not None
+
     def unrecorded(self, study: str) -> int:
         """Return how many runs of a study have ended here and are not recorded."""
         folders = (self.folder / "begun" / study).glob("*")

@@ -206,6 +206,26 @@ class TrackerContract:
         assert {None} == {run.outcome for run in tracker.recorded_runs(record)}
         assert tracker.study_names() == ("other", "quick")
 
+    def test_results_of_the_same_runs_in_another_study_are_found_by_a_few_of_them(
+        self, tracker: Tracker, record: StudyRecord
+    ) -> None:
+        first, second, *_ = record.plan.runs
+        for planned, outcome in (
+            (first, Outcome.DONE),
+            (second, Outcome.DIVERGED),
+            (record.plan.runs[2], Outcome.FAILED),
+        ):
+            run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+            tracker.finish_run(run_id, replace(result_of(planned.identity), outcome=outcome), None)
+        tracker.start_run(record, record.plan.runs[3], PROVENANCE, attempt="first")
+        other = tracker.open_study(make_plan(name="other", seeds=3))
+        known = frozenset({first.identity, second.identity})
+
+        assert {"quick": known} == tracker.results_elsewhere([first.identity, "f" * 32], name="other")
+        assert tracker.results_elsewhere([first.identity], name="quick") == {}
+        assert tracker.results_elsewhere([other.plan.runs[-1].identity], name="other") == {}
+        assert tracker.results_elsewhere([record.plan.runs[3].identity], name="other") == {}
+
     @pytest.mark.parametrize(
         ("text", "problem"),
         [

@@ -118,6 +118,14 @@ class Tracker(Protocol):
         """Return the identities of all compared runs that name a study, those in the trash too."""
         ...
 
+    def results_elsewhere(self, probes: Sequence[str], /, *, name: str) -> Mapping[str, frozenset[str]]:
+        """Return which runs other studies than `name` have a result of, as identities by study.
+
+        Only studies that have a result of any of the `probes`, a handful of identities that are looked up one by one.
+        Of a study with more than 1,000 runs the first ones that it began are given.
+        """
+        ...
+
     def count_runs(self, name: str) -> int:
         """Return how many runs `delete_study` would delete."""
         ...

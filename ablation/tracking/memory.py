@@ -119,6 +119,14 @@ class MemoryTracker:
         found = {run.planned.identity for run in list(self._runs.values()) if run.study == name}
         return frozenset(found) | self._deleted.get(name, frozenset())
 
+    def results_elsewhere(self, probes: Sequence[str], /, *, name: str) -> Mapping[str, frozenset[str]]:
+        found: dict[str, set[str]] = {}
+        for run in list(self._runs.values()):
+            is_elsewhere = run.study in self._studies and run.study != name
+            if is_elsewhere and run.result is not None and Outcome(run.result.outcome).is_result:
+                found.setdefault(run.study, set()).add(run.planned.identity)
+        return {study: frozenset(known) for study, known in sorted(found.items()) if known.intersection(probes)}
+
     def count_runs(self, name: str) -> int:
         named = (name, f"tuning of {name}")
         return sum(run.study in named for run in list(self._runs.values())) + (name in self._studies)

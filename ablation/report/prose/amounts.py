@@ -57,18 +57,6 @@ def too_small_text(answer: Answer) -> str:
     return f"too small to matter (±{rope_text(answer)})"
 
 
-def seeds_text(answer: Answer) -> str:
-    """Return how many seeds more: `4 to 35`, or nothing where that was not asked."""
-    needed = answer.seeds_needed
-    if needed is None:
-        return ""
-    if needed.fewest is None:
-        return "more than 10,000"
-    if needed.most is None:
-        return f"{needed.fewest:,} to more than 10,000"
-    return f"{needed.fewest:,} to {needed.most:,}" if needed.fewest != needed.most else f"{needed.fewest:,}"
-
-
 def metric_noun(metric: MeasuredMetric) -> str:
     return "training time" if metric.unit == "seconds" else metric.label
 

@@ -1,8 +1,9 @@
 """Says that a study ended for its budget, and with which one it goes on."""
 
-from ablation.analysis.answer_records import Look
+from ablation.analysis.answer_records import Forecast, Look
 from ablation.records import OutOfBudget
 from ablation.report.numbers import share_of_time_text
+from ablation.report.prose.forecasts import chance_text
 from ablation.study.budget import enough_text
 
 
@@ -18,6 +19,7 @@ def more_budget_text(out: OutOfBudget) -> str:
     return f"the same command with {budget} resumes it"
 
 
-def what_did_not_fit(look: Look) -> str:
+def what_did_not_fit(look: Look, forecast: Forecast | None) -> str:
     at = f"the look at {look.next} seeds" if look.next and look.next <= look.looks[-1] else f"{look.next} seeds"
-    return f"Next: {at}, which did not fit into the budget; the same command with a larger one resumes."
+    chance = f" ({chance_text(forecast)} that it decides)" if forecast is not None else ""
+    return f"Next: {at}, which did not fit into the budget{chance}; the same command with a larger one resumes."

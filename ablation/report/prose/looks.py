@@ -1,11 +1,12 @@
 """Says at which look an answer was judged, what came after it, and what comes next."""
 
-from ablation.analysis.answer_records import Answer, Look, Verdict
+from ablation.analysis.answer_records import Answer, Forecast, Look, Verdict
 from ablation.analysis.sequential import State
 from ablation.analysis.statistics import largest_e_value
 from ablation.report.numbers import count_text, duration_text
-from ablation.report.prose.amounts import first_few, seeds_text
+from ablation.report.prose.amounts import first_few
 from ablation.report.prose.budget import what_did_not_fit
+from ablation.report.prose.forecasts import chance_text, for_power_text
 
 
 def look_text(answer: Answer) -> str:
@@ -67,21 +68,24 @@ def since(answer: Answer) -> str:
 
 
 def next_step(answer: Answer) -> str:
-    look = answer.look
+    """Say what judges an undecided answer next, and with which chance it decides it."""
+    look, forecast = answer.look, answer.forecast
     if look.state == State.OPEN and answer.verdict is Verdict.UNDECIDED:
-        return _next_look(look)
+        return _next_look(look, forecast)
     if look.state == State.OUT_OF_BUDGET:
-        return what_did_not_fit(look)
-    seeds = seeds_text(answer)
-    if not seeds:
+        return what_did_not_fit(look, forecast)
+    if forecast is None:
         return ""
-    gain = f"would bring the e-value above {answer.decisive_e_value:,.4g} if the difference stays as it is"
-    time = f", {duration_text(answer.seconds_per_seed)} of training each" if answer.seconds_per_seed else ""
-    return f"Next: {seeds} more seed{'s' if seeds != '1' else ''} beyond the plan{time}, {gain}."
+    time = f", {duration_text(answer.seconds_per_seed)} of training each," if answer.seconds_per_seed else ""
+    seeds = f"{forecast.more:,} more seeds beyond the plan{time}"
+    return f"Next: {seeds} decide it with {chance_text(forecast)}; {for_power_text(forecast)}."
 
 
-def _next_look(look: Look) -> str:
+def _next_look(look: Look, forecast: Forecast | None) -> str:
     if look.next is None:
         return "The seeds that would judge it next are not asked for, so it stays open."
-    of = f"the look at {look.next} seeds" if look.next <= look.looks[-1] else f"{look.next} seeds, beyond the plan"
-    return f"Next: {of}; the same command resumes."
+    of, verb = f"the look at {look.next} seeds", "decides"
+    if look.next > look.looks[-1]:
+        of, verb = f"{look.next} seeds, beyond the plan", "decide"
+    chance = f", which {verb} it with {chance_text(forecast)}" if forecast is not None else ""
+    return f"Next: {of}{chance}; the same command resumes."

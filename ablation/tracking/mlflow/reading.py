@@ -130,6 +130,32 @@ def read_left_out(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, .
     return (*sorted(left_out, key=lambda run: (run.name, run.run_id)), *_strangers(client, record))
 
 
+def read_results_elsewhere(
+    client: MlflowClient, experiment_ids: list[str], probes: Sequence[str], *, name: str
+) -> dict[str, frozenset[str]]:
+    """Return the identities of the runs with a result, by study, of the other studies that have one of the probes.
+
+    A page for each question: MLflow cannot be asked for several values of a tag at once.
+    """
+
+    def results(query: str, *, order_by: list[str] | None = None) -> list[tuple[str, str]]:
+        page = client.search_runs(experiment_ids, query, max_results=PAGE, order_by=order_by) if experiment_ids else []
+        tags = [run.data.tags for run in page if (outcome := outcome_of(run)) is not None and outcome.is_result]
+        return [
+            (each["ablation.study"], each[IDENTITY]) for each in tags if {"ablation.study", IDENTITY} <= each.keys()
+        ]
+
+    others = f"tags.`ablation.kind` = 'study' and tags.`ablation.study` != {quoted(name)}"
+    if not experiment_ids or not client.search_runs(experiment_ids, others, max_results=1):
+        return {}
+    found = (results(f"tags.`{IDENTITY}` = {quoted(probe)}") for probe in probes)
+    studies = sorted({study for pairs in found for study, _ in pairs if study != name})
+    whole = {
+        study: results(f"tags.`ablation.study` = {quoted(study)}", order_by=["start_time ASC"]) for study in studies
+    }
+    return {study: frozenset(identity for _, identity in pairs) for study, pairs in whole.items()}
+
+
 def _strangers(client: MlflowClient, record: StudyRecord) -> tuple[LeftOut, ...]:
     """Return one entry for the runs of others in the experiment, of which one short page is looked at.
 

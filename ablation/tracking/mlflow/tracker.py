@@ -34,6 +34,7 @@ from ablation.tracking.mlflow.reading import (
     Artifacts,
     holder_of,
     read_left_out,
+    read_results_elsewhere,
     read_runs,
     search_runs,
 )
@@ -185,6 +186,12 @@ class MlflowTracker:
     def identities(self, name: str) -> frozenset[str]:
         found = self.store.runs_of(name, ViewType.ALL)
         return frozenset(run.data.tags[IDENTITY] for run in found if run.data.tags.get(IDENTITY))
+
+    def results_elsewhere(self, probes: Sequence[str], /, *, name: str) -> Mapping[str, frozenset[str]]:
+        if not self.store.exists():
+            return {}
+        with self.store.explained():
+            return read_results_elsewhere(self.store.client, self.store.all_experiments(), probes, name=name)
 
     def count_runs(self, name: str) -> int:
         return len(self.store.runs_of(name, ViewType.ACTIVE_ONLY))

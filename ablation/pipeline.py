@@ -158,6 +158,7 @@ def _plan(
         code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
         fuse=request.fuse,
         cudnn_benchmark=request.cudnn_benchmark,
+        was_out_of_budget=before is not None and before.spending.is_out,
         status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
     )
     return execution, plan
@@ -222,6 +223,8 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
     if schedule.note is not None:
         yield request.note(schedule.note)
+    if execution.was_out_of_budget:
+        execution.uploads.tell_look(looks.look)  # it said that the study is out of budget
     execution.budget.note_prepared()
     yield from execution.train(schedule, settled, looks)
     _wait_for(request.study.name, execution.uploads)

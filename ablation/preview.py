@@ -269,7 +269,22 @@ def _time_lines(preview: Preview) -> list[str]:
     texts = dict.fromkeys(duration_text(seconds) for seconds in times if seconds is not None)
     if not texts:
         return []
-    return [f"About {' to '.join(texts)} of training, one run after the other; workers share it."]
+    return [
+        f"About {' to '.join(texts)} of training, one run after the other; workers share it.",
+        *_budget_lines(preview),
+    ]
+
+
+def _budget_lines(preview: Preview) -> list[str]:
+    """Return which look is the last to fit into the file's budget, where it has one."""
+    from ablation.report.numbers import duration_text
+
+    budget, looks = preview.study.spec.budget, preview.study.spec.looks
+    if budget is None:
+        return []
+    fitting = [seeds for seeds in looks if (preview.seconds_up_to(seeds) or 0.0) <= budget.seconds]
+    fits = f"up to {fitting[-1]} of {looks[-1]} seeds" if fitting else f"not even the {looks[0]} seeds to begin with"
+    return [f"The budget of {duration_text(budget.seconds)} fits {fits}, one run after the other."]
 
 
 def shape_text(shape: tuple[int, ...] | None) -> str:

@@ -57,6 +57,7 @@ def test_optunas_database_lies_in_its_state_folder(odd: Path) -> None:
     assert (odd / "optuna.db").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_study_and_its_files_are_kept_in_the_folder_of_the_store(
     odd: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_study_that_its_holder_deletes_is_deleted_at_once(mlflow_tracker: Trac
     assert mlflow_tracker.is_deleted(name)
 
 
+@pytest.mark.slow
 def test_a_deletion_leaves_nothing_of_a_study_and_all_of_others(bench: Bench, tiny: Study) -> None:
     other = small("training.epochs=3", name="other")
     bench.run(tiny)
@@ -322,6 +323,7 @@ def test_fresh_trains_all_anew_and_leaves_the_old_runs_in_the_trash(
     assert "begun anew: what was recorded of the study before is in MLflow's trash" in in_mlflow.notes
 
 
+@pytest.mark.slow
 def test_fresh_needs_nothing_of_before_and_takes_another_plan(bench: Bench, tiny: Study) -> None:
     bench.is_fresh = True
     bench.run(tiny)

@@ -85,6 +85,7 @@ def recorded(bench: Bench) -> tuple[RecordedRun, ...]:
     return bench.tracker.recorded_runs(record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exits", EXITS)
 def test_a_training_function_that_ends_the_process_ends_its_own_runs_alone(
     exits: str, bench: Bench, tmp_path: Path
@@ -198,6 +199,7 @@ def preempted_once(folder: Path, ending: str) -> Study:
     return study(folder, ONCE.replace("MARK", repr(str(folder / "mark"))).replace("ENDING", ENDINGS[ending]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_run_that_ends_after_a_signal_asked_is_no_result_and_begins_anew(
     ending: str, bench: Bench, tmp_path: Path

@@ -415,6 +415,7 @@ def test_svg_is_well_formed_and_holds_no_script_link_or_date(written):
         assert not re.search(r"<dc:date>|Matplotlib v", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, len(HOSTILE), 4))
 def test_a_name_neither_breaks_nor_resizes_a_figure(analysis, tmp_path, first):
     """Four names a drawing; what each is shown as is tested below."""

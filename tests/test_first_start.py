@@ -241,6 +241,7 @@ def test_stores_are_made_for_the_user_alone(tmp_path: Path) -> None:
     assert {0o600} == {*modes.values()}
 
 
+@pytest.mark.slow
 def test_mlflows_store_is_made_for_the_user_alone(tmp_path: Path) -> None:
     open_mlflows_store(tmp_path / "mlflow.db")
 

@@ -51,6 +51,7 @@ def paths(bench: Bench) -> dict[str, str]:
     return {run.planned.name: run.device for run in bench.tracker.recorded_runs(record)}
 
 
+@pytest.mark.slow
 def test_fused_runs_come_to_what_they_come_to_alone(bench: Bench, tmp_path: Path) -> None:
     bench.run(study("seeds=1"))
     alone = bench.metrics(study("seeds=1"))
@@ -65,6 +66,7 @@ def test_fused_runs_come_to_what_they_come_to_alone(bench: Bench, tmp_path: Path
         assert metrics == pytest.approx(alone[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_job_has_the_runs_that_differ_in_the_optimizers_numbers_alone(bench: Bench) -> None:
     bench.fuse = 3
 
@@ -82,6 +84,7 @@ def test_on_a_cpu_nothing_is_fused_unless_asked(bench: Bench) -> None:
     assert not bench.state.backends.exists()
 
 
+@pytest.mark.slow
 def test_an_execution_that_fuses_goes_on_where_one_that_does_not_ended(bench: Bench) -> None:
     bench.run(study("seeds=1"))
     bench.fuse = 4
@@ -203,6 +206,7 @@ def test_without_room_for_one_it_is_told_as_the_runs_error(together: Callable[..
     assert "not fused: OutOfMemoryError: no more room" == trained.note
 
 
+@pytest.mark.slow
 def test_an_error_of_the_users_own_is_each_runs_result(together: Callable[..., list[Trained]]) -> None:
     def broken(logits: Tensor, labels: Tensor) -> Tensor:
         raise ZeroDivisionError("mine")

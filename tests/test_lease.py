@@ -404,6 +404,7 @@ def test_a_study_that_is_refused_leaves_the_lease_to_who_has_it(bench: Bench, ti
     assert bench.tracker.holder(record.study_run_id) is None
 
 
+@pytest.mark.slow
 def test_a_study_run_deleted_while_the_study_runs_is_made_again_and_nothing_is_trained_twice(
     bench: Bench, tiny: Study
 ) -> None:

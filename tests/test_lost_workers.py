@@ -71,6 +71,7 @@ def tuned_study() -> Study:
     )
 
 
+@pytest.mark.slow
 def test_a_run_has_failed_at_the_third_death_and_the_others_are_trained(bench: Bench) -> None:
     study = tiny_study()
     bench.executor = executor = DeadlyExecutor(unlucky=UNLUCKY)
@@ -108,12 +109,14 @@ def test_deaths_after_each_of_which_it_gets_on_are_no_failure(
     assert undisturbed.metrics(study) == bench.metrics(study)
 
 
+@pytest.mark.slow
 def test_being_asked_to_end_is_no_death(bench: Bench) -> None:
     bench.executor = DeadlyExecutor(unlucky=UNLUCKY, times=5, exit_code=ASKED_TO_END)
 
     assert {Outcome.DONE: 4} == bench.run(tiny_study()).ended
 
 
+@pytest.mark.slow
 def test_a_trial_of_tuning_has_failed_at_the_third_death(bench: Bench) -> None:
     bench.executor = executor = DeadlyExecutor(unlucky="tuning/normalization=batch/trial-0")
 

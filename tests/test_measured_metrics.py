@@ -37,6 +37,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda: monkeypatch.setitem(METRICS, "a_later_metric", LATER)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_study_recorded_before_a_metric_was_added_is_complete(bench: Bench, later: Any) -> None:
     bench.run(tiny())
     _, before = summarize_study("tiny", tracker=bench.tracker)
@@ -48,6 +49,7 @@ def test_a_study_recorded_before_a_metric_was_added_is_complete(bench: Bench, la
     assert () == analysis.diagnostics.damaged
 
 
+@pytest.mark.slow
 def test_a_study_recorded_before_a_metric_was_added_resumes_without_training(bench: Bench, later: Any) -> None:
     bench.run(tiny())
     later()
@@ -72,6 +74,7 @@ def test_a_study_that_grows_keeps_its_own_list(bench: Bench, later: Any) -> None
     assert () == outcome.analysis.diagnostics.damaged
 
 
+@pytest.mark.slow
 def test_a_new_study_has_all_that_is_measured_now_in_its_list(bench: Bench, later: Any) -> None:
     later()
 
@@ -82,6 +85,7 @@ def test_a_new_study_has_all_that_is_measured_now_in_its_list(bench: Bench, late
     assert {("no metric a_later_metric",)} == {one.problems for one in outcome.analysis.diagnostics.damaged}
 
 
+@pytest.mark.slow
 def test_a_question_on_a_metric_that_earlier_runs_lack_is_asked_and_not_answered(bench: Bench, later: Any) -> None:
     bench.run(tiny())
     later()

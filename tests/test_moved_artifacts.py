@@ -35,6 +35,7 @@ def tracker_in(folder: Path) -> Tracker:
     return open_mlflow(f"sqlite:///{folder}/mlflow.db")
 
 
+@pytest.mark.slow
 def test_a_study_whose_folder_was_moved_is_there_and_its_place_is_told(moved: Path) -> None:
     before = moved.with_name("before")
 

@@ -354,6 +354,7 @@ def test_a_second_coordinator_is_told_who_runs_the_study(bench: Bench, tiny: Stu
         bench.run(tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "pid", "seen_s_ago", "is_refused"),
     [
@@ -408,6 +409,17 @@ def test_a_preview_counts_runs_parameters_and_flops_and_writes_nothing(tiny: Stu
     assert all(variant.size.parameters > 0 and variant.size.flops > 0 for variant in preview.variants)
     assert all(variant.seconds is not None and variant.seconds > 0 for variant in preview.variants)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_design_that_decides_nothing_is_warned_of_once_before_it_trains(bench: Bench) -> None:
+    warned = "2 seeds, 2 questions: no difference would be found; below 5 seeds, fewer than 3 comparisons"
+
+    bench.run(changed("seeds=2"))
+    first = list(bench.notes)
+    bench.run(changed("seeds=2"))
+
+    assert [True] == [note.startswith(warned) for note in first]
+    assert not any("questions" in note for note in bench.notes)
 
 
 @pytest.mark.parametrize(

@@ -506,6 +506,7 @@ def test_a_study_deleted_while_it_runs_records_nothing_twice(mlflow_tracker: Any
     assert analysis is not None
 
 
+@pytest.mark.slow
 def test_two_coordinators_that_ran_side_by_side_leave_each_run_once(mlflow_tracker: Any, tmp_path: Path) -> None:
     record = mlflow_tracker.open_study(own_plan())
     planned, client = record.plan.runs[0], mlflow_tracker.store.client

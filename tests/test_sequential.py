@@ -103,6 +103,35 @@ def test_a_comparison_that_is_asked_no_more_holds_up_no_look():
     assert judged(family, rule((4, 8), comparisons=2))[0].seeds == 8
 
 
+def test_a_comparison_of_repeated_seeds_passes_nothing_and_stops():
+    repeated, other = standings(asked(with_t(20, 8), repeated_from=3), asked(with_t(0.1, 8)), looks=(4, 8))
+    later = standings(asked(with_t(20, 8), repeated_from=8), asked(with_t(0.1, 8)), looks=(8,), growth=(10,))
+
+    assert (repeated.state, repeated.seeds, repeated.wanted, repeated.interval) == (State.NO_VARIATION, 4, 4, None)
+    assert other.alpha == ALPHA / 2
+    assert later[0].state is State.NO_VARIATION
+
+
+def test_what_seeds_before_a_repetition_decided_stands():
+    assert states(asked([*with_t(20, 8), 0.0, 0.0], repeated_from=9), looks=(8,), growth=(10,)) == [State.DIFFERENT]
+
+
+def test_repeated_seeds_tell_the_floor_nothing():
+    quiet, loud = asked(values(1.0, 0.01, 5)), asked(values(0.0, 1.0, 5))
+    family = [quiet, loud, dataclasses.replace(loud, repeated_from=5)]
+
+    assert judged([quiet, loud, loud], rule((5,), comparisons=3))[0].is_floored
+    assert not judged(family, rule((5,), comparisons=3))[0].is_floored
+
+
+def test_an_added_seed_that_diverged_is_counted():
+    open_ = asked([*with_t(0.5, 4), 0.1, Lack.UNSTABLE])
+
+    (found,) = judged([open_], rule((4,), comparisons=1, growth=(5, 6)))
+
+    assert (found.state, found.seeds) == (State.UNSTABLE, 6)
+
+
 @pytest.mark.parametrize("looks", [(12,), (4, 8, 12)])
 def test_asking_fewer_questions_never_loosens_the_verdict_on_another(looks):
     random = np.random.default_rng(19)

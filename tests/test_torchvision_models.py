@@ -133,6 +133,7 @@ def test_models_without_such_a_stem_say_so(name: str) -> None:
     assert f"{name} has no stem of stride 2 to make small; models of these families have: DenseNet, " in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "vgg11_bn"]
 )

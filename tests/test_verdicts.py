@@ -321,6 +321,34 @@ def test_two_identical_seeds_among_others_give_no_verdict():
     assert answer.repeated_seeds == (0, 3)
 
 
+def test_a_comparison_of_repeated_seeds_leaves_its_alpha_to_nobody():
+    plan = make_plan()
+    runs = make_runs(plan)
+    first = {run.planned.variant: run.metrics for run in runs if run.planned.seed == 0}
+    batch = {variant.name for variant in plan.variants if variant.levels["model.normalization"] == "batch"}
+    repeated = [
+        dataclasses.replace(run, metrics=first[run.planned.variant])
+        if run.planned.seed == 1 and run.planned.variant in batch and "depth=3" in run.planned.variant
+        else run
+        for run in runs
+    ]
+
+    found = analyse(plan, repeated).answers
+
+    assert [Verdict.NO_VARIATION] * 2 == [answer.verdict for answer in found]
+    assert ["no variation"] * 2 == [answer.look.state for answer in found]
+    assert [0.025] * 2 == [answer.look.alpha for answer in found]
+
+
+def test_an_added_seed_that_collapsed_is_said_and_counted():
+    plan = make_plan(factors=NORMALIZATION, seeds=4, locked_seeds=3)
+
+    answer = only_answer(plan, make_runs(plan, outcomes={(BATCH, 3): Outcome.DIVERGED}))
+
+    assert answer.verdict is Verdict.UNSTABLE
+    assert "1 of 4" in sentence(answer)
+
+
 def test_variants_equal_in_every_number_ask_whether_the_factor_reaches_the_model():
     plan = make_plan(factors=NORMALIZATION, seeds=3)
 

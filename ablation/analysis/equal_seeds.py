@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -45,13 +45,32 @@ def repeated_seeds(rows: Iterable[Mapping[Any, Any]], recorded: Mapping[str, Rec
     return tuple(sorted({seed for group in equal_seeds(rows, recorded) if group.is_sure for seed in group.seeds}))
 
 
+def first_repetition(by_seed: Sequence[Mapping[str, float]], *, metric: str) -> int | None:
+    """Return among how many first seeds of a variant one surely repeats another, by the final metrics of each.
+
+    `metric` is one that runs that are equal have equal: only those are compared in all metrics.
+    """
+    known: dict[float | None, list[Numbers]] = defaultdict(list)
+    for number, metrics in enumerate(by_seed, start=1):
+        alike = known[None if _COSTS.search(metric) else metrics.get(metric)]
+        own = _without_costs(metrics)
+        if own in alike and _is_telling(own):
+            return number
+        alike.append(own)
+    return None
+
+
 def measured(record: RecordedRun) -> Numbers:
     """Return what a run measured but for time, memory and speed; its curves too where its metrics may be by chance."""
-    metrics = tuple(item for item in sorted(record.metrics.items()) if not _COSTS.search(item[0]))
+    metrics = _without_costs(record.metrics)
     if _is_telling(metrics):
         return metrics
     curves = ((f"{name} by epoch", tuple(points)) for name, points in sorted(record.curves.items()))
     return (*metrics, *(curve for curve in curves if not _COSTS.search(curve[0])))
+
+
+def _without_costs(metrics: Mapping[str, float]) -> Numbers:
+    return tuple(item for item in sorted(metrics.items()) if not _COSTS.search(item[0]))
 
 
 def _is_telling(numbers: Numbers) -> bool:

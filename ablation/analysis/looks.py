@@ -11,6 +11,7 @@ from functools import cached_property
 
 from ablation.analysis import statistics
 from ablation.analysis.contrasts import Contrast, as_measured, contrast_name, contrasts_of, dropped_contrasts
+from ablation.analysis.equal_seeds import first_repetition
 from ablation.analysis.sequential import Asked, Lack, Rule, Standing, State, judged
 from ablation.analysis.table import has_collapsed, records_by_identity
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
@@ -107,7 +108,23 @@ class StudyLooks:
             seeds=[self._shown(contrast, seed) for seed in self.seeds],
             is_added=is_added,
             is_dropped=is_dropped,
+            repeated_from=min(
+                (self._repetitions[name] for name in contrast.weights if name in self._repetitions), default=None
+            ),
         )
+
+    @cached_property
+    def _repetitions(self) -> Mapping[str, int]:
+        """The variants with a seed that surely repeats another by its final metrics, and among how many first seeds."""
+        found = {}
+        for variant in self.plan.variants:
+            runs = [self.recorded.get(self._identities.get((variant.name, seed), "")) for seed in self.seeds]
+            seeds = first_repetition(
+                [run.metrics if run is not None else {} for run in runs], metric=self.plan.locked.metric.name
+            )
+            if seeds is not None:
+                found[variant.name] = seeds
+        return found
 
     @cached_property
     def wanted(self) -> Mapping[str, int]:

@@ -75,7 +75,8 @@ class Asked:
     `seeds` is what each seed shows, in the order of the plan: the difference, or why there is none. `spread` is
     √Σw² of its weights: how many times the SD of one run its SD would be if runs were independent. `is_added`: it came
     after results could be seen. `is_dropped`: it was planned and is asked no more. It is judged no more, and keeps its
-    part of alpha and its place in the floor: the others are judged no more loosely without it.
+    part of alpha and its place in the floor: the others are judged no more loosely without it. `repeated_from` is the
+    number of first seeds among which one repeats another: from there on nothing tells what the noise is.
     """
 
     metric: str
@@ -84,6 +85,11 @@ class Asked:
     seeds: Seeds
     is_added: bool = False
     is_dropped: bool = False
+    repeated_from: int | None = None
+
+    def repeats_in(self, seeds: int) -> bool:
+        """Whether one of the first seeds repeats another."""
+        return self.repeated_from is not None and self.repeated_from <= seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +243,7 @@ class _Family:
         may_pass = [*waiting, *(at for at in ready if not is_open(at, (*ready, *waiting)))]
         for at in ready:
             look = self._look(index, at, alphas[at])
-            is_stopped = look.is_futile or (look.sd == 0 and not self._varies_elsewhere(at))
+            is_stopped = look.is_futile or look.is_repeated or (look.sd == 0 and not self._varies_elsewhere(at))
             if is_open(at, may_pass) and not is_stopped:
                 self._update(at, wanted=self._rule.looks[index + 1])
 
@@ -249,7 +255,7 @@ class _Family:
         look = self._look(index, at, alpha)
         is_last = index + 1 == len(self._rule.looks)
         state = decided or (State.FUTILE if look.is_futile else State.ENDED if is_last else State.OPEN)
-        if look.sd == 0 and decided is None and not self._varies_elsewhere(at):
+        if look.is_repeated or (look.sd == 0 and decided is None and not self._varies_elsewhere(at)):
             state = State.NO_VARIATION
         return Standing(
             state=state,
@@ -283,6 +289,7 @@ class _Family:
                 alpha=alpha,
                 rope=asked.rope,
                 least_sd=self._least_sd(asked, seeds),
+                is_repeated=asked.repeats_in(seeds),
             )
         return self._looks[index, at, alpha]
 
@@ -305,6 +312,7 @@ class _Look:
     is_fragile: bool
     p: float | None = None
     least_sd: float = 0.0
+    is_repeated: bool = False
 
     @classmethod
     def of(
@@ -316,11 +324,12 @@ class _Look:
         alpha: float,
         rope: float | None,
         least_sd: float | None,
+        is_repeated: bool,
     ) -> "_Look":
         sd, n = sample_sd(values), len(values)
-        if not sd:
+        if not sd or is_repeated:
             nothing = {"is_beyond": False, "is_futile": False, "is_floored": False, "is_fragile": False}
-            return cls(sd=sd, interval=None, verdict=None, **nothing)
+            return cls(sd=sd, interval=None, verdict=None, is_repeated=is_repeated, **nothing)
         mean, limits = mean_of(values), boundaries(looks, alpha)
         raised = max(sd, least_sd or 0.0)
         half_width = limits[index].t * raised / math.sqrt(n)
@@ -351,34 +360,42 @@ def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:
     if not totals or standing.state not in _GOES_ON[asked.is_added]:
         return standing
     alpha = rule.alpha_added + (0.0 if asked.is_added else standing.alpha)
-    before, is_fragile = standing.interval, standing.is_fragile
+    planned = standing
     if asked.is_added:
         standing = replace(standing, alpha=alpha)
     for seeds in totals:
-        standing = replace(standing, wanted=seeds, state=State.OPEN)
         lack = _lack(asked.seeds[:seeds], seeds)
+        if asked.repeats_in(seeds) and lack is not Lack.UNSTABLE:  # more of them decide nothing
+            judged_on = seeds if lack is None else max(standing.seeds, asked.repeated_from or 0)
+            return replace(standing, state=State.NO_VARIATION, seeds=judged_on, interval=None)
+        standing = replace(standing, wanted=seeds, state=State.OPEN)
+        if lack is Lack.UNSTABLE:
+            return _counted(asked, replace(standing, state=State.UNSTABLE), totals)
         if lack is not None:
             return replace(standing, state=_LACKING[lack])
-        values = numbers(asked.seeds[:seeds])
-        sequence = confidence_sequence(values, alpha=rule.alpha_added)
-        is_luck = is_fragile and sequence is None
-        # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
-        interval = _both(before if is_luck or not is_fragile else None, sequence, level=1 - alpha)
-        verdict = None if is_luck or interval is None else _verdict(interval, asked.rope)
-        standing = replace(
-            standing,
-            seeds=seeds,
-            alpha=alpha,
-            interval=interval,
-            is_grown=True,
-            is_fragile=is_luck,
-            is_floored=False,
-            p=None,
-            least_sd=0.0,
-        )
-        if verdict is not None:
-            return replace(standing, state=verdict)
+        standing = _at_total(asked, seeds, planned, alpha=alpha, alpha_added=rule.alpha_added)
+        if standing.state.is_decided:
+            return standing
     return replace(standing, state=State.ENDED)
+
+
+def _at_total(asked: Asked, seeds: int, planned: Standing, *, alpha: float, alpha_added: float) -> Standing:
+    """Judge a comparison on so many seeds by what both the plan's interval and the confidence sequence hold."""
+    sequence = confidence_sequence(numbers(asked.seeds[:seeds]), alpha=alpha_added)
+    is_luck = planned.is_fragile and sequence is None
+    # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
+    before = planned.interval if is_luck or not planned.is_fragile else None
+    interval = _both(before, sequence, level=1 - alpha)
+    verdict = None if is_luck or interval is None else _verdict(interval, asked.rope)
+    return Standing(
+        state=verdict or State.OPEN,
+        seeds=seeds,
+        alpha=alpha,
+        interval=interval,
+        wanted=seeds,
+        is_grown=True,
+        is_fragile=is_luck,
+    )
 
 
 def _counted(asked: Asked, standing: Standing, totals: Sequence[int]) -> Standing:
@@ -389,7 +406,7 @@ def _counted(asked: Asked, standing: Standing, totals: Sequence[int]) -> Standin
 
 _GOES_ON = {False: (State.FUTILE, State.ENDED, State.NO_VARIATION), True: (State.OPEN,)}
 """The states from which a comparison is judged by the e-process: planned ones, and those that were added."""
-_LACKING = {Lack.NOT_ENDED: State.OPEN, Lack.MISSING: State.PAUSED, Lack.UNSTABLE: State.UNSTABLE}
+_LACKING = {Lack.NOT_ENDED: State.OPEN, Lack.MISSING: State.PAUSED}
 
 
 def _both(planned: Interval | None, sequence: tuple[float, float] | None, *, level: float) -> Interval | None:
@@ -431,7 +448,10 @@ def usual_spread(family: Sequence[Asked], metric: str, first: int) -> float | No
     known = [
         (sample_sd(values) or 0.0) / asked.spread
         for asked in family
-        if asked.metric == metric and not asked.is_added and len(values := numbers(asked.seeds[:first])) == first >= 2
+        if asked.metric == metric
+        and not asked.is_added
+        and not asked.repeats_in(first)
+        and len(values := numbers(asked.seeds[:first])) == first >= 2
     ]
     return float(np.median(known)) if len(known) >= FEWEST_FOR_A_FLOOR else None
 

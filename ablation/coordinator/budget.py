@@ -78,6 +78,8 @@ class RunTimes:
 
     def __init__(self, recorded: Iterable[RecordedRun] = ()) -> None:
         self._seconds: dict[str, list[float]] = {}
+        self._medians: dict[str, float] = {}
+        self._of_all: float | None = None
         self._tried: set[str] = set()
         for run in recorded:
             self.add(run.planned.variant, measured_s(run.metrics))
@@ -86,7 +88,9 @@ class RunTimes:
         """Take a run that has ended; 0 where its time is not known."""
         self._tried.add(variant)
         if seconds:
-            self._seconds.setdefault(variant, []).append(seconds)
+            known = self._seconds.setdefault(variant, [])
+            known.append(seconds)
+            self._medians[variant], self._of_all = median(known), None
 
     def were_tried(self, runs: Iterable[PlannedRun]) -> bool:
         """Whether a run of each of their variants has ended."""
@@ -94,8 +98,9 @@ class RunTimes:
 
     def usual(self, run: PlannedRun) -> float:
         """Return what a run will take: its variant's median, else the median of the others', else 0."""
-        medians = {variant: median(seconds) for variant, seconds in self._seconds.items()}
-        return medians.get(run.variant, median(medians.values()) if medians else 0.0)
+        if self._of_all is None:
+            self._of_all = median(self._medians.values()) if self._medians else 0.0
+        return self._medians.get(run.variant, self._of_all)
 
     def least(self, run: PlannedRun) -> float:
         """Return the same, and 0 where no run of its variant has ended."""

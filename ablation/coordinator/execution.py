@@ -83,6 +83,7 @@ class Execution:
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
     fuse: int | None = None
     cudnn_benchmark: bool = False
+    was_out_of_budget: bool = False
     status_before: StudyStatus | None = None
     """Of the study, where this execution plans no other runs than the one before."""
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)

@@ -92,18 +92,24 @@ def test_the_assignments_second_mistake_cannot_be_written():
 
 
 WORDS = "(higher|lower|longer|shorter)"
-FIRST_NUMBER = re.compile(rf" is ([\d,.]+) (?:(?:points|nats|s) )?{WORDS}")
-SPAN = re.compile(rf"interval: ([\d,.]+)(?:(?: points| nats| s)? {WORDS})? to ([\d,.]+)(?: points| nats| s)? {WORDS}\)")
+NUMBER = r"([\d,.]+(?:e−?\d+)?)"
+FIRST_NUMBER = re.compile(rf" is {NUMBER} (?:(?:points|nats|s) )?{WORDS}")
+SPAN = re.compile(rf"interval: {NUMBER}(?:(?: points| nats| s)? {WORDS})? to {NUMBER}(?: points| nats| s)? {WORDS}\)")
 SIGNS = {"higher": 1, "longer": 1, "lower": -1, "shorter": -1}
 
 
 def rounded_alike(value: float, shown: str) -> str:
     """Return the size of a value with as many decimals as were shown."""
-    return f"{abs(value):,.{len(shown.partition('.')[2])}f}"
+    digits, is_power, _ = shown.partition("e")
+    decimals = len(digits.partition(".")[2])
+    if not is_power:
+        return f"{abs(value):,.{decimals}f}"
+    digits, exponent = f"{abs(value):.{decimals}e}".split("e")
+    return f"{digits}e{int(exponent)}".replace("-", "−")
 
 
 def number(text: str) -> float:
-    return float(text.replace(",", ""))
+    return float(text.replace(",", "").replace("−", "-"))
 
 
 @settings(deadline=None, max_examples=60)

@@ -111,6 +111,7 @@ def make_analysis(
         look=1,
         planned_runs=len(rows) * seeds,
         most_runs=len(rows) * seeds,
+        out_of_budget=None,
         alpha=0.05,
         collapse_margin=0.02,
         metric=metric,

@@ -351,6 +351,16 @@ def test_an_unstable_question_names_the_level_whose_runs_failed() -> None:
     )
 
 
+def test_one_run_that_failed_is_no_plural() -> None:
+    plan = make_plan(factors={NORM: ("none", "batch")}, seeds=1)
+
+    (answer,) = analyse(plan, make_runs(plan, outcomes={("normalization=none", 0): Outcome.DIVERGED})).answers
+
+    assert "unstable: the one run with normalization=none diverged, none of 1 with normalization=batch (" in sentence(
+        answer
+    )
+
+
 def test_of_a_part_the_words_are_with_and_without_it() -> None:
     plan = make_plan(factors={"norm": ("present", "absent")}, seeds=3)
     accuracy = {"norm=present": 0.8, "norm=absent": 0.29}

@@ -361,6 +361,16 @@ def test_one_run_that_failed_is_no_plural() -> None:
     )
 
 
+def test_of_four_unstable_variants_none_is_hidden_as_one_more() -> None:
+    plan = make_plan(seeds=3)
+    failed = {(variant.name, 0): Outcome.DIVERGED for variant in plan.variants}
+
+    for answer in analyse(plan, make_runs(plan, outcomes=failed)).answers:
+        named, _, _ = sentence(answer).partition(" (")
+        assert all(variant.name in named for variant in plan.variants)
+        assert "more variants" not in named
+
+
 def test_of_a_part_the_words_are_with_and_without_it() -> None:
     plan = make_plan(factors={"norm": ("present", "absent")}, seeds=3)
     accuracy = {"norm=present": 0.8, "norm=absent": 0.29}

@@ -85,10 +85,11 @@ def _other(rate: UnstableRate, first: UnstableRate) -> str:
 def _by_variants(instability: Instability) -> str:
     """Return `all 3 runs of depth=3,norm=none diverged, 1 of 3 of depth=2,norm=none; none of the other 6`."""
     found = sorted((each for each in instability.variants if each.unstable), key=lambda each: -each.unstable / each.n)
-    first, *others = found[:MOST_NAMED]
+    named = found if len(found) == MOST_NAMED + 1 else found[:MOST_NAMED]
+    first, *others = named
     parts = [f"{_runs(first.unstable, first.n)} of {first.variant} {_kinds(instability)}"]
     parts += [f"{_count(each.unstable, each.n)} of {each.variant}" for each in others]
-    hidden = found[MOST_NAMED:]
+    hidden = found[len(named) :]
     if hidden:
         runs = sum(each.n for each in hidden)
         parts.append(f"{sum(each.unstable for each in hidden)} of {runs} of {len(hidden)} more variants")

@@ -443,6 +443,26 @@ def test_the_forest_plots_interval_ends_where_differences_of_a_fraction_do() -> 
     assert all(-100 <= tick <= 100 for tick in drawing.figure.axes[0].get_xticks() if low <= tick <= high)
 
 
+def test_the_forest_plot_has_room_for_every_verdict() -> None:
+    (answer,) = analysed(cells(depth=0.04, norm=0.03, both=0.01), questions=[{"effect": NORM}]).answers
+    found = analysed(cells(depth=0.03, norm=-0.04, both=0.05), questions=[INTERACTION])
+    of_effects = [verdict for verdict in Verdict if "than the sum" not in verdict]
+    crossed = [dataclasses.replace(answer, verdict=verdict) for verdict in of_effects]
+    called = [
+        dataclasses.replace(each, joint=dataclasses.replace(each.joint, interplay=interplay))
+        for each in found.answers
+        for interplay in Interplay
+    ]
+
+    (drawing,) = forest_drawings(dataclasses.replace(found, answers=(*crossed, *called)))
+
+    drawing.figure.draw_without_rendering()
+    words = [text for axes in drawing.figure.axes for text in axes.texts]
+    assert len(words) == len(of_effects) + len(Interplay)
+    for text in words:
+        assert text.get_window_extent().x1 < drawing.figure.bbox.x1, text.get_text()
+
+
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=20))
 def test_no_axis_names_a_value_that_its_metric_cannot_have(values) -> None:
     assert all(0 <= tick <= 100 for tick in scale_over(values, unit="fraction").ticks)

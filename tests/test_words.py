@@ -5,9 +5,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
-from factories import make_plan, make_runs
+from factories import make_plan, make_runs, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -22,6 +23,7 @@ from ablation.report.figures.forest import forest_drawings
 from ablation.report.figures.panels import scale_over
 from ablation.report.prose import headline, overview
 from ablation.report.tables import scorecard
+from ablation.study import load_study
 from ablation.tracking.mlflow.notes import escaped, study_note
 
 DEPTH, NORM = "model.depth", "model.normalization"
@@ -369,6 +371,22 @@ def test_of_four_unstable_variants_none_is_hidden_as_one_more() -> None:
         named, _, _ = sentence(answer).partition(" (")
         assert all(variant.name in named for variant in plan.variants)
         assert "more variants" not in named
+
+
+def test_of_a_part_beside_all_others_the_words_name_what_the_model_has() -> None:
+    study = load_study(Path(__file__).parents[1] / "studies" / "leave-one-block-out" / "study.yaml")
+    plan = plan_of(study)
+    failed = [(name, seed) for name in ("only-first", "all-off") for seed in range(5)]
+
+    found = analyse(plan, make_runs(plan, outcomes=dict.fromkeys(failed, Outcome.DIVERGED)))
+
+    (answer,) = (each for each in found.answers if [change.label for change in each.changes][1:] == ["first"])
+    named, _, rates = sentence(answer).partition(" (")
+    assert named == (
+        "first and the others together, unstable: all 5 runs with none of the parts diverged, all 5 with first alone, "
+        "none of 5 without first, none of 5 with all parts"
+    )
+    assert "48 to 100 % with none of the parts, 48 to 100 % with first alone, 0 to 52 % without first" in rates
 
 
 def test_of_a_part_the_words_are_with_and_without_it() -> None:

@@ -37,6 +37,7 @@ RAISED = [
     errors.LockUnavailable(Path("state/lock"), OSError(errno.ENOLCK, "No locks available")),
     errors.StorageForeign("postgresql://host/optuna", "5.0.0"),
     errors.NoResults("quick"),
+    errors.NoiseUnknown("quick", "test_accuracy"),
     errors.TrackingUnavailable("http://127.0.0.1:1", "no answer"),
     errors.RunsNotRecorded("quick", 3, "no answer"),
     errors.MetricsMissing("own", "x=1/seed-0", "Traceback:\nMetricsUnfit: returned nothing"),

@@ -1,7 +1,6 @@
 """Holds what `plan` says a design can find to the rule itself, to exact values, and to its words."""
 
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -99,13 +98,6 @@ def test_later_looks_and_fewer_comparisons_find_smaller_differences():
 
     assert list(few) == sorted(few, reverse=True)
     assert all(less < more for less, more in zip(few, many, strict=True))
-
-
-def test_a_design_is_weighed_in_a_third_of_a_second():
-    begun = time.perf_counter()
-    found((4, 6, 9, 14, 21, 32, 48, 72, 108, 162), comparisons=7, alike=7)
-
-    assert time.perf_counter() - begun < 3  # ten times what it takes, as other work may share the machine
 
 
 def test_the_same_design_always_finds_the_same():

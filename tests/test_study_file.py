@@ -96,6 +96,7 @@ EVERYTHING: dict[str, Any] = {
     ],
     "alpha": 0.1,
     "collapse_margin": 0.05,
+    "budget": {"hours": 2.0, "minutes": 30.0},
 }
 OR_YOUR_OWN = "; or your own: 'package.module:attribute' or 'path/to/file.py:attribute'"
 JARGON = ("Traceback", "pydantic", "validation error", "Input should", "tuple", "literal[", "function-", "dict", "None")

@@ -26,7 +26,7 @@ from test_tuning import tuned_study
 
 import ablation
 from ablation import cli
-from ablation.analysis import StudyLooks, Verdict
+from ablation.analysis import RuleChange, StudyLooks, Verdict
 from ablation.analysis.sequential import State
 from ablation.api.result import StudyResult
 from ablation.cli.tables import StudyStanding, status_json, status_text
@@ -364,6 +364,8 @@ def test_every_view_says_that_a_study_is_out_of_budget(
     assert "1 of 4, out of budget" == tags["ablation.look"]
     _, again = summarize_study("looks", tracker=mlflow_tracker)
     assert outcome.analysis == again
+    _, by_no_other_rule = summarize_study("looks", tracker=mlflow_tracker, change=RuleChange())
+    assert outcome.analysis == by_no_other_rule
     result = StudyResult.of(outcome, mlflow_tracker)
     assert result.out_of_budget == record.spending.out
     assert not result.is_complete

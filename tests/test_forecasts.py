@@ -224,6 +224,15 @@ def test_the_sentence_tells_what_seeds_beyond_the_plan_would_decide():
     assert tables.sureness(analysis).rows[0][-3] == f"24 more: {chance}"
 
 
+def test_of_a_comparison_given_up_early_the_sentence_tells_all_seeds_that_go_beyond_the_plan():
+    answer = undecided(12, mean=0.0, looks=(5, 8, 12), trained=5).answers[0]
+
+    assert "Stopped at look 1 of 3, 5 seeds: not decidable within the plan's 12. Next: 13 more seeds " in sentence(
+        answer
+    )
+    assert "Next: 13 more seeds (18 in all, beyond the plan's 12), " in sentence(answer)
+
+
 def test_the_sentence_says_where_seeds_are_too_few_to_tell():
     answer = undecided(4).answers[0]
 

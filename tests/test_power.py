@@ -142,7 +142,13 @@ def test_with_the_noise_differences_are_told_in_points_and_what_a_meaningful_one
     assert len(lines) == 5
     assert "points (" in lines[1]
     assert f"0.5 points (meaningful): {main.seeds_for_meaningful} seeds with one look; no planned look" in lines[1]
-    assert "taken to be independent" in lines[-1]
+    assert "as if runs were independent" in lines[-1]
+
+
+def test_one_point_that_matters_is_no_plural():
+    metric = {"name": "test_accuracy", "direction": "maximize", "meaningful": 0.01}
+
+    assert "; 1 point (meaningful): " in " ".join(words(make_plan(metric=metric), noise=0.007))
 
 
 def test_the_look_that_finds_a_meaningful_difference_is_named():

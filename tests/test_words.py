@@ -5,9 +5,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
-from factories import make_plan, make_runs
+from factories import make_plan, make_runs, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -22,6 +23,7 @@ from ablation.report.figures.forest import forest_drawings
 from ablation.report.figures.panels import scale_over
 from ablation.report.prose import headline, overview
 from ablation.report.tables import scorecard
+from ablation.study import load_study
 from ablation.tracking.mlflow.notes import escaped, study_note
 
 DEPTH, NORM = "model.depth", "model.normalization"
@@ -351,6 +353,42 @@ def test_an_unstable_question_names_the_level_whose_runs_failed() -> None:
     )
 
 
+def test_one_run_that_failed_is_no_plural() -> None:
+    plan = make_plan(factors={NORM: ("none", "batch")}, seeds=1)
+
+    (answer,) = analyse(plan, make_runs(plan, outcomes={("normalization=none", 0): Outcome.DIVERGED})).answers
+
+    assert "unstable: the one run with normalization=none diverged, none of 1 with normalization=batch (" in sentence(
+        answer
+    )
+
+
+def test_of_four_unstable_variants_none_is_hidden_as_one_more() -> None:
+    plan = make_plan(seeds=3)
+    failed = {(variant.name, 0): Outcome.DIVERGED for variant in plan.variants}
+
+    for answer in analyse(plan, make_runs(plan, outcomes=failed)).answers:
+        named, _, _ = sentence(answer).partition(" (")
+        assert all(variant.name in named for variant in plan.variants)
+        assert "more variants" not in named
+
+
+def test_of_a_part_beside_all_others_the_words_name_what_the_model_has() -> None:
+    study = load_study(Path(__file__).parents[1] / "studies" / "leave-one-block-out" / "study.yaml")
+    plan = plan_of(study)
+    failed = [(name, seed) for name in ("only-first", "all-off") for seed in range(5)]
+
+    found = analyse(plan, make_runs(plan, outcomes=dict.fromkeys(failed, Outcome.DIVERGED)))
+
+    (answer,) = (each for each in found.answers if [change.label for change in each.changes][1:] == ["first"])
+    named, _, rates = sentence(answer).partition(" (")
+    assert named == (
+        "first and the others together, unstable: all 5 runs with none of the parts diverged, all 5 with first alone, "
+        "none of 5 without first, none of 5 with all parts"
+    )
+    assert "48 to 100 % with none of the parts, 48 to 100 % with first alone, 0 to 52 % without first" in rates
+
+
 def test_of_a_part_the_words_are_with_and_without_it() -> None:
     plan = make_plan(factors={"norm": ("present", "absent")}, seeds=3)
     accuracy = {"norm=present": 0.8, "norm=absent": 0.29}
@@ -421,6 +459,26 @@ def test_the_forest_plots_interval_ends_where_differences_of_a_fraction_do() -> 
     assert list(line.get_xdata()) == [-100, 100]
     low, high = drawing.figure.axes[0].get_xlim()
     assert all(-100 <= tick <= 100 for tick in drawing.figure.axes[0].get_xticks() if low <= tick <= high)
+
+
+def test_the_forest_plot_has_room_for_every_verdict() -> None:
+    (answer,) = analysed(cells(depth=0.04, norm=0.03, both=0.01), questions=[{"effect": NORM}]).answers
+    found = analysed(cells(depth=0.03, norm=-0.04, both=0.05), questions=[INTERACTION])
+    of_effects = [verdict for verdict in Verdict if "than the sum" not in verdict]
+    crossed = [dataclasses.replace(answer, verdict=verdict) for verdict in of_effects]
+    called = [
+        dataclasses.replace(each, joint=dataclasses.replace(each.joint, interplay=interplay))
+        for each in found.answers
+        for interplay in Interplay
+    ]
+
+    (drawing,) = forest_drawings(dataclasses.replace(found, answers=(*crossed, *called)))
+
+    drawing.figure.draw_without_rendering()
+    words = [text for axes in drawing.figure.axes for text in axes.texts]
+    assert len(words) == len(of_effects) + len(Interplay)
+    for text in words:
+        assert text.get_window_extent().x1 < drawing.figure.bbox.x1, text.get_text()
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=20))

@@ -70,7 +70,9 @@ def place_text(levels: Mapping[str, Any]) -> str:
 
 
 def with_text(levels: Mapping[str, Any]) -> str:
-    """Return which runs have these levels: `with depth=4`, `without norm`."""
+    """Return which runs have these levels: `with depth=4`, `without norm`, `with norm alone`."""
+    if OTHERS in levels:
+        return _with_parts(levels)
     placed = place_text(levels)
     return f"with {placed.removeprefix('at ')}" if placed.startswith("at ") else placed
 
@@ -129,6 +131,14 @@ _SETTING_NAMES = {OTHERS: "the other parts", SETTINGS: "the settings"}
 
 def _part(change: LevelChange) -> str:
     return _OTHERS if change.factor == OTHERS else change.label
+
+
+def _with_parts(levels: Mapping[str, Any]) -> str:
+    """Return which of a part and all others runs have: `without norm`, `with norm alone`, all of them or none."""
+    ((part, own),) = ((factor.rpartition(".")[2], level) for factor, level in levels.items() if factor != OTHERS)
+    if levels[OTHERS] == _REMOVED[0]:
+        return "with all parts" if own == _REMOVED[0] else f"without {part}"
+    return f"with {part} alone" if own == _REMOVED[0] else "with none of the parts"
 
 
 def _place(factor: str, level: Any) -> str:

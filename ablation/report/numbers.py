@@ -88,6 +88,13 @@ def differences_text(values: Sequence[float], unit: str) -> list[str]:
     return [signed(value, decimals_for(width, scaled[:1])) for value in scaled]
 
 
+def given_difference(value: float, unit: str) -> str:
+    """Return a difference that somebody gave: `0.5 points`, `1 point`, `2 s`."""
+    number, noun = brief(scale_of(unit) * value), unit_of_differences(unit)
+    is_plural = number != "1" or noun == "s"  # seconds
+    return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
+
+
 def value_text(value: float, unit: str) -> str:
     """Return a metric's value: `82.83 %`, `0.5412`, `8.4 s`."""
     if unit == "seconds":

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from ablation.analysis.power import LookPower, QuestionPower, warning
-from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
+from ablation.report.numbers import decimals_for, given_difference, magnitude, scale_of, unit_of_differences
 
 _MOST_NAMED = 3
 _SD = "SD: standard deviation of a comparison's paired differences over seeds"
-_INDEPENDENT = ", which is √Σw² times that of one variant's runs, taken to be independent"
+_INDEPENDENT = ", here worked out from that of one variant's runs as if runs were independent"
 
 
 def power_lines(power: Sequence[QuestionPower], *, questions: int) -> list[str]:
@@ -55,10 +55,7 @@ def _least(look: LookPower, power: QuestionPower, *, is_first: bool) -> str:
 
 def _amount(value: float, power: QuestionPower) -> str:
     shown = scale_of(power.metric.unit) * value
-    return _with_unit(magnitude(shown, decimals_for(shown, [shown])), power)
-
-
-def _with_unit(number: str, power: QuestionPower) -> str:
+    number = magnitude(shown, decimals_for(shown, [shown]))
     return f"{number} {unit_of_differences(power.metric.unit)}".rstrip()
 
 
@@ -68,5 +65,5 @@ def _meaningful(power: QuestionPower, meaningful: float) -> str:
     needed = f"{seeds:,}" if seeds is not None else "more than 10,000"
     reached = power.reaches_meaningful
     found = f"the look at {reached} finds it" if reached is not None else "no planned look finds it"
-    number = brief(scale_of(power.metric.unit) * meaningful)
-    return f"{_with_unit(number, power)} (meaningful): {needed} seeds with one look; {found}"
+    number = given_difference(meaningful, power.metric.unit)
+    return f"{number} (meaningful): {needed} seeds with one look; {found}"

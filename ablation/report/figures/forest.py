@@ -101,7 +101,7 @@ def _draw_comparison(axes: Axes, answer: Answer, row: int) -> None:
     if effect is not None:
         axes.plot([scale * effect.mean], [row], marker="D", markersize=6, color=colour, zorder=3, gid="mean")
     _draw_seeds(axes, answer, row, colour)
-    words = re.sub(r"(?<=:) | (?=and do not|when removed|on average)", "\n", verdict_text(answer))
+    words = re.sub(r"(?<=:) | (?=and do not|when removed|on average|no meaningful)", "\n", verdict_text(answer))
     place: dict[str, Any] = {"xy": (1.02, row), "xycoords": ("axes fraction", "data")}
     axes.annotate(words, **place, va="center", fontsize=8, color=colour, annotation_clip=False)
 

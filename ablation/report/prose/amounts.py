@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.report.limits import cut, reach_of
-from ablation.report.numbers import brief, decimals_for, magnitude, scale_of, unit_of_differences
+from ablation.report.numbers import decimals_for, given_difference, magnitude, scale_of, unit_of_differences
 
 MOST_NAMED = 3
 """Runs named in a sentence; the report lists the rest."""
@@ -46,10 +46,7 @@ def range_text(interval: Interval, answer: Answer, *, mean: float, is_interactio
 
 def rope_text(answer: Answer) -> str:
     """Return the half-width of the ROPE: `0.5 points`, `1 point`."""
-    unit = answer.metric.unit
-    number, noun = brief(scale_of(unit) * (answer.rope or 0.0)), unit_of_differences(unit)
-    is_plural = number != "1" or noun == "s"  # seconds
-    return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
+    return given_difference(answer.rope or 0.0, answer.metric.unit)
 
 
 def too_small_text(answer: Answer) -> str:

@@ -65,7 +65,7 @@ def _levels_say_all(answer: Answer, instability: Instability) -> bool:
 def _by_levels(instability: Instability) -> str:
     """Return `all 3 runs without norm diverged, none of 3 with it`."""
     first, *others = _worst_first(instability)
-    begun = f"{_count(first.unstable, first.n)} runs {with_text(first.levels)} {_kinds(instability)}"
+    begun = f"{_runs(first.unstable, first.n)} {with_text(first.levels)} {_kinds(instability)}"
     return ", ".join([begun, *(f"{_count(each.unstable, each.n)} {_other(each, first)}" for each in others)])
 
 
@@ -85,15 +85,21 @@ def _other(rate: UnstableRate, first: UnstableRate) -> str:
 def _by_variants(instability: Instability) -> str:
     """Return `all 3 runs of depth=3,norm=none diverged, 1 of 3 of depth=2,norm=none; none of the other 6`."""
     found = sorted((each for each in instability.variants if each.unstable), key=lambda each: -each.unstable / each.n)
-    first, *others = found[:MOST_NAMED]
-    parts = [f"{_count(first.unstable, first.n)} runs of {first.variant} {_kinds(instability)}"]
+    named = found if len(found) == MOST_NAMED + 1 else found[:MOST_NAMED]
+    first, *others = named
+    parts = [f"{_runs(first.unstable, first.n)} of {first.variant} {_kinds(instability)}"]
     parts += [f"{_count(each.unstable, each.n)} of {each.variant}" for each in others]
-    hidden = found[MOST_NAMED:]
+    hidden = found[len(named) :]
     if hidden:
         runs = sum(each.n for each in hidden)
         parts.append(f"{sum(each.unstable for each in hidden)} of {runs} of {len(hidden)} more variants")
     left = sum(each.n for each in instability.variants if not each.unstable)
     return ", ".join(parts) + (f"; none of the other {left}" if left else "")
+
+
+def _runs(count: int, n: int) -> str:
+    """Return `all 3 runs`, `2 of 3 runs`, and `the one run`."""
+    return f"{_count(count, n)} runs" if n > 1 else "the one run"
 
 
 def _count(count: int, n: int) -> str:

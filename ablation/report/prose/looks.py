@@ -77,7 +77,9 @@ def next_step(answer: Answer) -> str:
     if forecast is None:
         return ""
     time = f", {duration_text(answer.seconds_per_seed)} of training each," if answer.seconds_per_seed else ""
-    seeds = f"{forecast.more:,} more seeds beyond the plan{time}"
+    last = look.looks[-1]
+    beyond = f"({forecast.seeds:,} in all, beyond the plan's {last:,})" if look.seeds < last else "beyond the plan"
+    seeds = f"{forecast.more:,} more seeds {beyond}{time}"
     return f"Next: {seeds} decide it with {chance_text(forecast)}; {for_power_text(forecast)}."
 
 

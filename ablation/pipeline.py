@@ -327,7 +327,8 @@ def compare_study(name: str, first: str, second: str, *, tracker: Tracker) -> Co
     from ablation.analysis import compare_variants
 
     record = find_study(name, tracker=tracker)
-    return compare_variants(record.plan, tracker.recorded_runs(record), first, second)
+    runs = tracker.recorded_runs(record)
+    return compare_variants(record.plan, runs, first, second, is_out_of_budget=record.spending.is_out)
 
 
 def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:

@@ -36,7 +36,7 @@ from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay
 from ablation.errors import AblationError, ArgumentInvalid, StudyFileError
 from ablation.executors import InlineExecutor
-from ablation.pipeline import summarize_study, sync_study
+from ablation.pipeline import compare_study, summarize_study, sync_study
 from ablation.preview import preview_study
 from ablation.records import Outcome, OutOfBudget, Plan, PlannedRun, RecordedRun, Spending
 from ablation.report.prose import headline, overview, sentence
@@ -366,6 +366,8 @@ def test_every_view_says_that_a_study_is_out_of_budget(
     assert outcome.analysis == again
     for unchanged in (RuleChange(), RuleChange(alpha=record.plan.locked.alpha)):
         assert summarize_study("looks", tracker=mlflow_tracker, change=unchanged) == (record, again)
+    first, second = (variant.name for variant in record.plan.variants[:2])
+    assert () == compare_study("looks", first, second, tracker=mlflow_tracker).withheld
     result = StudyResult.of(outcome, mlflow_tracker)
     assert result.out_of_budget == record.spending.out
     assert not result.is_complete

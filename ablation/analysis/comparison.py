@@ -44,13 +44,15 @@ class Comparison:
     run_ids: tuple[str, ...]
 
 
-def compare_variants(plan: Plan, runs: Sequence[RecordedRun], first: str, second: str) -> Comparison:
-    """Compare two variants, named as in the run table.
+def compare_variants(
+    plan: Plan, runs: Sequence[RecordedRun], first: str, second: str, *, is_out_of_budget: bool = False
+) -> Comparison:
+    """Compare two variants, named as in the run table; out of budget, a study needs no runs that were not begun.
 
     Raises:
         NameUnknown: the study has no such variant.
     """
-    looks = StudyLooks.of(plan.of_trained_models(), runs)
+    looks = StudyLooks.of(plan.of_trained_models(), runs, is_out_of_budget=is_out_of_budget)
     plan = looks.plan_so_far
     finished = FinishedRuns(plan=plan, recorded=looks.recorded)
     pair = (_variant(plan, first), _variant(plan, second))

@@ -34,7 +34,7 @@ def headline(answer: Answer) -> str:
         scale = " (depends on the scale)" if answer.joint.depends_on_scale else ""
         return f"{changes_text(answer)} {answer.joint.interplay.value}{scale}{on}"
     together = " together" if are_parts(answer) and words.startswith(",") else ""
-    return f"{comparison_text(answer, joined=' and ')}{together}{words}{worse_text(answer)}{on}"
+    return f"{comparison_text(answer, joined=' and ')}{together}{words}{on}{worse_text(answer)}"
 
 
 def verdict_text(answer: Answer) -> str:

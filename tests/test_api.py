@@ -21,13 +21,14 @@ from conftest import PROJECT, TINY, answer_alone
 from factories import make_plan, make_runs, plan_of
 
 import ablation
-from ablation.analysis import RuleChange, analyse
-from ablation.analysis.power import noise_of
+from ablation.analysis import RuleChange, StudyLooks, analyse
+from ablation.analysis.power import noise_of, power_of
 from ablation.api.result import StudyResult
-from ablation.api.studies import recorded_noise
+from ablation.api.studies import Noise, recorded_noise
 from ablation.api.variants import variant_name
 from ablation.cli import main
 from ablation.code import CodeFolders
+from ablation.coordinator.planning import outline_of
 from ablation.errors import (
     AblationError,
     ArgumentInvalid,
@@ -45,6 +46,7 @@ from ablation.pipeline import summarize_study
 from ablation.records import MODEL_FILE, FunctionTraining, ModelSettings, Outcome, Plan, RunResult
 from ablation.report import report_text
 from ablation.report.figures import KINDS
+from ablation.report.power_text import power_lines
 from ablation.stopping import stopping
 from ablation.study import Study, parse_study, study_of_values
 from ablation.tracking import MemoryTracker, StudyRecord, open_mlflow
@@ -496,6 +498,17 @@ class TestPlan:
             recorded_noise("tinny", study, tracker=untrained.tracker)
         with pytest.raises(NameUnknown, match=r"there is no metric 'churn'.*@ --noise-from tiny"):
             recorded_noise("tiny", of_own_metric("churn"), tracker=untrained.tracker)
+
+    def test_noise_of_what_a_users_function_returns_is_in_its_own_unit_which_may_be_percent(self) -> None:
+        study = of_own_metric("test_accuracy")
+
+        noise = Noise(value=0.4).of(study)
+
+        assert noise == {"test_accuracy": 0.4}
+        (power,) = power_of(StudyLooks.of(outline_of(study), ()), noise=noise)
+        lines = " ".join(power_lines([power], questions=1))
+        assert power.sd == pytest.approx(0.4 * math.sqrt(2))
+        assert "points" not in lines
 
     def test_a_study_of_one_seed_tells_no_noise(self) -> None:
         one = all_done(plan_of(study_of_values({**FILE, "seeds": 1})))

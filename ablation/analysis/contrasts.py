@@ -88,6 +88,14 @@ def as_measured(metric: MeasuredMetric, plan: Plan, runs: Iterable[RecordedRun])
     return replace(metric, unit="percent") if values and median(values) > 1 else metric
 
 
+def before_runs(metric: MeasuredMetric, plan: Plan) -> MeasuredMetric:
+    """Return a metric in the unit that is known before it was measured.
+
+    What a user's training function returns of a fraction may be in percent: until then it is told as it is returned.
+    """
+    return replace(metric, unit="score") if metric.unit == "fraction" and plan.is_own_training else metric
+
+
 def factor_levels(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """Return each factor's levels: the baseline's first, then as the study file lists them."""
     declared = declared_levels(plan.study)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ablation.analysis.answer_records import MeasuredMetric
 from ablation.analysis.boundaries import Boundary, boundaries
-from ablation.analysis.contrasts import contrast_name
+from ablation.analysis.contrasts import before_runs, contrast_name
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.sequential import (
@@ -85,7 +85,7 @@ def power_of(looks: StudyLooks, *, noise: Mapping[str, float] | None = None) -> 
     return tuple(
         QuestionPower(
             question=contrast_name(contrast),
-            metric=contrast.metric,
+            metric=before_runs(contrast.metric, looks.plan),
             meaningful=contrast.rope,
             sd=(sd := _sd(asked, noise or {})),
             looks=tuple(

@@ -145,7 +145,8 @@ def plan(
     """Return a study before it costs anything: variants, cost, what differences it can find: `ablation plan FILE`.
 
     Args:
-        noise: SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points.
+        noise: SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points. Of a
+            training function of your own, as it returns the metric.
         noise_from: a recorded study that it is taken from, in MLflow's store at `tracking_uri`.
 
     Raises:

@@ -49,7 +49,8 @@ def checked_study(
 class Noise:
     """Where the SD of one variant's runs from seed to seed is taken from: a number, a recorded study, or nowhere.
 
-    `value` is on the study's metric, in the unit that reports show: points for a fraction.
+    `value` is on the study's metric, in the unit that reports show: points for a fraction. Of a user's training
+    function it is in the unit that the function returns.
 
     Raises:
         ArgumentInvalid: a value is none that there is.
@@ -68,13 +69,14 @@ class Noise:
 
     def of(self, study: Study) -> dict[str, float]:
         """Return the noise by metric, in the metric's unit; that of a recorded study on all that it compares."""
-        from ablation.analysis.contrasts import measured_metric
+        from ablation.analysis.contrasts import before_runs, measured_metric
         from ablation.coordinator.planning import outline_of
         from ablation.report.numbers import scale_of
 
         name = study.spec.metric.name
         if self.value is not None:
-            return {name: self.value / scale_of(measured_metric(outline_of(study), name).unit)}
+            plan = outline_of(study)
+            return {name: self.value / scale_of(before_runs(measured_metric(plan, name), plan).unit)}
         if self.study is None:
             return {}
         return recorded_noise(self.study, study, tracker=tracker_at(self.tracking_uri))

@@ -117,8 +117,8 @@ def study(
 @click.option(
     "--noise",
     type=OrBlank(Above(0.0)),
-    help="SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points. Differences "
-    "are then told in that unit too.",
+    help="SD of one variant's runs from seed to seed, as the report shows the metric: 0.7 is 0.7 points; "
+    "as it returns the metric for a training function of your own. Differences are then told in that unit too.",
 )
 @click.option(
     "--noise-from", type=OrBlank(click.STRING), metavar="STUDY", help="Take the noise from a study recorded in MLflow."

@@ -307,11 +307,11 @@ def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = 
     Raises:
         StudyUnknown, NoResults, NameUnknown, TrackingUnavailable.
     """
-    from ablation.analysis import RuleChange, StudyLooks, analyse, with_rule
+    from ablation.analysis import StudyLooks, analyse, with_rule
 
     record = find_study(name, tracker=tracker)
     runs, plan = tracker.recorded_runs(record), record.plan
-    if change not in (None, RuleChange()):
+    if change is not None and with_rule(plan, change) != plan:
         looks = StudyLooks.of(plan, runs, is_out_of_budget=record.spending.is_out)
         plan = with_rule(looks.plan_so_far, change)
     found = analyse(plan, runs, left_out=tracker.left_out(record), out_of_budget=record.spending.out)

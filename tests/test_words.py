@@ -240,7 +240,7 @@ def test_a_change_that_helps_and_makes_another_metric_worse_is_told_with_a_but()
     assert headline(answer) == "normalization none → batch helps, but test loss is worse"
     assert "seeds. But: test loss is worse, +0.170 nats (95 %: +0.160 to +0.180). " in sentence(answer)
     assert [found.metric.name for found in answer.worse] == ["test_loss"]
-    beside = replace(answer, is_primary=False)
+    beside = dataclasses.replace(answer, is_primary=False)
     assert headline(beside) == "normalization none → batch helps (test accuracy), but test loss is worse"
 
 

@@ -442,6 +442,15 @@ def test_sentences_are_finite_and_whole_at_every_number_of_seeds() -> None:
             assert math.isfinite(answer.effect.mean)
 
 
+def test_comparisons_without_a_verdict_are_counted_by_what_they_lack() -> None:
+    one = analysed(cells(0.02, 0.03, 0.04), seeds=1)
+    plan = make_plan()
+    still = analyse(plan, make_runs(plan, accuracy=lambda variant, _: 0.8 if variant.is_baseline else 0.7))
+
+    assert overview(one)[0].endswith(": 2 with one seed, no verdict.")
+    assert overview(still)[0].endswith(": 2 without variation, no verdict.")
+
+
 def test_the_note_in_mlflow_has_a_crossovers_whole_headline_bold() -> None:
     found = analysed(cells(depth=0.04, norm=0.03, both=0.01))
 

@@ -10,6 +10,12 @@ from ablation.report.prose.amounts import metric_noun
 from ablation.report.prose.budget import out_of_budget_text
 from ablation.report.prose.verdicts import VERDICT_WORDS, headline
 
+_COUNTED = VERDICT_WORDS | {
+    Verdict.ONE_SEED: " with one seed, no verdict",
+    Verdict.NO_VARIATION: " without variation, no verdict",
+}
+"""What stands behind the number of comparisons that have a verdict."""
+
 
 def overview(analysis: Analysis) -> tuple[str, str, str]:
     """Return three lines that stand alone: what was decided, against what, and whether all runs are there."""
@@ -26,7 +32,7 @@ def _decisions(analysis: Analysis) -> str:
     named = "; ".join(
         [
             *map(headline, told),
-            *(f"{count}{VERDICT_WORDS[verdict].lstrip(',')}" for count, verdict in counts if count),
+            *(f"{count}{_COUNTED[verdict].lstrip(',')}" for count, verdict in counts if count),
         ]
     )
     rate = level_percent(analysis.alpha)

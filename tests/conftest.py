@@ -16,7 +16,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from ablation.study import Study
     from ablation.tracking import Tracker
 
+
+with suppress(ModuleNotFoundError):  # tests of the training engine do without
+    from hypothesis import settings
+
+    settings.register_profile("unhurried", deadline=None)  # other work may share the machine
+    settings.load_profile("unhurried")
 
 SPARED = os.pathsep.join(map(str, [QUICK, PROJECT]))
 """A PYTHONPATH on which this checkout is found, and what spares processes what is not their subject."""

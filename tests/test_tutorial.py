@@ -44,4 +44,4 @@ def _run(command: str, environment: dict[str, str], folder: Path, starter: Start
 
 def _without_times(line: str) -> str:
     """Return a line without what another machine measures otherwise: times, and how wide they make a column."""
-    return " ".join(re.sub(r"about [\d.]+ (s|min)", "about", line).split())
+    return " ".join(re.sub(r"[Aa]bout [\d.]+ (s|min)( to [\d.]+ (s|min))?", "about", line).split())

@@ -268,7 +268,8 @@ def _skewed(analysis: Analysis) -> Iterator[str]:
         )
     few = [str(index) for index, answer in enumerate(analysis.answers, start=1) if _is_short(answer)]
     if few:
-        which = "all comparisons" if len(few) == len(analysis.answers) > 1 else f"comparison {_listed(tuple(few))}"
+        named = f"comparison{'s' if len(few) > 1 else ''} {_listed(tuple(few))}"
+        which = "all comparisons" if len(few) == len(analysis.answers) > 1 else named
         yield f"Whether differences are skewed cannot be told of fewer than {FEWEST_FOR_SKEWNESS} seeds: {which}."
 
 

@@ -208,6 +208,7 @@ def test_boundaries_of_a_tiny_alpha_never_spend_more_than_it_and_hardly_less(loo
         assert sum(each.p for each in found) <= alpha * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [(3, 5, 8, 12), (5, 10, 20), (20, 30, 50)])
 def test_boundaries_of_a_small_alpha_are_those_of_finer_rules(looks, finer_rules, monkeypatch):
     monkeypatch.setattr(recursion, "FARTHEST", 12.0)

@@ -23,6 +23,7 @@ class TestInlineExecutor(ExecutorContract):
             yield made
 
 
+@pytest.mark.slow
 class TestProcessExecutor(WorkersContract):
     @pytest.fixture
     def executor(self) -> Iterator[Executor]:

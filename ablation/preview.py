@@ -98,8 +98,10 @@ class Preview:
         is_changed = any(variant.changes.gone or variant.changes.replaced for variant in self.variants)
         is_measured = any(variant.size.layers for variant in self.variants)
         sizes = ("parameters", "FLOPs per image") if is_measured else ()
-        head = ("variant", *sizes, "time per run", *(("changes",) if is_changed else ()))
-        rows = tuple(_row(variant, self, is_measured, is_changed) for variant in self.variants)
+        is_timed = any(variant.seconds is not None for variant in self.variants)
+        times = ("time per run",) if is_timed else ()
+        head = ("variant", *sizes, *times, *(("changes",) if is_changed else ()))
+        rows = tuple(_row(variant, self, is_measured, is_timed, is_changed) for variant in self.variants)
         return Table(head=head, rows=rows, text_columns=len(head))
 
     def lines_below(self) -> list[str]:
@@ -195,16 +197,22 @@ def _outline(study: Study, state: State) -> DataOutline:
     return describe(data, cache=state.data, code=study.code)
 
 
-def _row(variant: VariantPreview, preview: Preview, is_measured: bool, is_changed: bool) -> tuple[str, ...]:
-    from ablation.report.numbers import duration_text
-
+def _row(
+    variant: VariantPreview, preview: Preview, is_measured: bool, is_timed: bool, is_changed: bool
+) -> tuple[str, ...]:
     mark = " (baseline)" if variant is preview.variants[0] else ""
     return (
         f"{variant.name}{mark}",
         *((f"{variant.size.parameters:,}", f"{variant.size.flops:,}") if is_measured else ()),
-        f"about {duration_text(variant.seconds)}" if variant.seconds is not None else "",
+        *((_time_text(variant.seconds),) if is_timed else ()),
         *((_changes_text(variant.changes),) if is_changed else ()),
     )
+
+
+def _time_text(seconds: float | None) -> str:
+    from ablation.report.numbers import duration_text
+
+    return f"about {duration_text(seconds)}" if seconds is not None else ""
 
 
 def _changes_text(changes: ModelChanges) -> str:

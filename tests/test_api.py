@@ -70,6 +70,7 @@ def of_own_metric(name: str) -> Study:
     )
 
 
+MAXIMIZED = {"name": "churn", "direction": "maximize"}
 HEAVY = {"torch", "mlflow", "pandas", "click", "optuna", "numpy", "matplotlib", "pydantic", "rich"}
 
 
@@ -485,6 +486,14 @@ class TestPlan:
         assert all(variant.name in preview._repr_html_() for variant in preview.variants)
         assert preview.seconds is not None
         assert preview.seconds > 0
+        assert "time per run" in preview.table().head
+
+    def test_what_is_not_timed_has_no_column_of_times(self, place: Path) -> None:
+        own = {"name": "own", "training": {"name": "collections:OrderedDict", "depth": 1}}
+        preview = ablation.plan({**own, "factors": {"training.depth": [1, 2]}, "metric": MAXIMIZED}, device="cpu")
+
+        assert ("variant",) == preview.table().head
+        assert [("depth=1 (baseline)",), ("depth=2",)] == list(preview.table().rows)
         assert not (place / ".ablation" / "optuna.db").exists()
 
     def test_a_plan_takes_its_noise_from_a_recorded_study(self, untrained: StudyResult) -> None:

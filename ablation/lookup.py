@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
-def few(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def few(names: Sequence[str], *, most: int = 3, joined: str = ", ") -> str:
+    """Return the first names, and how many more there are."""
+    return joined.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

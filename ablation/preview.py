@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of
 from ablation.errors import NoModel
+from ablation.lookup import few
 from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
 from ablation.storage.state import State
 from ablation.study import Study
@@ -218,9 +219,9 @@ def _time_text(seconds: float | None) -> str:
 def _changes_text(changes: ModelChanges) -> str:
     """Return `without blocks.block2, -18,496 parameters, -294,912 FLOPs`; long lists are cut."""
     said = [
-        *([f"without {_few(changes.gone)}"] if changes.gone else []),
-        *([f"with {_few(changes.new)}"] if changes.new else []),
-        *([_few(_replaced_texts(changes))] if changes.replaced else []),
+        *([f"without {few(changes.gone, most=MOST_NAMED)}"] if changes.gone else []),
+        *([f"with {few(changes.new, most=MOST_NAMED)}"] if changes.new else []),
+        *([few(_replaced_texts(changes), most=MOST_NAMED)] if changes.replaced else []),
     ]
     if said and changes.parameters:
         said.append(f"{changes.parameters:+,} parameters")
@@ -235,11 +236,6 @@ def _replaced_texts(changes: ModelChanges) -> list[str]:
     if len(changes.replaced) > MOST_NAMED:
         return [f"{count} × {before} → {after}" for (before, after), count in kinds.items()]
     return [f"{name} {before} → {after}" for name, before, after in changes.replaced]
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _data_lines(preview: Preview) -> list[str]:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation.analysis import StudyLooks
-from ablation.analysis.power import QuestionPower, detectable, noise_of, power_of, warning
+from ablation.analysis.power import QuestionPower, detectable, noise_of, power_of
 from ablation.analysis.sequential import Asked, Rule, State, judged
 from ablation.analysis.statistics import detectable_difference, seeds_for_power
 from ablation.records import Outcome, Plan
-from ablation.report.power_text import power_lines
+from ablation.report.power_text import power_lines, warning
 
 
 def rule(looks: tuple[int, ...], comparisons: int, *, alpha: float = 0.05) -> Rule:

@@ -30,7 +30,12 @@ class Verdict(StrEnum):
     @property
     def is_judged(self) -> bool:
         """Whether there was an estimate of noise to judge by."""
-        return self in _DECIDED or self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
+        return self in _DECIDED or self.is_left_open
+
+    @property
+    def is_left_open(self) -> bool:
+        """Whether it was judged, and more seeds may decide it."""
+        return self in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
 class Interplay(StrEnum):
@@ -69,6 +74,11 @@ class Interval:
     low: float
     high: float
     level: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where all of it is on that side of zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

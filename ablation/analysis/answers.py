@@ -39,7 +39,6 @@ from ablation.records import Outcome, Plan
 from ablation.study.level_names import level_text
 
 _MOST_COMBINATIONS = 12
-_LEFT_OPEN = (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET)
 
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
@@ -125,7 +124,7 @@ def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLook
         is_meaningful=is_meaningful(found.verdict, interval, contrast.rope),
         differences=found.differences,
         effect=effect,
-        forecast=forecast_of(looks, place, following=look.next) if found.verdict in _LEFT_OPEN else None,
+        forecast=forecast_of(looks, place, following=look.next) if found.verdict.is_left_open else None,
         missing=found.missing,
         instability=found.instability,
         repeated_seeds=found.repeated,

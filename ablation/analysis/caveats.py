@@ -22,7 +22,7 @@ def effect_sign(effect: SimpleEffect, rope: float | None) -> int:
     """Return the way that a simple effect surely goes, 0 where its 95 % interval holds 0 or its mean is in the ROPE."""
     if effect.interval is None or abs(effect.mean) <= (rope or 0.0):
         return 0
-    return (effect.interval.low > 0) - (effect.interval.high < 0)
+    return effect.interval.sign
 
 
 def worse_metrics(contrast: Contrast, runs: Runs, plan: Plan) -> tuple[WorseMetric, ...]:

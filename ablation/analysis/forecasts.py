@@ -24,6 +24,7 @@ from ablation.analysis.statistics import (
     confidence_sequence,
     e_half_width,
     mean_of,
+    merged,
     sample_sd,
     sd_range,
 )
@@ -141,7 +142,7 @@ def _chance_at_look(past: _Past, seeds: int, looks: tuple[int, ...], least_sd: f
     block = centre + sigma * random.standard_normal(DRAWS) / math.sqrt(new)
     squares: Array = sigma**2 * random.chisquare(new - 1, DRAWS) if new > 1 else np.zeros(DRAWS)
     before = (np.full(DRAWS, past.mean), np.full(DRAWS, past.squares))
-    mean, squares = _after(before, past.seeds, new, block, squares)
+    mean, squares = merged(before, past.seeds, new, block, squares)
     limit = boundaries(looks, past.alpha)[looks.index(seeds)].t
     half = limit * np.maximum(np.sqrt(squares / (seeds - 1)), least_sd or 0.0) / math.sqrt(seeds)
     return float(np.mean(_is_decided(mean - half, mean + half, past.rope)))
@@ -163,7 +164,7 @@ def _first_decided(past: _Past, *, chosen: int) -> Array:
     found = np.full(sigma.shape, math.inf)
     for seeds, noise, squares in future.blocks:
         block = centre + sigma * noise / math.sqrt(seeds - before)
-        state = _after(state, before, seeds - before, block, sigma**2 * squares)
+        state = merged(state, before, seeds - before, block, sigma**2 * squares)
         before = seeds
         width = e_half_width(1.0, seeds, alpha=past.alpha_added)
         if width is None:
@@ -187,13 +188,6 @@ def _both(both: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array,
     """Return what two intervals have in common, and the later one where that is nothing."""
     is_there = both[0] <= both[1]
     return np.where(is_there, both[0], later[0]), np.where(is_there, both[1], later[1])
-
-
-def _after(before: tuple[Array, Array], seeds: int, new: int, block: Array, squares: Array) -> tuple[Array, Array]:
-    """Return mean and sum of squares of `seeds` values and `new` more, of which block mean and squares are known."""
-    mean, total = before
-    apart = block - mean
-    return mean + new / (seeds + new) * apart, total + squares + seeds * new / (seeds + new) * apart**2
 
 
 def _is_decided(low: Array, high: Array, rope: float | None) -> NDArray[np.bool_]:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from scipy import special
+
 from ablation.analysis.answer_records import Difference, Interplay, JointEffect, Verdict
 from ablation.analysis.contrasts import Contrast
 from ablation.analysis.finished import difference_of
@@ -51,9 +53,7 @@ def interplay(first: Difference, second: Difference, interaction: int, combined:
 
 def sure_sign(difference: Difference) -> int:
     """Return 1 or -1 where the whole interval is on that side of zero, else 0; without an interval the mean's sign."""
-    if difference.interval is None:
-        return _sign(difference.mean)
-    return (difference.interval.low > 0) - (difference.interval.high < 0)
+    return difference.interval.sign if difference.interval is not None else _sign(difference.mean)
 
 
 def _sign(value: float) -> int:
@@ -65,10 +65,10 @@ def _in_logits(contrast: Contrast, runs: Runs) -> Difference | None:
     whole = _WHOLES.get(contrast.metric.unit)
     if whole is None:
         return None
+
+    def logit(value: float) -> float:
+        return float(special.logit(value / whole))
+
     measured = seed_differences(contrast.weights, runs, contrast.metric.name)
-    found = seed_differences(contrast.weights, runs, contrast.metric.name, to=lambda value: _logit(value / whole))
+    found = seed_differences(contrast.weights, runs, contrast.metric.name, to=logit)
     return difference_of([each.difference for each in found]) if len(found) == len(measured) > 0 else None
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share)) if 0 < share < 1 else math.nan

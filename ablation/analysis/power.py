@@ -33,7 +33,7 @@ from ablation.analysis.sequential import (
     low_sd_share,
     numbers,
 )
-from ablation.analysis.statistics import POWER, detectable_difference, sample_sd, seeds_for_power
+from ablation.analysis.statistics import POWER, detectable_difference, merged, sample_sd, seeds_for_power
 from ablation.records import Plan, RecordedRun
 
 Array = NDArray[np.floating[Any]]
@@ -131,35 +131,6 @@ def noise_of(plan: Plan, runs: Sequence[RecordedRun], metric: str) -> float | No
     return float(np.median(known)) if known else None
 
 
-def warning(power: Sequence[QuestionPower], *, questions: int) -> str | None:
-    """Say that a design of so many questions can decide nothing of interest, as far as that is so."""
-    last = [each.looks[-1].detectable_sd for each in power]
-    blind = [found for found in last if found is None or found > FAR]
-    if not blind:
-        return None
-    seeds, found = power[0].looks[-1].seeds, [each for each in blind if each is not None]
-    design = f"{_count(seeds, 'seed')}, {_count(questions, 'question')}"
-    design += f" ({_count(len(power), 'comparison')})" if len(power) != questions else ""
-    some = f"in {len(blind)} of {len(power)} comparisons " if len(blind) < len(power) else ""
-    only = f"only differences above {min(found):.1f} SD would be found" if found else "no difference would be found"
-    return f"{design}: {some}{only}; {_advice(seeds, is_fragile=not found)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
-def _advice(seeds: int, *, is_fragile: bool) -> str:
-    if seeds == 1:
-        return "with one run per variant, noise cannot be estimated"
-    if is_fragile:
-        return (
-            f"below {FRAGILE_BELOW} seeds, fewer than {FEWEST_FOR_A_FLOOR} comparisons on a metric cannot tell luck "
-            "from effect"
-        )
-    return "more seeds or fewer questions find smaller ones"
-
-
 def _sd(asked: Asked, noise: Mapping[str, float]) -> float | None:
     return noise[asked.metric] * asked.spread if asked.metric in noise else None
 
@@ -211,13 +182,12 @@ def _noise(looks: tuple[int, ...]) -> tuple[tuple[Array, Array], ...]:
 
 def _paths(random: np.random.Generator, looks: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
     """Yield mean and SD of paths of noise at each look: of each block of new values, their mean and squares suffice."""
-    mean, squares, before = np.zeros(PATHS), np.zeros(PATHS), 0
+    state: tuple[Array, Array] = (np.zeros(PATHS), np.zeros(PATHS))
+    before = 0
     for seeds in looks:
         new = seeds - before
         block = random.standard_normal(PATHS) / math.sqrt(new)
-        squares = squares + before * new / seeds * (block - mean) ** 2
-        if new > 1:
-            squares = squares + random.chisquare(new - 1, PATHS)
-        mean = (before * mean + new * block) / seeds
+        within = random.chisquare(new - 1, PATHS) if new > 1 else 0.0
+        state = merged(state, before, new, block, within)
         before = seeds
-        yield mean, np.sqrt(squares / (seeds - 1))
+        yield state[0], np.sqrt(state[1] / (seeds - 1))

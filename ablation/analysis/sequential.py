@@ -306,10 +306,10 @@ class _Look:
     sd: float | None
     interval: Interval | None
     verdict: State | None
-    is_beyond: bool
-    is_futile: bool
-    is_floored: bool
-    is_fragile: bool
+    is_beyond: bool = False
+    is_futile: bool = False
+    is_floored: bool = False
+    is_fragile: bool = False
     p: float | None = None
     least_sd: float = 0.0
     is_repeated: bool = False
@@ -328,8 +328,7 @@ class _Look:
     ) -> "_Look":
         sd, n = sample_sd(values), len(values)
         if not sd or is_repeated:
-            nothing = {"is_beyond": False, "is_futile": False, "is_floored": False, "is_fragile": False}
-            return cls(sd=sd, interval=None, verdict=None, is_repeated=is_repeated, **nothing)
+            return cls(sd=sd, interval=None, verdict=None, is_repeated=is_repeated)
         mean, limits = mean_of(values), boundaries(looks, alpha)
         raised = max(sd, least_sd or 0.0)
         half_width = limits[index].t * raised / math.sqrt(n)
@@ -422,7 +421,7 @@ def _both(planned: Interval | None, sequence: tuple[float, float] | None, *, lev
 def _verdict(interval: Interval, rope: float | None) -> State | None:
     if rope is not None and -rope <= interval.low and interval.high <= rope:
         return State.TOO_SMALL
-    return State.DIFFERENT if interval.low > 0 or interval.high < 0 else None
+    return State.DIFFERENT if interval.sign else None
 
 
 def _is_futile(mean: float, sd: float, n: int, *, last: Boundary, rope: float | None) -> bool:

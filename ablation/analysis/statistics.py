@@ -11,6 +11,7 @@ from scipy import optimize, special, stats
 
 from ablation.analysis.answer_records import Interval
 
+Array = NDArray[np.floating[Any]]
 MOST_SEEDS = 10_000
 POWER = 0.8
 DESCRIPTIVE_LEVEL = 0.95
@@ -85,6 +86,18 @@ def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) ->
 def mean_of(differences: Sequence[float]) -> float:
     """Return the mean of differences, exactly 0 where it is what rounding leaves of ones that cancel."""
     return float(np.mean(differences)) if without_rounding_error(differences) else 0.0
+
+
+def merged(
+    before: tuple[Array, Array], seeds: int, new: int, block: Array, squares: Array | float
+) -> tuple[Array, Array]:
+    """Return mean and sum of squares of `seeds` values and `new` more, of which mean (`block`) and squares are known.
+
+    Chan, Golub & LeVeque's formula; of many paths at once.
+    """
+    mean, total = before
+    apart = block - mean
+    return mean + new / (seeds + new) * apart, total + squares + seeds * new / (seeds + new) * apart**2
 
 
 def without_rounding_error(values: Sequence[float]) -> float:

@@ -91,7 +91,7 @@ def earlier_verdict(
     if not rule.growth and rope is not None and -rope <= interval.low and interval.high <= rope:
         return Verdict.NO_MEANINGFUL_DIFFERENCE
     evidence = statistics.e_value(differences) or 0.0
-    is_found = evidence > rule.comparisons / rule.alpha if rule.growth else interval.low > 0 or interval.high < 0
+    is_found = evidence > rule.comparisons / rule.alpha if rule.growth else bool(interval.sign)
     if not is_found:
         return Verdict.UNDECIDED
     return _found(statistics.mean_of(differences), direction, is_interaction=is_interaction)

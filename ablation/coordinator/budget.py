@@ -192,7 +192,7 @@ class Allowance:
         time = f"about {duration_text(forecast)}" if forecast else "an unknown time"
         of = f"{duration_text(left)} of {duration_text(out.limit_s)} are left" if left else "the budget is spent"
         self._looks.end_for_budget()
-        return f"out of budget: {look} needs {more_runs_text(len(runs))}, {time}, and {of}; {more_budget_text(out)}"
+        return f"out of budget: {look} needs {runs_text(len(runs), 'more ')}, {time}, and {of}; {more_budget_text(out)}"
 
     def begun_text(self, runs: Sequence[PlannedRun]) -> str | None:
         """Return `budget: 41 of 60 min; next look: 12 runs, about 9 min`, where these runs may be begun by now."""
@@ -264,9 +264,5 @@ def time_of(costs: Sequence[float], *, slots: int) -> float:
     return max(free)
 
 
-def more_runs_text(count: int) -> str:
-    return f"{count} more run{'s' if count != 1 else ''}"
-
-
-def runs_text(count: int) -> str:
-    return f"{count} run{'s' if count != 1 else ''}"
+def runs_text(count: int, more: str = "") -> str:
+    return f"{count} {more}run{'s' if count != 1 else ''}"

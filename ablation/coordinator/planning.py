@@ -217,7 +217,8 @@ def outline_of(study: Study) -> Plan:
 def power_remark(plan: Plan) -> str | None:
     """Say that a plan can decide nothing of interest, as far as that is so."""
     from ablation.analysis import StudyLooks
-    from ablation.analysis.power import power_of, warning
+    from ablation.analysis.power import power_of
+    from ablation.report.power_text import warning
 
     return warning(power_of(StudyLooks.of(plan, ())), questions=len(plan.locked.questions))
 

@@ -259,11 +259,12 @@ def _skewed(analysis: Analysis) -> Iterator[str]:
     """Yield which comparisons have skewed differences, and where too few seeds tell nothing of it."""
     for index in analysis.diagnostics.skewed:
         effect = analysis.answers[index].effect
-        limit = skewness_limit(effect.n) if effect else None
-        if effect is None or effect.skewness is None or limit is None:
-            continue
+        assert effect is not None
+        limit, skewness = skewness_limit(effect.n), effect.skewness
+        assert limit is not None
+        assert skewness is not None
         yield (
-            f"Comparison {index + 1} has skewed differences: a skewness of {signed(effect.skewness, 2)} over "
+            f"Comparison {index + 1} has skewed differences: a skewness of {signed(skewness, 2)} over "
             f"{effect.n} seeds, where 5 % of normal ones go beyond ±{limit:.2f}. Its interval is less sure."
         )
     few = [str(index) for index, answer in enumerate(analysis.answers, start=1) if _is_short(answer)]

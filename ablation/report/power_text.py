@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from ablation.analysis.power import LookPower, QuestionPower, warning
+from ablation.analysis.power import FAR, LookPower, QuestionPower
+from ablation.analysis.sequential import FEWEST_FOR_A_FLOOR, FRAGILE_BELOW
+from ablation.lookup import few
 from ablation.report.numbers import decimals_for, given_difference, magnitude, scale_of, unit_of_differences
 
-_MOST_NAMED = 3
 _SD = "SD: standard deviation of a comparison's paired differences over seeds"
 _INDEPENDENT = ", here worked out from that of one variant's runs as if runs were independent"
 
@@ -19,14 +20,42 @@ def power_lines(power: Sequence[QuestionPower], *, questions: int) -> list[str]:
     if len(alike) == 1:
         lines = [f"Found with 80 % power: {next(iter(alike))}.", about]
     else:
-        lines = ["Found with 80 % power:", *(f"  {_named(names)}: {text}" for text, names in alike.items()), about]
+        lines = [
+            "Found with 80 % power:",
+            *(f"  {few(names, joined='; ')}: {text}" for text, names in alike.items()),
+            about,
+        ]
     warned = warning(power, questions=questions)
     return lines if warned is None else [*lines, f"Warning: {warned}."]
 
 
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return "; ".join(names[:_MOST_NAMED]) + more
+def warning(power: Sequence[QuestionPower], *, questions: int) -> str | None:
+    """Say that a design of so many questions can decide nothing of interest, as far as that is so."""
+    last = [each.looks[-1].detectable_sd for each in power]
+    blind = [found for found in last if found is None or found > FAR]
+    if not blind:
+        return None
+    seeds, found = power[0].looks[-1].seeds, [each for each in blind if each is not None]
+    design = f"{_count(seeds, 'seed')}, {_count(questions, 'question')}"
+    design += f" ({_count(len(power), 'comparison')})" if len(power) != questions else ""
+    some = f"in {len(blind)} of {len(power)} comparisons " if len(blind) < len(power) else ""
+    only = f"only differences above {min(found):.1f} SD would be found" if found else "no difference would be found"
+    return f"{design}: {some}{only}; {_advice(seeds, is_fragile=not found)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _advice(seeds: int, *, is_fragile: bool) -> str:
+    if seeds == 1:
+        return "with one run per variant, noise cannot be estimated"
+    if is_fragile:
+        return (
+            f"below {FRAGILE_BELOW} seeds, fewer than {FEWEST_FOR_A_FLOOR} comparisons on a metric cannot tell luck "
+            "from effect"
+        )
+    return "more seeds or fewer questions find smaller ones"
 
 
 def _found(power: QuestionPower) -> str:

@@ -1,7 +1,5 @@
 """Writes what was measured in words: amounts with their units, ranges, and names of metrics."""
 
-from collections.abc import Sequence
-
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import decimals_for, given_difference, magnitude, scale_of, unit_of_differences
@@ -61,8 +59,3 @@ def metric_noun(metric: MeasuredMetric) -> str:
 def higher_or_lower(value: float, metric: MeasuredMetric) -> str:
     more, less = _WORDS.get(metric.unit, ("higher", "lower"))
     return more if value > 0 else less
-
-
-def first_few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

@@ -77,15 +77,14 @@ def size(answer: Answer) -> str:
     if effect.interval is None:
         return ""
     if answer.verdict is Verdict.NO_MEANINGFUL_DIFFERENCE:
-        is_found = effect.interval.low > 0 or effect.interval.high < 0
-        only = "There is a difference, but the" if is_found else "The"
+        only = "There is a difference, but the" if effect.interval.sign else "The"
         of = " of the average" if answer.is_crossover else ""
         return f"{only} whole interval{of} is {too_small_text(answer)}."
     if answer.look.is_fragile:
         return ""
     if answer.rope is None:
         return "No difference that matters is named for this metric, so size is not judged."
-    if answer.verdict in (Verdict.UNDECIDED, Verdict.OUT_OF_BUDGET):
+    if answer.verdict.is_left_open:
         return f"Too uncertain: it could be nothing, or more than {rope_text(answer)}."
     if answer.is_meaningful:
         return f"Meaningfully: the whole interval is beyond the {rope_text(answer)} {_matters(answer)}."

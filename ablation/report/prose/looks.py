@@ -3,8 +3,8 @@
 from ablation.analysis.answer_records import Answer, Forecast, Look, Verdict
 from ablation.analysis.sequential import State
 from ablation.analysis.statistics import largest_e_value
+from ablation.lookup import few
 from ablation.report.numbers import count_text, duration_text
-from ablation.report.prose.amounts import first_few
 from ablation.report.prose.budget import what_did_not_fit
 from ablation.report.prose.forecasts import chance_text, for_power_text
 
@@ -30,9 +30,9 @@ def growth(answer: Answer) -> str:
     effect = answer.effect
     if not answer.is_grown or effect is None or effect.e_value is None:
         return ""
+    came = "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
     if shown_e_value(answer) is None:
-        return f"{_came(answer)}, so the e-value decides; with {effect.n} seeds it cannot."
-    came = _came(answer)
+        return f"{came}, so the e-value decides; with {effect.n} seeds it cannot."
     needed = f"the {answer.decisive_e_value:,.4g} needed"
     if effect.e_value > answer.decisive_e_value:
         found = f"{effect.e_value:.3g}, above {needed}"
@@ -51,17 +51,13 @@ def shown_e_value(answer: Answer) -> float | None:
     return effect.e_value
 
 
-def _came(answer: Answer) -> str:
-    return "It was added after results could be seen" if answer.look.is_added else "Seeds were added beyond the plan"
-
-
 def since(answer: Answer) -> str:
     """Say what came after the look that decided, and what versions before planned looks said."""
     said = []
     if (later := answer.look.later_unstable) and answer.verdict.is_judged:
         number = len(later)
         runs = "a later run" if number == 1 else f"{count_text(number)} later runs"
-        said.append(f"Since then {runs} diverged or collapsed ({first_few(later)}), which changes no verdict.")
+        said.append(f"Since then {runs} diverged or collapsed ({few(later)}), which changes no verdict.")
     if answer.earlier_verdict is not None:
         said.append(f"Versions before planned looks called this “{answer.earlier_verdict}”.")
     return " ".join(said)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.records import METRICS, MODEL_FILE, EpochMetrics, Outcome, RunResult
+from ablation.records import METRICS, MODEL_FILE, EpochMetrics, Outcome, OutOfBudget, RunResult, Spending
 from ablation.storage.holder import Holder
 from ablation.testing.plans import TEST_IMAGES, make_plan
 from ablation.tracking import RunDescription, StudyRecord, Tracker
@@ -106,6 +106,15 @@ class TrackerContract:
             tracker.finish_run(run_id, replace(result_of(planned.identity), is_first=is_first), None)
 
         assert [run.is_first for run in tracker.recorded_runs(record)[:2]] == [True, False]
+
+    def test_what_executions_took_is_read_back(self, tracker: Tracker, record: StudyRecord) -> None:
+        out = OutOfBudget(limit_s=60.0, spent_s=41.5, needed_s=None)
+        for spending in (Spending(spent_s=12.5), Spending(spent_s=41.5, limit_s=60.0, out=out)):
+            tracker.note_spending(record.study_run_id, spending)
+
+            found = tracker.find_study(record.plan.name)
+            assert found is not None
+            assert spending == found.spending
 
     def test_a_run_under_way_has_no_outcome(self, tracker: Tracker, record: StudyRecord) -> None:
         run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")

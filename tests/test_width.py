@@ -2,14 +2,18 @@
 
 import os
 import pty
+import re
 import struct
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablation.cli.layout import INDENT, table_text
 from ablation.output import cells, clipped, width, wrapped
+from ablation.report.table import Table
 
 WORDS = st.lists(st.text("abc,./=`你 é", min_size=1, max_size=12), max_size=30).map(" ".join)
 
@@ -65,3 +69,63 @@ def test_a_clipped_line_is_no_wider_and_says_that_it_is_cut(text: str, columns: 
 
     assert cells(line) <= columns
     assert line == text or (line.endswith("…") and text.startswith(line[:-1]))
+
+
+CELLS = st.text("ab,. =/_-→你é0123", max_size=60)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    """Return a table whose columns can be told by the number that their heads begin with."""
+    names = draw(st.lists(CELLS, min_size=1, max_size=8))
+    rows = draw(st.lists(st.tuples(*[CELLS] * len(names)), max_size=5))
+    heads = tuple(f"«{index}»{name}" for index, name in enumerate(names))
+    return Table(head=heads, rows=tuple(rows), text_columns=draw(st.integers(0, len(names))))
+
+
+def shown_cells(table: Table, left_out: str) -> list[str]:
+    kept = [index for index in range(len(table.head)) if f"«{index}»" not in left_out]
+    return [row[index] for row in (table.head, *table.rows) for index in kept]
+
+
+@given(table=tables(), columns=st.integers(40, 200))
+def test_no_line_of_a_table_is_wider_and_no_letter_of_a_column_that_is_kept_is_lost(table: Table, columns: int) -> None:
+    whole = table_text(table, columns)
+    text, _, left_out = whole.partition("\nleft out for width: ")
+
+    shown = shown_cells(table, left_out)
+    assert all(cells(line) <= columns for line in whole.splitlines())
+    assert Counter("".join("".join(shown).split())) == Counter("".join(text.replace("─", "").split()))
+    assert "«0»" in text
+
+
+@given(table=tables(), columns=st.integers(40, 200))
+def test_no_word_of_a_table_is_broken_that_fits(table: Table, columns: int) -> None:
+    text, _, left_out = table_text(table, columns).partition("\nleft out for width: ")
+
+    pieces = [piece for cell in shown_cells(table, left_out) for piece in re.findall(r"[^\s,]*,|[^\s,]+", cell)]
+    assert all(piece in text for piece in pieces if cells(piece) <= columns - len(INDENT))
+
+
+def test_the_least_important_columns_go_first_and_are_named() -> None:
+    table = Table(
+        head=("variant", "min to max", "mean", "dominated by"),
+        rows=(("normalization=batch,depth=3", "91.00 % to 93.00 %", "92.00 %", "normalization=none"),),
+    )
+
+    left_out = [table_text(table, columns).rpartition("left out for width: ")[2] for columns in (90, 60, 40)]
+
+    assert left_out == [
+        table_text(table, 90),
+        "dominated by; all columns: COLUMNS=76 or\n--json",
+        "min to max,\ndominated by; all columns: COLUMNS=76 or\n--json",
+    ]
+
+
+def test_a_variant_breaks_behind_a_comma() -> None:
+    table = Table(head=("variant", "mean"), rows=(("depth=2,normalization=batch,activation=gelu", "92.00 %"),))
+
+    assert table_text(table, 40).splitlines()[2:] == [
+        "depth=2,normalization=batch,     92.00 %",
+        "  activation=gelu",
+    ]

@@ -255,7 +255,7 @@ def test_a_study_of_the_users_own_training_without_curves_and_times_has_no_empty
 def test_a_study_of_the_users_own_training_is_summarized_without_empty_tables() -> None:
     text = analysis_text(own_training({}))
 
-    assert "Scorecard" in text
+    assert "Variants" in text
     assert "Cost" not in text
 
 

@@ -31,6 +31,7 @@ from ablation.report.prose.amounts import amount, difference_decimals, rope_text
 from ablation.report.prose.forecasts import chance_cell, for_power_cell
 from ablation.report.prose.looks import shown_e_value
 from ablation.report.prose.verdicts import verdict_text
+from ablation.report.rows import FirstScreen
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
@@ -47,6 +48,33 @@ def scorecard(analysis: Analysis) -> Table:
     kept = [index for index, name in enumerate(head) if is_shown or name != _E_VALUE]
     kept_rows = tuple(tuple(row[index] for index in kept) for row in rows)
     return Table(head=tuple(head[index] for index in kept), rows=kept_rows, text_columns=3)
+
+
+def answer_rows(screen: FirstScreen) -> Table:
+    """Return the rows of the first screen in words: differences and intervals in the unit of their metric."""
+    rows = [
+        (
+            f"{row.mark.shape} {row.change}",
+            row.verdict + (f": {row.problem}" if row.problem else ""),
+            f"{row.effect} {group.unit}".rstrip() if row.effect else NONE,
+            row.bounds or NONE,
+            " · ".join(row.costs),
+            group.heading,
+        )
+        for group in screen.groups
+        for row in group.rows
+    ]
+    interval = next((f"{group.level} interval" for group in screen.groups if group.level), "interval")
+    is_same = len({group.level for group in screen.groups}) == 1
+    cost = f"cost: {' · '.join(screen.costs)}"
+    head = ("change", "verdict", "effect", interval if is_same else "interval", cost, "on")
+    is_shown = (True, True, True, True, bool(screen.costs), len(screen.groups) > 1)
+    kept = [index for index, is_kept in enumerate(is_shown) if is_kept]
+    return Table(
+        head=tuple(head[index] for index in kept),
+        rows=tuple(tuple(row[index] for index in kept) for row in rows),
+        text_columns=2,
+    )
 
 
 def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, Self
 from ablation.records import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
 from ablation.storage.holder import Holder
 
+START_UI = "start MLflow's UI"
+"""The label of the command that shows a store which no server shows yet."""
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 

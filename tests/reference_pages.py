@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ablation import cli
+from ablation.cli.group import ORDER_OF_USE
 from ablation.records import METRICS
 from ablation.study.expected import expected
 from ablation.study.file import value_text
@@ -28,10 +29,6 @@ from ablation.study.sections import (
 )
 from ablation.study.spec import NOT_FACTORS, ComponentFactor, MetricChoice, Question, StudySpec
 
-ORDER_OF_USE = (
-    *("define", "plan", "components", "study", "status", "sync"),
-    *("summarize", "compare", "export", "ui", "delete"),
-)
 TITLES: Mapping[type[Section], str] = {
     StudySpec: "The whole file",
     Digits: "`data` with `name: digits`",
@@ -112,8 +109,7 @@ def study_file_reference() -> str:
 
 def command_line_reference() -> str:
     """Return every command with its usage and options, in the order of use."""
-    commands = {**dict.fromkeys(ORDER_OF_USE), **cli.main.commands}
-    return "\n".join(_command(name, command) for name, command in commands.items() if command is not None)
+    return "\n".join(_command(name, cli.main.commands[name]) for name in ORDER_OF_USE)
 
 
 def keys_without_words() -> set[tuple[type[Section], str]]:
@@ -175,7 +171,9 @@ def _command(name: str, command: click.Command) -> str:
     usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
     options = [param for param in command.params if isinstance(param, click.Option)]
     rows = [(f"`{left}`", _option_text(one, right)) for one in options for left, right in _help(one, ctx)]
-    return f"### ablation {name}\n\n{command.help}\n\n```\n{usage}\n```\n\n{_table(('option', 'meaning'), rows)}"
+    example = f"{ctx.command_path} {getattr(command, 'example', '')}"
+    head = f"### {ctx.command_path}\n\n{command.help}\n\n```\n{usage}\n```\n\nExample: `{example}`\n\n"
+    return f"{head}{_table(('option', 'meaning'), rows)}"
 
 
 def _help(param: click.Parameter, ctx: click.Context) -> Iterable[tuple[str, str]]:

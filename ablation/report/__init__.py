@@ -77,7 +77,7 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         written.append(path)
     shown = [picture for drawn in pictures.values() for picture in drawn]
-    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg)))
+    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg, picture.pdf)))
 
 
 def report_text(analysis: Analysis, kind: ReportFormat) -> str:
@@ -91,7 +91,7 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
             return _markdown(analysis, pictures_of(analysis))
         case "html":
             with temporary_folder() as folder:
-                pictures = draw_figures(analysis, folder)
+                pictures = draw_figures(analysis, folder, endings=(".svg",))
                 return _html(analysis, _markdown(analysis, pictures), pictures, folder)
 
 

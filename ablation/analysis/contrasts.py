@@ -10,6 +10,7 @@ from ablation.analysis.answer_records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
+from ablation.study.factors import is_part
 from ablation.study.level_names import level_text, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
@@ -110,7 +111,7 @@ def part_factors(plan: Plan) -> tuple[str, ...]:
     factors = plan.study.get("factors", {})
     if plan.study.get("design") in PART_DESIGNS:
         return tuple(factors)
-    return tuple(factors) if all(isinstance(factor, Mapping) for factor in factors.values()) else ()
+    return tuple(factors) if all(map(is_part, factors.values())) else ()
 
 
 def _levels(plan: Plan, factor: str, declared: Sequence[Any]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from ablation.analysis.answer_records import Verdict
 from ablation.analysis.comparison import ComparedMetric
 from ablation.output import plain, plain_json
 from ablation.report import sentences, tables
+from ablation.report.labels import labelled
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
 from ablation.report.prose import overview
@@ -34,6 +35,7 @@ _SHOWN_ROWS = 40
 
 def analysis_text(analysis: Analysis) -> str:
     """Return the answers, the scorecard, the variants and their cost."""
+    analysis = labelled(analysis)
     parts: list[RenderableType] = [*map(_line, overview(analysis)), Text()]
     for number, (answer, (begin, rest, _)) in enumerate(
         zip(analysis.answers, sentences(analysis), strict=True), start=1

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from ablation.analysis.analysis_record import Analysis
 from ablation.output import plain
 from ablation.report import tables
+from ablation.report.labels import labelled
 from ablation.report.prose import overview
 from ablation.report.table import Table
 
 
 def answers_html(name: str, counts: str, analysis: Analysis | None) -> str:
     """Return a study's counts of runs, its overview and its answers as a table; without an analysis the counts."""
+    analysis = labelled(analysis) if analysis is not None else None
     lines = [f"{name}: {counts}", *(overview(analysis) if analysis is not None else ())]
     return fragment(lines, tables.scorecard(analysis) if analysis is not None else None)
 

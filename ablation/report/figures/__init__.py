@@ -19,6 +19,7 @@ from ablation.report.figures.pareto import pareto_drawings
 from ablation.report.figures.slope import slope_drawings
 from ablation.report.figures.trajectories import trajectories_drawings
 from ablation.report.figures.tuning import tuning_drawings
+from ablation.report.labels import labelled
 
 __all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "figure_of", "pictures_of"]
 
@@ -73,6 +74,7 @@ def figure_of(analysis: Analysis, name: str) -> Figure:
     Raises:
         FigureUnknown: there is no such kind, or the study has nothing for it.
     """
+    analysis = labelled(analysis)
     with style():
         if (first := next(KINDS[name](analysis), None) if name in KINDS else None) is not None:
             return first.figure

@@ -24,7 +24,7 @@ from ablation.report.figures.panels import (
     share_scale,
 )
 from ablation.report.numbers import scale_of
-from ablation.study.level_names import level_text
+from ablation.study.level_names import level_text, short_name
 
 _COLOURS = (BLUE, VERMILLION, GREEN, DARK, PURPLE, ORANGE, SKY)
 _DASHES = ("-", "--", ":")
@@ -89,7 +89,7 @@ def _levels(factor: str, pair: FactorPair, analysis: Analysis) -> tuple[str, ...
 
 
 def _short(factor: str) -> str:
-    return text_of(factor.rpartition(".")[2])
+    return text_of(short_name(factor))
 
 
 def _draw_plot(axes: Axes, plot: _Plot, scale: float, height: float) -> None:

@@ -47,6 +47,7 @@ from ablation.analysis.descriptive_records import (
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
+from ablation.study.labels import NO_LABELS
 from ablation.study.level_names import level_text
 
 ACCURACY = MeasuredMetric(name="test_accuracy", label="test accuracy", direction="maximize", unit="fraction")
@@ -116,6 +117,7 @@ def make_analysis(
         planned_runs=len(rows) * seeds,
         most_runs=len(rows) * seeds,
         out_of_budget=None,
+        labels=NO_LABELS,
         alpha=0.05,
         collapse_margin=0.02,
         metric=metric,

@@ -18,7 +18,7 @@ from ablation.analysis.descriptive_records import (
     VariantRow,
 )
 from ablation.records import LeftOut, OutOfBudget, TunedVariant
-from ablation.study.labels import NO_LABELS, Labels
+from ablation.study.labels import Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class Analysis:
     diagnostics: Diagnostics
     cost: Cost
     out_of_budget: OutOfBudget | None
-    labels: Labels = NO_LABELS
+    labels: Labels
 
     @property
     def is_grown(self) -> bool:

@@ -11,6 +11,7 @@ from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
 from ablation.study.factors import is_part
+from ablation.study.labels import NO_LABELS, Labels
 from ablation.study.level_names import level_text, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
@@ -61,12 +62,17 @@ def dropped_contrasts(plan: Plan) -> tuple[Contrast, ...]:
     return tuple(contrast for contrast in found if contrast_name(contrast) in kept)
 
 
-def contrast_name(contrast: Contrast) -> str:
+def contrast_name(contrast: Contrast, *, labels: Labels = NO_LABELS) -> str:
     """Return what tells a comparison from all others of a study, whatever it was asked beside."""
+
+    def text(factor: str, level: Any) -> str:
+        return labels.variant(level) if factor == LISTED else level_text(labels.level(factor, level))
+
     changes = " × ".join(
-        f"{each.factor}: {level_text(each.before)} → {level_text(each.after)}" for each in contrast.changes
+        f"{labels.factor(each.factor)}: {text(each.factor, each.before)} → {text(each.factor, each.after)}"
+        for each in contrast.changes
     )
-    at = "".join(f", {factor} = {level_text(level)}" for factor, level in contrast.at.items())
+    at = "".join(f", {labels.factor(factor)} = {text(factor, level)}" for factor, level in contrast.at.items())
     return f"{changes}{at}" + ("" if contrast.is_primary else f" on {contrast.metric.name}")
 
 

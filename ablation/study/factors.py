@@ -113,5 +113,6 @@ Factor = Annotated[
     | Annotated[LabelledFactor, Tag("labelled")]
     | Annotated[ComponentFactor, Tag("component")],
     Discriminator(_form),
-    "a list of levels, or modules of the model as `{remove: [NAME]}` or `{replace: {NAME: CLASS}}`",
+    "a list of levels, levels with labels as `{levels: [LEVEL, LEVEL], label: TEXT}`, or modules of the model as "
+    "`{remove: [NAME]}` or `{replace: {NAME: CLASS}}`",
 ]

@@ -9,7 +9,7 @@ from ablation.study.level_names import level_text, short_name, short_names
 from ablation.study.search_spaces import SETTINGS
 
 MOST_LETTERS = 40
-LABEL_FORM = f"one line of text of at most {MOST_LETTERS} characters, such as {{label: batch norm}}"
+LABEL_FORM = f"one line of text of at most {MOST_LETTERS} characters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ NO_LABELS = Labels(factors={}, variants={})
 def label_problem(text: str) -> str | None:
     """Return why a text cannot be a label, or None."""
     if not text.strip() or len(text) > MOST_LETTERS:
-        return f"a label is {LABEL_FORM}; this one has {len(text)}"
+        return f"a label is {LABEL_FORM}; this one has {len(text) if text.strip() else 'none'}"
     odd = next((letter for letter in text if not letter.isprintable()), None)
     if odd is not None:
         return f"a label is one line of printable text; this one has U+{ord(odd):04X}"

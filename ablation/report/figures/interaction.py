@@ -136,7 +136,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], factor: str,
     ordered = sorted(ends)
     places = _apart([(value - low) / (high - low) for value, _, _ in ordered], gap)
     for place, (_, level, colour) in zip(places, ordered, strict=True):
-        text = text_of(f"{factor.rpartition('.')[2]} {level}", longest=21)
+        text = text_of(f"{short_name(factor)} {level}", longest=21)
         axes.text(1.02, place, text, transform=axes.transAxes, va="center", fontsize=7.5, color=colour)
 
 

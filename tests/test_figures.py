@@ -1,7 +1,10 @@
 """Holds the figures to the analysis they are drawn from: what is drawn, in equal bytes, whatever names and gaps."""
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +17,7 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.colors import to_hex
 
+import ablation
 from ablation.analysis.analysis_record import Analysis, CodeDescription, Cost, DataDescription, Diagnostics
 from ablation.analysis.answer_records import (
     Answer,
@@ -43,6 +47,7 @@ from ablation.analysis.descriptive_records import (
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
+from ablation.study.labels import NO_LABELS
 from ablation.study.level_names import level_text
 
 ACCURACY = MeasuredMetric(name="test_accuracy", label="test accuracy", direction="maximize", unit="fraction")
@@ -112,6 +117,7 @@ def make_analysis(
         planned_runs=len(rows) * seeds,
         most_runs=len(rows) * seeds,
         out_of_budget=None,
+        labels=NO_LABELS,
         alpha=0.05,
         collapse_margin=0.02,
         metric=metric,
@@ -372,7 +378,7 @@ def written(analysis, tmp_path_factory):
     return folder, draw_figures(analysis, folder)
 
 
-def test_every_kind_is_written_as_svg_and_png(written):
+def test_every_kind_is_written_as_svg_png_and_pdf(written):
     folder, pictures = written
 
     assert list(pictures) == list(KINDS)
@@ -391,16 +397,18 @@ def test_every_kind_is_written_as_svg_and_png(written):
         "pareto",
     }
     files = {f"figures/{path.name}" for path in (folder / "figures").iterdir()}
-    assert {path for picture in shown for path in (picture.svg, picture.png)} == files
+    assert {path for picture in shown for path in (picture.svg, picture.png, picture.pdf)} == files
     assert all(picture.title and picture.text for picture in shown)
 
 
 def test_equal_analyses_give_equal_bytes_whatever_the_users_matplotlibrc_says(written, tmp_path):
-    with rc_context({"font.size": 20, "axes.facecolor": "black", "svg.fonttype": "none", "savefig.bbox": "tight"}):
+    with rc_context(
+        {"font.size": 20, "axes.facecolor": "black", "svg.fonttype": "path", "pdf.fonttype": 3, "savefig.bbox": "tight"}
+    ):
         draw_figures(make_analysis(), tmp_path)
 
     paths = sorted((written[0] / "figures").iterdir())
-    assert len(paths) == 22
+    assert len(paths) == 33
     for path in paths:
         assert path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes(), path.name
 
@@ -409,10 +417,53 @@ def test_svg_is_well_formed_and_holds_no_script_link_or_date(written):
     for path in (written[0] / "figures").glob("*.svg"):
         root = ElementTree.parse(path).getroot()
         names = {element.tag.rpartition("}")[2] for element in root.iter()}
-        assert not names & {"script", "a", "foreignObject", "text"}, path.name
+        assert not names & {"script", "a", "foreignObject"}, path.name
         links = [value for element in root.iter() for name, value in element.attrib.items() if name.endswith("href")]
         assert all(link.startswith(("#", "data:image/png")) for link in links)
         assert not re.search(r"<dc:date>|Matplotlib v", path.read_text(encoding="utf-8"))
+
+
+def test_texts_of_an_svg_are_texts_in_a_font_that_every_browser_has(written):
+    texts = [
+        element
+        for path in (written[0] / "figures").glob("*.svg")
+        for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+    assert any("test accuracy" in (text.text or "") for text in texts)
+    assert all(
+        re.search(r"font(-family)?:[^;]*'DejaVu Sans'[^;]*, sans-serif(;|$)", text.get("style")) for text in texts
+    )
+
+
+def test_a_pdf_embeds_its_fonts_as_publishers_take_them_and_has_no_date(written):
+    for path in (written[0] / "figures").glob("*.pdf"):
+        content = path.read_bytes()
+        assert b"/FontFile2" in content, path.name
+        assert b"/Type3" not in content, path.name
+        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", content), path.name
+
+
+def test_a_pdf_is_as_wide_as_its_figure(written, analysis):
+    content = (written[0] / "figures/forest.pdf").read_bytes()
+    (width,) = re.findall(rb"/MediaBox \[ 0 0 ([0-9.]+) ", content)
+
+    assert float(width) == pytest.approx(72 * only("forest", analysis).get_size_inches()[0])
+
+
+def test_a_process_of_its_own_writes_the_same_pdf(written, tmp_path):
+    """Sets of letters have another order in every process."""
+    code = (
+        "import sys; from pathlib import Path; from test_figures import make_analysis\n"
+        "from ablation.report.figures import draw_figures\n"
+        "draw_figures(make_analysis(), Path(sys.argv[1]), endings=('.pdf',))"
+    )
+    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(ablation.__file__).parent.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
+
+    for path in sorted((tmp_path / "figures").iterdir()):
+        assert path.read_bytes() == (written[0] / "figures" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from ablation.report.figures.panels import (
     share_scale,
 )
 from ablation.report.numbers import scale_of
-from ablation.study.level_names import level_text
+from ablation.study.level_names import level_text, short_name
 
 _COLOURS = (BLUE, VERMILLION, GREEN, DARK, PURPLE, ORANGE, SKY)
 _DASHES = ("-", "--", ":")
@@ -89,7 +89,7 @@ def _levels(factor: str, pair: FactorPair, analysis: Analysis) -> tuple[str, ...
 
 
 def _short(factor: str) -> str:
-    return text_of(factor.rpartition(".")[2])
+    return text_of(short_name(factor))
 
 
 def _draw_plot(axes: Axes, plot: _Plot, scale: float, height: float) -> None:
@@ -136,7 +136,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], factor: str,
     ordered = sorted(ends)
     places = _apart([(value - low) / (high - low) for value, _, _ in ordered], gap)
     for place, (_, level, colour) in zip(places, ordered, strict=True):
-        text = text_of(f"{factor.rpartition('.')[2]} {level}", longest=21)
+        text = text_of(f"{short_name(factor)} {level}", longest=21)
         axes.text(1.02, place, text, transform=axes.transAxes, va="center", fontsize=7.5, color=colour)
 
 

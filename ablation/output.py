@@ -1,4 +1,4 @@
-"""What is printed: streams such that writing to them ends nothing, and texts without what steers a terminal.
+"""What is printed: streams such that writing to them ends nothing, texts without what steers a terminal, their width.
 
 A character that a stream's encoding lacks becomes an escape, of a form that JSON has too. Whoever reads a stream may
 go, as `| head -1` does: what is written to it after that goes nowhere, as hours of training are worth more than lines
@@ -9,8 +9,10 @@ import codecs
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
+import re
 import sys
 import unicodedata
 from typing import Any, TextIO
@@ -19,6 +21,10 @@ _GONE = frozenset({errno.EPIPE, errno.EIO})
 """What a write says where the reader of a pipe, or a terminal, is gone."""
 _ESCAPED = "ablation.escaped"
 _INVISIBLE = ("Cc", "Cf", "Cs")
+_USUAL_WIDTH = 80
+_LEAST_WIDTH = 20
+_UNIT = re.compile(r"`[^`]+`\S*|\S+")
+"""What is never broken: a word, and a command in backticks, which one copies."""
 
 
 def make_unfailing() -> None:
@@ -95,6 +101,69 @@ class _Outlet(io.RawIOBase):
 def plain(text: str) -> str:
     """Return text without control and bidirectional characters, fit for a terminal; line ends and tabs stay."""
     return "".join(" " if _steers(char) and char != "\t" else char for char in text)
+
+
+def width(stream: TextIO | None = None) -> int:
+    """Return how many columns text on a stream, by default standard output, may take: at least 20.
+
+    That is what the variable COLUMNS says, else the width of the stream's terminal, else 80.
+    """
+    given = os.environ.get("COLUMNS", "")
+    columns = int(given) if given.isdecimal() else 0
+    return max(_LEAST_WIDTH, columns or _columns_of(stream or sys.stdout) or _USUAL_WIDTH)
+
+
+def _columns_of(stream: TextIO) -> int:
+    """Return the width of a stream's terminal, 0 where it is none or does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal a text takes: wide characters take two, combining ones none."""
+    return sum(_cells_of(char) for char in text)
+
+
+def _cells_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Return text with its lines broken at words; a line's indentation goes on in those that are made of it.
+
+    A path, an address or a command in backticks that is longer stands alone on a line, whole, so that it can be copied.
+    """
+    return "\n".join(broken for line in text.split("\n") for broken in _broken(line, columns))
+
+
+def _broken(line: str, columns: int) -> list[str]:
+    if cells(line) <= columns:
+        return [line]
+    first = line[: len(line) - len(line.lstrip(" "))]
+    later = f"{first}  " if first else ""
+    lines: list[str] = []
+    current = ""
+    for unit in _UNIT.findall(line):
+        indent = later if lines else first
+        if current and cells(f"{indent}{current} {unit}") > columns:
+            lines.append(f"{indent}{current}")
+            current = unit
+        else:
+            current = f"{current} {unit}".lstrip()
+    return [*lines, f"{later if lines else first}{current}"]
+
+
+def clipped(line: str, columns: int) -> str:
+    """Return a line that takes no more than so many columns, its end cut with `…` where it would."""
+    if cells(line) <= columns:
+        return line
+    ends = itertools.accumulate(map(_cells_of, line))
+    kept = sum(1 for _ in itertools.takewhile(lambda end: end < columns, ends))
+    return f"{line[:kept].rstrip()}…"
 
 
 def last_line(text: str | None, *, longest: int = 300) -> str:

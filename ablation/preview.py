@@ -101,9 +101,10 @@ class Preview:
         sizes = ("parameters", "FLOPs per image") if is_measured else ()
         is_timed = any(variant.seconds is not None for variant in self.variants)
         times = ("time per run",) if is_timed else ()
-        head = ("variant", *sizes, *times, *(("changes",) if is_changed else ()))
+        changes = ("changes",) if is_changed else ()
+        head = ("variant", *changes, *sizes, *times)
         rows = tuple(_row(variant, self, is_measured, is_timed, is_changed) for variant in self.variants)
-        return Table(head=head, rows=rows, text_columns=len(head))
+        return Table(head=head, rows=rows, text_columns=1 + len(changes))
 
     def lines_below(self) -> list[str]:
         """Return what stands below the table: tuning, what the seed does not change, the time, and what is found."""
@@ -204,9 +205,9 @@ def _row(
     mark = " (baseline)" if variant is preview.variants[0] else ""
     return (
         f"{variant.name}{mark}",
+        *((_changes_text(variant.changes),) if is_changed else ()),
         *((f"{variant.size.parameters:,}", f"{variant.size.flops:,}") if is_measured else ()),
         *((_time_text(variant.seconds),) if is_timed else ()),
-        *((_changes_text(variant.changes),) if is_changed else ()),
     )
 
 

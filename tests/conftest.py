@@ -77,6 +77,15 @@ def pytest_configure() -> None:
     sparing.spare(sparing.DATABASES)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have room for any sentence on one line, so that tests find it; what pytest itself says is as wide as before."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter._tw.fullwidth = reporter._tw.fullwidth
+    os.environ["COLUMNS"] = "1000"
+
+
 def pytest_collection_finish() -> None:
     """Have the collector of garbage pass over what was imported so far: it is looked through hundreds of times."""
     gc.collect()

@@ -124,7 +124,7 @@ def test_the_way_on_is_said_and_is_enough(bench: Bench, tmp_path: Path) -> None:
     out = outcome.analysis.out_of_budget
     assert out is not None
     assert out.needed_s is not None
-    assert f"the same command with --budget {enough_text(out.needed_s)} or more" in overview(outcome.analysis)[2]
+    assert f"the same command with --budget {enough_text(out.needed_s)} or more" in overview(outcome.analysis)[3]
 
     bench.budget_s = budget_seconds(enough_text(out.needed_s))
     bench.run(study_in(tmp_path))

@@ -325,4 +325,4 @@ def test_a_study_with_an_exit_in_it_has_all_its_runs_and_status_1(
     assert 1 == result.exit_code
     assert "Traceback" not in result.stderr
     status = CliRunner().invoke(cli.main, ["status", "exits", "--tracking-uri", store_uri])
-    assert 2 == status.stdout.count("failed, an error of its code: SystemExit: 0")
+    assert 2 == status.stdout.count("failed: SystemExit: 0")

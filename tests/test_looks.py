@@ -265,7 +265,7 @@ def test_one_look_that_was_grown_says_how_many_runs_were_needed_and_names_no_loo
     analysis = bench.run(study_in(tmp_path, seeds="8")).analysis
 
     assert analysis is not None
-    assert f"So far {analysis.planned_runs} of at most 32 runs were needed." in overview(analysis)[2]
+    assert f"So far {analysis.planned_runs} of at most 32 runs were needed." in overview(analysis)[3]
     assert not any(" look " in sentence(answer) for answer in analysis.answers)
 
 
@@ -339,8 +339,8 @@ def test_what_was_added_is_said_with_its_own_error_rate(reporting_bench: Bench, 
     assert grown.analysis is not None
     assert grown.report is not None
     text = (grown.report / "report.md").read_text()
-    assert "(family-wise error rate 5 %)" in overview(planned.analysis)[0]
-    assert "(family-wise error rate at most 6 %)" in overview(grown.analysis)[0]
+    assert "(family-wise error rate 5 %)" in overview(planned.analysis)[1]
+    assert "(family-wise error rate at most 6 %)" in overview(grown.analysis)[1]
     assert "at most 6 %: 5 % as planned, 1 % for what was added" in text
     assert "The verdicts together are wrong at most 6 % of the time." in text
 

@@ -354,8 +354,8 @@ def test_terminal_answers_have_no_control_characters():
 def test_answers_for_a_terminal_are_the_overview_and_a_line_per_answer(analysis):
     lines = answers_text(analysis).splitlines()
 
-    assert len(lines) == 3 + len(analysis.answers)
-    assert lines[3].startswith("1. ")
+    assert len(lines) == 4 + len(analysis.answers)
+    assert lines[4].startswith("1. ")
 
 
 @pytest.mark.parametrize(

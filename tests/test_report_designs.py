@@ -115,7 +115,7 @@ def test_a_listed_variant_is_compared_with_the_baseline_and_the_baseline_is_name
 
     assert "variant deep compared with the baseline helps" == headline(found.answers[0])
     assert ["variant deep"] == comparison_lines(found.answers[0])
-    assert overview(found)[1].startswith("Compared with the baseline, which has a mean test accuracy of 80")
+    assert overview(found)[2].startswith("Compared with the baseline, which has a mean test accuracy of 80")
     assert ["baseline", "deep"] == [row[0] for row in tables.variants(found).rows]
     assert "baseline baseline" not in report_text(found, "markdown")
 

@@ -134,7 +134,7 @@ def test_settings_are_named_in_headlines_and_the_baseline_with_them(analysis: An
 
     assert [f"{named[0]}, no meaningful difference", f"{named[1]} helps"] == list(map(headline, analysis.answers))
     assert all(name in analysis_text(analysis) for name in named)
-    assert "the baseline normalization=none,settings=tuned, which" in overview(analysis)[1]
+    assert "the baseline normalization=none,settings=tuned, which" in overview(analysis)[2]
 
 
 def test_the_report_tells_tuning_its_limits_and_its_cost_apart(analysis: Analysis) -> None:

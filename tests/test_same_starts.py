@@ -106,7 +106,7 @@ def test_the_notes_the_record_and_the_report_say_that_initialization_is_not_draw
     assert any(note.startswith(said) for note in bench.notes)
     assert f"- {said}" in report
     assert "A seed draws data order, the same in every variant." in report
-    assert said in answers_text(outcome.analysis).splitlines()[2]
+    assert said in answers_text(outcome.analysis).splitlines()[3]
 
 
 def test_variants_that_alone_start_alike_are_named(tmp_path: Path, bench: Bench) -> None:

@@ -327,6 +327,22 @@ def test_links_open_the_saved_view_in_the_machine_learning_mode(mlflow_tracker: 
     assert "workflowType=machine_learning" in links["study run"]
 
 
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000/#/experiments/7/runs/abc?workflowType=machine_learning"),
+        ("https://me:word@host/ml/", "https://host/ml/#/experiments/7/runs/abc?workflowType=machine_learning"),
+        ("sqlite:////absent/mlflow.db", None),
+    ],
+)
+def test_a_runs_page_has_an_address_where_a_server_is_known_and_no_password_in_it(
+    uri: str, address: str | None
+) -> None:
+    record = StudyRecord(study_run_id="study", experiment_id="7", plan=make_plan(seeds=1), status="FINISHED")
+
+    assert address == open_mlflow(uri).run_address(record, "abc")
+
+
 def test_studies_that_share_an_experiment_have_views_of_their_own(mlflow_tracker: Tracker) -> None:
     quick, other = (mlflow_tracker.open_study(make_plan(name=name, seeds=1)) for name in ("quick", "other"))
 

@@ -79,7 +79,9 @@ def paired(runs: list[RecordedRun], weights: Mapping[tuple[int, str], float], to
 def test_a_crossover_is_the_headline() -> None:
     found = analysed(cells(depth=0.04, norm=0.03, both=0.01))
 
-    expected = "normalization none → batch differs by depth: +3.0 at 2, −3.0 at 3 (on average no meaningful difference)"
+    expected = (
+        "normalization none → batch differs by depth: +3.0 points at 2, −3.0 at 3 (on average no meaningful difference)"
+    )
     assert headline(norm_of(found)) == expected
     assert expected in overview(found)[0]
     assert expected in answers_text(found)
@@ -103,7 +105,7 @@ def test_a_headline_names_a_crossover_where_effects_surely_go_both_ways_and_nowh
     assert answer.is_crossover == ({1, -1} <= signs)
     assert (" differs by depth: " in headline(answer)) == answer.is_crossover
     if answer.is_crossover:
-        named = dict(re.findall(r"([+−])[\d.]+ at (\d)", headline(answer)))
+        named = dict(re.findall(r"([+−])[\d.]+(?: points)? at (\d)", headline(answer)))
         assert named == {"+": "2", "−": "3"} if shallow > 0 else named == {"+": "3", "−": "2"}
         assert " on average" in sentence(answer).partition(": ")[2]
 

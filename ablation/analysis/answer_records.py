@@ -320,6 +320,7 @@ class Answer:
     `forecast` is given where more seeds may decide what is undecided.
     `is_crossover`: of the simple effects, one is surely above zero and another below, by their 95 % intervals and with
     means beyond the ROPE. `joint` is given for interactions that have an interval, `worse` where the verdict is helps.
+    `resolution`, in the metric's unit, is what numbers on this metric are shown to two digits of, in all answers.
     """
 
     changes: tuple[LevelChange, ...]
@@ -353,6 +354,7 @@ class Answer:
     worse: tuple[WorseMetric, ...] = ()
     earlier_verdict: Verdict | None = None
     combinations: tuple[Mapping[str, Any], ...] = ()
+    resolution: float | None = None
 
     @property
     def is_interaction(self) -> bool:

@@ -31,6 +31,7 @@ from ablation.analysis.equal_seeds import repeated_seeds
 from ablation.analysis.forecasts import forecast_of
 from ablation.analysis.joint import joint_effect
 from ablation.analysis.looks import StudyLooks
+from ablation.analysis.resolution import with_resolution
 from ablation.analysis.seed_differences import Runs, seed_differences
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
@@ -44,9 +45,11 @@ _MOST_COMBINATIONS = 12
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
     runs = Runs(table.to_dict("records"), looks.recorded)
-    return tuple(
-        _answer(place, contrast, standing, looks, runs)
-        for place, (contrast, standing) in enumerate(zip(looks.contrasts, looks.standings, strict=True))
+    return with_resolution(
+        [
+            _answer(place, contrast, standing, looks, runs)
+            for place, (contrast, standing) in enumerate(zip(looks.contrasts, looks.standings, strict=True))
+        ]
     )
 
 

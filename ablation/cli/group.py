@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.exceptions import NoArgsIsHelpError
 
 from ablation import __version__
 from ablation.cli.say import say
 from ablation.commands import commands
 from ablation.errors import AblationError, is_no_room, os_error_text
-from ablation.output import make_unfailing
+from ablation.output import make_unfailing, plain, width, wrapped
 
 USER_ERROR = 2
 SOME_RUNS_FAILED = 1
@@ -45,18 +47,34 @@ class Commands(click.Group):
         make_unfailing()
         return super().main(*args, **options)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **options)
+        except click.UsageError as error:
+            raise _fitted(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except AblationError as error:
             say(f"Error: {error}")
             ctx.exit(USER_ERROR)
+        except click.UsageError as error:
+            raise _fitted(error) from None
         except OSError as error:
             if error.errno is None:  # no system refused anything
                 raise
             what = f"cannot {'write' if is_no_room(error) else 'use'} {error.filename}: " if error.filename else ""
             say(f"Error: {what}{os_error_text(error)}")
             ctx.exit(USER_ERROR)
+
+
+def _fitted(error: click.UsageError) -> click.UsageError:
+    """Return a mistake on the command line with its sentence no wider than standard error; help is as it was."""
+    if isinstance(error, NoArgsIsHelpError):
+        return error
+    text = wrapped(f"Error: {plain(error.format_message())}", width(sys.stderr))
+    return click.UsageError(text.removeprefix("Error: "), error.ctx)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,7 +10,7 @@ import click
 
 from ablation.cli.group import USER_ERROR, main
 from ablation.cli.options import Above, OrBlank, json_option, state_option, tracking_option
-from ablation.cli.say import print_result, say, writing
+from ablation.cli.say import print_result, print_sentences, say, writing
 from ablation.errors import AblationError
 from ablation.output import plain
 
@@ -65,7 +65,7 @@ def summarize(
     from ablation.cli.summary import analysis_text
 
     print_result(f"{analysis_text(analysis)}\n")
-    print_result(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
+    print_sentences(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
 
 
 @main.command()
@@ -104,7 +104,7 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
         print_result(plain(text) if sys.stdout.isatty() else text, nl=False)
         return
     writing(output, lambda: output.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n"))
-    print_result(f"Wrote {len(table)} rows to {output}.")
+    print_sentences(f"Wrote {len(table)} rows to {output}.")
 
 
 @main.command()

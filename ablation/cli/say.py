@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from ablation.errors import AblationError
-from ablation.output import plain
+from ablation.output import plain, width, wrapped
 
 
 def print_result(text: str, *, nl: bool = True) -> None:
@@ -18,9 +18,14 @@ def print_result(text: str, *, nl: bool = True) -> None:
     click.echo(text, nl=nl, file=sys.stdout)
 
 
+def print_sentences(text: str) -> None:
+    """Print sentences that a command was asked for, no wider than standard output."""
+    print_result(wrapped(plain(text), width()))
+
+
 def say(text: str) -> None:
     """Say what is no result of the command; whatever of it comes from elsewhere is text, also to a terminal."""
-    click.echo(plain(text), file=sys.stderr)
+    click.echo(wrapped(plain(text), width(sys.stderr)), file=sys.stderr)
 
 
 def writing(path: Path, write: Callable[[], object]) -> None:

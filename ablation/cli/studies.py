@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from ablation.cli.options import (
     study_options,
     tracking_option,
 )
-from ablation.cli.say import print_result, refuse, say
+from ablation.cli.say import print_result, print_sentences, refuse, say
 
 if TYPE_CHECKING:
     from ablation.study import Study
@@ -210,7 +211,7 @@ def define(
         refuse(f"{output} is there already; --force writes over it")
     except OSError as error:
         refuse(f"cannot write {output}: {error.strerror}")
-    print_result(f"Wrote {output}. Next: ablation plan {output}")
+    print_sentences(f"Wrote {output}. Next: `ablation plan {shlex.quote(str(output))}`")
 
 
 def load(

@@ -2,18 +2,17 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ablation.analysis import Analysis, Comparison
 from ablation.analysis.answer_records import Verdict
 from ablation.analysis.comparison import ComparedMetric
-from ablation.output import plain, plain_json
+from ablation.cli.layout import table_text
+from ablation.output import plain, plain_json, width, wrapped
 from ablation.report import sentences, tables
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
@@ -28,7 +27,6 @@ _COLOURS = {
     Verdict.WORSE_THAN_SUM: "magenta",
     Verdict.NO_MEANINGFUL_DIFFERENCE: "green",
 }
-_WIDTH_WITHOUT_TERMINAL = 160
 _SHOWN_ROWS = 40
 
 
@@ -38,9 +36,12 @@ def analysis_text(analysis: Analysis) -> str:
     for number, (answer, (begin, rest, _)) in enumerate(
         zip(analysis.answers, sentences(analysis), strict=True), start=1
     ):
-        text = Text(f"{number}. ")
-        text.append(_plain(begin), style=f"bold {_COLOURS.get(answer.verdict, '')}".strip())
-        text.append(_plain(rest))
+        text = _line(f"{number}. {begin}{rest}")
+        text.stylize(
+            f"bold {_COLOURS.get(answer.verdict, '')}".strip(),
+            text.plain.find(" ") + 1,
+            len(f"{number}. {_plain(begin)}"),
+        )
         parts.append(text)
     shown = (("Scorecard", tables.scorecard), ("Variants", tables.variants), ("Cost", tables.costs))
     for title, make in shown:
@@ -92,17 +93,18 @@ def _comparison_row(row: ComparedMetric) -> tuple[str, ...]:
 
 
 def _table(cells: Cells, *, title: str) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left", title_style="bold")
-    for index, name in enumerate(cells.head):
-        table.add_column(_plain(name), justify="left" if index < cells.text_columns else "right", overflow="fold")
-    for row in cells.rows[:_SHOWN_ROWS]:
-        table.add_row(*(Text(_plain(cell)) for cell in row))
+    shown = replace(cells, rows=cells.rows[:_SHOWN_ROWS])
     left = len(cells.rows) - _SHOWN_ROWS
-    return Group(table, _line(f"and {left} more rows: see the report (--output DIR)")) if left > 0 else table
+    parts = [
+        *([Text(title, style="bold")] if title else []),
+        Text(table_text(shown, width())),
+        *([_line(f"and {left} more rows: see the report (--output DIR)")] if left > 0 else []),
+    ]
+    return Group(*parts)
 
 
 def _line(text: str) -> Text:
-    return Text(_plain(text))
+    return Text(wrapped(_plain(text), width()))
 
 
 def _plain(text: str) -> str:
@@ -110,8 +112,8 @@ def _plain(text: str) -> str:
 
 
 def _rendered(content: RenderableType) -> str:
-    """Return text in the terminal's width and colours, or for a file, without colours."""
-    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    """Return text in the terminal's colours, or for a file, without colours."""
+    console = Console(highlight=False, emoji=False)
     with console.capture() as capture:
-        console.print(content)
+        console.print(content, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

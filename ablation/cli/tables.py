@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from ablation.cli.layout import table_text
 from ablation.commands import commands
-from ablation.output import last_line, plain
+from ablation.output import clipped, last_line, plain, width, wrapped
 from ablation.preview import Preview, shape_text
 from ablation.records import Component, Failure, Outcome, RecordedRun, Spending
 from ablation.storage.holder import Holder
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 
 FAILURES: Mapping[Failure | None, str] = {
     "out of memory": "failed, out of memory",
-    "code": "failed, an error of its code",
+    "code": "failed",
     "metrics": "failed, without the metrics compared",
     "lost worker": "failed, its worker was lost",
     "record": "failed, MLflow refuses its record",
@@ -53,12 +50,8 @@ class StudyStanding:
 
 
 def preview_text(preview: Preview) -> str:
-    cells = preview.table()
-    table = Table(*cells.head, box=None, pad_edge=False)
-    for row in cells.rows:
-        table.add_row(*map(_cell, row))
-    lines = [*map(plain, preview.lines_above()), "", _rendered(table), *map(plain, preview.lines_below())]
-    return "\n".join(lines)
+    table = table_text(preview.table(), width())
+    return "\n".join([*map(_line, preview.lines_above()), "", table, "", *map(_line, preview.lines_below())])
 
 
 def preview_json(preview: Preview) -> str:
@@ -107,20 +100,17 @@ def _power(preview: Preview) -> Iterator[dict[str, Any]]:
 
 
 def components_text(components: Sequence[Component]) -> str:
-    table = Table(
-        "module", "type", "parameters", "FLOPs", "input", "output", "can be removed", box=None, pad_edge=False
-    )
-    for one in components:
-        table.add_row(
-            _cell(one.name),
-            _cell(one.type),
-            f"{one.parameters:,}",
-            f"{one.flops:,}",
-            shape_text(one.input_shape),
-            shape_text(one.output_shape),
-            _cell("yes" if one.is_removable else f"no: {one.reason}"),
-        )
-    return _rendered(table)
+    from ablation.report.table import Table
+
+    head = ("module", "type", "can be removed", "parameters", "FLOPs", "input", "output")
+    rows = tuple(map(_component_row, components))
+    return table_text(Table(head=head, rows=rows, text_columns=3), width())
+
+
+def _component_row(one: Component) -> tuple[str, ...]:
+    is_removable = "yes" if one.is_removable else f"no: {one.reason}"
+    sizes = (f"{one.parameters:,}", f"{one.flops:,}", shape_text(one.input_shape), shape_text(one.output_shape))
+    return (one.name, one.type, is_removable, *sizes)
 
 
 def components_json(components: Sequence[Component]) -> str:
@@ -130,7 +120,7 @@ def components_json(components: Sequence[Component]) -> str:
 def status_text(standings: Sequence[StudyStanding]) -> str:
     if not standings:
         return "No study is recorded here."
-    return "\n".join(plain(line) for standing in standings for line in _status_lines(standing))
+    return "\n".join(line for standing in standings for line in [*_standing_lines(standing), *_run_lines(standing)])
 
 
 def status_json(standings: Sequence[StudyStanding]) -> str:
@@ -141,7 +131,7 @@ def sync_text(outcomes: Sequence[SyncOutcome]) -> str:
     if not outcomes:
         return "Nothing is left to be recorded."
     return "\n".join(
-        plain(f"{outcome.record.plan.name}: {outcome.recorded} runs recorded, {outcome.to_do} to do")
+        _line(f"{outcome.record.plan.name}: {outcome.recorded} runs recorded, {outcome.to_do} to do")
         for outcome in outcomes
     )
 
@@ -164,7 +154,7 @@ def deletion_text(found: Holdings, folder: Path) -> str:
     return f"{said}{lost}."
 
 
-def _status_lines(standing: StudyStanding) -> list[str]:
+def _standing_lines(standing: StudyStanding) -> Iterator[str]:
     record, runs = standing.record, standing.runs
     ended = Counter(run.outcome for run in runs)
     counts = ", ".join(f"{ended[kind]} {kind.value}" for kind in Outcome)
@@ -173,25 +163,31 @@ def _status_lines(standing: StudyStanding) -> list[str]:
     out = record.spending.out
     ended_how = "out of budget" if out is not None else record.status.lower()
     status = "interrupted" if standing.is_interrupted else ended_how
-    lines = [f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}"]
-    if standing.look is not None:
-        lines.append(f"  {standing.look}")
-    lines += [f"  {said}" for said in [_budget_text(record.spending)] if said]
+    yield _line(f"{record.plan.name}: {status}; {counts}, {ended[None]} to do of {len(runs)} runs{tuning}")
+    for said in (standing.look, _budget_text(record.spending)):
+        if said:
+            yield _line(f"  {said}")
     if standing.is_interrupted:
         who = _gone_text(standing.gone) if standing.gone is not None else "Nobody runs it now"
-        lines.append(f"  {who}. The same command resumes it.")
+        yield _line(f"  {who}. The same command resumes it.")
     if standing.unrecorded:
-        name = record.plan.name
         is_under_way = record.status == "RUNNING" and not standing.is_interrupted
-        next_step = "they are being recorded" if is_under_way else commands.shown("sync", name)
-        lines.append(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {next_step}")
-    lines += [f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}" for run in runs if _has_diverged(run)]
-    failed = [run for run in runs if run.outcome is Outcome.FAILED]
-    lines += [f"  {run.planned.name}: {FAILURES[run.failure]}: {last_line(run.error) or 'failed'}" for run in failed]
+        next_step = "they are being recorded" if is_under_way else f"`{commands.shown('sync', record.plan.name)}`"
+        yield _line(f"  {standing.unrecorded} ended, not yet recorded in MLflow: {next_step}")
+
+
+def _run_lines(standing: StudyStanding) -> Iterator[str]:
+    """Yield a line for each run that diverged or failed, and how failed ones are trained again."""
+    for run in standing.runs:
+        if run.outcome is Outcome.DIVERGED:
+            yield _line(f"  {run.planned.name}: diverged in epoch {run.diverged_epoch}")
+    failed = [run for run in standing.runs if run.outcome is Outcome.FAILED]
+    for run in failed:
+        error = last_line(run.error) or "failed"
+        yield clipped(plain(f"  {run.planned.name}: {FAILURES[run.failure]}: {error}"), width())
     if failed:
         again = commands.shown("study", "FILE", "--retry-failed")
-        lines.append(f"  Failed runs are trained again by `{again}`.")
-    return lines
+        yield _line(f"  Failed runs are trained again by `{again}`.")
 
 
 def _budget_text(spending: Spending) -> str | None:
@@ -207,10 +203,6 @@ def _budget_text(spending: Spending) -> str | None:
 def _gone_text(holder: Holder) -> str:
     seen = datetime.fromtimestamp(holder.seen_ms / 1000, UTC).isoformat(timespec="seconds")
     return f"Process {holder.pid} on {holder.host} ran it, has not said that it ended, and was last seen at {seen}"
-
-
-def _has_diverged(run: RecordedRun) -> bool:
-    return run.outcome is Outcome.DIVERGED
 
 
 def _status(standing: StudyStanding) -> dict[str, Any]:
@@ -249,13 +241,6 @@ def _data(preview: Preview) -> dict[str, Any] | None:
     }
 
 
-def _cell(text: str) -> Text:
-    """Return a text as it is: nothing in it is markup, nor moves a terminal's cursor."""
-    return Text(plain(text))
-
-
-def _rendered(table: Table) -> str:
-    console = Console(width=160)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+def _line(text: str) -> str:
+    """Return a line that moves no terminal's cursor, in as many as its width takes."""
+    return wrapped(plain(text), width())

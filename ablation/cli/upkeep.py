@@ -10,10 +10,10 @@ import click
 from ablation.cli.group import USER_ERROR, main
 from ablation.cli.interruption import interruptible
 from ablation.cli.options import json_option, state_option, storage_option, tracking_option
-from ablation.cli.say import print_result, refuse, say
+from ablation.cli.say import print_result, print_sentences, refuse, say
 from ablation.commands import commands
 from ablation.errors import AblationError
-from ablation.output import plain
+from ablation.output import plain, width, wrapped
 
 
 @main.command()
@@ -64,7 +64,7 @@ def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | No
         refuse(f"nothing is deleted: `{commands.shown('delete', name, '--yes')}` does not ask")
     url = storage or default_storage(state.folder)
     deleted = delete_study(name, tracker=tracker, storage_url=url, state=state, say=say)
-    print_result(
+    print_sentences(
         f"Deleted: {deleted.name}. MLflow keeps its {deleted.runs} runs in the trash until `mlflow gc` is run."
         if deleted.runs
         else f"Deleted: {deleted.name}."
@@ -73,7 +73,7 @@ def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | No
 
 def _is_confirmed(question: str) -> bool:
     try:
-        return click.confirm(plain(question), err=True)
+        return click.confirm(wrapped(plain(question), width(sys.stderr) - len(" [y/N]: ")), err=True)
     except click.Abort:  # nobody is there to answer
         say("")
         return False

@@ -205,6 +205,15 @@ class TrackerContract:
 
         assert "report.md" in self.report_files(tracker, record)
 
+    def test_the_address_of_a_runs_page_names_the_run_where_a_server_shows_it(
+        self, tracker: Tracker, record: StudyRecord
+    ) -> None:
+        run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
+
+        address = tracker.run_address(record, run_id)
+
+        assert address is None or (address.startswith(("http://", "https://")) and run_id in address)
+
     def test_two_studies_do_not_see_each_others_runs(self, tracker: Tracker, record: StudyRecord) -> None:
         other = tracker.open_study(make_plan(name="other", seeds=2))
         planned = other.plan.runs[0]

@@ -48,9 +48,9 @@ class Tracker(Protocol):
     """Remembers studies and runs.
 
     It may be used by several threads, each about runs of its own. What it returned is not changed by later calls. Every
-    method but the constructor and `answers` may raise TrackingUnavailable, and may have done its work all the same:
-    when it is called again then, with the same arguments, it changes nothing more. Those that record a run raise
-    RecordRefused where it can never be recorded.
+    method but the constructor, `answers` and `run_address` may raise TrackingUnavailable, and may have done its work
+    all the same: when it is called again then, with the same arguments, it changes nothing more. Those that record a
+    run raise RecordRefused where it can never be recorded.
 
     `settles_s` is how long after it was begun a write is seen by everybody, but for what was suspended meanwhile.
     """
@@ -229,4 +229,8 @@ class Tracker(Protocol):
 
     def links(self, record: StudyRecord, /) -> tuple[tuple[str, str], ...]:
         """Return (label, address or command) pairs that lead a person to the study."""
+        ...
+
+    def run_address(self, record: StudyRecord, run_id: str, /) -> str | None:
+        """Return the address of a run's page, None where no server is known to show one; no store is asked."""
         ...

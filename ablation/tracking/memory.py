@@ -226,6 +226,9 @@ class MemoryTracker:
     def links(self, _record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return ()
 
+    def run_address(self, _record: StudyRecord, _run_id: str) -> str | None:
+        return None
+
     def _start(self, begun: _Run) -> str:
         key = (begun.study, begun.planned.identity)
         same = [run_id for run_id, run in list(self._runs.items()) if (run.study, run.planned.identity) == key]

@@ -10,13 +10,14 @@ _WORDS = {"seconds": ("longer", "shorter")}
 
 
 def difference_decimals(answer: Answer) -> int:
-    """Return the decimals of everything said of an answer: two digits of its interval, and no false zero."""
+    """Return the decimals of every difference on an answer's metric: two digits of the metric's resolution."""
     effect, scale = answer.effect, scale_of(answer.metric.unit)
     if effect is None:
         return 2
     bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
-    half_width = effect.interval.high / 2 - effect.interval.low / 2 if effect.interval else effect.sd
-    return decimals_for(scale * (half_width or 0.0), [scale * value for value in (effect.mean, *bounds)])
+    if answer.resolution is not None:
+        return decimals_for(scale * answer.resolution, [])
+    return decimals_for(0.0, [scale * value for value in (effect.mean, *bounds)])
 
 
 def amount(value: float, answer: Answer) -> str:

@@ -9,13 +9,15 @@ from ablation.report.prose.amounts import MOST_NAMED, metric_noun, range_text
 
 
 def differs_text(answer: Answer) -> str:
-    """Return `differs by depth: +3.0 at 2, −3.0 at 3`: the effects that surely go one way or the other."""
+    """Return `differs by depth: +3.0 points at 2, −3.0 at 3`: the effects that surely go one way or the other."""
     shown = _surest(answer)
     factors = _differing(answer)
     scale = scale_of(answer.metric.unit)
     widest = max(_width(effect) for effect in shown)
     decimals = decimals_for(10 * scale * widest, [scale * effect.mean for effect in shown])
-    effects = (f"{signed(scale * each.mean, decimals)} {setting_text(each.at, factors)}" for each in shown)
+    sizes = [signed(scale * each.mean, decimals) for each in shown]
+    sizes[0] = f"{sizes[0]} {unit_of_differences(answer.metric.unit)}".rstrip()
+    effects = (f"{size} {setting_text(each.at, factors)}" for size, each in zip(sizes, shown, strict=True))
     return f"differs by {factors_text(factors)}: {', '.join(effects)}"
 
 

@@ -41,10 +41,17 @@ def _mending(missing: Sequence[MissingRun]) -> str:
     return "; ".join(steps)
 
 
+def unstable_runs(answer: Answer) -> str:
+    """Return which runs diverged or collapsed: `all 3 runs without norm diverged, none of 3 with it`."""
+    instability = answer.instability
+    assert instability is not None
+    return _by_levels(instability) if _levels_say_all(answer, instability) else _by_variants(instability)
+
+
 def unstable(answer: Answer) -> str:
     instability = answer.instability
     assert instability is not None
-    named = _by_levels(instability) if _levels_say_all(answer, instability) else _by_variants(instability)
+    named = unstable_runs(answer)
     shares = ", ".join(
         f"{100 * rate.share.low:.0f} to {100 * rate.share.high:.0f} % {with_text(rate.levels)}"
         for rate in _worst_first(instability)
@@ -63,7 +70,6 @@ def _levels_say_all(answer: Answer, instability: Instability) -> bool:
 
 
 def _by_levels(instability: Instability) -> str:
-    """Return `all 3 runs without norm diverged, none of 3 with it`."""
     first, *others = _worst_first(instability)
     begun = f"{_runs(first.unstable, first.n)} {with_text(first.levels)} {_kinds(instability)}"
     return ", ".join([begun, *(f"{_count(each.unstable, each.n)} {_other(each, first)}" for each in others)])

@@ -1,4 +1,4 @@
-"""Says in three lines what a study found, against what, and whether all runs are there."""
+"""Says in a few lines what a study found, against what, and whether all runs are there."""
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Verdict
@@ -8,42 +8,59 @@ from ablation.report.names import baseline_text
 from ablation.report.numbers import level_percent, value_text
 from ablation.report.prose.amounts import metric_noun
 from ablation.report.prose.budget import out_of_budget_text
-from ablation.report.prose.verdicts import VERDICT_WORDS, headline
+from ablation.report.prose.verdicts import VERDICT_WORDS, told_text
 
 _COUNTED = VERDICT_WORDS | {
     Verdict.ONE_SEED: " with one seed, no verdict",
     Verdict.NO_VARIATION: " without variation, no verdict",
 }
 """What stands behind the number of comparisons that have a verdict."""
+_MOST_TOLD = 2
+"""Comparisons that the headline names; the rows below it have all of them."""
 
 
-def overview(analysis: Analysis) -> tuple[str, str, str]:
-    """Return three lines that stand alone: what was decided, against what, and whether all runs are there."""
-    return _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+def overview(analysis: Analysis) -> tuple[str, str, str, str]:
+    """Return lines that stand alone: the verdict, how much is decided, against what, and whether all runs are there."""
+    return _verdict(analysis), _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+
+
+def _verdict(analysis: Analysis) -> str:
+    """Return what was found, the largest effects first: those on the study's metric, on others where it has none."""
+    told = sorted(filter(_is_told, analysis.answers), key=_weight, reverse=True)
+    if not told:
+        return f"No comparison is decided: {_counts(analysis)}."
+    own = [answer for answer in told if answer.is_primary] or told
+    more = len(told) - len(own[:_MOST_TOLD])
+    rest = [f"{more} more decided" if more else "", _counts(analysis)]
+    return f"{'; '.join(filter(None, [*map(told_text, own[:_MOST_TOLD]), *rest]))}."
+
+
+def _weight(answer: Answer) -> tuple[bool, bool, float]:
+    """Order by size, but what is too small to matter last, and interactions after the effects that they are of."""
+    mean = abs(answer.effect.mean) if answer.effect is not None else 0.0
+    matters = answer.verdict is not Verdict.NO_MEANINGFUL_DIFFERENCE or answer.is_crossover
+    return matters, not answer.is_interaction, mean
+
+
+def _is_told(answer: Answer) -> bool:
+    """Whether the headline may name the answer: others are counted."""
+    return answer.verdict.is_decided or answer.is_crossover
+
+
+def _counts(analysis: Analysis) -> str:
+    """Return `2 undecided, 1 unstable`: the comparisons without a decision, by their verdicts."""
+    untold = [answer.verdict for answer in analysis.answers if not _is_told(answer)]
+    counts = [(untold.count(verdict), verdict) for verdict in Verdict]
+    return ", ".join(f"{count}{_COUNTED[verdict].lstrip(',')}" for count, verdict in counts if count)
 
 
 def _decisions(analysis: Analysis) -> str:
     answers = analysis.answers
-    decided = [answer for answer in answers if answer.verdict.is_decided]
-    told = [answer for answer in answers if _is_told(answer)]
-    others = [verdict for verdict in Verdict if not verdict.is_decided]
-    untold = [answer.verdict for answer in answers if not _is_told(answer)]
-    counts = [(untold.count(verdict), verdict) for verdict in others]
-    named = "; ".join(
-        [
-            *map(headline, told),
-            *(f"{count}{_COUNTED[verdict].lstrip(',')}" for count, verdict in counts if count),
-        ]
-    )
+    decided = sum(answer.verdict.is_decided for answer in answers)
     rate = level_percent(analysis.alpha)
     if analysis.is_extended:
         rate = f"at most {level_percent(analysis.alpha * (1 + GROWTH_SHARE))}"
-    return f"{len(decided)} of {len(answers)} comparisons decided (family-wise error rate {rate}): {named}."
-
-
-def _is_told(answer: Answer) -> bool:
-    """Whether the overview has the answer's headline: others are counted."""
-    return answer.verdict.is_decided or answer.is_crossover
+    return f"{decided} of {len(answers)} comparisons decided (family-wise error rate {rate})."
 
 
 def _comparison(analysis: Analysis) -> str:

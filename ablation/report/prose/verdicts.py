@@ -2,7 +2,8 @@
 
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.report.names import are_parts, changes_text, comparison_text
-from ablation.report.prose.amounts import metric_noun
+from ablation.report.numbers import scale_of, signed, unit_of_differences
+from ablation.report.prose.amounts import difference_decimals, metric_noun
 from ablation.report.prose.caveats import differs_text, worse_text
 
 DIFFERS = "differs by setting"
@@ -23,6 +24,19 @@ VERDICT_WORDS = {
 
 def headline(answer: Answer) -> str:
     """Return the beginning of the answer's sentence: what was changed, where alone it was asked, and the verdict."""
+    return _headline(answer, "")
+
+
+def told_text(answer: Answer) -> str:
+    """Return the headline with the size of the effect: `normalization none → batch helps (+5.7 points)`."""
+    effect = answer.effect
+    if effect is None or answer.is_crossover:
+        return _headline(answer, "")
+    size = signed(scale_of(answer.metric.unit) * effect.mean, difference_decimals(answer))
+    return _headline(answer, f" ({size} {unit_of_differences(answer.metric.unit)})".replace(" )", ")"))
+
+
+def _headline(answer: Answer, size: str) -> str:
     on = "" if answer.is_primary else f" ({metric_noun(answer.metric)})"
     words = VERDICT_WORDS[answer.verdict]
     if answer.verdict is Verdict.OUT_OF_BUDGET:
@@ -32,9 +46,9 @@ def headline(answer: Answer) -> str:
         return f"{comparison_text(answer)} {differs_text(answer)} ({on_average}){on}"
     if answer.joint is not None and answer.joint.interplay is not None:
         scale = " (depends on the scale)" if answer.joint.depends_on_scale else ""
-        return f"{changes_text(answer)} {answer.joint.interplay.value}{scale}{on}"
+        return f"{changes_text(answer)} {answer.joint.interplay.value}{size}{scale}{on}"
     together = " together" if are_parts(answer) and words.startswith(",") else ""
-    return f"{comparison_text(answer, joined=' and ')}{together}{words}{on}{worse_text(answer)}"
+    return f"{comparison_text(answer, joined=' and ')}{together}{words}{size}{on}{worse_text(answer)}"
 
 
 def verdict_text(answer: Answer) -> str:

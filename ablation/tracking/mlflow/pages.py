@@ -77,10 +77,19 @@ class Pages:
     def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
         with self.store.explained():
             found = self._addresses(record)
-        is_served = self.store.tracking_uri.startswith("http")
-        base = self.store.tracking_uri.rstrip("/") if is_served else "http://127.0.0.1:5000"
-        start = () if is_served else (("start MLflow's UI", self.ui_command()),)
+        server = self._server()
+        start = (("start MLflow's UI", self.ui_command()),) if server is None else ()
+        base = server or "http://127.0.0.1:5000"
         return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
+
+    def run_address(self, record: StudyRecord, run_id: str) -> str | None:
+        server = self._server()
+        return f"{server}/{run_address(record.experiment_id, run_id)}" if server is not None else None
+
+    def _server(self) -> str | None:
+        """Return the address of the server that keeps the store, None where it is a database."""
+        uri = self.store.tracking_uri
+        return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
 
     def _addresses(self, record: StudyRecord) -> dict[str, str]:
         """Return the pages that show the study, by what they show; a report only where there is one."""

@@ -305,3 +305,6 @@ class MlflowTracker:
 
     def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return self._pages.links(record)
+
+    def run_address(self, record: StudyRecord, run_id: str) -> str | None:
+        return self._pages.run_address(record, run_id)

@@ -1,0 +1,188 @@
+"""Lays a table of text cells out within the width of a terminal: columns go before letters, and what went is said."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablation.output import cells, plain, wrapped
+
+if TYPE_CHECKING:
+    from ablation.report.table import Table
+
+PRIORITIES = (
+    "difference",
+    "verdict",
+    "metric",
+    "mean",
+    "difference to baseline",
+    "interval",
+    "can be removed",
+    "parameters",
+    "time per run",
+    "FLOPs per image",
+    "FLOPs",
+    "SD",
+    "training",
+    "changes",
+    "better in",
+    "wins",
+    "n",
+    "type",
+    "peak memory",
+    "per epoch",
+    "runs",
+    "min to max",
+    "too small to matter",
+    "chance of a decision",
+    "output",
+    "input",
+    "e-value",
+    "win rate, 95 %",
+    "dominated by",
+)
+"""Columns of all tables that may be left out, the least important last; others go after them, the first never."""
+GAP = "  "
+INDENT = "  "
+"""Of what goes on with a cell of text, which else would look like a row of its own."""
+WHOLE = 24
+"""Columns up to which a cell of text is not broken."""
+_PIECES = re.compile(r"(\s*)([^\s,]*,|[^\s,]+)")
+"""A word with the space before it; there may be a line's end behind a comma too."""
+_INNER = re.compile(r"[^./=_:-]*[./=_:-]|[^./=_:-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Column:
+    """A column's cells, its head first; `least` is the width at which no word of it is broken."""
+
+    head: str
+    cells: tuple[str, ...]
+    is_text: bool
+
+    @property
+    def whole(self) -> int:
+        return max(map(cells, (self.head, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        return max(_longest_piece(self.head), *map(self._least_of, self.cells), 1)
+
+    def _least_of(self, cell: str) -> int:
+        if not self.is_text or cells(cell) <= WHOLE:
+            return cells(cell)
+        return min(cells(cell), max(WHOLE, len(INDENT) + _longest_piece(cell)))
+
+    def lines(self, cell: str, width: int, *, is_head: bool) -> list[str]:
+        """Return a cell in lines of the column's width; a piece that is wider than that is broken."""
+        broken = _folded(cell, width, indent=INDENT if self.is_text and not is_head else "")
+        return [_justified(line, width, is_left=self.is_text) for line in broken]
+
+
+def table_text(table: Table, columns: int) -> str:
+    """Return a table with no line wider than so many columns, and below it the names of the columns left out."""
+    found = _columns(table)
+    kept = _kept(found, columns)
+    widths = _widths(kept, columns)
+    lines = [
+        *_row_lines(kept, [column.head for column in kept], widths, is_head=True),
+        GAP.join("─" * width for width in widths),
+        *itertools.chain.from_iterable(
+            _row_lines(kept, row, widths) for row in zip(*(column.cells for column in kept), strict=True)
+        ),
+    ]
+    left_out = [column.head for column in found if column not in kept]
+    return "\n".join([*lines, *_left_out_lines(left_out, whole=_needed(found, whole=True), columns=columns)])
+
+
+def _columns(table: Table) -> list[_Column]:
+    rows = [*map(_cleaned, table.rows)]
+    return [
+        _Column(head=head, cells=tuple(row[index] for row in rows), is_text=index < table.text_columns)
+        for index, head in enumerate(_cleaned(table.head))
+    ]
+
+
+def _cleaned(row: Sequence[str]) -> list[str]:
+    return [" ".join(plain(cell).split()) for cell in row]
+
+
+def _kept(found: Sequence[_Column], columns: int) -> list[_Column]:
+    """Return the first column and those that there is room for beside it, taken by how much they matter."""
+    kept = [found[0]]
+    for column in sorted(found[1:], key=lambda column: _unimportance(column.head)):
+        if _needed([*kept, column]) <= columns:
+            kept.append(column)
+    return [column for column in found if column in kept]
+
+
+def _unimportance(head: str) -> int:
+    name = "interval" if "interval" in head.split() else head
+    return PRIORITIES.index(name) if name in PRIORITIES else -1
+
+
+def _needed(columns: Sequence[_Column], *, whole: bool = False) -> int:
+    return sum(column.whole if whole else column.least for column in columns) + len(GAP) * (len(columns) - 1)
+
+
+def _widths(kept: Sequence[_Column], columns: int) -> list[int]:
+    """Share what is left of the room among the columns, from the left."""
+    widths, left = [], columns - _needed(kept)
+    for column in kept:
+        more = min(left, column.whole - column.least)
+        widths.append(column.least + more)
+        left -= more
+    return widths
+
+
+def _row_lines(
+    kept: Sequence[_Column], row: Sequence[str], widths: Sequence[int], *, is_head: bool = False
+) -> Iterator[str]:
+    broken = [column.lines(cell, width, is_head=is_head) for column, cell, width in zip(kept, row, widths, strict=True)]
+    for parts in itertools.zip_longest(*broken):
+        padded = (part if part is not None else " " * width for part, width in zip(parts, widths, strict=True))
+        yield GAP.join(padded).rstrip()
+
+
+def _left_out_lines(names: Sequence[str], *, whole: int, columns: int) -> list[str]:
+    if not names:
+        return []
+    return [wrapped(f"left out for width: {', '.join(names)}; all columns: COLUMNS={whole} or --json", columns)]
+
+
+def _longest_piece(text: str) -> int:
+    return max((cells(piece) for _, piece in _PIECES.findall(text)), default=0)
+
+
+def _folded(text: str, width: int, *, indent: str) -> list[str]:
+    """Break a text at spaces and after commas; within a word only where that alone is too wide."""
+    lines = [""]
+    for gap, unit in _units(text, width - len(indent)):
+        joined = f"{lines[-1]}{gap if lines[-1] else ''}{unit}"
+        if cells(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(f"{indent}{unit}")
+    return lines
+
+
+def _units(text: str, room: int) -> Iterator[tuple[str, str]]:
+    """Yield what may stand on a line of its own, with the space before it."""
+    for gap, piece in _PIECES.findall(text):
+        for index, unit in enumerate(_cut(piece, room)):
+            yield (gap if index == 0 else ""), unit
+
+
+def _cut(piece: str, room: int) -> Sequence[str]:
+    if cells(piece) <= room:
+        return [piece]
+    parts = _INNER.findall(piece)
+    return [*itertools.chain.from_iterable([part] if cells(part) <= room else part for part in parts)]
+
+
+def _justified(line: str, width: int, *, is_left: bool) -> str:
+    padding = " " * (width - cells(line))
+    return f"{line}{padding}" if is_left else f"{padding}{line}"

@@ -1,0 +1,41 @@
+"""Gives every verdict its name for style sheets, its shape and its colour: the same in all forms of a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ablation.analysis.answer_records import Answer, Verdict
+
+# Okabe and Ito's blue, vermillion and green, told apart with colour-blindness and, by their lightness, in print.
+_BLUE, _VERMILLION, _GREEN, _PURPLE, _GREY = "#0072b2", "#d55e00", "#009e73", "#7b3f72", "#6b6b6b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How a verdict looks: `name` is a CSS class, `shape` one character, `colour` for paper, `style` a terminal's."""
+
+    name: str
+    shape: str
+    colour: str
+    style: str
+
+
+INTERPLAY = Mark(name="interplay", shape="∗", colour=_PURPLE, style="magenta")
+CROSSOVER = Mark(name="crossover", shape="×", colour=_PURPLE, style="magenta")
+MARKS: Mapping[Verdict, Mark] = {
+    Verdict.HELPS: Mark(name="helps", shape="▲", colour=_BLUE, style="blue"),
+    Verdict.HURTS: Mark(name="hurts", shape="▼", colour=_VERMILLION, style="red"),
+    Verdict.BETTER_THAN_SUM: INTERPLAY,
+    Verdict.WORSE_THAN_SUM: INTERPLAY,
+    Verdict.NO_MEANINGFUL_DIFFERENCE: Mark(name="no-meaningful-difference", shape="=", colour=_GREEN, style="green"),
+    Verdict.UNDECIDED: Mark(name="undecided", shape="?", colour=_GREY, style=""),
+    Verdict.OUT_OF_BUDGET: Mark(name="out-of-budget", shape="‖", colour=_GREY, style=""),
+    Verdict.INCOMPLETE: Mark(name="incomplete", shape="…", colour=_GREY, style=""),
+    Verdict.UNSTABLE: Mark(name="unstable", shape="!", colour=_GREY, style=""),
+    Verdict.ONE_SEED: Mark(name="one-seed", shape="1", colour=_GREY, style=""),
+    Verdict.NO_VARIATION: Mark(name="no-variation", shape="0", colour=_GREY, style=""),
+}
+
+
+def mark_of(answer: Answer) -> Mark:
+    """Return how an answer looks: a crossover is one whatever its average is."""
+    return CROSSOVER if answer.is_crossover else MARKS[answer.verdict]

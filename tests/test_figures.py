@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 import ablation
@@ -55,6 +56,7 @@ LOSS = MeasuredMetric(name="test_loss", label="test loss", direction="minimize",
 BRIER = MeasuredMetric(name="test_brier_score", label="Brier score on test", direction="minimize", unit="score")
 CLASSES = ("airplane", "automobile", "bird", "cat")
 FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
+GRID: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4, 5), "model.width": (4, 6, 12, 8)}
 HOSTILE = (
     "$x^{2$ \\N{BULLET} \\frac{1}{0}",
     "two\nlines\tand a tab",
@@ -382,6 +384,7 @@ def test_every_kind_is_written_as_svg_png_and_pdf(written):
     folder, pictures = written
 
     assert list(pictures) == list(KINDS)
+    assert {"heat-map", "tuning"} == {kind for kind, drawn in pictures.items() if not drawn}
     shown = [picture for kind in pictures.values() for picture in kind]
     assert {Path(picture.svg).stem for picture in shown} == {
         "forest",
@@ -390,6 +393,7 @@ def test_every_kind_is_written_as_svg_png_and_pdf(written):
         "test-accuracy",
         "test-loss",
         "train-loss",
+        "seeds-test-accuracy",
         "trajectories",
         "confusion-train",
         "confusion-test",
@@ -408,7 +412,7 @@ def test_equal_analyses_give_equal_bytes_whatever_the_users_matplotlibrc_says(wr
         draw_figures(make_analysis(), tmp_path)
 
     paths = sorted((written[0] / "figures").iterdir())
-    assert len(paths) == 33
+    assert len(paths) == 36
     for path in paths:
         assert path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes(), path.name
 
@@ -536,7 +540,7 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
         warnings.simplefilter("error")
         pictures = draw_figures(tiny, tmp_path)
 
-    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning"} == absent
+    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning", "heat-map"} == absent
 
 
 def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path):
@@ -548,10 +552,11 @@ def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path)
         warnings.simplefilter("error")
         draw_figures(mixed, tmp_path)
 
-    usual = [drawing.figure.axes[1].get_ylim() for drawing in KINDS["curves"](analysis)]
-    found = [drawing.figure.axes[1].get_ylim() for drawing in KINDS["curves"](mixed)]
-    assert np.allclose(usual, found, rtol=0.1)
-    assert "1 diverged" in next(KINDS["curves"](mixed)).figure.axes[0].get_title(loc="left")
+    for kind in ("curves", "seed-curves"):
+        usual = [drawing.figure.axes[0].get_ylim() for drawing in KINDS[kind](analysis)]
+        found = [drawing.figure.axes[0].get_ylim() for drawing in KINDS[kind](mixed)]
+        assert np.allclose(usual, found, rtol=0.1)
+    assert "1 diverged" in only("seed-curves", mixed).axes[0].get_title(loc="left")
 
 
 def test_forest_draws_every_seed_mean_interval_and_rope_in_points(analysis):
@@ -658,6 +663,64 @@ def test_interaction_draws_a_line_of_means_per_level_and_every_seed(analysis):
     assert drawn == [[means[depth, normalization] for depth in (3, 4)] for normalization in ("none", "batch")]
     assert sum(len(line.get_xdata()) for line in lines_named(axes, "seeds")) == 4 * 3
     assert {text.get_text() for text in axes.texts} == {"normalization none", "normalization batch"}
+
+
+@pytest.mark.parametrize("factors", [FACTORS, GRID], ids=["few variants", "many variants"])
+def test_all_medians_are_in_one_panel_with_a_band_between_the_quartiles_of_those_in_colour(factors):
+    found = make_analysis(factors=factors, seeds=5)
+    axes = next(KINDS["curves"](found)).figure.axes[0]
+
+    medians = [[100 * value for _, value in curves.median["test_accuracy"]] for curves in found.curves]
+    coloured = [list(line.get_ydata()) for line in lines_named(axes, "median")]
+    thin = [lines for lines in axes.collections if isinstance(lines, LineCollection) and lines.get_gid() != "frame"]
+    grey = [path[:, 1].tolist() for lines in thin for path in lines.get_segments()]
+    assert sorted(medians) == sorted(coloured + grey)
+    assert len(coloured) == len(axes.texts) == sum(lines.get_gid() == "band" for lines in axes.collections)
+    first = [[value for _, value in seed.curves["test_accuracy"]] for seed in found.curves[0].seeds]
+    band = next(lines for lines in axes.collections if lines.get_gid() == "band").get_paths()[0].vertices
+    assert np.allclose(sorted({*band[:, 1]}), sorted({*(100 * np.quantile(first, (0.25, 0.75), axis=0)).ravel()}))
+
+
+def test_of_many_variants_the_baseline_the_best_and_those_of_decided_answers_are_named():
+    found = make_analysis(factors=GRID, seeds=5)
+    drawing = next(KINDS["curves"](found))
+
+    best = max(found.variants, key=lambda row: row.spreads["test_accuracy"].mean).name
+    decided = {"model.depth": 4, "model.width": 4}
+    changed = next(row.name for row in found.variants if row.levels == decided)
+    assert found.answers[0].verdict is Verdict.HELPS
+    assert {found.baseline, best, changed} <= {text.get_text() for text in drawing.figure.axes[0].texts}
+    assert drawing.text.endswith(f"{12 - len(drawing.figure.axes[0].texts)} others grey.")
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=lambda metric: metric.name)
+def test_factors_of_several_levels_are_a_heat_map_of_means_darker_where_better(metric):
+    found = make_analysis(factors=GRID, metric=metric)
+    axes = only("heat-map", found).axes[0]
+
+    (pair,) = found.factor_pairs
+    scale = 100 if metric is ACCURACY else 1
+    means = {(cell.levels["model.width"], cell.levels["model.depth"]): scale * cell.mean for cell in pair.cells}
+    (image,) = axes.images
+    assert [[means[width, depth] for width in (4, 6, 8, 12)] for depth in (3, 4, 5)] == image.get_array().tolist()
+    lightness = image.cmap([0.0, 1.0]).sum(axis=1)
+    assert (lightness[1] < lightness[0]) == (metric.direction == "maximize")
+    shown = [float(text.get_text()) for text in axes.texts]
+    assert np.allclose(sorted(means.values()), sorted(shown), atol=0.5 if metric is ACCURACY else 0.005)
+    assert [(-0.5, -0.5)] == [frame.get_xy() for frame in axes.patches]
+    assert [] == list(KINDS["interaction"](found))
+
+
+def test_a_combination_without_a_mean_is_a_dash_in_the_heat_map():
+    found = make_analysis(factors=GRID)
+    (pair,) = found.factor_pairs
+    first, *others = pair.cells
+    lacking = replace(pair, cells=(replace(first, values=(), mean=None), *others))
+
+    texts = [text.get_text() for text in only("heat-map", replace(found, factor_pairs=(lacking,))).axes[0].texts]
+
+    assert 1 == texts.count("–")
+    assert 12 == len(texts)
 
 
 def test_time_runs_to_the_right_along_trajectories(analysis):

@@ -23,6 +23,7 @@ from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
@@ -126,11 +127,12 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found = analysis.diagnostics
+    found, screen = analysis.diagnostics, first_screen(analysis)
     return render(
         "report.md.jinja",
         analysis=analysis,
-        overview=overview(analysis),
+        screen=screen,
+        rests_on=" ".join(screen.lines),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
@@ -139,7 +141,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         training_function=training_function(analysis),
         tuning=_tuning(analysis),
         figures=pictures,
-        tables=_tables(analysis),
+        tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
         estimands=tables.estimands(analysis),
         confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),

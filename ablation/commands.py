@@ -8,6 +8,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "status": ("--tracking-uri", "--state-dir"),
     "sync": ("--storage", "--tracking-uri", "--state-dir"),
     "study": ("--storage", "--tracking-uri", "--state-dir"),
+    "summarize": ("--tracking-uri",),
     "delete": ("--storage", "--tracking-uri", "--state-dir"),
 }
 """Which of these options a command has."""

@@ -220,7 +220,8 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
         yield request.note(remark)
     looks = LooksUnderWay(record.plan, settled)
     asked = replace(record.plan, runs=looks.runs)
-    schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike)
+    report = state.report(record.plan.name) / "report.html"
+    schedule = open_schedule(request.storage_url, asked, settled, alike=execution.alike, report=report)
     if schedule.note is not None:
         yield request.note(schedule.note)
     if execution.was_out_of_budget:

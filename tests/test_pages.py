@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
-from reference_pages import MEANINGS, ORDER_OF_USE, command_line_reference, keys_without_words, study_file_reference
+from reference_pages import MEANINGS, command_line_reference, keys_without_words, study_file_reference
 
 from ablation import cli
 from ablation.analysis.boundaries import boundaries
 from ablation.analysis.statistics import detectable_difference
+from ablation.cli.group import ORDER_OF_USE
 from ablation.errors import StudyFileError
 from ablation.study import parse_study
 

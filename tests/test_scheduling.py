@@ -13,7 +13,9 @@ from pathlib import Path
 import optuna
 import pytest
 from factories import make_plan, make_runs
-from optuna.trial import TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.trial import TrialState, create_trial
 
 from ablation.errors import StorageUnavailable
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
@@ -128,11 +130,111 @@ def test_a_seeds_round_of_variants_ends_before_the_next_seeds_begins(url: str) -
     assert sorted(seeds) == seeds
 
 
-def test_a_trial_has_the_factors_and_the_seed_as_parameters(url: str) -> None:
-    plan = make_plan(seeds=1)
-    claim_all(open_schedule(url, plan, nothing(plan)))
+def test_a_trial_has_the_factors_as_parameters_and_the_seed_as_an_attribute(url: str) -> None:
+    plan = make_plan(seeds=2)
 
-    assert {"model.depth": 3, "model.normalization": "none", "seed": 0} == trials(url)[2].params
+    claim_all(open_schedule(url, plan, finished(plan, plan.runs[:1])))
+
+    found = {trial.user_attrs["identity"]: trial for trial in trials(url)}
+    for run in plan.runs:
+        assert plan.variant(run.variant).levels == found[run.identity].params
+        assert run.seed == found[run.identity].user_attrs["seed"]
+
+
+def test_seeds_of_one_variant_are_trials_of_their_own(url: str) -> None:
+    plan = make_plan(seeds=3)
+    schedule = open_schedule(url, plan, nothing(plan))
+    values = {run.identity: 0.5 + 0.1 * run.seed for run in plan.runs}
+
+    for run in claim_all(schedule):
+        tell_done(schedule, run, values[run.identity])
+
+    assert values == {trial.user_attrs["identity"]: trial.value for trial in trials(url)}
+
+
+@pytest.mark.parametrize("evaluator", [FanovaImportanceEvaluator(seed=0), PedAnovaImportanceEvaluator()])
+def test_importance_is_of_factors_alone(url: str, evaluator: BaseImportanceEvaluator) -> None:
+    plan = make_plan(seeds=3)
+    schedule = open_schedule(url, plan, nothing(plan))
+    for run in claim_all(schedule):
+        tell_done(schedule, run, 0.5 + 0.1 * (plan.variant(run.variant).levels["model.depth"] == 3) + 0.03 * run.seed)
+
+    found = optuna.importance.get_param_importances(
+        optuna.load_study(study_name="quick", storage=url), evaluator=evaluator
+    )
+
+    assert {"model.depth", "model.normalization"} == set(found)
+    assert found["model.depth"] > found["model.normalization"]
+
+
+def note_of(url: str) -> dict[str, object]:
+    storage = optuna.storages.RDBStorage(url)
+    return storage.get_study_system_attrs(storage.get_study_id_from_name("quick"))
+
+
+def test_a_note_says_that_the_best_trial_is_no_answer_and_where_that_is(url: str, tmp_path: Path) -> None:
+    plan, report = make_plan(seeds=1), tmp_path / "reports" / "quick" / "report.html"
+
+    open_schedule(url, plan, nothing(plan), report=report)
+
+    note = note_of(url)
+    assert 1 == note["dashboard:note_ver"]
+    text = str(note["dashboard:note_str:0"])
+    assert "The best trial is no answer" in text
+    assert f"`{report}`" in text
+    assert "`ablation summarize quick`" in text
+
+
+def test_a_note_that_somebody_has_written_is_left(url: str) -> None:
+    plan = make_plan(seeds=1)
+    open_schedule(url, plan, nothing(plan))
+    storage = optuna.storages.RDBStorage(url)
+    theirs = {"dashboard:note_str:0": "mine", "dashboard:note_ver": 2}
+    for key, value in theirs.items():
+        storage.set_study_system_attr(storage.get_study_id_from_name("quick"), key, value)
+
+    open_schedule(url, plan, nothing(plan))
+
+    assert theirs == note_of(url)
+
+
+def as_an_earlier_version_wrote_it(url: str, plan: Plan, recorded: Sequence[RecordedRun]) -> None:
+    """Write a schedule in which the seed is a parameter: what has ended as trials with values, one run as claimed."""
+    levels = {"model.depth": (2, 3), "model.normalization": ("none", "batch")}
+    distributions: dict[str, BaseDistribution] = {
+        **{path: CategoricalDistribution(choices) for path, choices in levels.items()},
+        "seed": IntDistribution(0, 10_000),
+    }
+    study = optuna.create_study(storage=url, study_name=plan.name, direction="maximize")
+    study.set_user_attr("distributions", {name: repr(one) for name, one in distributions.items()})
+    for record in recorded:
+        run, value = record.planned, record.metrics.get("test_accuracy")
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING if value is None else TrialState.COMPLETE,
+                value=value,
+                params={**plan.variant(run.variant).levels, "seed": run.seed},
+                distributions=distributions,
+                user_attrs={"identity": run.identity},
+            )
+        )
+    study.ask(distributions)
+
+
+def test_a_study_whose_trials_have_the_seed_as_a_parameter_resumes_and_trains_nothing_again(url: str) -> None:
+    plan = make_plan(seeds=2)
+    recorded = finished(plan, plan.runs[:3])
+    as_an_earlier_version_wrote_it(url, plan, recorded)
+
+    schedule = open_schedule(url, plan, recorded)
+
+    assert schedule.note is None
+    assert list(plan.runs[3:]) == claim_all(schedule)
+    assert all("seed" not in trial.params and "seed" in trial.user_attrs for trial in trials(url))
+    values = {run.planned.identity: run.metrics["test_accuracy"] for run in recorded if run.outcome}
+    complete = [trial for trial in trials(url) if trial.state is TrialState.COMPLETE]
+    assert values == {trial.user_attrs["identity"]: trial.value for trial in complete}
+    assert len(values) == len(complete)
 
 
 def test_a_told_trial_has_the_metric_as_value(url: str) -> None:

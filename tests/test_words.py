@@ -79,9 +79,8 @@ def paired(runs: list[RecordedRun], weights: Mapping[tuple[int, str], float], to
 def test_a_crossover_is_the_headline() -> None:
     found = analysed(cells(depth=0.04, norm=0.03, both=0.01))
 
-    expected = (
-        "normalization none → batch differs by depth: +3.0 points at 2, −3.0 at 3 (on average no meaningful difference)"
-    )
+    expected = "normalization none → batch differs by depth: +3.00 points at 2, −3.00 at 3"
+    expected += " (on average no meaningful difference)"
     assert headline(norm_of(found)) == expected
     assert expected in overview(found)[0]
     assert expected in answers_text(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console, Group
@@ -18,13 +18,14 @@ from ablation.api.notebook import NotebookView, notebook_view
 from ablation.api.result import counts_text
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.progress import Progress
-from ablation.output import last_line, plain
+from ablation.output import last_line, plain, width, wrapped
 from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
-from ablation.report import answers_text
+from ablation.report.characters import first_screen_text, in_terminal
 from ablation.report.numbers import duration_text
 from ablation.report.prose import out_of_budget_text
+from ablation.report.rows import first_screen
 from ablation.study import Study
-from ablation.tracking import Tracker
+from ablation.tracking import START_UI, Tracker
 
 MOST_SHOWN = 10
 """Runs under way that the live view has a line for."""
@@ -58,14 +59,23 @@ def _show_in(notebook: NotebookView, progress: Progress, clock: _Clock) -> None:
 
 
 def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
-    """Return the last words of a study: counts, answers, where the report is and how to look at the runs."""
-    lines = [f"{outcome.record.plan.name}: {counts_text(outcome.ended, len(outcome.runs))}"]
-    if (out := outcome.record.spending.out) is not None and outcome.analysis is None:
-        lines.append(out_of_budget_text(out))  # else the answers' overview says it
+    """Return the last words of a study: its rows, how its runs ended, where the report is, how to look at the runs."""
+    record, columns = outcome.record, width()
+    counts = f"{record.plan.name}: {counts_text(outcome.ended, len(outcome.runs))}"
+    if (out := record.spending.out) is not None and outcome.analysis is None:
+        counts += f"\n{out_of_budget_text(out)}"  # else the lines below the rows say it
+    lines = [wrapped(plain(counts), columns)]
     if outcome.analysis is not None:
-        lines += ["", answers_text(outcome.analysis), "", f"Report: {outcome.report}/report.md"]
-    lines += [f"{label[0].upper()}{label[1:]}: {address}" for label, address in tracker.links(outcome.record)]
-    return plain("\n".join(lines))
+        lines = [in_terminal(first_screen_text(first_screen(outcome.analysis), columns)), "", *lines]
+        lines.append(f"Report: {outcome.report}/report.html")
+    return "\n".join([*lines, _way_to_look(tracker.links(record))])
+
+
+def _way_to_look(links: Sequence[tuple[str, str]]) -> str:
+    """Return the study run's address where a server shows it, else the one command that starts it."""
+    found = dict(links)
+    shown = START_UI if START_UI in found else "study run"
+    return f"{shown[0].upper()}{shown[1:]}: {plain(found[shown])}" if shown in found else ""
 
 
 def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -17,10 +18,40 @@ from ablation.output import make_unfailing, plain, width, wrapped
 
 USER_ERROR = 2
 SOME_RUNS_FAILED = 1
+HELP_WIDTH = 78
+ORDER_OF_USE = (
+    *("define", "components", "plan", "study", "status", "summarize"),
+    *("compare", "ui", "export", "sync", "delete"),
+)
+START = ("define --output mine.yaml", "plan mine.yaml", "study mine.yaml")
+"""What to type first."""
+
+
+class HelpFormatter(click.HelpFormatter):
+    """Gives what is said of an option most of a narrow terminal, and the option a line of its own."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+
+
+class Context(click.Context):
+    formatter_class = HelpFormatter
 
 
 class Command(click.Command):
-    """Notes the options that lead to stores and state, for the commands that messages name."""
+    """Notes the options that lead to stores and state, for the commands that messages name; `example` ends its help."""
+
+    context_class = Context
+
+    def __init__(self, *args: Any, example: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.example = example
+
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002 - it is whole, in as many lines as that takes
+        return super().get_short_help_str(sys.maxsize)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, "Example", [f"{ctx.command_path} {self.example}"])
 
     def invoke(self, ctx: click.Context) -> Any:
         given = {
@@ -42,14 +73,21 @@ class Commands(click.Group):
     """Shows a user's mistake as a sentence and ends with status 2; interruptions end with the signal's status."""
 
     command_class = Command
+    context_class = Context
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
         return super().main(*args, **options)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER_OF_USE.index)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, "To begin with", [f"{ctx.command_path} {words}" for words in START])
+
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:
-            return super().make_context(*args, **options)
+            return super().make_context(*args, terminal_width=min(HELP_WIDTH, width()), **options)
         except click.UsageError as error:
             raise _fitted(error) from None
 
@@ -67,6 +105,13 @@ class Commands(click.Group):
             what = f"cannot {'write' if is_no_room(error) else 'use'} {error.filename}: " if error.filename else ""
             say(f"Error: {what}{os_error_text(error)}")
             ctx.exit(USER_ERROR)
+
+
+def _write_examples(formatter: click.HelpFormatter, title: str, lines: Sequence[str]) -> None:
+    """Write commands that one can type, each whole on its line."""
+    with formatter.section(title):
+        for line in lines:
+            formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
 def _fitted(error: click.UsageError) -> click.UsageError:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ablation.report import ReportFormat
 
 
-@main.command()
+@main.command(example="quick --output report")
 @click.argument("name", metavar="STUDY")
 @click.option(
     "--format",
@@ -68,14 +68,17 @@ def summarize(
     print_sentences(f"Report: {output / 'report.md'}" if output else "The whole report, with figures: --output DIR")
 
 
-@main.command()
+@main.command(example="quick depth=2,normalization=none depth=3,normalization=batch")
 @click.argument("name", metavar="STUDY")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @tracking_option
 @json_option
 def compare(name: str, first: str, second: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Compare two variants of a study on every metric: B minus A, paired by seed."""
+    """Compare two variants of a study on every metric.
+
+    The differences are B minus A, paired by seed.
+    """
     from ablation import api
     from ablation.cli.summary import comparison_json, comparison_text
 
@@ -83,7 +86,7 @@ def compare(name: str, first: str, second: str, tracking_uri: str | None, as_jso
     print_result(comparison_json(comparison) if as_json else comparison_text(comparison))
 
 
-@main.command()
+@main.command(example="quick --epochs --output epochs.csv")
 @click.argument("name", metavar="STUDY")
 @click.option(
     "--output",
@@ -94,7 +97,10 @@ def compare(name: str, first: str, second: str, tracking_uri: str | None, as_jso
 @click.option("--epochs", "by_epoch", is_flag=True, help="A row per epoch instead of a row per run.")
 @tracking_option
 def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) -> None:
-    """Write a study's runs as CSV, to go on in pandas: factors, seed, outcome, metrics, MLflow run IDs."""
+    """Write a study's runs as CSV, for pandas.
+
+    A row has the factors, the seed, the outcome, the metrics and the ID of the run in MLflow.
+    """
     from ablation.api.places import tracker_at
     from ablation.pipeline import export_study
 
@@ -107,13 +113,13 @@ def export(name: str, output: Path, by_epoch: bool, tracking_uri: str | None) ->
     print_sentences(f"Wrote {len(table)} rows to {output}.")
 
 
-@main.command()
+@main.command(example="quick")
 @click.argument("name", metavar="[STUDY]", required=False)
 @tracking_option
 @state_option
 @json_option
 def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
-    """Say how far a study is, what failed and why, or list the studies."""
+    """Say how far a study is and what failed, or list all studies."""
     from ablation.analysis import StudyLooks
     from ablation.api.places import state_at, tracker_at
     from ablation.cli.tables import StudyStanding, status_json, status_text

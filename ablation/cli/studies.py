@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
 
 
-@main.command()
+@main.command(example="studies/quick.yaml --seeds 5,8,12 --budget 30m")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
@@ -84,7 +84,7 @@ def study(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Run a study: plan, train, report. The same command resumes it."""
+    """Run a study, or resume it: plan, train, report."""
     from ablation.api.places import state_at, tracker_at
     from ablation.api.progress import outcome_json, outcome_text
     from ablation.api.result import StudyResult
@@ -111,7 +111,7 @@ def study(
         sys.exit(SOME_RUNS_FAILED)
 
 
-@main.command()
+@main.command(example="studies/quick.yaml --noise 0.7")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
@@ -137,7 +137,10 @@ def plan(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Show a study before it costs anything: variants, parameters, FLOPs, time, and what differences it can find."""
+    """Show a study before it costs anything.
+
+    Its variants, parameters, FLOPs, time, and what differences it can find.
+    """
     checked = load(file, **changes)
     from ablation.api.places import state_at
     from ablation.api.studies import Noise, preview
@@ -148,14 +151,17 @@ def plan(
     print_result(preview_json(shown) if as_json else preview_text(shown))
 
 
-@main.command()
+@main.command(example="studies/quick.yaml --removable")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--removable", is_flag=True, help="Only those that can be removed.")
 @state_option
 @json_option
 def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **changes: Any) -> None:
-    """List the modules of a study's model: type, parameters, FLOPs, and whether each can be removed."""
+    """List the modules of a study's model.
+
+    Type, parameters, FLOPs, and whether each can be removed.
+    """
     checked = load(file, **changes)
     from ablation.api.places import state_at
     from ablation.cli.tables import components_json, components_text
@@ -166,7 +172,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
     print_result(components_json(found) if as_json else components_text(found))
 
 
-@main.command()
+@main.command(example="--depth 3,4 --normalization none,batch --seeds 5,8 --output mine.yaml")
 @click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
 @click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
 @click.option("--seeds", type=Seeds(), default=5, show_default=True, help=SEEDS_HELP)

@@ -9,45 +9,37 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ablation.analysis import Analysis, Comparison
-from ablation.analysis.answer_records import Verdict
 from ablation.analysis.comparison import ComparedMetric
 from ablation.cli.layout import table_text
 from ablation.output import plain, plain_json, width, wrapped
 from ablation.report import sentences, tables
+from ablation.report.characters import first_screen_text, in_terminal
+from ablation.report.labels import labelled
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
-from ablation.report.prose import overview
+from ablation.report.rows import first_screen
 from ablation.report.table import Table as Cells
 from ablation.report.table import difference_cells
 
-_COLOURS = {
-    Verdict.HELPS: "blue",
-    Verdict.HURTS: "red",
-    Verdict.BETTER_THAN_SUM: "magenta",
-    Verdict.WORSE_THAN_SUM: "magenta",
-    Verdict.NO_MEANINGFUL_DIFFERENCE: "green",
-}
 _SHOWN_ROWS = 40
 
 
 def analysis_text(analysis: Analysis) -> str:
-    """Return the answers, the scorecard, the variants and their cost."""
-    parts: list[RenderableType] = [*map(_line, overview(analysis)), Text()]
-    for number, (answer, (begin, rest, _)) in enumerate(
-        zip(analysis.answers, sentences(analysis), strict=True), start=1
-    ):
-        text = _line(f"{number}. {begin}{rest}")
-        text.stylize(
-            f"bold {_COLOURS.get(answer.verdict, '')}".strip(),
-            text.plain.find(" ") + 1,
-            len(f"{number}. {_plain(begin)}"),
-        )
-        parts.append(text)
-    shown = (("Scorecard", tables.scorecard), ("Variants", tables.variants), ("Cost", tables.costs))
-    for title, make in shown:
+    """Return the rows, the same in sentences, the variants and their cost."""
+    analysis = labelled(analysis)
+    parts: list[RenderableType] = [Text("In words", style="bold")]
+    parts += [_sentence(number, *said) for number, said in enumerate(sentences(analysis), start=1)]
+    for title, make in (("Variants", tables.variants), ("Cost", tables.costs)):
         cells = make(analysis)
         parts += [Text(), _table(cells, title=title)] if cells.rows else []
-    return _rendered(Group(*parts))
+    rows = in_terminal(first_screen_text(first_screen(analysis), width()))
+    return f"{rows}\n\n{_rendered(Group(*parts))}"
+
+
+def _sentence(number: int, begin: str, rest: str, _: bool) -> Text:
+    text = _line(f"{number}. {begin}{rest}")
+    text.stylize("bold", text.plain.find(" ") + 1, len(f"{number}. {_plain(begin)}"))
+    return text
 
 
 def comparison_text(comparison: Comparison) -> str:

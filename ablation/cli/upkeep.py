@@ -16,14 +16,17 @@ from ablation.errors import AblationError
 from ablation.output import plain, width, wrapped
 
 
-@main.command()
+@main.command(example="quick")
 @click.argument("name", metavar="[STUDY]", required=False)
 @storage_option
 @tracking_option
 @state_option
 @json_option
 def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_dir: Path, as_json: bool) -> None:
-    """Record in MLflow what ended while it could not be reached, of one study or all of this state folder."""
+    """Record in MLflow what ended while it could not be reached.
+
+    Of one study, or of all of this state folder.
+    """
     from ablation.api.places import state_at, tracker_at
     from ablation.cli.tables import sync_json, sync_text
     from ablation.pipeline import sync_study
@@ -45,14 +48,17 @@ def sync(name: str | None, storage: str | None, tracking_uri: str | None, state_
         sys.exit(USER_ERROR)
 
 
-@main.command()
+@main.command(example="quick --yes")
 @click.argument("name", metavar="STUDY")
 @click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
 @storage_option
 @tracking_option
 @state_option
 def delete(name: str, is_sure: bool, storage: str | None, tracking_uri: str | None, state_dir: Path) -> None:
-    """Delete a study: its runs go to MLflow's trash, its schedule and its folders for good."""
+    """Delete a study.
+
+    Its runs go to MLflow's trash; its schedule and its folders are removed for good.
+    """
     from ablation.api.places import state_at, tracker_at
     from ablation.cli.tables import deletion_text
     from ablation.coordinator.deletion import delete_study, holdings_of
@@ -79,7 +85,7 @@ def _is_confirmed(question: str) -> bool:
         return False
 
 
-@main.command()
+@main.command(example="--port 5001")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; elsewhere needs --basic-auth.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--basic-auth", "has_basic_auth", is_flag=True, help="Ask for a name and password, as MLflow can.")

@@ -18,6 +18,7 @@ from ablation.report import error_tables, learning_tables, part_tables, tables, 
 from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
+from ablation.report.labels import labelled
 from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
@@ -65,12 +66,13 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     Equal analyses give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    recorded, analysis = analysis, labelled(analysis)
     pictures = draw_figures(analysis, folder)
     markdown = _markdown(analysis, pictures)
     texts: dict[ReportFormat, str] = {
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder),
-        "json": _json(analysis),
+        "json": _json(recorded),
         "latex": _latex(analysis),
     }
     written = []
@@ -79,26 +81,28 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         written.append(path)
     shown = [picture for drawn in pictures.values() for picture in drawn]
-    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg)))
+    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg, picture.pdf)))
 
 
 def report_text(analysis: Analysis, kind: ReportFormat) -> str:
     """Return one form of the report; the Markdown names its figures as files beside it, the HTML holds them."""
+    if kind == "json":
+        return _json(analysis)
+    analysis = labelled(analysis)
     match kind:
-        case "json":
-            return _json(analysis)
         case "latex":
             return _latex(analysis)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
         case "html":
             with temporary_folder() as folder:
-                pictures = draw_figures(analysis, folder)
+                pictures = draw_figures(analysis, folder, endings=(".svg",))
                 return _html(analysis, _markdown(analysis, pictures), pictures, folder)
 
 
 def answers_text(analysis: Analysis) -> str:
     """Return the overview and a line per answer, for a terminal."""
+    analysis = labelled(analysis)
     answers = (f"{number}. {sentence(answer)}" for number, answer in enumerate(analysis.answers, start=1))
     return "\n".join(" ".join(plain(line).split()) for line in (*overview(analysis), *answers))
 
@@ -175,7 +179,9 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         tables.simple_effects,
         tables.interactions,
         tables.crossed,
+        tables.failures,
         tables.variants,
+        tables.first_variants,
         tables.secondary_metrics,
         tables.costs,
         tables.layers,
@@ -194,6 +200,7 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
 
 def sentences(analysis: Analysis) -> list[tuple[str, str, bool]]:
     """Return (headline, the rest of the sentence, whether a verdict decides it) per answer."""
+    analysis = labelled(analysis)
     return [_split_sentence(analysis, index) for index in range(len(analysis.answers))]
 
 

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from ablation.analysis.analysis_record import Analysis
 from ablation.output import plain
 from ablation.report import tables
-from ablation.report.prose import overview
+from ablation.report.rows import first_screen
 from ablation.report.table import Table
 
 
 def answers_html(name: str, counts: str, analysis: Analysis | None) -> str:
-    """Return a study's counts of runs, its overview and its answers as a table; without an analysis the counts."""
-    lines = [f"{name}: {counts}", *(overview(analysis) if analysis is not None else ())]
-    return fragment(lines, tables.scorecard(analysis) if analysis is not None else None)
+    """Return a study's headline, its rows as a table and what they rest on; without an analysis the counts of runs."""
+    if analysis is None:
+        return fragment([f"{name}: {counts}"], None)
+    screen = first_screen(analysis)
+    return fragment([screen.headline, f"{name}: {counts}", *screen.lines], tables.answer_rows(screen))
 
 
 def fragment(lines: Sequence[str], table: Table | None) -> str:

@@ -10,6 +10,7 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.output import last_line
 from ablation.records import SIGNS
+from ablation.report.labels import labelled
 from ablation.report.limits import shown_interval
 from ablation.report.marks import Mark, mark_of
 from ablation.report.names import comparison_lines
@@ -126,7 +127,9 @@ class FirstScreen:
 
 
 def first_screen(analysis: Analysis) -> FirstScreen:
-    """Return the rows of all answers, the study's own metric first."""
+    """Return the rows of all answers, the study's own metric first, in the study's own labels."""
+    analysis = labelled(analysis)
+    analysis = labelled(analysis)
     headline, *lines = overview(analysis)
     numbered = list(enumerate(analysis.answers, start=1))
     costs = tuple(cost for cost in _COSTS if any(_has_cost(answer, cost) for answer in analysis.answers))

@@ -1,5 +1,6 @@
 """Lays the analysis out in tables of text cells."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from ablation.analysis import statistics
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Difference, MeasuredMetric
 from ablation.analysis.descriptive_records import Spread, VariantRow
+from ablation.output import last_line
+from ablation.records import SIGNS
 from ablation.report.limits import reach_of, shown_interval
 from ablation.report.names import (
     baseline_mark,
@@ -31,9 +34,12 @@ from ablation.report.prose.amounts import amount, difference_decimals, rope_text
 from ablation.report.prose.forecasts import chance_cell, for_power_cell
 from ablation.report.prose.looks import shown_e_value
 from ablation.report.prose.verdicts import verdict_text
+from ablation.report.rows import FirstScreen
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
+MOST_OPEN = 12
+"""Rows of a table that grows with the study and is not folded."""
 _E_VALUE = "e-value"
 
 
@@ -47,6 +53,33 @@ def scorecard(analysis: Analysis) -> Table:
     kept = [index for index, name in enumerate(head) if is_shown or name != _E_VALUE]
     kept_rows = tuple(tuple(row[index] for index in kept) for row in rows)
     return Table(head=tuple(head[index] for index in kept), rows=kept_rows, text_columns=3)
+
+
+def answer_rows(screen: FirstScreen) -> Table:
+    """Return the rows of the first screen in words: differences and intervals in the unit of their metric."""
+    rows = [
+        (
+            f"{row.mark.shape} {row.change}",
+            row.verdict + (f": {row.problem}" if row.problem else ""),
+            f"{row.effect} {group.unit}".rstrip() if row.effect else NONE,
+            row.bounds or NONE,
+            " · ".join(row.costs),
+            group.heading,
+        )
+        for group in screen.groups
+        for row in group.rows
+    ]
+    interval = next((f"{group.level} interval" for group in screen.groups if group.level), "interval")
+    is_same = len({group.level for group in screen.groups}) == 1
+    cost = f"cost: {' · '.join(screen.costs)}"
+    head = ("change", "verdict", "effect", interval if is_same else "interval", cost, "on")
+    is_shown = (True, True, True, True, bool(screen.costs), len(screen.groups) > 1)
+    kept = [index for index, is_kept in enumerate(is_shown) if is_kept]
+    return Table(
+        head=tuple(head[index] for index in kept),
+        rows=tuple(tuple(row[index] for index in kept) for row in rows),
+        text_columns=2,
+    )
 
 
 def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
@@ -113,10 +146,24 @@ def crossed(analysis: Analysis) -> Table:
 
 def variants(analysis: Analysis) -> Table:
     """Return a row per variant on the study's metric, the baseline first."""
-    metric = analysis.metric
-    head = ("variant", "runs", "mean", "SD", "min to max", "difference to baseline", "95 % interval")
-    rows = tuple(_variant_row(row, metric) for row in analysis.variants)
-    return Table(head=head, rows=rows, text_columns=2)
+    return _variants_table(analysis.variants, analysis.metric)
+
+
+def first_variants(analysis: Analysis) -> Table:
+    """Return the first 12 rows, the baseline and then the best means, or all rows where there are no more."""
+    rows = analysis.variants
+    if len(rows) <= MOST_OPEN:
+        return variants(analysis)
+    baseline = [row for row in rows if row.is_baseline]
+    others = sorted((row for row in rows if not row.is_baseline), key=lambda row: _from_best(row, analysis.metric))
+    return _variants_table([*baseline, *others][:MOST_OPEN], analysis.metric)
+
+
+def failures(analysis: Analysis) -> Table:
+    """Return the runs that failed and the last line of each error, the first 12."""
+    failed = [run for run in analysis.diagnostics.missing if run.error]
+    rows = tuple((f"{run.variant}/seed-{run.seed}", last_line(run.error)) for run in failed[:MOST_OPEN])
+    return Table(head=("run", "error"), rows=rows, text_columns=2)
 
 
 def secondary_metrics(analysis: Analysis) -> Table:
@@ -233,6 +280,17 @@ def _verdict(answer: Answer) -> str:
 
 def variant_text(row: VariantRow) -> str:
     return f"{row.name}{baseline_mark(row.name)}" if row.is_baseline else row.name
+
+
+def _variants_table(rows: Sequence[VariantRow], metric: MeasuredMetric) -> Table:
+    head = ("variant", "runs", "mean", "SD", "min to max", "difference to baseline", "95 % interval")
+    return Table(head=head, rows=tuple(_variant_row(row, metric) for row in rows), text_columns=2)
+
+
+def _from_best(row: VariantRow, metric: MeasuredMetric) -> float:
+    """Return what sorts variants by their means, best first; those without one come last."""
+    spread = row.spreads.get(metric.name)
+    return -SIGNS[metric.direction] * spread.mean if spread is not None else math.inf
 
 
 def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:

@@ -14,23 +14,26 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from ablation.commands import commands
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
-from ablation.scheduling.storage import explained, open_storage, trials_in
+from ablation.scheduling.storage import explained, open_storage, trials_in, write_note
 from ablation.study.design import declared_levels
 from ablation.study.level_names import level_text
 
 IDENTITY = "identity"
+SEED = "seed"
+"""No parameter: a trial has only what its variant is, so that an importance is of factors alone."""
 OUTCOME = "outcome"
 DISTRIBUTIONS = "distributions"
-MAX_SEED = 10_000
 AHEAD = 4
 """Runs that wait in Optuna's queue at a time."""
 
@@ -165,12 +168,13 @@ def open_schedule(
     recorded: Sequence[RecordedRun],
     *,
     alike: Callable[[PlannedRun], Hashable] = lambda run: run.identity,
+    report: Path | None = None,
 ) -> Schedule:
     """Open a plan's schedule in Optuna's storage, brought in line with what the tracker has.
 
     Where Optuna calls a run done with another value than the tracker, or one that the tracker does not have, its study
     is made anew: what has ended cannot be changed there. `alike` gives what runs have in common that one job may train;
-    these follow one another.
+    these follow one another. `report` is where the report will be, for whoever reads the trials.
 
     Raises:
         StorageUnavailable: the storage cannot be opened.
@@ -183,6 +187,7 @@ def open_schedule(
         if note is not None:
             optuna.delete_study(study_name=plan.name, storage=storage)
             study = _open_study(storage, plan)
+        write_note(study, _note_text(plan.name, report))
         due = _together(_reconcile(study, plan, finished), alike)
         return Schedule(url, study, plan, finished, due=due, alike=alike, note=note)
 
@@ -238,7 +243,8 @@ def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedR
 def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
     """Load the plan's Optuna study; one whose factors or levels have since changed is made anew.
 
-    Optuna refuses levels added to a categorical parameter, and the finished runs are added again from the tracker.
+    Optuna refuses levels added to a categorical parameter, and the finished runs are added again from the tracker. In
+    studies of earlier versions the seed was a parameter.
     """
     direction = plan.locked.metric.direction
     wanted = {name: repr(distribution) for name, distribution in _distributions(plan).items()}
@@ -248,25 +254,30 @@ def _open_study(storage: RDBStorage, plan: Plan) -> optuna.Study:
         )
     except DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=plan.name, sampler=optuna.samplers.RandomSampler(seed=0))
-        if study.user_attrs.get(DISTRIBUTIONS) not in (wanted, None):
+        if study.user_attrs.get(DISTRIBUTIONS) != wanted:
             optuna.delete_study(study_name=plan.name, storage=storage)
             return _open_study(storage, plan)
     study.set_user_attr(DISTRIBUTIONS, wanted)
     return study
 
 
+def _note_text(name: str, report: Path | None) -> str:
+    where = f"`{report}`, or " if report is not None else ""
+    return (
+        f"Each trial is one run of the ablation study {name}: a variant with one seed. The best trial is no answer, as "
+        f"one seed says little. The answers, over all seeds, are in the report: {where}"
+        f"`{commands.shown('summarize', name)}`."
+    )
+
+
 def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
-    """Return the parameters of a trial: each factor by its path, and the seed."""
+    """Return the parameters of a trial: each factor by its path."""
     factors = declared_levels(plan.study)
-    categories = {
-        path: CategoricalDistribution([_choice(level) for level in levels]) for path, levels in factors.items()
-    }
-    return {**categories, "seed": IntDistribution(0, MAX_SEED)}
+    return {path: CategoricalDistribution([_choice(level) for level in levels]) for path, levels in factors.items()}
 
 
 def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:
-    levels = plan.variant(run.variant).levels
-    return {**{path: _choice(level) for path, level in levels.items()}, "seed": run.seed}
+    return {path: _choice(level) for path, level in plan.variant(run.variant).levels.items()}
 
 
 def _choice(level: Any) -> Any:
@@ -298,19 +309,20 @@ def _waiting_trial(plan: Plan, run: PlannedRun, distributions: dict[str, BaseDis
         state=TrialState.WAITING,
         params=_parameters(plan, run),
         distributions=distributions,
-        user_attrs={IDENTITY: run.identity},
+        user_attrs={IDENTITY: run.identity, SEED: run.seed},
     )
 
 
 def _finished_trial(plan: Plan, recorded: RecordedRun) -> FrozenTrial:
     value = _value(plan, recorded)
     outcome = recorded.outcome.value if recorded.outcome else None
+    run = recorded.planned
     return create_trial(
         state=TrialState.FAIL if value is None else TrialState.COMPLETE,
         value=value,
-        params=_parameters(plan, recorded.planned),
+        params=_parameters(plan, run),
         distributions=_distributions(plan),
-        user_attrs={IDENTITY: recorded.planned.identity, OUTCOME: outcome},
+        user_attrs={IDENTITY: run.identity, SEED: run.seed, OUTCOME: outcome},
     )
 
 

@@ -34,6 +34,9 @@ from ablation.storage.locks import first_use
 LOCKED_S = 60
 """How long a sqlite file that another process writes to is waited for."""
 
+NOTE_VERSION = "dashboard:note_ver"
+NOTE_PART = 2045
+"""Characters of a note in one attribute."""
 LOCAL = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 """File systems that one machine has for itself."""
 
@@ -203,6 +206,16 @@ def is_on_local_disk(folder: Path) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number]
     return bool(kinds) and kinds[0] in LOCAL
+
+
+def write_note(study: optuna.Study, text: str) -> None:
+    """Give a study the note that optuna-dashboard shows, in the attributes where it keeps notes; one there is left."""
+    storage, number = study._storage, study._study_id
+    if NOTE_VERSION in storage.get_study_system_attrs(number):
+        return
+    for index, begin in enumerate(range(0, len(text), NOTE_PART)):
+        storage.set_study_system_attr(number, f"dashboard:note_str:{index}", text[begin : begin + NOTE_PART])
+    storage.set_study_system_attr(number, NOTE_VERSION, 1)  # last: a note without it is none, and is written again
 
 
 def trials_in(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:

@@ -1,10 +1,19 @@
 """Remembers studies and runs: what a tracker does, whichever one it is."""
 
-from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus, Tracker
+from ablation.tracking.interface import START_UI, RunDescription, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.memory import MemoryTracker
 from ablation.tracking.mlflow.credentials import check_store
 
-__all__ = ["MemoryTracker", "RunDescription", "StudyRecord", "StudyStatus", "Tracker", "check_store", "open_mlflow"]
+__all__ = [
+    "START_UI",
+    "MemoryTracker",
+    "RunDescription",
+    "StudyRecord",
+    "StudyStatus",
+    "Tracker",
+    "check_store",
+    "open_mlflow",
+]
 
 
 def open_mlflow(

@@ -18,6 +18,8 @@ from ablation.records import (
 )
 from ablation.storage.holder import Holder
 
+START_UI = "start MLflow's UI"
+"""The label of the command that shows a store which no server shows yet."""
 StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 

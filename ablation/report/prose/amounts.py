@@ -23,10 +23,7 @@ def difference_decimals(answer: Answer) -> int:
 def amount(value: float, answer: Answer) -> str:
     """Return a difference without its sign, with its unit."""
     unit = answer.metric.unit
-    decimals = difference_decimals(answer)
-    if decimals >= 0 and value:  # they are negative where numbers are too large to be written out
-        decimals = max(decimals, decimals_for(None, [scale_of(unit) * value]))
-    return f"{magnitude(scale_of(unit) * value, decimals)} {unit_of_differences(unit)}".rstrip()
+    return f"{magnitude(scale_of(unit) * value, difference_decimals(answer))} {unit_of_differences(unit)}".rstrip()
 
 
 def range_text(interval: Interval, answer: Answer, *, mean: float, is_interaction: bool = False) -> str:

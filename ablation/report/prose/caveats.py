@@ -4,8 +4,8 @@ from ablation.analysis.answer_records import Answer, SimpleEffect, WorseMetric
 from ablation.analysis.caveats import effect_sign
 from ablation.report.limits import cut, reach_of
 from ablation.report.names import factors_text, place_text, setting_text
-from ablation.report.numbers import decimals_for, differences_text, scale_of, signed, unit_of_differences
-from ablation.report.prose.amounts import MOST_NAMED, metric_noun, range_text
+from ablation.report.numbers import differences_text, scale_of, signed, unit_of_differences
+from ablation.report.prose.amounts import MOST_NAMED, difference_decimals, metric_noun, range_text
 
 
 def differs_text(answer: Answer) -> str:
@@ -13,9 +13,7 @@ def differs_text(answer: Answer) -> str:
     shown = _surest(answer)
     factors = _differing(answer)
     scale = scale_of(answer.metric.unit)
-    widest = max(_width(effect) for effect in shown)
-    decimals = decimals_for(10 * scale * widest, [scale * effect.mean for effect in shown])
-    sizes = [signed(scale * each.mean, decimals) for each in shown]
+    sizes = [signed(scale * each.mean, difference_decimals(answer)) for each in shown]
     sizes[0] = f"{sizes[0]} {unit_of_differences(answer.metric.unit)}".rstrip()
     effects = (f"{size} {setting_text(each.at, factors)}" for size, each in zip(sizes, shown, strict=True))
     return f"differs by {factors_text(factors)}: {', '.join(effects)}"
@@ -72,7 +70,3 @@ def _differing(answer: Answer) -> list[str]:
     """Return the factors that the settings differ in."""
     first = answer.simple_effects[0].at
     return [factor for factor in first if any(each.at.get(factor) != first[factor] for each in answer.simple_effects)]
-
-
-def _width(effect: SimpleEffect) -> float:
-    return (effect.interval.high - effect.interval.low) / 2 if effect.interval else 0.0

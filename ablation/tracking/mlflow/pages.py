@@ -13,7 +13,7 @@ from ablation.output import last_line
 from ablation.records import AnswerSummary, Outcome, Plan
 from ablation.storage.databases import absolute, without_password
 from ablation.storage.temporary import temporary_folder
-from ablation.tracking.interface import StudyRecord
+from ablation.tracking.interface import START_UI, StudyRecord
 from ablation.tracking.mlflow.addresses import artifact_address, image_address, run_address, runs_address
 from ablation.tracking.mlflow.answers import AnswerRecords
 from ablation.tracking.mlflow.attempts import KIND, STUDY
@@ -123,7 +123,7 @@ class Pages:
         with self.store.explained():
             found = self._addresses(record)
         server = self._server()
-        start = (("start MLflow's UI", self.ui_command()),) if server is None else ()
+        start = ((START_UI, self.ui_command()),) if server is None else ()
         base = server or "http://127.0.0.1:5000"
         return (*start, *((label, f"{base}/{address}") for label, address in found.items()))
 

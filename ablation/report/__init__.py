@@ -15,6 +15,7 @@ from ablation.lookup import flatten
 from ablation.output import plain, plain_json
 from ablation.records import same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
+from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.labels import labelled
@@ -32,8 +33,9 @@ from ablation.study.level_names import level_text
 __all__ = [
     "FORMATS",
     "ReportFormat",
+    "answer_summaries",
     "answers_text",
-    "note_text",
+    "overview",
     "report_text",
     "sentence",
     "sentences",

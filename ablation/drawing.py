@@ -2,7 +2,7 @@
 
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,25 @@ _LABELLED_CLASSES = 12
 _LONGEST_TITLE = 70
 _LONGEST_NAME = 34
 _MOST_LINES = 3
+# Texts stay texts in SVG and PDF: searched, read aloud, and in PDF as fonts that publishers take (type 42, not 3).
+# DejaVu Sans comes with matplotlib; Verdana is as wide, where a browser lacks it.
+_TEXTS: Mapping[Any, Any] = {  # the keys are literals to matplotlib
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+}
+_METADATA: Mapping[str, Mapping[str, Any]] = {
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 _WIDE, _NARROW = frozenset("MWmw@%—…"), frozenset("iljI|.,:;'! ")
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Build and save figures with matplotlib's own defaults, whatever the user's matplotlibrc says."""
-    with context(["default", {"axes.unicode_minus": True, "svg.fonttype": "path"}]):
+    with context(["default", {"axes.unicode_minus": True, **_TEXTS}]):
         yield
 
 
@@ -145,10 +157,9 @@ def write_confusion(path: Path, counts: ArrayLike, classes: Sequence[str], *, ti
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, by the file's ending, without date and software version; texts in SVG are paths."""
-    metadata: dict[str, Any] = {".svg": {"Date": None, "Creator": None}}.get(path.suffix, {"Software": None})
+    """Write a figure as PNG, SVG or PDF, by the file's ending, without date and software version."""
     FigureCanvasAgg(figure)
     # The salt makes the names inside an SVG file the same at every writing, and different from another figure's.
-    with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}), warnings.catch_warnings():
+    with matplotlib.rc_context({**_TEXTS, "svg.hashsalt": path.stem}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        figure.savefig(path, dpi=DPI, metadata=metadata, facecolor="white")
+        figure.savefig(path, dpi=DPI, metadata=dict(_METADATA[path.suffix]), facecolor="white")

@@ -13,6 +13,7 @@ from ablation.lookup import few
 from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
 from ablation.storage.state import State
 from ablation.study import Study
+from ablation.study.labels import file_labels
 
 if TYPE_CHECKING:
     from ablation.analysis.power import QuestionPower
@@ -28,10 +29,11 @@ MOST_NAMED = 4
 class VariantPreview:
     """A variant before anything is trained; `seconds` estimates one run of it, None where it was not measured.
 
-    `changes` says what its model has lost and gained beside the baseline's.
+    `changes` says what its model has lost and gained beside the baseline's, `label` what people call it.
     """
 
     name: str
+    label: str
     levels: Mapping[str, Any]
     size: ModelSummary
     changes: ModelChanges
@@ -158,10 +160,12 @@ def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tupl
     from ablation.worker import estimate_seconds
 
     sizes = measured_models(study, outline.shape)
+    labels = file_labels(study.spec.document(), study.variants)
     is_timed = device is not None and not study.is_own_training
     return tuple(
         VariantPreview(
             name=variant.name,
+            label=labels.variant(variant.name),
             levels=variant.levels,
             size=sizes[variant.name],
             changes=model_changes(sizes[study.variants[0].name], sizes[variant.name]),
@@ -204,7 +208,7 @@ def _row(
 ) -> tuple[str, ...]:
     mark = " (baseline)" if variant is preview.variants[0] else ""
     return (
-        f"{variant.name}{mark}",
+        f"{variant.label}{mark}",
         *((_changes_text(variant.changes),) if is_changed else ()),
         *((f"{variant.size.parameters:,}", f"{variant.size.flops:,}") if is_measured else ()),
         *((_time_text(variant.seconds),) if is_timed else ()),

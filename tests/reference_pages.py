@@ -11,6 +11,7 @@ from ablation import cli
 from ablation.cli.group import ORDER_OF_USE
 from ablation.records import METRICS
 from ablation.study.expected import expected
+from ablation.study.factors import ComponentFactor, LabelledFactor
 from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.search_spaces import SearchSpace, Tuning
@@ -27,7 +28,7 @@ from ablation.study.sections import (
     Torchvision,
     Training,
 )
-from ablation.study.spec import NOT_FACTORS, ComponentFactor, MetricChoice, Question, StudySpec
+from ablation.study.spec import NOT_FACTORS, MetricChoice, Question, StudySpec
 
 TITLES: Mapping[type[Section], str] = {
     StudySpec: "The whole file",
@@ -40,6 +41,7 @@ TITLES: Mapping[type[Section], str] = {
     OwnModel: "`model` of your own",
     Training: "`training`",
     OwnTraining: "`training` by a function of your own",
+    LabelledFactor: "A factor whose levels have labels",
     ComponentFactor: "A factor that is a part of the model",
     PlannedLooks: "`seeds` as planned looks",
     MetricChoice: "`metric`",
@@ -53,7 +55,8 @@ REMARKS: Mapping[type[Section], str] = {
     Torchvision: "Any other key is an argument of torchvision's function.",
     OwnModel: "Any other key is an argument of the function, and can be a factor.",
     OwnTraining: "Any other key is a setting that the function reads, and can be a factor.",
-    ComponentFactor: "It needs at least one of these keys.",
+    LabelledFactor: "[Labels](#labels) alter no result and no name of a run.",
+    ComponentFactor: "It needs `remove` or `replace`.",
     PlannedLooks: "It needs either `looks`, or `first` and `last`. What is still open is judged at each look.",
     Question: "It needs exactly one of `effect`, `interaction` and `variant`.",
     Tuning: "Any other key is the path of a setting, with the space it is looked for in.",
@@ -83,6 +86,10 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (OwnTraining, "threads"): "CPU threads per run; part of the run's identity, because results depend on it",
     (ComponentFactor, "remove"): "modules that are present in the baseline and absent at the other level",
     (ComponentFactor, "replace"): "modules that are the original in the baseline and replaced at the other level",
+    (ComponentFactor, "label"): "what people call the part",
+    (LabelledFactor, "levels"): "the levels, the baseline's among them",
+    (LabelledFactor, "label"): "what people call the factor",
+    (LabelledFactor, "labels"): "what people call its levels; not all need one",
     (MetricChoice, "name"): "a built-in metric, or one of `metrics`",
     (MetricChoice, "direction"): "whether more or less is better; known of the built-in metrics",
     (MetricChoice, "meaningful"): "differences below this are too small to matter: the half-width of the ROPE",

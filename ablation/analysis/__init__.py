@@ -27,6 +27,7 @@ from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
 from ablation.records import LeftOut, OutOfBudget, Plan, RecordedRun
+from ablation.study.labels import labels_of
 from ablation.study.search_spaces import SETTINGS
 
 __all__ = [
@@ -111,6 +112,7 @@ def analyse(
         diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
         out_of_budget=out_of_budget,
+        labels=labels_of(plan),
     )
 
 

@@ -18,6 +18,7 @@ from ablation.analysis.descriptive_records import (
     VariantRow,
 )
 from ablation.records import LeftOut, OutOfBudget, TunedVariant
+from ablation.study.labels import Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,8 @@ class Analysis:
     far asked for, of the `most_runs` that the whole plan may take. `parts`
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
     `tuning` is every trial of each variant's tuning, where the study has one. `out_of_budget` is how its last execution
-    ended for its budget, None where it did not.
+    ended for its budget, None where it did not. `labels` are what people call factors, levels and variants, which stand
+    by their own names in everything else.
     """
 
     study: Mapping[str, Any]
@@ -140,6 +142,7 @@ class Analysis:
     diagnostics: Diagnostics
     cost: Cost
     out_of_budget: OutOfBudget | None
+    labels: Labels
 
     @property
     def is_grown(self) -> bool:

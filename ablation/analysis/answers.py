@@ -117,7 +117,7 @@ def _answer(place: int, contrast: Contrast, standing: Standing, looks: StudyLook
         combinations=contrast.combinations,
         metric=contrast.metric,
         is_primary=contrast.is_primary,
-        estimand=_estimand(contrast),
+        estimand=estimand_of(contrast),
         rope=contrast.rope,
         alpha=rule.alpha,
         comparisons=rule.comparisons,
@@ -262,7 +262,8 @@ def _varied(
     return replace(effect, interval=None, e_value=None, detectable=None, skewness=None)
 
 
-def _estimand(contrast: Contrast) -> str:
+def estimand_of(contrast: Contrast | Answer) -> str:
+    """Say what exactly a comparison estimates."""
     metric = contrast.metric.label
     if len(contrast.changes) == 2:
         first, second = contrast.changes
@@ -283,7 +284,7 @@ def _estimand(contrast: Contrast) -> str:
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
 
 
-def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast) -> str:
+def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast | Answer) -> str:
     """Name the levels that are averaged over; combination by combination where the study lacks some of them."""
     if len(contrast.combinations) == math.prod(map(len, levels.values())):
         return "; ".join(f"{factor} = {', '.join(map(level_text, own))}" for factor, own in levels.items())

@@ -10,6 +10,8 @@ from ablation.analysis.answer_records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
+from ablation.study.factors import is_part
+from ablation.study.labels import NO_LABELS, Labels
 from ablation.study.level_names import level_text, short_names
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
@@ -60,12 +62,17 @@ def dropped_contrasts(plan: Plan) -> tuple[Contrast, ...]:
     return tuple(contrast for contrast in found if contrast_name(contrast) in kept)
 
 
-def contrast_name(contrast: Contrast) -> str:
+def contrast_name(contrast: Contrast, *, labels: Labels = NO_LABELS) -> str:
     """Return what tells a comparison from all others of a study, whatever it was asked beside."""
+
+    def text(factor: str, level: Any) -> str:
+        return labels.variant(level) if factor == LISTED else level_text(labels.level(factor, level))
+
     changes = " × ".join(
-        f"{each.factor}: {level_text(each.before)} → {level_text(each.after)}" for each in contrast.changes
+        f"{labels.factor(each.factor)}: {text(each.factor, each.before)} → {text(each.factor, each.after)}"
+        for each in contrast.changes
     )
-    at = "".join(f", {factor} = {level_text(level)}" for factor, level in contrast.at.items())
+    at = "".join(f", {labels.factor(factor)} = {text(factor, level)}" for factor, level in contrast.at.items())
     return f"{changes}{at}" + ("" if contrast.is_primary else f" on {contrast.metric.name}")
 
 
@@ -110,7 +117,7 @@ def part_factors(plan: Plan) -> tuple[str, ...]:
     factors = plan.study.get("factors", {})
     if plan.study.get("design") in PART_DESIGNS:
         return tuple(factors)
-    return tuple(factors) if all(isinstance(factor, Mapping) for factor in factors.values()) else ()
+    return tuple(factors) if all(map(is_part, factors.values())) else ()
 
 
 def _levels(plan: Plan, factor: str, declared: Sequence[Any]) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ from ablation.analysis.sequential import (
 )
 from ablation.analysis.statistics import POWER, detectable_difference, merged, sample_sd, seeds_for_power
 from ablation.records import Plan, RecordedRun
+from ablation.study.labels import labels_of
 
 Array = NDArray[np.floating[Any]]
 PATHS, SEED = 100_000, 19
@@ -52,7 +53,7 @@ class LookPower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionPower:
-    """What one comparison of a design can find.
+    """What one comparison of a design can find; `label` is its question in the words of the file's labels.
 
     `sd` is that of its differences from seed to seed, in the metric's unit, None where the noise is not known. Where
     it is, `seeds_for_meaningful` are the fewest with which one look finds a difference of `meaningful`, the half-width
@@ -60,6 +61,7 @@ class QuestionPower:
     """
 
     question: str
+    label: str
     metric: MeasuredMetric
     meaningful: float | None
     sd: float | None
@@ -81,10 +83,11 @@ def power_of(looks: StudyLooks, *, noise: Mapping[str, float] | None = None) -> 
 
     Runs are taken to be independent: the SD of a comparison is √Σw² times that of one run.
     """
-    found = detectable(looks.family, looks.rule, noise=noise)
+    found, labels = detectable(looks.family, looks.rule, noise=noise), labels_of(looks.plan)
     return tuple(
         QuestionPower(
             question=contrast_name(contrast),
+            label=contrast_name(contrast, labels=labels),
             metric=before_runs(contrast.metric, looks.plan),
             meaningful=contrast.rope,
             sd=(sd := _sd(asked, noise or {})),

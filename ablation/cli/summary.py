@@ -14,6 +14,7 @@ from ablation.cli.layout import table_text
 from ablation.output import plain, plain_json, width, wrapped
 from ablation.report import sentences, tables
 from ablation.report.characters import first_screen_text, in_terminal
+from ablation.report.labels import labelled
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
 from ablation.report.rows import first_screen
@@ -25,6 +26,7 @@ _SHOWN_ROWS = 40
 
 def analysis_text(analysis: Analysis) -> str:
     """Return the rows, the same in sentences, the variants and their cost."""
+    analysis = labelled(analysis)
     parts: list[RenderableType] = [Text("In words", style="bold")]
     parts += [_sentence(number, *said) for number, said in enumerate(sentences(analysis), start=1)]
     for title, make in (("Variants", tables.variants), ("Cost", tables.costs)):

@@ -15,13 +15,16 @@ from ablation.lookup import flatten
 from ablation.output import plain, plain_json
 from ablation.records import same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
+from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
+from ablation.report.labels import labelled
 from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
@@ -30,8 +33,9 @@ from ablation.study.level_names import level_text
 __all__ = [
     "FORMATS",
     "ReportFormat",
+    "answer_summaries",
     "answers_text",
-    "note_text",
+    "overview",
     "report_text",
     "sentence",
     "sentences",
@@ -63,12 +67,13 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     Equal analyses give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    recorded, analysis = analysis, labelled(analysis)
     pictures = draw_figures(analysis, folder)
     markdown = _markdown(analysis, pictures)
     texts: dict[ReportFormat, str] = {
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder),
-        "json": _json(analysis),
+        "json": _json(recorded),
         "latex": _latex(analysis),
     }
     written = []
@@ -77,26 +82,28 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         written.append(path)
     shown = [picture for drawn in pictures.values() for picture in drawn]
-    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg)))
+    return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg, picture.pdf)))
 
 
 def report_text(analysis: Analysis, kind: ReportFormat) -> str:
     """Return one form of the report; the Markdown names its figures as files beside it, the HTML holds them."""
+    if kind == "json":
+        return _json(analysis)
+    analysis = labelled(analysis)
     match kind:
-        case "json":
-            return _json(analysis)
         case "latex":
             return _latex(analysis)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
         case "html":
             with temporary_folder() as folder:
-                pictures = draw_figures(analysis, folder)
+                pictures = draw_figures(analysis, folder, endings=(".svg",))
                 return _html(analysis, _markdown(analysis, pictures), pictures, folder)
 
 
 def answers_text(analysis: Analysis) -> str:
     """Return the overview and a line per answer, for a terminal."""
+    analysis = labelled(analysis)
     answers = (f"{number}. {sentence(answer)}" for number, answer in enumerate(analysis.answers, start=1))
     return "\n".join(" ".join(plain(line).split()) for line in (*overview(analysis), *answers))
 
@@ -122,11 +129,12 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found = analysis.diagnostics
+    found, screen = analysis.diagnostics, first_screen(analysis)
     return render(
         "report.md.jinja",
         analysis=analysis,
-        overview=overview(analysis),
+        screen=screen,
+        rests_on=" ".join(screen.lines),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
@@ -135,7 +143,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         training_function=training_function(analysis),
         tuning=_tuning(analysis),
         figures=pictures,
-        tables=_tables(analysis),
+        tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
         estimands=tables.estimands(analysis),
         confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),
@@ -173,7 +181,9 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         tables.simple_effects,
         tables.interactions,
         tables.crossed,
+        tables.failures,
         tables.variants,
+        tables.first_variants,
         tables.secondary_metrics,
         tables.costs,
         tables.layers,
@@ -192,6 +202,7 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
 
 def sentences(analysis: Analysis) -> list[tuple[str, str, bool]]:
     """Return (headline, the rest of the sentence, whether a verdict decides it) per answer."""
+    analysis = labelled(analysis)
     return [_split_sentence(analysis, index) for index in range(len(analysis.answers))]
 
 

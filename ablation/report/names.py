@@ -7,7 +7,7 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, LevelChange
 from ablation.study.comparisons import LISTED
 from ablation.study.design import BASELINE, FULL
-from ablation.study.level_names import level_text
+from ablation.study.level_names import level_text, short_name
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS
 
@@ -87,12 +87,12 @@ def setting_text(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
 
 def factors_text(factors: Sequence[str]) -> str:
     """Return `depth`, `depth and norm`, `the other parts`."""
-    names = [_SETTING_NAMES.get(factor, factor.rpartition(".")[2]) for factor in factors]
+    names = [_SETTING_NAMES.get(factor, short_name(factor)) for factor in factors]
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def levels_text(levels: Mapping[str, Any]) -> str:
-    return ", ".join(f"{factor.rpartition('.')[2]}={level_text(level)}" for factor, level in levels.items())
+    return ", ".join(f"{short_name(factor)}={level_text(level)}" for factor, level in levels.items())
 
 
 def baseline_text(analysis: Analysis) -> str:
@@ -135,7 +135,7 @@ def _part(change: LevelChange) -> str:
 
 def _with_parts(levels: Mapping[str, Any]) -> str:
     """Return which of a part and all others runs have: `without norm`, `with norm alone`, all of them or none."""
-    ((part, own),) = ((factor.rpartition(".")[2], level) for factor, level in levels.items() if factor != OTHERS)
+    ((part, own),) = ((short_name(factor), level) for factor, level in levels.items() if factor != OTHERS)
     if levels[OTHERS] == _REMOVED[0]:
         return "with all parts" if own == _REMOVED[0] else f"without {part}"
     return f"with {part} alone" if own == _REMOVED[0] else "with none of the parts"
@@ -143,7 +143,7 @@ def _with_parts(levels: Mapping[str, Any]) -> str:
 
 def _place(factor: str, level: Any) -> str:
     """Return the words for a level of a part or of the settings, nothing for other factors."""
-    name = factor.rpartition(".")[2]
+    name = short_name(factor)
     if factor == SETTINGS:
         return _SETTINGS.get(level, "")
     if factor == OTHERS:

@@ -15,7 +15,7 @@ def power_lines(power: Sequence[QuestionPower], *, questions: int) -> list[str]:
     """Return what each look finds, comparisons that find the same on one line, and a warning where that is nothing."""
     alike: dict[str, list[str]] = {}
     for each in power:
-        alike.setdefault(_found(each), []).append(each.question)
+        alike.setdefault(_found(each), []).append(each.label)
     about = f"{_SD}{_INDEPENDENT if any(each.sd is not None for each in power) else ''}."
     if len(alike) == 1:
         lines = [f"Found with 80 % power: {next(iter(alike))}.", about]

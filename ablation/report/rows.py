@@ -10,6 +10,7 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.output import last_line
 from ablation.records import SIGNS
+from ablation.report.labels import labelled
 from ablation.report.limits import shown_interval
 from ablation.report.marks import Mark, mark_of
 from ablation.report.names import comparison_lines
@@ -73,11 +74,14 @@ class Row:
     bounds: str
     costs: tuple[str, ...]
     problem: str
-    sentence: str
 
     @property
     def change(self) -> str:
         return " ".join(self.lines)
+
+    @property
+    def sentence(self) -> str:
+        return sentence(self.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,9 @@ class FirstScreen:
 
 
 def first_screen(analysis: Analysis) -> FirstScreen:
-    """Return the rows of all answers, the study's own metric first."""
+    """Return the rows of all answers, the study's own metric first, in the study's own labels."""
+    analysis = labelled(analysis)
+    analysis = labelled(analysis)
     headline, *lines = overview(analysis)
     numbered = list(enumerate(analysis.answers, start=1))
     costs = tuple(cost for cost in _COSTS if any(_has_cost(answer, cost) for answer in analysis.answers))
@@ -193,7 +199,6 @@ def _row(number: int, answer: Answer, costs: Sequence[str]) -> Row:
         bounds=_bounds(answer, interval),
         costs=tuple(_cost(answer, cost) for cost in costs),
         problem=_problem(answer),
-        sentence=sentence(answer),
     )
 
 

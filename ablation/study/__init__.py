@@ -16,6 +16,7 @@ from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
 from ablation.study.design import default_questions, make_variant, variants_of, with_settings
+from ablation.study.factors import labelled_level
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -310,18 +311,27 @@ def _replaced(values: Any, location: Location, override: Override) -> Any:
 def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) -> Mapping[str, Any]:
     known = factor_fields(values).get(path)
     is_factor = len(levels) != 1
+    before = _mapping(_mapping(values.get("factors")).get(path))
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
         keeps_baseline = (
             known is None or not levels or any(is_same(setting(values, path, known), level) for level in levels)
         )
         changed = values if keeps_baseline else replaced(values, path, levels[0])
-        return {**changed, "factors": {**factors, path: list(levels)}}
+        return {**changed, "factors": {**factors, path: _labelled_levels(before, levels)}}
     fixed = {**replaced(values, path, levels[0]), "factors": factors}
     questions = values.get("questions")
     if not isinstance(questions, list):
         return fixed
     return {**fixed, "questions": [question for question in questions if path not in asked_factors(question)]}
+
+
+def _labelled_levels(before: Mapping[str, Any], levels: Sequence[Any]) -> Any:
+    """Return a factor's new levels, with what is left of its labels."""
+    if not before:
+        return list(levels)
+    labels = {key: label for key, label in _mapping(before.get("labels")).items() if labelled_level(key, levels)}
+    return {**before, "levels": list(levels), "labels": labels}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

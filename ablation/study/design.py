@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.records import Variant
+from ablation.study.factors import levels_of
 from ablation.study.level_names import level_text, short_names, variant_name
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
-from ablation.study.spec import OTHERS, Question, StudySpec, part_levels
+from ablation.study.spec import OTHERS, Question, StudySpec
 
 Assignments = list[tuple[str, dict[str, Any]]]
 """Variants by name, each with its levels; the baseline first."""
@@ -80,10 +81,7 @@ def is_forbidden(levels: Mapping[str, Any], forbidden: Sequence[Mapping[str, Any
 
 def declared_levels(study: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Return the levels of every factor in a study's plain values, as they are declared there."""
-    spec_levels = {
-        name: part_levels(factor) if isinstance(factor, Mapping) else tuple(factor)
-        for name, factor in study.get("factors", {}).items()
-    }
+    spec_levels = {name: levels_of(factor) for name, factor in study.get("factors", {}).items()}
     tune = study.get("tune") or {}
     return {**spec_levels, **({SETTINGS: (TUNED, FROM_FILE)} if tune.get("also_untuned") else {})}
 

@@ -165,6 +165,8 @@ def _plain(value: Any, location: Location, problems: list[Problem]) -> Any:
     """Return a value as YAML gives it; what cannot be one is added to the problems."""
     match value:
         case Mapping() if len(location) < MAX_DEPTH:
+            if location[:1] == ("factors",) and location[2:] == ("labels",):
+                value = {_level_key(key): label for key, label in value.items()}
             named = {key: _key_problem(key) for key in value}
             problems += [Problem(message=said, path=path_of(location)) for said in named.values() if said]
             return {key: _plain(value[key], (*location, key), problems) for key, said in named.items() if not said}
@@ -177,6 +179,11 @@ def _plain(value: Any, location: Location, problems: list[Problem]) -> Any:
     if (problem := _scalar_problem(value)) is not None:
         problems.append(Problem(message=problem, path=path_of(location)))
     return value
+
+
+def _level_key(level: object) -> object:
+    """Return a level as YAML has it for a key: as text."""
+    return value_text(level) if level is None or isinstance(level, bool | int | float | tuple) else level
 
 
 def _key_problem(key: object) -> str | None:

@@ -47,12 +47,18 @@ class _Looks(_Part):
     looks: list[Annotated[int, Field(strict=True)]]
 
 
+class _Factor(_Part):
+    levels: list[Any] | None = None
+    label: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
 class _Study(_Sections):
     name: str
     description: str = ""
     design: str = "factorial"
     seeds: Annotated[_Count, Field(strict=True)] | _Looks
-    factors: dict[str, list[Any] | _Section]
+    factors: dict[str, list[Any] | _Factor]
     metrics: dict[str, Direction] = Field(default_factory=dict)
     tune: Tuning | None = None
 

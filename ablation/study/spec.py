@@ -2,13 +2,14 @@
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.budget import Budget
+from ablation.study.factors import ComponentFactor, Factor, Level
 from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
@@ -19,8 +20,6 @@ from ablation.study.sections import (
     Images,
     Model,
     OwnTraining,
-    Patterns,
-    Replacements,
     Section,
     Training,
     TrainingChoice,
@@ -29,11 +28,8 @@ from ablation.study.sections import (
     section_of,
 )
 
-T = TypeVar("T")
-
 MAX_NAME = 200
 NAME_CHARACTERS = r"A-Za-z0-9._+=,@\[\]-"
-MAX_LEVELS = 100
 MAX_VARIANTS = 1000
 OTHERS = "others"
 """Stands for all other parts together, in the interaction of a part with them."""
@@ -43,13 +39,6 @@ def _two_factors(factors: tuple[str, str]) -> tuple[str, str]:
     if factors[0] == factors[1]:
         raise ValueError("an interaction is of two different factors")
     return factors
-
-
-def _printable(level: T) -> T:
-    """Refuse what no database and no name of a run takes; levels stand in names."""
-    if not all(str(part).isprintable() for part in (level if isinstance(level, tuple) else (level,))):
-        raise ValueError(f"a level stands in names, so it has no control characters; {value_text(level)} has")
-    return level
 
 
 def _without_control_characters(text: str) -> str:
@@ -71,43 +60,7 @@ FactorPair = Annotated[
     AfterValidator(_two_factors),
     "a list of two factors, such as [model.depth, model.normalization]",
 ]
-Level = Annotated[
-    bool | int | float | str | tuple[bool | int | float | str, ...],
-    AfterValidator(_printable),
-    "a number, a printable word, true, false or a list of numbers or printable words",
-]
-Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"]
 Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
-
-
-def part_levels(factor: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the levels of a part, the baseline's first, from its plain values."""
-    return ("present", "absent") if factor.get("remove") else ("original", "replaced")
-
-
-class ComponentFactor(Section):
-    """A part of the model as a factor: modules by name, which are removed or replaced where the part is absent."""
-
-    remove: Patterns = ()
-    replace: Replacements = Field(default={})
-
-    @model_validator(mode="after")
-    def _names_a_part(self) -> "ComponentFactor":
-        if not self.remove and not self.replace:
-            raise ValueError("needs `remove: [NAME, ...]` or `replace: {NAME: CLASS}`")
-        return self
-
-    @property
-    def levels(self) -> tuple[str, str]:
-        """The baseline's level and the other."""
-        return part_levels({"remove": self.remove})
-
-
-Factor = Annotated[
-    Annotated[Levels, Tag("levels")] | Annotated[ComponentFactor, Tag("component")],
-    Discriminator(lambda value: "component" if isinstance(value, Mapping | ComponentFactor) else "levels"),
-    "a list of levels, or modules of the model as `{remove: [NAME]}` or `{replace: {NAME: CLASS}}`",
-]
 
 
 class MetricChoice(Section):
@@ -244,10 +197,7 @@ class StudySpec(Section):
     @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
         """Every factor's levels; of a component, the baseline's first."""
-        return {
-            name: factor.levels if isinstance(factor, ComponentFactor) else factor
-            for name, factor in self.factors.items()
-        }
+        return {name: factor if isinstance(factor, tuple) else factor.levels for name, factor in self.factors.items()}
 
     def baseline_levels(self) -> dict[str, Any]:
         return {

@@ -32,7 +32,7 @@ def undraw(drawing: ModuleType) -> None:
     """Have figures written as files of a few bytes."""
 
     def save(_figure: Any, path: Path) -> None:
-        path.write_bytes(b"<svg/>" if path.suffix == ".svg" else png())
+        path.write_bytes(png() if path.suffix == ".png" else b"<svg/>")
 
     def write_confusion(path: Path, *_: Any, **__: Any) -> None:
         save(None, path)

@@ -1,6 +1,6 @@
-"""Draws the report's figures, each as SVG and PNG: nothing is computed here, and equal inputs give equal bytes."""
+"""Draws the report's figures, each as SVG, PNG and PDF: nothing is computed here, and equal inputs give equal bytes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +12,27 @@ from ablation.errors import FigureUnknown
 from ablation.report.figures.confusion import confusion_drawings
 from ablation.report.figures.confusion_difference import confusion_difference_drawings
 from ablation.report.figures.curves import curves_drawings
-from ablation.report.figures.forest import forest_drawings
+from ablation.report.figures.forest import column_drawings, forest_drawings
+from ablation.report.figures.heat_map import heat_map_drawings
 from ablation.report.figures.interaction import interaction_drawings
 from ablation.report.figures.panels import Drawing
 from ablation.report.figures.pareto import pareto_drawings
+from ablation.report.figures.seed_curves import seed_curves_drawings
 from ablation.report.figures.slope import slope_drawings
 from ablation.report.figures.trajectories import trajectories_drawings
 from ablation.report.figures.tuning import tuning_drawings
+from ablation.report.labels import labelled
 
 __all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "figure_of", "pictures_of"]
 
 KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "forest": forest_drawings,
+    "forest-column": column_drawings,
     "slope": slope_drawings,
     "interaction": interaction_drawings,
+    "heat-map": heat_map_drawings,
     "curves": curves_drawings,
+    "seed-curves": seed_curves_drawings,
     "trajectories": trajectories_drawings,
     "confusion": confusion_drawings,
     "confusion-difference": confusion_difference_drawings,
@@ -41,16 +47,23 @@ class Picture:
 
     svg: str
     png: str
+    pdf: str
     title: str
     text: str
 
 
-def draw_figures(analysis: Analysis, folder: Path) -> dict[str, tuple[Picture, ...]]:
-    """Write every figure into `folder`/figures and return them by kind; a kind without data has none."""
+def draw_figures(
+    analysis: Analysis, folder: Path, *, endings: Sequence[str] = (".svg", ".png", ".pdf")
+) -> dict[str, tuple[Picture, ...]]:
+    """Write every figure into `folder`/figures, a file for each ending, and return them by kind.
+
+    A kind without data has none. A PDF takes longer than both others: its fonts are cut to the letters it has.
+    """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with style():
         return {
-            kind: tuple(_write(drawing, folder) for drawing in drawings(analysis)) for kind, drawings in KINDS.items()
+            kind: tuple(_write(drawing, folder, endings) for drawing in drawings(analysis))
+            for kind, drawings in KINDS.items()
         }
 
 
@@ -66,6 +79,7 @@ def figure_of(analysis: Analysis, name: str) -> Figure:
     Raises:
         FigureUnknown: there is no such kind, or the study has nothing for it.
     """
+    analysis = labelled(analysis)
     with style():
         if (first := next(KINDS[name](analysis), None) if name in KINDS else None) is not None:
             return first.figure
@@ -77,13 +91,12 @@ def figure_of(analysis: Analysis, name: str) -> Figure:
     return figures[name]
 
 
-def _write(drawing: Drawing, folder: Path) -> Picture:
-    picture = _picture(drawing)
-    for path in (picture.svg, picture.png):
-        save(drawing.figure, folder / path)
-    return picture
+def _write(drawing: Drawing, folder: Path, endings: Sequence[str]) -> Picture:
+    for ending in endings:
+        save(drawing.figure, folder / "figures" / f"{drawing.name}{ending}")
+    return _picture(drawing)
 
 
 def _picture(drawing: Drawing) -> Picture:
-    svg, png = (f"figures/{drawing.name}{ending}" for ending in (".svg", ".png"))
-    return Picture(svg=svg, png=png, title=drawing.title, text=drawing.text)
+    svg, png, pdf = (f"figures/{drawing.name}{ending}" for ending in (".svg", ".png", ".pdf"))
+    return Picture(svg=svg, png=png, pdf=pdf, title=drawing.title, text=drawing.text)

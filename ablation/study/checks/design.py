@@ -14,9 +14,10 @@ from ablation.study.design import (
     variants_of,
     with_settings,
 )
+from ablation.study.factors import levels_of
 from ablation.study.file import MAX_SHOWN, Location, shown
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
-from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec, part_levels
+from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec
 
 Found = tuple[Location, str]
 MAX_VARIANT_NAME = 4_000
@@ -109,10 +110,8 @@ def _levels(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     factors, tune = values.get("factors"), values.get("tune")
     found: dict[str, tuple[Any, ...]] = {}
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
-        if isinstance(factor, Mapping):
-            found[name] = part_levels(factor)
-        elif isinstance(factor, tuple):
-            found[name] = factor
+        if isinstance(factor, Mapping | tuple):
+            found[name] = levels_of(factor)
     if isinstance(tune, Mapping) and tune.get("also_untuned") is True:
         found[SETTINGS] = (TUNED, FROM_FILE)
     return found

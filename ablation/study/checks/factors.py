@@ -13,11 +13,12 @@ from ablation.lookup import is_same, nearest_names
 from ablation.records import METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.expected import expected
+from ablation.study.factors import MAX_LEVELS, is_part
 from ablation.study.file import Location, shown
 from ablation.study.level_names import level_text
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
 from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
-from ablation.study.spec import MAX_LEVELS, OTHERS, factor_fields, is_own_training
+from ablation.study.spec import OTHERS, factor_fields, is_own_training
 
 Found = tuple[Location, str]
 
@@ -34,16 +35,18 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     fields = factor_fields(values)
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
         here: Location = ("factors", name)
-        if isinstance(factor, Mapping) and name in fields:
+        levels = factor["levels"] if isinstance(factor, Mapping) and "levels" in factor else factor
+        if is_part(factor) and name in fields:
             yield here, f"give the levels as a list, the baseline's among them: `{name}: [LEVEL, LEVEL]`"
-        elif isinstance(factor, Mapping):
+        elif is_part(factor):
             yield from _component_problems(here, values)
         elif name not in fields:
             yield here, _unknown(name, values)
-        elif not isinstance(factor, tuple):
-            yield here, f"must be a list of levels, the baseline's among them, not {shown(factor)}"
+        elif not isinstance(levels, tuple):
+            yield here, f"must be a list of levels, the baseline's among them, not {shown(levels)}"
         else:
-            yield from _level_problems(here, factor, fields[name], baseline=setting(values, name, fields[name]))
+            here = (*here, "levels") if levels is not factor else here
+            yield from _level_problems(here, levels, fields[name], baseline=setting(values, name, fields[name]))
 
 
 def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
@@ -54,7 +57,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
         return
     for path, factor in factors.items() if isinstance(factors, Mapping) else ():
         section, _, key = str(path).rpartition(".")
-        if isinstance(factor, Mapping) or path == "model.remove":
+        if is_part(factor) or path == "model.remove":
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
             why = "is given the images as they are, and none is moved or mirrored for it"

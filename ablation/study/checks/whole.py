@@ -12,8 +12,10 @@ from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, Variant
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.expected import expected, is_union, member_of, unannotated
+from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
@@ -42,6 +44,7 @@ def check(
         unread_problems(values, code),
         tuning_problems(values),
         errors,
+        label_problems(values),
         _section_problems(values),
         _metric_problems(values),
         design_problems(values),
@@ -51,6 +54,7 @@ def check(
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)
         told = sorted(
@@ -218,8 +222,8 @@ def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     data, path, factors = values.get("data"), "training.epoch_choice", values.get("factors")
     has_none = isinstance(data, Mapping) and data.get("validation") == "none"
     field = factor_fields(values).get(path)
-    levels = factors.get(path) if isinstance(factors, Mapping) else ()
-    choices = (setting(values, path, field), *(levels if isinstance(levels, tuple) else ())) if field else ()
+    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
+    choices = (setting(values, path, field), *levels) if field else ()
     if "best-validation" in choices and has_none:
         yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
     if values.get("tune") is not None and has_none:

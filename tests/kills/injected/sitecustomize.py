@@ -129,7 +129,7 @@ class Watch:
     def _name(self, path: str) -> str:
         """Return a path as it is the same in every execution: no identity, process or chance in it."""
         name = path.removeprefix(self._below)
-        if name.endswith((".png", ".svg")):
+        if name.endswith((".pdf", ".png", ".svg")):
             name = f"{name.rpartition('/')[0]}/FIGURE"
         name = re.sub(r"[0-9a-f]{12,}", "ID", name)
         name = re.sub(r"\btmp[a-z0-9_]{8}\b", "NAME", name)

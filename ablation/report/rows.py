@@ -11,7 +11,6 @@ from ablation.analysis.answer_records import Answer, Interval, MeasuredMetric
 from ablation.output import last_line
 from ablation.records import SIGNS
 from ablation.report.labels import labelled
-from ablation.report.labels import labelled
 from ablation.report.limits import shown_interval
 from ablation.report.marks import Mark, mark_of
 from ablation.report.names import comparison_lines

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 import ablation
@@ -47,6 +48,7 @@ from ablation.analysis.descriptive_records import (
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
+from ablation.report.rows import first_screen
 from ablation.study.labels import NO_LABELS
 from ablation.study.level_names import level_text
 
@@ -55,6 +57,7 @@ LOSS = MeasuredMetric(name="test_loss", label="test loss", direction="minimize",
 BRIER = MeasuredMetric(name="test_brier_score", label="Brier score on test", direction="minimize", unit="score")
 CLASSES = ("airplane", "automobile", "bird", "cat")
 FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
+GRID: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4, 5), "model.width": (4, 6, 12, 8)}
 HOSTILE = (
     "$x^{2$ \\N{BULLET} \\frac{1}{0}",
     "two\nlines\tand a tab",
@@ -382,14 +385,17 @@ def test_every_kind_is_written_as_svg_png_and_pdf(written):
     folder, pictures = written
 
     assert list(pictures) == list(KINDS)
+    assert {"heat-map", "tuning"} == {kind for kind, drawn in pictures.items() if not drawn}
     shown = [picture for kind in pictures.values() for picture in kind]
     assert {Path(picture.svg).stem for picture in shown} == {
         "forest",
+        "forest-column",
         "slope",
         "interaction",
         "test-accuracy",
         "test-loss",
         "train-loss",
+        "seeds-test-accuracy",
         "trajectories",
         "confusion-train",
         "confusion-test",
@@ -408,7 +414,7 @@ def test_equal_analyses_give_equal_bytes_whatever_the_users_matplotlibrc_says(wr
         draw_figures(make_analysis(), tmp_path)
 
     paths = sorted((written[0] / "figures").iterdir())
-    assert len(paths) == 33
+    assert len(paths) == 39
     for path in paths:
         assert path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes(), path.name
 
@@ -536,7 +542,7 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
         warnings.simplefilter("error")
         pictures = draw_figures(tiny, tmp_path)
 
-    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning"} == absent
+    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning", "heat-map"} == absent
 
 
 def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path):
@@ -548,46 +554,77 @@ def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path)
         warnings.simplefilter("error")
         draw_figures(mixed, tmp_path)
 
-    usual = [drawing.figure.axes[1].get_ylim() for drawing in KINDS["curves"](analysis)]
-    found = [drawing.figure.axes[1].get_ylim() for drawing in KINDS["curves"](mixed)]
-    assert np.allclose(usual, found, rtol=0.1)
-    assert "1 diverged" in next(KINDS["curves"](mixed)).figure.axes[0].get_title(loc="left")
+    for kind in ("curves", "seed-curves"):
+        usual = [drawing.figure.axes[0].get_ylim() for drawing in KINDS[kind](analysis)]
+        found = [drawing.figure.axes[0].get_ylim() for drawing in KINDS[kind](mixed)]
+        assert np.allclose(usual, found, rtol=0.1)
+    assert "1 diverged" in only("seed-curves", mixed).axes[0].get_title(loc="left")
 
 
-def test_forest_draws_every_seed_mean_interval_and_rope_in_points(analysis):
-    axes = only("forest", analysis).axes[0]
+@pytest.mark.parametrize("kind", ["forest", "forest-column"])
+def test_forest_draws_the_rows_with_every_seed_mean_interval_and_band_in_points(kind, analysis):
+    (group,) = first_screen(analysis).groups
+    figure = only(kind, analysis)
+    axes = figure.axes[0]
 
     drawn = zip(
-        analysis.answers,
-        *(lines_named(axes, gid) for gid in ("seeds", "mean", "interval")),
-        axes.patches,
-        axes.texts,
-        strict=True,
+        group.rows, *(lines_named(axes, gid) for gid in ("seeds", "mean", "interval")), axes.patches, strict=True
     )
-    for row, (answer, seeds, mean, interval, rope, words) in enumerate(drawn):
-        assert list(seeds.get_xdata()) == [100 * found.difference for found in answer.differences]
-        assert list(mean.get_xdata()) == [100 * answer.effect.mean]
-        assert list(mean.get_ydata()) == [row]
-        assert list(interval.get_xdata()) == [100 * answer.effect.interval.low, 100 * answer.effect.interval.high]
-        assert rope.get_x() == -0.5
-        assert rope.get_width() == 1.0
-        assert words.get_text().replace("\n", " ") == answer.verdict.value
+    for row, seeds, mean, interval, band in drawn:
+        assert list(seeds.get_xdata()) == [dot.value for dot in row.dots]
+        assert list(mean.get_xdata()) == [row.mean]
+        assert list(interval.get_xdata()) == [row.low, row.high]
+        assert (band.get_x(), band.get_width()) == (-0.5, 1.0)
+        assert band.get_y() < mean.get_ydata()[0] < band.get_y() + band.get_height()
+    words = " ".join(text.get_text() for text in figure.texts if text.get_gid() == "verdict")
+    assert words == " ".join(f"{row.mark.shape} {row.verdict}" for row in group.rows)
 
 
 def test_forest_names_unit_and_better_side_of_each_metric(analysis):
     brier = replace(analysis.answers[0], metric=BRIER, is_primary=False)
-    accuracy, score = only("forest", replace(analysis, answers=(*analysis.answers, brier))).axes
+    figure = only("forest", replace(analysis, answers=(*analysis.answers, brier)))
 
-    assert accuracy.get_xlabel() == "difference in test accuracy, in points; better to the right"
-    assert score.get_xlabel() == "difference in Brier score on test; better to the left"
+    accuracy, points, score, lower = [text.get_text() for text in figure.texts if text.get_gid() == "heading"]
+    assert (accuracy, score) == ("test accuracy", "Brier score on test")
+    assert points.startswith("points; band: too small to matter (±0.5)")
+    assert points.endswith("better to the right")
+    assert lower.endswith("better to the left")
 
 
 def test_a_comparison_without_effect_keeps_its_verdict_in_the_forest(analysis):
     unstable = replace(analysis.answers[0], verdict=Verdict.UNSTABLE, effect=None, differences=())
-    axes = only("forest", replace(analysis, answers=(unstable, *analysis.answers[1:]))).axes[0]
+    figure = only("forest", replace(analysis, answers=(unstable, *analysis.answers[1:])))
 
-    assert axes.texts[0].get_text() == "unstable"
-    assert len(lines_named(axes, "mean")) == len(analysis.answers) - 1
+    assert "! unstable" in [text.get_text() for text in figure.texts]
+    assert len(lines_named(figure.axes[0], "mean")) == len(analysis.answers) - 1
+
+
+def test_bars_beyond_the_axis_of_a_forest_are_cut_and_end_in_arrows(analysis):
+    effect = analysis.answers[0].effect
+    wide = replace(analysis.answers[0], effect=replace(effect, interval=replace(effect.interval, low=-0.9, high=0.9)))
+    axes = only("forest", replace(analysis, answers=(wide,))).axes[0]
+
+    (bar,) = lines_named(axes, "interval")
+    assert tuple(bar.get_xdata()) == axes.get_xlim()
+    assert [line.get_marker() for line in lines_named(axes, "cut")] == ["<", ">"]
+
+
+@pytest.mark.parametrize(("kind", "width"), [("forest", 6.75), ("forest-column", 3.3)])
+def test_a_forest_is_as_wide_as_papers_print_it_and_has_no_text_below_six_points(kind, width, analysis):
+    figure = only(kind, analysis)
+
+    assert figure.get_size_inches()[0] == width
+    labels = [label for axes in figure.axes for label in axes.get_xticklabels()]
+    assert min(text.get_fontsize() for text in (*figure.texts, *labels)) >= 6
+
+
+def test_the_rows_of_many_comparisons_are_two_pages_at_most(analysis):
+    many = replace(analysis, answers=analysis.answers * 60)
+
+    first, second = KINDS["forest"](many)
+    shown = [len(lines_named(drawing.figure.axes[0], "seeds")) for drawing in (first, second)]
+    assert shown == [40, 40]
+    assert f"The figures show the first 80 of {len(many.answers)} comparisons." in first.text
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=lambda metric: metric.name)
@@ -658,6 +695,64 @@ def test_interaction_draws_a_line_of_means_per_level_and_every_seed(analysis):
     assert drawn == [[means[depth, normalization] for depth in (3, 4)] for normalization in ("none", "batch")]
     assert sum(len(line.get_xdata()) for line in lines_named(axes, "seeds")) == 4 * 3
     assert {text.get_text() for text in axes.texts} == {"normalization none", "normalization batch"}
+
+
+@pytest.mark.parametrize("factors", [FACTORS, GRID], ids=["few variants", "many variants"])
+def test_all_medians_are_in_one_panel_with_a_band_between_the_quartiles_of_those_in_colour(factors):
+    found = make_analysis(factors=factors, seeds=5)
+    axes = next(KINDS["curves"](found)).figure.axes[0]
+
+    medians = [[100 * value for _, value in curves.median["test_accuracy"]] for curves in found.curves]
+    coloured = [list(line.get_ydata()) for line in lines_named(axes, "median")]
+    thin = [lines for lines in axes.collections if isinstance(lines, LineCollection) and lines.get_gid() != "frame"]
+    grey = [path[:, 1].tolist() for lines in thin for path in lines.get_segments()]
+    assert sorted(medians) == sorted(coloured + grey)
+    assert len(coloured) == len(axes.texts) == sum(lines.get_gid() == "band" for lines in axes.collections)
+    first = [[value for _, value in seed.curves["test_accuracy"]] for seed in found.curves[0].seeds]
+    band = next(lines for lines in axes.collections if lines.get_gid() == "band").get_paths()[0].vertices
+    assert np.allclose(sorted({*band[:, 1]}), sorted({*(100 * np.quantile(first, (0.25, 0.75), axis=0)).ravel()}))
+
+
+def test_of_many_variants_the_baseline_the_best_and_those_of_decided_answers_are_named():
+    found = make_analysis(factors=GRID, seeds=5)
+    drawing = next(KINDS["curves"](found))
+
+    best = max(found.variants, key=lambda row: row.spreads["test_accuracy"].mean).name
+    decided = {"model.depth": 4, "model.width": 4}
+    changed = next(row.name for row in found.variants if row.levels == decided)
+    assert found.answers[0].verdict is Verdict.HELPS
+    assert {found.baseline, best, changed} <= {text.get_text() for text in drawing.figure.axes[0].texts}
+    assert drawing.text.endswith(f"{12 - len(drawing.figure.axes[0].texts)} others grey.")
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=lambda metric: metric.name)
+def test_factors_of_several_levels_are_a_heat_map_of_means_darker_where_better(metric):
+    found = make_analysis(factors=GRID, metric=metric)
+    axes = only("heat-map", found).axes[0]
+
+    (pair,) = found.factor_pairs
+    scale = 100 if metric is ACCURACY else 1
+    means = {(cell.levels["model.width"], cell.levels["model.depth"]): scale * cell.mean for cell in pair.cells}
+    (image,) = axes.images
+    assert [[means[width, depth] for width in (4, 6, 8, 12)] for depth in (3, 4, 5)] == image.get_array().tolist()
+    lightness = image.cmap([0.0, 1.0]).sum(axis=1)
+    assert (lightness[1] < lightness[0]) == (metric.direction == "maximize")
+    shown = [float(text.get_text()) for text in axes.texts]
+    assert np.allclose(sorted(means.values()), sorted(shown), atol=0.5 if metric is ACCURACY else 0.005)
+    assert [(-0.5, -0.5)] == [frame.get_xy() for frame in axes.patches]
+    assert [] == list(KINDS["interaction"](found))
+
+
+def test_a_combination_without_a_mean_is_a_dash_in_the_heat_map():
+    found = make_analysis(factors=GRID)
+    (pair,) = found.factor_pairs
+    first, *others = pair.cells
+    lacking = replace(pair, cells=(replace(first, values=(), mean=None), *others))
+
+    texts = [text.get_text() for text in only("heat-map", replace(found, factor_pairs=(lacking,))).axes[0].texts]
+
+    assert 1 == texts.count("–")
+    assert 12 == len(texts)
 
 
 def test_time_runs_to_the_right_along_trajectories(analysis):

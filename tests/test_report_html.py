@@ -158,12 +158,47 @@ def test_equal_headings_get_ids_of_their_own():
     check_harmless(page)
 
 
-def test_counts_are_folded_with_their_table_inside(golden):
-    summaries = [summary.text for summary in golden.all("summary")]
+def test_every_fold_of_the_report_is_one_of_the_page(golden):
+    summaries = [summary.text.split() for summary in golden.all("summary")]
+    headings = {heading.text for heading in golden.all("h2")}
+    written = re.findall(r"(?:^## (.*)\n\n)?<details><summary>(.*)</summary>", GOLDEN, re.MULTILINE)
 
-    assert re.findall(r"<summary>(.*)</summary>", GOLDEN) == summaries
-    assert len(summaries) == sum("details" in {parent.tag for parent in table.parents} for table in golden.all("table"))
+    assert [f"{heading} {summary}".split() for heading, summary in written] == summaries
+    assert {heading for heading, _ in written} - {""} <= headings
     assert "details" not in golden.all("main")[0].text
+
+
+def test_what_comes_after_variants_and_curves_is_folded(golden):
+    headings = [heading.text for heading in golden.all("h2")]
+    folded = [heading.text for heading in golden.all("h2") if "summary" in {parent.tag for parent in heading.parents}]
+
+    assert ["Answers", "Variants", "Curves", "The study", "Scorecard", "Factors"] == headings[:6]
+    assert headings[3:] == folded
+
+
+def test_a_link_to_a_folded_section_leads_inside_its_fold():
+    page = read("## One\n\n<details><summary>a hint</summary>\n\ntext\n\n### Two\n\nmore\n\n</details>")
+
+    targets = {element.attributes.get("id"): element for element in page.elements}
+    links = [link.attributes["href"] for link in page.all("a") if "nav" in {parent.tag for parent in link.parents}]
+    assert ["#one", "#two"] == links
+    for name in ("one", "two"):
+        tags = [parent.tag for parent in targets[name].parents]
+        assert "details" in tags
+        assert "summary" not in tags
+    (heading,) = page.all("h2")
+    assert ("summary", "One") == (heading.parents[-1].tag, heading.text)
+    assert ["one:title"] == [section.attributes["aria-labelledby"] for section in page.all("section")]
+    check_harmless(page)
+
+
+def test_folds_within_folds_stay_so():
+    inner = "<details><summary>b</summary>\n\ntext\n\n</details>"
+    page = read(f"<details><summary>a</summary>\n\n{inner}\n\n{inner}\n\n</details>\n\nafter")
+
+    assert ["a", "b", "b"] == [summary.text for summary in page.all("summary")]
+    assert [0, 1, 1] == [sum(parent.tag == "details" for parent in fold.parents) for fold in page.all("details")]
+    assert ["main"] == [text.parents[-1].tag for text in page.all("p") if text.text == "after"]
 
 
 @pytest.mark.parametrize(

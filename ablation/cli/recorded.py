@@ -128,7 +128,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
 
     tracker = tracker_at(tracking_uri)
     records, is_unread = [], False
-    for each in [name] if name else tracker.study_names():
+    for each in [name] if name else sorted(tracker.study_names()):
         try:
             records.append(find_study(each, tracker=tracker))
         except AblationError as error:

@@ -15,6 +15,7 @@ from ablation.lookup import flatten
 from ablation.output import plain, plain_json
 from ablation.records import same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
+from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.labels import labelled
@@ -24,6 +25,7 @@ from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
 from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
@@ -32,8 +34,9 @@ from ablation.study.level_names import level_text
 __all__ = [
     "FORMATS",
     "ReportFormat",
+    "answer_summaries",
     "answers_text",
-    "note_text",
+    "overview",
     "report_text",
     "sentence",
     "sentences",
@@ -131,11 +134,12 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found = analysis.diagnostics
+    found, screen = analysis.diagnostics, first_screen(analysis)
     return render(
         "report.md.jinja",
         analysis=analysis,
-        overview=overview(analysis),
+        screen=screen,
+        rests_on=" ".join(screen.lines),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
@@ -144,7 +148,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         training_function=training_function(analysis),
         tuning=_tuning(analysis),
         figures=pictures,
-        tables=_tables(analysis),
+        tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
         estimands=tables.estimands(analysis),
         confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),
@@ -182,7 +186,9 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         tables.simple_effects,
         tables.interactions,
         tables.crossed,
+        tables.failures,
         tables.variants,
+        tables.first_variants,
         tables.secondary_metrics,
         tables.costs,
         tables.layers,

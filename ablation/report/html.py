@@ -123,10 +123,9 @@ def _element(tag: str, inside: Iterable["Token"], attributes: Mapping[str, str] 
     """Yield an element's tokens; the renderer escapes its attributes."""
     from markdown_it.token import Token
 
-    is_block = tag not in ("span", "summary")
-    yield Token(f"{tag}_open", tag, 1, attrs=dict(attributes or {}), block=is_block)
+    yield Token(f"{tag}_open", tag, 1, attrs=dict(attributes or {}), block=tag not in ("span", "summary"))
     yield from inside
-    yield Token(f"{tag}_close", tag, -1, block=is_block)
+    yield Token(f"{tag}_close", tag, -1, block=tag != "span")
 
 
 def _text_token(text: str) -> "Token":
@@ -256,15 +255,33 @@ def _sections(blocks: Iterable[list["Token"]]) -> Iterator["Token"]:
 
 def _section(blocks: list[list["Token"]]) -> Iterator["Token"]:
     if not blocks or blocks[0][0].tag != "h2":
-        yield from _contents(blocks, section="")
+        yield from _contents(blocks, labelled="")
         return
-    heading = blocks[0]
+    heading, *rest = blocks
     name = str(heading[0].attrs["id"])
     is_answers = _text(heading[1].children) == _ANSWERS
     if is_answers:
         _mark_answers(token for block in blocks for token in block)
+    summary, end = _folded_parts(rest).get(0, ("", -1))
+    if 0 < end == len(rest) - 1:
+        yield from _folded_section(heading, summary, rest[1:end])
+        return
     attributes = {"aria-labelledby": name} | ({"class": "answers"} if is_answers else {})
-    yield from _element("section", _contents(blocks, section=name), attributes)
+    yield from _element("section", _contents(blocks, labelled=name), attributes)
+
+
+def _folded_section(heading: list["Token"], hint: str, inside: Sequence[list["Token"]]) -> Iterator["Token"]:
+    """Yield a section that is folded whole, its heading in the summary.
+
+    A link opens the fold where its target is inside: the id moves there, and the heading gets one no heading can have.
+    """
+    name = str(heading[0].attrs["id"])
+    title = f"{name}:title"
+    heading[0].attrs["id"] = title
+    hinted = _element("span", [_text_token(hint)], {"class": "hint"})
+    summary = _element("summary", [*heading, *hinted])
+    body = _element("div", _contents(inside, labelled=title), {"id": name, "class": "folded"})
+    yield from _element("section", _element("details", [*summary, *body]), {"aria-labelledby": title})
 
 
 def _mark_answers(tokens: Iterable["Token"]) -> None:
@@ -294,7 +311,7 @@ def _stated_class(children: Sequence["Token"]) -> str | None:
     return _PHRASES[found.group(1)] if found else None
 
 
-def _contents(blocks: Sequence[list["Token"]], *, section: str) -> Iterator["Token"]:
+def _contents(blocks: Sequence[list["Token"]], *, labelled: str) -> Iterator["Token"]:
     """Yield a section's tokens: pictures as figures, marked parts folded, wide tables in boxes that scroll."""
     folded = _folded_parts(blocks)
     index = 0
@@ -302,7 +319,7 @@ def _contents(blocks: Sequence[list["Token"]], *, section: str) -> Iterator["Tok
         block, follower = blocks[index], blocks[index + 1] if index + 1 < len(blocks) else []
         if index in folded:
             summary, end = folded[index]
-            inside = _contents(blocks[index + 1 : end], section=section)
+            inside = _contents(blocks[index + 1 : end], labelled=labelled)
             yield from _element("details", [*_element("summary", [_text_token(summary)]), *inside])
             index = end
         elif _is_picture(block):
@@ -310,20 +327,21 @@ def _contents(blocks: Sequence[list["Token"]], *, section: str) -> Iterator["Tok
             yield from _element("figure", [*(block[1].children or ()), *_caption(caption)])
             index += len(caption) > 0
         else:
-            yield from _boxed(block, section)
+            yield from _boxed(block, labelled)
         index += 1
 
 
 def _folded_parts(blocks: Sequence[list["Token"]]) -> dict[int, tuple[str, int]]:
     """Return the summary and the end of each folded part by its beginning; a line without its partner stays text."""
-    folded, begin = {}, None
+    folded: dict[int, tuple[str, int]] = {}
+    open_parts: list[tuple[int, str]] = []
     for index, block in enumerate(blocks):
         line = _line(block)
         if found := _SUMMARY.fullmatch(line):
-            begin = (index, html.unescape(found.group(1)))
-        elif line == _DETAILS_END and begin is not None:
-            folded[begin[0]] = (begin[1], index)
-            begin = None
+            open_parts.append((index, html.unescape(found.group(1))))
+        elif line == _DETAILS_END and open_parts:
+            begin, summary = open_parts.pop()
+            folded[begin] = (summary, index)
     return folded
 
 
@@ -349,9 +367,9 @@ def _caption(paragraph: Sequence["Token"]) -> Iterator["Token"]:
         yield from _element("figcaption", paragraph[1:-1])
 
 
-def _boxed(block: Iterable["Token"], section: str) -> Iterator["Token"]:
+def _boxed(block: Iterable["Token"], labelled: str) -> Iterator["Token"]:
     """Yield a block's tokens with its tables in boxes that can be scrolled by keyboard too."""
-    name = {"aria-labelledby": section} if section else {"aria-label": "table"}
+    name = {"aria-labelledby": labelled} if labelled else {"aria-label": "table"}
     for token in block:
         if token.type == "table_open":
             opening, closing = _element("div", [], {"class": "table", "role": "region", "tabindex": "0"} | name)

@@ -1,5 +1,6 @@
 """Lays the analysis out in tables of text cells."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from ablation.analysis import statistics
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Difference, MeasuredMetric
 from ablation.analysis.descriptive_records import Spread, VariantRow
+from ablation.output import last_line
+from ablation.records import SIGNS
 from ablation.report.limits import reach_of, shown_interval
 from ablation.report.names import (
     baseline_mark,
@@ -35,6 +38,8 @@ from ablation.report.rows import FirstScreen
 from ablation.report.table import Table, difference_cells, interval_cell
 from ablation.study.spec import OTHERS
 
+MOST_OPEN = 12
+"""Rows of a table that grows with the study and is not folded."""
 _E_VALUE = "e-value"
 
 
@@ -141,10 +146,24 @@ def crossed(analysis: Analysis) -> Table:
 
 def variants(analysis: Analysis) -> Table:
     """Return a row per variant on the study's metric, the baseline first."""
-    metric = analysis.metric
-    head = ("variant", "runs", "mean", "SD", "min to max", "difference to baseline", "95 % interval")
-    rows = tuple(_variant_row(row, metric) for row in analysis.variants)
-    return Table(head=head, rows=rows, text_columns=2)
+    return _variants_table(analysis.variants, analysis.metric)
+
+
+def first_variants(analysis: Analysis) -> Table:
+    """Return the first 12 rows, the baseline and then the best means, or all rows where there are no more."""
+    rows = analysis.variants
+    if len(rows) <= MOST_OPEN:
+        return variants(analysis)
+    baseline = [row for row in rows if row.is_baseline]
+    others = sorted((row for row in rows if not row.is_baseline), key=lambda row: _from_best(row, analysis.metric))
+    return _variants_table([*baseline, *others][:MOST_OPEN], analysis.metric)
+
+
+def failures(analysis: Analysis) -> Table:
+    """Return the runs that failed and the last line of each error, the first 12."""
+    failed = [run for run in analysis.diagnostics.missing if run.error]
+    rows = tuple((f"{run.variant}/seed-{run.seed}", last_line(run.error)) for run in failed[:MOST_OPEN])
+    return Table(head=("run", "error"), rows=rows, text_columns=2)
 
 
 def secondary_metrics(analysis: Analysis) -> Table:
@@ -261,6 +280,17 @@ def _verdict(answer: Answer) -> str:
 
 def variant_text(row: VariantRow) -> str:
     return f"{row.name}{baseline_mark(row.name)}" if row.is_baseline else row.name
+
+
+def _variants_table(rows: Sequence[VariantRow], metric: MeasuredMetric) -> Table:
+    head = ("variant", "runs", "mean", "SD", "min to max", "difference to baseline", "95 % interval")
+    return Table(head=head, rows=tuple(_variant_row(row, metric) for row in rows), text_columns=2)
+
+
+def _from_best(row: VariantRow, metric: MeasuredMetric) -> float:
+    """Return what sorts variants by their means, best first; those without one come last."""
+    spread = row.spreads.get(metric.name)
+    return -SIGNS[metric.direction] * spread.mean if spread is not None else math.inf
 
 
 def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:

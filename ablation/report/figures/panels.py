@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from matplotlib.transforms import Transform
 
 from ablation.analysis.answer_records import MeasuredMetric
-from ablation.drawing import DARK, GREY, label_classes, quiet
+from ablation.drawing import DARK, GREY, label_classes, quiet, text_of
 from ablation.report.limits import named_values
 from ablation.report.numbers import MINUS
 
@@ -26,6 +26,8 @@ MOST_PANELS = 24
 MOST_PAGES = 2
 _WIDTH = 9.0
 _HEADER, _LINE = 0.38, 0.15
+LABEL_HEIGHT = 0.135
+"""Of a name beside a panel, in inches."""
 _MOST_POINTS = 4000
 UNITS = {"fraction": " (%)", "percent": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
 
@@ -253,3 +255,27 @@ def draw_colours(page: Page, colours: ScalarMappable, unit: str) -> None:
     page.figure.colorbar(colours, cax=place, orientation="horizontal").outline.set_visible(False)
     place.tick_params(labelsize=6.5, length=2, pad=1)
     place.text(1.04, 0.5, unit, transform=place.transAxes, fontsize=6.5, va="center")
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, height: float, longest: int = 21) -> None:
+    """Write each (value, name, colour) at the right of a panel of a `height` in inches, apart from each other."""
+    low, high = axes.get_ylim()
+    ordered = sorted(ends)
+    places = _apart(
+        [min(max((value - low) / (high - low), 0.0), 1.0) for value, _, _ in ordered], LABEL_HEIGHT / height
+    )
+    for place, (_, name, colour) in zip(places, ordered, strict=True):
+        text = text_of(name, longest=longest)
+        axes.text(1.02, place, text, transform=axes.transAxes, va="center", fontsize=7.5, color=colour)
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """Return ascending places moved up, then down from the top, until none is nearer to the next than `gap`."""
+    moved = list(places)
+    for index in range(1, len(moved)):
+        moved[index] = max(moved[index], moved[index - 1] + gap)
+    ceiling = 1.0
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], ceiling)
+        ceiling = moved[index] - gap
+    return moved

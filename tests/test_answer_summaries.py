@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_tag
 
-from ablation.analysis import analyse
+from ablation.analysis import Analysis, analyse
 from ablation.analysis.answer_records import Answer, LevelChange
 from ablation.report import answer_summaries
 from ablation.report.answer_summaries import MOST_NAME, answer_names, key_name
@@ -23,9 +23,14 @@ LABELS = st.one_of(st.text(max_size=400), st.sampled_from(HOSTILE))
 
 
 @pytest.fixture(scope="module")
-def answers() -> tuple[Answer, ...]:
+def found() -> Analysis:
     plan = make_plan(questions=QUESTIONS)
-    return analyse(plan, make_runs(plan)).answers
+    return analyse(plan, make_runs(plan))
+
+
+@pytest.fixture(scope="module")
+def answers(found: Analysis) -> tuple[Answer, ...]:
+    return found.answers
 
 
 def test_names_say_what_was_changed_and_on_which_metric_but_for_the_studys_own(answers: tuple[Answer, ...]) -> None:
@@ -36,8 +41,8 @@ def test_names_say_what_was_changed_and_on_which_metric_but_for_the_studys_own(a
     ] == answer_names(answers)
 
 
-def test_a_summary_has_the_numbers_as_they_were_measured(answers: tuple[Answer, ...]) -> None:
-    summary, effect = answer_summaries(answers)[0], answers[0].effect
+def test_a_summary_has_the_numbers_as_they_were_measured(found: Analysis) -> None:
+    summary, effect = answer_summaries(found)[0], found.answers[0].effect
 
     assert effect is not None
     assert effect.interval is not None

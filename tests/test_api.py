@@ -385,7 +385,7 @@ class TestResult:
         page = recorded().save(tmp_path / "saved")
 
         assert tmp_path / "saved" / "report.html" == page
-        assert {"report.md", "report.html", "report.json", "tables.tex", "figures"} == {
+        assert {"report.md", "report.html", "report.json", "tables.tex", "tables-wide.tex", "figures"} == {
             path.name for path in page.parent.iterdir()
         }
 

@@ -292,7 +292,7 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
     looks = StudyLooks.of(record.plan, ended, is_out_of_budget=record.spending.is_out)
     asked = {run.identity for run in looks.runs}
     to_do = sum(run.outcome is None and run.planned.identity in asked for run in ended)
-    if not to_do and (count or record.status != "FINISHED"):
+    if not to_do and (count or record.status != "FINISHED" or not record.has_answers):
         conclude(lease, tracker=tracker, state=state)
     elif record.status == "RUNNING":
         lease.check()
@@ -355,7 +355,7 @@ def find_study(name: str, *, tracker: Tracker) -> StudyRecord:
     """
     record = tracker.find_study(name)
     if record is None:
-        known = tracker.study_names()
+        known = tuple(sorted(tracker.study_names()))
         if name in known:
             raise StudyUnplanned(name)
         where = without_password(str(getattr(tracker, "tracking_uri", "this process")))

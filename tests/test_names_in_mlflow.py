@@ -33,6 +33,7 @@ def test_tags_have_the_names_that_recorded_studies_have(mlflow_tracker: Any, tmp
         "ablation.identity",
         "ablation.kind",
         "ablation.locked_hash",
+        "ablation.order",
         "ablation.outcome",
         "ablation.python_version",
         "ablation.read_back",

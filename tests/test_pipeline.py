@@ -56,7 +56,7 @@ def test_every_planned_run_is_trained_once_and_reported(reporting_bench: Bench, 
     assert {Outcome.DONE: 8} == outcome.ended
     assert outcome.report is not None
     assert (outcome.report / "report.md").exists()
-    assert "report.json" in bench.tracker.reports["tiny"][0]
+    assert "report.json" in bench.tracker.reports["tiny"]
 
 
 def test_the_study_is_finished_when_every_run_has_a_result(bench: Bench, tiny: Study) -> None:

@@ -29,6 +29,7 @@ from ablation.storage.holder import Holder, this_process
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
 from ablation.study import Study
+from ablation.testing.trackers import report_in
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, open_mlflow
 from ablation.tracking.mlflow import attempts as module
 from ablation.tracking.mlflow.reading import children_of
@@ -405,9 +406,7 @@ def test_only_a_run_that_mlflow_run_made_and_nobody_has_used_becomes_a_study_run
 
     said = tracker.remarks("own")
     record = tracker.open_study(own_plan())
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.md").write_text("# It helps\n")
-    tracker.log_report(record, tmp_path / "report", summary="It helps.")
+    tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
     tracker.close_study(record, "FINISHED")
 
     assert run_id != record.study_run_id
@@ -425,7 +424,7 @@ def test_the_second_study_of_one_launch_leaves_the_first_its_run(mlflow_tracker:
     second = tracker.open_study(own_plan("second"))
 
     assert run_id == first.study_run_id != second.study_run_id
-    assert ("first", "second") == tracker.study_names()
+    assert ("second", "first") == tracker.study_names()
     assert () == tracker.remarks("first")
     assert "study 'first' has it already" in tracker.remarks("second")[0]
 

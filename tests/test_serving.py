@@ -33,6 +33,7 @@ from ablation.cli.serving import (
     study_links,
 )
 from ablation.errors import AblationError
+from ablation.testing.trackers import report_in
 from ablation.tracking import open_mlflow
 
 OPEN = Place(host="0.0.0.0", port=5000, has_basic_auth=True, allowed_hosts="mlflow.example.org")
@@ -144,8 +145,24 @@ def test_studies_are_linked_to_where_they_are_served(store_uri: str, monkeypatch
 
     lines = list(study_links(tracker, "http://127.0.0.1:5123/"))
 
-    assert lines[0].startswith("  study-00: http://127.0.0.1:5123/#/experiments/")
-    assert (2, "  and 2 more") == (len(lines), lines[-1])
+    assert lines[0].startswith("study-02: http://127.0.0.1:5123/#/experiments/")
+    assert [lines[0], "and 2 more: http://127.0.0.1:5123/"] == lines
+
+
+def test_a_study_is_linked_by_one_line_to_its_study_run_which_is_opened_at_its_report(
+    store_uri: str, tmp_path: Path
+) -> None:
+    tracker = open_mlflow(store_uri)
+    record = tracker.open_study(make_plan(seeds=1))
+    page = f"quick: http://127.0.0.1:5123/#/experiments/{record.experiment_id}/runs/{record.study_run_id}"
+    before = list(study_links(tracker, "http://127.0.0.1:5123"))
+    (report_in(tmp_path) / "report.html").write_text("It helps.")
+    tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
+
+    (line,) = study_links(tracker, "http://127.0.0.1:5123")
+
+    assert [f"{page}?workflowType=machine_learning"] == before
+    assert f"{page}/artifacts/report.html?workflowType=machine_learning" == line
 
 
 def test_a_name_from_a_store_cannot_steer_the_terminal_that_shows_its_link(store_uri: str) -> None:
@@ -154,7 +171,7 @@ def test_a_name_from_a_store_cannot_steer_the_terminal_that_shows_its_link(store
 
     (line,) = study_links(open_mlflow(store_uri), "http://127.0.0.1:5123")
 
-    assert "  evil ]0;owned  2J : http://127.0.0.1:5123/#" == line
+    assert "evil ]0;owned  2J : http://127.0.0.1:5123/#" == line
 
 
 def test_the_server_is_told_where_to_listen_and_whom_to_answer(tmp_path: Path) -> None:
@@ -277,7 +294,7 @@ def test_the_ui_is_served_to_this_machine_and_ends_with_ctrl_c(store_uri: str, p
         process.send_signal(signal.SIGINT)
         status = process.wait(timeout=60)
 
-    assert f"MLflow is at http://127.0.0.1:{port}; Ctrl-C ends it.\n" == said
+    assert f"No studies yet: http://127.0.0.1:{port}\n" == said
     assert ({"127.0.0.1"}, 200, 403) == (listening, health, foreign)
     assert 128 + signal.SIGINT == status
     assert all(is_gone(each.pid) for each in family)
@@ -290,7 +307,7 @@ def test_set_up_as_it_says_the_ui_lets_in_who_has_the_password(store_uri: str, p
     secrets = {"MLFLOW_FLASK_SERVER_SECRET_KEY": uuid.uuid4().hex, "MLFLOW_AUTH_ADMIN_PASSWORD": uuid.uuid4().hex}
 
     with ui(port, "--basic-auth", folder=tmp_path, MLFLOW_TRACKING_URI=store_uri, **secrets) as (_, said):
-        assert "MLflow is at" in said
+        assert "No studies yet: http://127.0.0.1:" in said
         passwords = [None, "password1234", secrets["MLFLOW_AUTH_ADMIN_PASSWORD"]]
         answers = [answer(port, EXPERIMENT, password=password) for password in passwords]
         address = f"http://admin:{secrets['MLFLOW_AUTH_ADMIN_PASSWORD']}@127.0.0.1:{port}"

@@ -1,6 +1,8 @@
 """The contract of trackers, held by the one in memory and by MLflow's."""
 
+import base64
 import contextlib
+import json
 import logging
 import os
 import pickle
@@ -8,7 +10,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,11 +24,11 @@ from mlflow import MlflowClient
 from ablation.errors import PlanUnreadable, TrackingUnavailable
 from ablation.records import Outcome
 from ablation.testing import TrackerContract
-from ablation.testing.trackers import PROVENANCE, artifacts_in, epoch_of, result_of
+from ablation.testing.trackers import PROVENANCE, answer_of, artifacts_in, epoch_of, report_in, result_of
 from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.mlflow.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.mlflow.reading import children_of
-from ablation.tracking.mlflow.views import saved_views
+from ablation.tracking.mlflow.views import saved_views, view_key
 
 LAUNCHED = {"mlflow.project.entryPoint": "study"}
 
@@ -36,7 +39,11 @@ class TestMemoryTracker(TrackerContract):
         return MemoryTracker()
 
     def report_files(self, tracker: Any, record: StudyRecord) -> list[str]:
-        return list(tracker.reports[record.plan.name][0])
+        return list(tracker.reports[record.plan.name])
+
+    def answers_of(self, tracker: Any, record: StudyRecord) -> Mapping[str, tuple[str, float | None]]:
+        kept = tracker.answered[record.plan.name]
+        return {name: (answer.verdict, answer.mean) for name, answer in kept.items()}
 
 
 class TestMlflowTracker(TrackerContract):
@@ -47,6 +54,11 @@ class TestMlflowTracker(TrackerContract):
 
     def report_files(self, tracker: Tracker, record: StudyRecord) -> list[str]:
         return [file.path for file in self.client.list_artifacts(record.study_run_id)]
+
+    def answers_of(self, tracker: Tracker, record: StudyRecord) -> Mapping[str, tuple[str, float | None]]:
+        kept = self.client.get_run(record.study_run_id).data
+        verdicts = {key.removeprefix("verdict."): tag for key, tag in kept.tags.items() if key.startswith("verdict.")}
+        return {name: (verdict, kept.metrics.get(f"effect.{name}")) for name, verdict in verdicts.items()}
 
 
 def test_runs_that_a_killed_execution_left_are_put_right(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
@@ -75,7 +87,7 @@ def test_an_artifact_stores_own_error_is_a_sentence(
 
     monkeypatch.setattr(mlflow_client, "log_artifacts", failing)
     with pytest.raises(TrackingUnavailable, match="Access Denied"):
-        mlflow_tracker.log_report(record, Path(), summary="")
+        mlflow_tracker.log_report(record, Path(), overview=["It helps."], answers=[])
 
 
 def test_what_a_database_refuses_is_a_sentence_and_mlflow_shows_no_traceback(
@@ -294,13 +306,134 @@ def test_a_second_launch_run_links_to_the_study_run_and_gets_the_report(
     open_mlflow(store_uri, launch_run_id=first, experiment_id="0").open_study(make_plan(seeds=1))
     tracker = open_mlflow(store_uri, launch_run_id=second, experiment_id="0")
     record = tracker.open_study(make_plan(seeds=1))
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.md").write_text("# It helps\n")
-    tracker.log_report(record, tmp_path / "report", summary="It helps.")
+    tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[answer_of("depth 2 to 3")])
 
     assert first == record.study_run_id
     assert first == mlflow_client.get_run(second).data.tags["ablation.study_run"]
-    assert ["report.md"] == [file.path for file in mlflow_client.list_artifacts(second)]
+    assert ["answers.json", "report.md"] == [file.path for file in mlflow_client.list_artifacts(second)]
+    linked = mlflow_client.get_run(second)
+    assert ("helps", 0.02) == (linked.data.tags["verdict.depth 2 to 3"], linked.data.metrics["effect.depth 2 to 3"])
+    assert "digits" == linked.inputs.dataset_inputs[0].dataset.name
+
+
+def test_the_study_run_has_each_effect_and_its_bounds_by_the_number_of_seeds(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    depth, norm = answer_of("depth", mean=0.02, seeds=5), answer_of("norm", mean=None, verdict="unstable", seeds=0)
+    for answers in ([depth, norm], [depth, norm], [replace(depth, mean=0.03, low=float("nan"), seeds=8), norm]):
+        mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=answers)
+
+    run_id = record.study_run_id
+    names = ("effect.depth", "effect.depth.low", "effect.depth.high")
+    history = {name: mlflow_client.get_metric_history(run_id, name) for name in names}
+    assert {
+        "effect.depth": [(5, 0.02), (8, 0.03)],
+        "effect.depth.low": [(5, 0.01)],
+        "effect.depth.high": [(5, 0.03)],
+    } == {name: [(each.step, each.value) for each in values] for name, values in history.items()}
+    assert set(names) == set(mlflow_client.get_run(run_id).data.metrics)
+
+
+@pytest.mark.parametrize("seeds", [5, 3], ids=["as many seeds", "fewer"])
+def test_an_effect_that_changes_is_the_one_that_mlflow_gives(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient, seeds: int
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    for answer in (answer_of("depth", mean=0.02, seeds=5), answer_of("depth", mean=-0.5, seeds=seeds)):
+        mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[answer])
+
+    assert -0.5 == mlflow_client.get_run(record.study_run_id).data.metrics["effect.depth"]
+
+
+def test_the_study_run_has_its_answers_as_one_table_and_the_data_set(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    answers = [answer_of("depth", mean=0.02), answer_of("norm", mean=None, verdict="unstable", seeds=0)]
+    for _ in range(2):
+        mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=answers)
+
+    table = mlflow_client.load_table(record.experiment_id, "answers.json", [record.study_run_id])
+    assert ["change", "verdict", "effect", "low", "high", "unit", "metric", "seeds", "cost"] == list(table.columns)
+    assert [("depth", "helps", 5), ("norm", "unstable", 0)] == list(
+        table[["change", "verdict", "seeds"]].itertuples(index=False, name=None)
+    )
+    run = mlflow_client.get_run(record.study_run_id)
+    assert [{"path": "answers.json", "type": "table"}] == json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert [record.plan.data.digest[:32]] == [used.dataset.digest for used in run.inputs.dataset_inputs]
+
+
+def test_an_experiment_begins_with_what_its_study_found_and_counts_its_verdicts(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    plan = make_plan(description="Is it depth?", seeds=1)
+    record = mlflow_tracker.open_study(plan)
+    answers = [answer_of("norm", verdict="undecided"), answer_of("depth"), answer_of("width")]
+    mlflow_tracker.log_report(record, report_in(tmp_path), overview=["depth helps (+2 points)."], answers=answers)
+    mlflow_tracker.open_study(plan)  # resumed, before there is another report
+
+    tags = mlflow_client.get_experiment(record.experiment_id).tags
+    assert tags["mlflow.note.content"].startswith("depth helps (+2 points).\n\nIs it depth?\n\n[runs](")
+    assert "2 helps, 1 undecided" == tags["verdicts"]
+
+
+def test_each_run_has_a_line_that_says_what_it_is_and_how_it_ended(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    failed = {"outcome": Outcome.FAILED, "metrics": {}, "error": "Traceback\nValueError: why"}
+    diverged = {"outcome": Outcome.DIVERGED, "metrics": {}, "diverged_epoch": 2}
+    for planned, changes in zip(record.plan.runs, ({}, failed, diverged), strict=False):
+        run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
+        mlflow_tracker.finish_run(run_id, replace(result_of(planned.identity), **changes), None)
+    mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
+
+    names = [planned.variant for planned in record.plan.runs]
+    assert {
+        f"{names[0]}, seed 0 of study quick: test accuracy 0.7",
+        f"{names[1]}, seed 0 of study quick: failed: ValueError: why",
+        f"{names[2]}, seed 0 of study quick: diverged in epoch 2",
+    } == {run.data.tags["mlflow.note.content"].partition("\n")[0] for run in children_of(mlflow_client, record)}
+
+
+def test_the_runs_of_an_earlier_version_get_their_place_and_line_and_a_persons_note_stays(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    run_ids = []
+    for planned in record.plan.runs[:2]:
+        run_ids.append(mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first"))
+        mlflow_tracker.finish_run(run_ids[-1], result_of(planned.identity), None)
+        mlflow_client.delete_tag(run_ids[-1], "ablation.order")
+    mlflow_client.set_tag(run_ids[0], "mlflow.note.content", "Mine.")
+    for _ in range(2):
+        mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
+
+    first, second = (mlflow_client.get_run(run_id).data.tags for run_id in run_ids)
+    assert ("000000.000000", "000001.000000") == (first["ablation.order"], second["ablation.order"])
+    assert "Mine." == first["mlflow.note.content"]
+    assert second["mlflow.note.content"].startswith(f"{record.plan.runs[1].variant}, seed 0 of study quick: ")
+
+
+def test_the_table_of_runs_begins_with_the_baseline_by_seed_and_shows_metrics_first(
+    mlflow_tracker: Any, mlflow_client: MlflowClient
+) -> None:
+    plan = make_plan(
+        factors={"model.depth": (3, 2, 4)}, seeds=11, metric={"name": "test_loss", "direction": "minimize"}
+    )
+    record = mlflow_tracker.open_study(plan)
+    for planned in reversed(plan.runs):
+        mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
+    view = view_state(saved_views(plan)[f"mlflow.sharedViewState.{view_key(plan.name, 'runs')}"])
+
+    order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
+    runs = mlflow_client.search_runs([record.experiment_id], view["searchFilter"], order_by=[order])
+    assert [f"depth={depth}/seed-{seed}" for depth in (3, 2, 4) for seed in range(11)] == [
+        run.info.run_name for run in runs
+    ]
+    shown = ["metrics.`test_loss`", "metrics.`training_seconds`", "params.`model.depth`", "params.`seed`"]
+    assert [*shown, "tags.`ablation.outcome`"] == view["selectedColumns"]
 
 
 def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
@@ -368,7 +501,8 @@ def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studi
         mlflow_tracker.open_study(make_plan(name=name, description="Is it depth?", seeds=1))
 
     text = mlflow_client.get_experiment("0").tags["mlflow.note.content"]
-    assert text.startswith("**Study second.** Is it depth?")
+    assert text.startswith("Is it depth?\n\n[runs](#/experiments/0/runs")
+    assert "\n\nStudy **second**: 4 variants × 1 seed on digits, compared with depth=2,normalization=none" in text
     assert "1. What does depth 2 → 3 do to test accuracy?" in text
     assert "Other studies here: [first](#/experiments/0/runs/" in text
 
@@ -380,7 +514,20 @@ def test_an_experiments_description_says_what_is_asked_and_lists_the_other_studi
 def test_an_experiments_description_says_how_many_seeds_and_at_which_looks(seeds: Any, said: str) -> None:
     plan = make_plan(seeds=12)
 
-    assert said in experiment_description(replace(plan, study={**plan.study, "seeds": seeds}), links={}, others={})
+    assert said in experiment_description(
+        replace(plan, study={**plan.study, "seeds": seeds}), found="", links={}, others={}
+    )
+
+
+def test_an_experiments_description_has_labels_where_the_study_file_has() -> None:
+    plan = make_plan(seeds=1)
+    depth = {"levels": [2, 3], "label": "blocks", "labels": {"3": "three"}}
+    plan = replace(plan, study={**plan.study, "factors": {**plan.study["factors"], "model.depth": depth}})
+
+    text = experiment_description(plan, found="", links={}, others={})
+
+    assert "1. What does blocks 2 → three do to test accuracy?" in text
+    assert "compared with blocks=2, normalization=none by test accuracy" in text
 
 
 def test_a_description_that_a_person_wrote_or_edited_is_left_alone(
@@ -398,24 +545,34 @@ def test_a_description_that_a_person_wrote_or_edited_is_left_alone(
 
 def test_hostile_words_in_a_description_are_words() -> None:
     hostile = "<img src=x onerror=alert(1)> **bold** [x](javascript:alert(1)) @someone :smile: `code` " * 100
-    text = experiment_description(make_plan(description=hostile), links={}, others={})
+    text = experiment_description(make_plan(description=hostile), found=hostile, links={}, others={})
 
     assert len(text) <= MAX_DESCRIPTION
-    shown = text.partition("<!--")[0].replace("**Study quick.**", "")
+    shown = text.partition("<!--")[0].replace("**quick**", "")
     assert not set("<>*[]`@|~") & set(shown)
     assert is_ours(text)
 
 
-def test_a_note_begins_with_the_answers_and_is_cut_between_paragraphs() -> None:
-    lines = ["1 of 300 comparisons decided.", *(f"{number}. depth helps: by a lot." for number in range(1, 301))]
-    note = study_note("\n".join(lines), links={"report": "#/r"}, figure="get-artifact?path=f.png")
+def test_a_note_begins_with_the_verdict_and_its_picture_and_is_cut_between_paragraphs() -> None:
+    answers = [answer_of("depth") for _ in range(300)]
+    note = study_note(
+        ["depth helps.", "1 of 300 decided."], answers, links={"report": "#/r"}, figure="get-artifact?path=f.png"
+    )
 
     paragraphs = note.split("\n\n")
+    first = "1. **depth helps**: by as much as was measured."
     assert len(note) <= MAX_NOTE
-    assert ["1 of 300 comparisons decided.", "[report](#/r)", "1. **depth helps**: by a lot."] == paragraphs[:3]
-    assert "… The report has the rest." == paragraphs[-2]
-    assert paragraphs[-1].startswith("![")
-    assert all(paragraph.endswith(": by a lot.") for paragraph in paragraphs[2:-2])
+    assert ["**depth helps.**", "[report](#/r)", "1 of 300 decided.", first] == [paragraphs[0], *paragraphs[2:5]]
+    assert paragraphs[1].endswith("(get-artifact?path=f.png)")
+    assert "… The report has the rest." == paragraphs[-1]
+    assert "299." not in note
+
+
+def view_state(tag: str) -> dict[str, Any]:
+    """Return the state in a saved view, as MLflow's UI reads it."""
+    deflated = json.loads(tag)["state"].removeprefix("deflate;")
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(deflated)))
+    return state
 
 
 def _finished(tracker: Any, folder: Path) -> tuple[StudyRecord, str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["terminal", "markdown", "html", "json", "latex"]),
+    type=click.Choice(["terminal", "markdown", "html", "json", "latex", "latex-wide"]),
     default="terminal",
     show_default=True,
     help="What is printed.",
@@ -128,7 +128,7 @@ def status(name: str | None, tracking_uri: str | None, state_dir: Path, as_json:
 
     tracker = tracker_at(tracking_uri)
     records, is_unread = [], False
-    for each in [name] if name else tracker.study_names():
+    for each in [name] if name else sorted(tracker.study_names()):
         try:
             records.append(find_study(each, tracker=tracker))
         except AblationError as error:

@@ -81,14 +81,20 @@ def check_store(tracking_uri: str) -> None:
 
 
 def study_links(tracker: Tracker, base: str) -> Iterator[str]:
-    """Yield a line for each study: its name, and where its runs are shown."""
+    """Yield a line for each study, the latest first: its name, and its study run's page, opened at its report.
+
+    MLflow has that run's note, which says the verdicts, below a screen of what else it knows of the run.
+    """
     names = tracker.study_names()
+    if not names:
+        yield f"No studies yet: {base}"
     for name in names[:MOST_LISTED]:
         record = tracker.find_study(name)
-        link = dict(tracker.links(record)).get("runs", "") if record is not None else ""
-        yield plain(f"  {name}: {base.rstrip('/')}/#{link.partition('#')[2]}")
+        links = dict(tracker.links(record)) if record is not None else {}
+        link = links.get("report") or links.get("study run", "")
+        yield plain(f"{name}: {base.rstrip('/')}/#{link.partition('#')[2]}")
     if len(names) > MOST_LISTED:
-        yield f"  and {len(names) - MOST_LISTED} more"
+        yield f"and {len(names) - MOST_LISTED} more: {base}"
 
 
 def serve(tracking_uri: str, place: Place, *, when_ready: Callable[[], object]) -> int:

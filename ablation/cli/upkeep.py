@@ -99,10 +99,10 @@ def ui(host: str, port: int, has_basic_auth: bool, allowed_hosts: str | None, tr
     tracker = tracker_at(tracking_uri)
     uri = str(getattr(tracker, "tracking_uri", ""))
     if uri.startswith(("http://", "https://")):
-        print_result("\n".join([f"MLflow is served already: {uri}", *study_links(tracker, uri)]))
+        print_result("\n".join(study_links(tracker, uri)))
         return
     place = Place(host=host, port=port, has_basic_auth=has_basic_auth, allowed_hosts=allowed_hosts)
     check_place(place)
     check_store(uri)
-    links = "\n".join([f"MLflow is at {place.url}; Ctrl-C ends it.", *study_links(tracker, place.url)])
+    links = "\n".join([*study_links(tracker, place.url), "Ctrl-C ends MLflow's server."])
     sys.exit(serve(uri, place, when_ready=lambda: print_result(links)))

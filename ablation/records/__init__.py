@@ -1,5 +1,6 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
+from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, Objective, is_count, is_number
@@ -54,6 +55,7 @@ __all__ = [
     "NOT_MEASURED",
     "RUN_COLUMNS",
     "SIGNS",
+    "AnswerSummary",
     "Augmentation",
     "Component",
     "DataFacts",

@@ -92,5 +92,7 @@ def looks_text(looks: Sequence[int]) -> str:
 
 
 def seeds_text(looks: Sequence[int]) -> str:
-    """Return `5 seeds`, or `5 to 12 seeds (looks at 5, 8, 12)`."""
-    return f"{looks[0]} to {looks[-1]} seeds ({looks_text(looks)})" if len(looks) > 1 else f"{looks[0]} seeds"
+    """Return `1 seed`, `5 seeds`, or `5 to 12 seeds (looks at 5, 8, 12)`."""
+    if len(looks) > 1:
+        return f"{looks[0]} to {looks[-1]} seeds ({looks_text(looks)})"
+    return f"{looks[0]} seed{'s' if looks[0] != 1 else ''}"

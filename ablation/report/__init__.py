@@ -15,6 +15,7 @@ from ablation.lookup import flatten
 from ablation.output import plain, plain_json
 from ablation.records import same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
+from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
 from ablation.report.labels import labelled
@@ -23,6 +24,7 @@ from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
 from ablation.report.page_rows import Address, no_address, rows_html
+from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.prose.extension import extension_text
 from ablation.report.rows import first_screen
@@ -34,20 +36,22 @@ from ablation.study.level_names import level_text
 __all__ = [
     "FORMATS",
     "ReportFormat",
+    "answer_summaries",
     "answers_text",
-    "note_text",
+    "overview",
     "report_text",
     "sentence",
     "sentences",
     "write_report",
 ]
 
-ReportFormat = Literal["markdown", "html", "json", "latex"]
+ReportFormat = Literal["markdown", "html", "json", "latex", "latex-wide"]
 FORMATS: Mapping[ReportFormat, str] = {
     "markdown": "report.md",
     "html": "report.html",
     "json": "report.json",
     "latex": "tables.tex",
+    "latex-wide": "tables-wide.tex",
 }
 _MOST_LISTED = 20
 _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
@@ -74,7 +78,8 @@ def write_report(analysis: Analysis, folder: Path, *, address: Address = no_addr
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder, address),
         "json": _json(recorded),
-        "latex": _latex(analysis),
+        "latex": paper_document(analysis),
+        "latex-wide": _latex(analysis),
     }
     written = []
     for kind, text in texts.items():
@@ -92,6 +97,8 @@ def report_text(analysis: Analysis, kind: ReportFormat, *, address: Address = no
     analysis = labelled(analysis)
     match kind:
         case "latex":
+            return paper_document(analysis)
+        case "latex-wide":
             return _latex(analysis)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
@@ -132,11 +139,12 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found = analysis.diagnostics
+    found, screen = analysis.diagnostics, first_screen(analysis)
     return render(
         "report.md.jinja",
         analysis=analysis,
-        overview=overview(analysis),
+        screen=screen,
+        rests_on=" ".join(screen.lines),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
@@ -145,7 +153,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         training_function=training_function(analysis),
         tuning=_tuning(analysis),
         figures=pictures,
-        tables=_tables(analysis),
+        tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
         estimands=tables.estimands(analysis),
         confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),

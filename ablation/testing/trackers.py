@@ -1,12 +1,22 @@
 """What every tracker promises: what was recorded is given back, and recording it again changes nothing."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ablation.records import METRICS, MODEL_FILE, EpochMetrics, Outcome, OutOfBudget, RunResult, Spending
+from ablation.records import (
+    METRICS,
+    MODEL_FILE,
+    AnswerSummary,
+    EpochMetrics,
+    Outcome,
+    OutOfBudget,
+    RunResult,
+    Spending,
+)
 from ablation.storage.holder import Holder
 from ablation.testing.plans import TEST_IMAGES, make_plan
 from ablation.tracking import RunDescription, StudyRecord, Tracker
@@ -24,7 +34,7 @@ EVALUATION = {"confusion": {"train": MATRIX, "test": MATRIX}, "test_correct": "1
 
 
 class TrackerContract:
-    """The rules of a tracker. Inherit it, and override the fixture `tracker` and `report_files`."""
+    """The rules of a tracker. Inherit it, and override the fixture `tracker`, `report_files` and `answers_of`."""
 
     @pytest.fixture
     def tracker(self) -> Tracker:
@@ -34,6 +44,10 @@ class TrackerContract:
     def report_files(self, tracker: Tracker, record: StudyRecord) -> list[str]:
         """Return the names of the files that `log_report` kept with a study."""
         raise NotImplementedError("override `report_files`")
+
+    def answers_of(self, tracker: Tracker, record: StudyRecord) -> Mapping[str, tuple[str, float | None]]:
+        """Return the verdict and the mean of each answer that `log_report` kept with a study, by its name."""
+        raise NotImplementedError("override `answers_of`")
 
     @pytest.fixture
     def record(self, tracker: Tracker) -> StudyRecord:
@@ -198,12 +212,33 @@ class TrackerContract:
         assert (found.outcome, found.diverged_epoch) == (Outcome.DIVERGED, 1)
 
     def test_a_report_is_kept_with_the_study(self, tracker: Tracker, record: StudyRecord, tmp_path: Path) -> None:
-        (tmp_path / "report").mkdir()
-        (tmp_path / "report" / "report.md").write_text("# It helps\n")
-
-        tracker.log_report(record, tmp_path / "report", summary="It helps.")
+        tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
 
         assert "report.md" in self.report_files(tracker, record)
+
+    def test_a_study_has_the_answers_of_its_last_report(
+        self, tracker: Tracker, record: StudyRecord, tmp_path: Path
+    ) -> None:
+        helps, unstable = answer_of("depth 2 to 3", mean=0.02), answer_of("norm", verdict="unstable", mean=None)
+        for _ in range(2):
+            tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[helps, unstable])
+        assert self.answers_of(tracker, record) == {"depth 2 to 3": ("helps", 0.02), "norm": ("unstable", None)}
+
+        hurts = replace(helps, verdict="hurts", mean=-0.01)
+        tracker.log_report(record, report_in(tmp_path), overview=["It hurts."], answers=[hurts])
+
+        assert self.answers_of(tracker, record) == {"depth 2 to 3": ("hurts", -0.01)}
+
+    def test_a_study_says_whether_it_has_the_answers_of_a_report(
+        self, tracker: Tracker, record: StudyRecord, tmp_path: Path
+    ) -> None:
+        before = tracker.find_study(record.plan.name)
+        tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[answer_of("depth 2 to 3")])
+        after = tracker.find_study(record.plan.name)
+
+        assert before is not None
+        assert after is not None
+        assert (before.has_answers, after.has_answers) == (False, True)
 
     def test_the_address_of_a_runs_page_names_the_run_where_a_server_shows_it(
         self, tracker: Tracker, record: StudyRecord
@@ -332,6 +367,31 @@ def epoch_of(epoch: int, *, train_loss: float = 1.0) -> EpochMetrics:
         seconds=2.0,
         images_per_second=100.0,
         timestamp_ms=1_700_000_000_000 + epoch,
+    )
+
+
+def report_in(folder: Path) -> Path:
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    (report / "report.md").write_text("# It helps\n")
+    return report
+
+
+def answer_of(name: str, *, verdict: str = "helps", mean: float | None = 0.02, seeds: int = 5) -> AnswerSummary:
+    return AnswerSummary(
+        name=name,
+        change=name,
+        headline=f"{name} {verdict}",
+        sentence=f"{name} {verdict}: by as much as was measured.",
+        verdict=verdict,
+        is_decided=verdict in ("helps", "hurts"),
+        metric="test accuracy",
+        unit="fraction",
+        mean=mean,
+        low=mean - 0.01 if mean is not None else None,
+        high=mean + 0.01 if mean is not None else None,
+        seeds=seeds,
+        cost="",
     )
 
 

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from ablation.records import DataFacts, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
+from ablation.records import (
+    AnswerSummary,
+    DataFacts,
+    Epoch,
+    LeftOut,
+    Plan,
+    PlannedRun,
+    RecordedRun,
+    RunResult,
+    Spending,
+)
 from ablation.storage.holder import Holder
 
 START_UI = "start MLflow's UI"
@@ -15,13 +25,17 @@ StudyStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
-    """A study as its tracker knows it; `study_run_id` is the one run that stands for the whole study."""
+    """A study as its tracker knows it; `study_run_id` is the one run that stands for the whole study.
+
+    `has_answers`: a report's answers were kept with it; earlier versions kept its files alone.
+    """
 
     study_run_id: str
     experiment_id: str
     plan: Plan
     status: StudyStatus
     spending: Spending = field(default_factory=Spending)
+    has_answers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +82,7 @@ class Tracker(Protocol):
         ...
 
     def study_names(self) -> tuple[str, ...]:
-        """Return the names of all recorded studies, sorted; nothing is created."""
+        """Return the names of all recorded studies, the one that began last first; nothing is created."""
         ...
 
     def remarks(self, name: str) -> tuple[str, ...]:
@@ -221,8 +235,14 @@ class Tracker(Protocol):
         """Record what the study's executions took so far; `find_study` gives it back."""
         ...
 
-    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
-        """Keep the files of a report with the study run, and a summary: plain text, a paragraph a line."""
+    def log_report(
+        self, record: StudyRecord, folder: Path, *, overview: Sequence[str], answers: Sequence[AnswerSummary]
+    ) -> None:
+        """Keep a report with the study run: its files, the lines of its overview, and its answers as records.
+
+        Each answer's numbers and verdict are found under its name; a verdict replaces the one before, and that of an
+        answer which is given no more is removed. Keeping the same again changes nothing.
+        """
         ...
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:

@@ -9,6 +9,7 @@ from ablation.errors import StudyLocked, StudyRunGone
 from ablation.records import (
     EVALUATION_FILE,
     MODEL_FILE,
+    AnswerSummary,
     Epoch,
     LeftOut,
     Outcome,
@@ -61,8 +62,10 @@ class MemoryTracker:
         """By study: the identities of its runs, which were deleted."""
         self._spendings: dict[str, Spending] = {}
         self._begun = self._studies_begun = 0
-        self.reports: dict[str, tuple[tuple[str, ...], str]] = {}
-        """By study: the names of the report's files, and its summary."""
+        self.reports: dict[str, tuple[str, ...]] = {}
+        """By study: the names of the report's files."""
+        self.answered: dict[str, Mapping[str, AnswerSummary]] = {}
+        """By study: the answers of its report, by their names."""
         self.looks: dict[str, int] = {}
         """By study: how many looks are complete."""
 
@@ -71,10 +74,13 @@ class MemoryTracker:
 
     def find_study(self, name: str) -> StudyRecord | None:
         record = self._studies.get(name)
-        return replace(record, spending=self._spendings.get(record.study_run_id, Spending())) if record else None
+        if record is None:
+            return None
+        spending = self._spendings.get(record.study_run_id, Spending())
+        return replace(record, spending=spending, has_answers=name in self.answered)
 
     def study_names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._studies))
+        return tuple(reversed(self._studies))
 
     def remarks(self, _name: str) -> tuple[str, ...]:
         return ()
@@ -140,6 +146,7 @@ class MemoryTracker:
         for run_id in [run_id for run_id, run in list(self._runs.items()) if run.study in named]:
             del self._runs[run_id]
         self._studies.pop(name, None)
+        self.answered.pop(name, None)
 
     def clear_experiment(self, name: str) -> None:
         """There is none."""
@@ -214,9 +221,17 @@ class MemoryTracker:
     def note_spending(self, study_run_id: str, spending: Spending) -> None:
         self._spendings[study_run_id] = spending
 
-    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+    def log_report(
+        self,
+        record: StudyRecord,
+        folder: Path,
+        *,
+        overview: Sequence[str],  # noqa: ARG002 - it is shown nowhere
+        answers: Sequence[AnswerSummary],
+    ) -> None:
         files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
-        self.reports[record.plan.name] = (files, summary)
+        self.reports[record.plan.name] = files
+        self.answered[record.plan.name] = {answer.name: answer for answer in answers}
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
         self._studies[record.plan.name] = StudyRecord(

@@ -11,6 +11,12 @@ def timing(answer: Answer) -> str:
 
 
 def cost_text(answer: Answer) -> str:
+    changes = cost_changes(answer)
+    return f"Cost: {changes}." if changes else ""
+
+
+def cost_changes(answer: Answer) -> str:
+    """Return `parameters +1 %, training time +55 %`, nothing where no cost is known."""
     cost = answer.cost
     if cost is None:
         return ""
@@ -18,4 +24,4 @@ def cost_text(answer: Answer) -> str:
     known = [f"{what} {ratio_text(ratio)}" for what, ratio in ratios if ratio is not None]
     if cost.is_time_unclear:
         known.append("training time differs less than it varies")
-    return f"Cost: {', '.join(known)}." if known else ""
+    return ", ".join(known)

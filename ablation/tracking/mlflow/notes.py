@@ -1,4 +1,4 @@
-"""Writes what MLflow's UI shows as text: the note of a study run, and the description of an experiment.
+"""Writes what MLflow's UI shows as text: the notes of runs, and the description of an experiment.
 
 The UI renders Markdown with showdown in its GitHub flavour, which is not CommonMark: it makes links of mentions and
 pictures of `:words:`, and knows fewer backslash escapes. Entities are text in every flavour, so escaping is by them.
@@ -8,43 +8,61 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from ablation.records import Plan, seeds_text
-from ablation.study.level_names import level_text
+from ablation.records import AnswerSummary, Plan, PlannedRun, seeds_text
+from ablation.study.labels import Labels, labels_of
+from ablation.study.level_names import level_text, short_name
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
 _MOST_LINE = 1_500
+_MOST_FOUND, _MOST_ABOUT = 1_000, 2_000  # characters, escaped
+_MOST_RUN_NOTE = 500
 _SPECIAL = re.compile(r"[\\`*\[\]{}<>&~|@$]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|^(?:[#+=-]|\d+(?=\.))|(?i:www)(?=\.)")
-_ANSWER = re.compile(r"(\d+)\. (.+? differs by .+?\)(?=: )|.+?): (.+)")
-"""A numbered answer: its headline, which names effects after a colon where they differ, and the rest."""
 _MOST_STUDIES = 20
 _CUT = "…"
 _SIGNED = re.compile(r"\n*<!-- written by ablation, which leaves it alone once it is edited \(([0-9a-f]{16})\) -->\s*$")
 
 
-def study_note(summary: str, *, links: Mapping[str, str], figure: str | None) -> str:
-    """Return the note of a study run: the summary's first line, the links by label, the other lines, the figure.
+def study_note(
+    overview: Sequence[str], answers: Sequence[AnswerSummary], *, links: Mapping[str, str], figure: str | None
+) -> str:
+    """Return the note of a study run: the overview's first line, the figure, the links by label, then the rest.
 
-    `summary` is plain text, a paragraph a line; of `N. headline: sentence` the headline is bold. Lines that do not fit
-    into MAX_NOTE are left out from the end, which the note says.
+    Lines that do not fit into MAX_NOTE are left out from the end, which the note says.
     """
-    first, *others = [_paragraph(line) for line in summary.splitlines() if line.strip()] or ["No answers."]
-    head = [first, *([_listed(links)] if links else [])]
-    tail = [f"![Differences of every seed, their means and intervals]({figure})"] if figure else []
-    budget = MAX_NOTE - sum(len(part) + 2 for part in (*head, *tail))
-    return "\n\n".join([*head, *fitted(others, budget, left_out="The report has the rest."), *tail])
+    first, *others = overview
+    picture = [f"![Differences of every seed, their means and intervals]({figure})"] if figure else []
+    head = [f"**{escaped(first)}**", *picture, *([_listed(links)] if links else [])]
+    told = [f"{number}. {_answer(answer)}" for number, answer in enumerate(answers, start=1)]
+    budget = MAX_NOTE - sum(len(part) + 2 for part in head)
+    return "\n\n".join([*head, *fitted([*map(escaped, others), *told], budget, left_out="The report has the rest.")])
 
 
-def experiment_description(plan: Plan, *, links: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Return what a study asks and where it is answered, with links to the experiment's other studies, signed."""
-    about = escaped(" ".join(str(plan.study.get("description") or "").split()))
-    asked = [f"{number}. {question}" for number, question in enumerate(_questions(plan), start=1)]
+def run_note(planned: PlannedRun, plan: Plan, *, ended: str) -> str:
+    """Return the note of a run, signed: one line of what it is and how it ended, if it has."""
+    about = f"{planned.variant}, seed {planned.seed} of study {plan.name}"
+    return signed(escaped(f"{about}: {ended}" if ended else about, most=_MOST_RUN_NOTE))
+
+
+def experiment_description(plan: Plan, *, found: str, links: Mapping[str, str], others: Mapping[str, str]) -> str:
+    """Return what a study has found and what it asks, with links to it and to the experiment's other studies, signed.
+
+    It begins with plain words: MLflow's list of experiments shows the first few as they are written. `found` is empty
+    before there is a report.
+    """
+    about = _within(_MOST_ABOUT, str(plan.study.get("description") or ""))
+    labels = labels_of(plan)
+    questions = list(_questions(plan, labels))
+    words = [text for text in (_within(_MOST_FOUND, found), about) if text] or questions[:1]
+    named = f"Study **{escaped(plan.name)}**: {_measured(plan, labels)}"
+    asked = [f"{number}. {question}" for number, question in enumerate(questions, start=1)]
     shown = dict(list(others.items())[:_MOST_STUDIES])
     beside = [f"Other studies here: {_listed(shown)}{_more(len(others) - len(shown))}"] if others else []
-    head = [f"**Study {escaped(plan.name)}.** {about}".strip(), *([_listed(links)] if links else [])]
+    head = [*words, *([_listed(links)] if links else [])]
     budget = MAX_DESCRIPTION - 200 - sum(len(part) + 2 for part in head)
-    return signed("\n\n".join([*head, *fitted([*asked, _measured(plan), *beside], budget, left_out="")]))
+    return signed("\n\n".join([*head, *fitted([named, *asked, *beside], budget, left_out="")]))
 
 
 def signed(text: str) -> str:
@@ -58,6 +76,11 @@ def is_ours(text: str) -> bool:
     return found is not None and found.group(1) == _digest(text[: found.start()])
 
 
+def is_free(text: str) -> bool:
+    """Whether a text may be replaced: there is none, or it is ours."""
+    return not text.strip() or is_ours(text)
+
+
 def escaped(text: str, *, most: int = _MOST_LINE) -> str:
     """Return text on one line, cut at a word after `most` characters, in which the UI's Markdown sees only text."""
     visible = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in text)
@@ -65,6 +88,14 @@ def escaped(text: str, *, most: int = _MOST_LINE) -> str:
     if len(line) > most:
         line = f"{line[:most].rpartition(' ')[0] or line[:most]} {_CUT}"
     return _SPECIAL.sub(lambda match: "".join(f"&#{ord(char)};" for char in match.group()), line)
+
+
+def _within(room: int, text: str) -> str:
+    """Return text that is escaped and then has at most so many characters."""
+    most = room
+    while len(line := escaped(text, most=most)) > room:
+        most //= 2
+    return line
 
 
 def fitted(paragraphs: Sequence[str], budget: int, *, left_out: str) -> list[str]:
@@ -80,12 +111,8 @@ def fitted(paragraphs: Sequence[str], budget: int, *, left_out: str) -> list[str
     return kept
 
 
-def _paragraph(line: str) -> str:
-    found = _ANSWER.fullmatch(line.strip())
-    if found is None:
-        return escaped(line)
-    number, headline, rest = found.groups()
-    return f"{number}. **{escaped(headline)}**: {escaped(rest)}"
+def _answer(answer: AnswerSummary) -> str:
+    return f"**{escaped(answer.headline)}**{escaped(answer.sentence.removeprefix(answer.headline))}"
 
 
 def _listed(links: Mapping[str, str]) -> str:
@@ -96,38 +123,46 @@ def _more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
-def _questions(plan: Plan) -> Iterable[str]:
+def _questions(plan: Plan, labels: Labels) -> Iterable[str]:
     for question in plan.locked.questions:
         metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
-        levels = [f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in question.at.items()]
+        levels = [f"{_name(labels, name)} {_level(labels, name, level)}" for name, level in question.at.items()]
         metric += escaped(f" at {', '.join(levels)}") if levels else ""
         if question.variant:
-            yield f"How does {escaped(question.variant)} differ from the baseline, in {metric}?"
+            yield f"How does {escaped(labels.variant(question.variant))} differ from the baseline, in {metric}?"
         elif question.effect:
-            yield f"What does {_change(plan, question.effect)} do to {metric}?"
+            yield f"What does {_change(plan, labels, question.effect)} do to {metric}?"
         else:
-            first, second = (_change(plan, factor) for factor in question.factors)
+            first, second = (_change(plan, labels, factor) for factor in question.factors)
             yield f"Do {first} and {second} do more together than the sum of both, in {metric}?"
 
 
-def _change(plan: Plan, factor: str) -> str:
+def _change(plan: Plan, labels: Labels, factor: str) -> str:
     """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
     if factor not in plan.baseline.levels:
         return "all other parts together"
-    before = plan.baseline.levels[factor]
-    others = dict.fromkeys(level_text(variant.levels[factor]) for variant in plan.variants)
-    others.pop(level_text(before), None)
-    label = factor.rpartition(".")[2]
-    return escaped(f"{label} {level_text(before)} → {' or '.join(others)}", most=300)
+    before, *others = dict.fromkeys(
+        _level(labels, factor, variant.levels[factor]) for variant in (plan.baseline, *plan.variants)
+    )
+    return escaped(f"{_name(labels, factor)} {before} → {' or '.join(others)}", most=300)
 
 
-def _measured(plan: Plan) -> str:
+def _name(labels: Labels, factor: str) -> str:
+    return short_name(labels.factor(factor))
+
+
+def _level(labels: Labels, factor: str, level: Any) -> str:
+    return level_text(labels.level(factor, level))
+
+
+def _measured(plan: Plan, labels: Labels) -> str:
     metric = plan.locked.metric
     least = metric.meaningful
     matters = f"; differences below {least:g} do not matter" if least else ""
+    on = f" on {plan.data.name}" if plan.data.train_images else ""  # the user's training function reads its own
     return escaped(
-        f"{len(plan.variants)} variants × {seeds_text(plan.looks)} on {plan.data.name}, "
-        f"compared with {plan.baseline.name} by {plan.metrics[metric.name].label}{matters}."
+        f"{len(plan.variants)} variants × {seeds_text(plan.looks)}{on}, "
+        f"compared with {labels.variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
     )
 
 

@@ -1,27 +1,37 @@
 """What MLflow shows of a study to a person: the report, notes, saved views, and the addresses that lead there."""
 
 import shlex
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Run
 from PIL import Image
 
+from ablation.output import last_line
+from ablation.records import AnswerSummary, Outcome, Plan
 from ablation.storage.databases import absolute, without_password
 from ablation.storage.temporary import temporary_folder
 from ablation.tracking.interface import START_UI, StudyRecord
 from ablation.tracking.mlflow.addresses import artifact_address, image_address, run_address, runs_address
-from ablation.tracking.mlflow.notes import experiment_description, is_ours, study_note
-from ablation.tracking.mlflow.reading import search_runs
+from ablation.tracking.mlflow.answers import AnswerRecords
+from ablation.tracking.mlflow.attempts import KIND, STUDY
+from ablation.tracking.mlflow.notes import experiment_description, is_free, run_note, study_note
+from ablation.tracking.mlflow.reading import HEADLINE, IDENTITY, ORDER, children_of, outcome_of, search_runs
+from ablation.tracking.mlflow.run_records import RunRecords
 from ablation.tracking.mlflow.store import DEFAULT_URI, Store
 from ablation.tracking.mlflow.study_runs import is_linked
-from ablation.tracking.mlflow.views import saved_views, view_key
+from ablation.tracking.mlflow.views import order_of, saved_views, view_key
 
 REPORTS = ("report.html", "report.md")
 FIGURE = "figures/forest.png"
 NOTE_FIGURE = "note-forest.png"
 NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
 NOTE = "mlflow.note.content"
+MAX_HEADLINE = 1_500
+VERDICTS = "verdicts"
+"""Tag of an experiment: how the questions of the study that was reported last stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +39,34 @@ class Pages:
     """The pages that show studies in a store."""
 
     store: Store
+    records: RunRecords
 
-    def log_report(self, record: StudyRecord, folder: Path, *, summary: str, launch: Run | None) -> None:
+    def log_report(
+        self,
+        record: StudyRecord,
+        folder: Path,
+        *,
+        overview: Sequence[str],
+        answers: Sequence[AnswerSummary],
+        launch: Run | None,
+    ) -> None:
         """Keep a report with the study run, and with the run of `mlflow run` that links to it."""
         linked = [launch.info.run_id] if launch is not None and is_linked(launch) else []
         for run_id in dict.fromkeys([record.study_run_id, *linked]):
-            self._log_report(record, run_id, folder, summary)
+            self._log_report(record, run_id, folder, overview, answers)
+        self._describe_runs(record)
+        self.store.tag(record.study_run_id, {HEADLINE: overview[0][:MAX_HEADLINE]})
+        self.store.client.set_experiment_tag(record.experiment_id, VERDICTS, _counted(answers))
         self.describe_experiment(record)
 
-    def _log_report(self, record: StudyRecord, run_id: str, folder: Path, summary: str) -> None:
+    def _log_report(
+        self,
+        record: StudyRecord,
+        run_id: str,
+        folder: Path,
+        overview: Sequence[str],
+        answers: Sequence[AnswerSummary],
+    ) -> None:
         self.store.client.log_artifacts(run_id, str(folder))
         reports = [name for name in REPORTS if (folder / name).exists()]
         links = {
@@ -45,7 +74,22 @@ class Pages:
             **_view_addresses(record),
         }
         figure = self._log_note_figure(run_id, folder / FIGURE) if (folder / FIGURE).exists() else None
-        self.store.tag(run_id, {NOTE: study_note(summary, links=links, figure=figure)})
+        self.records.log_data(run_id, record.plan.data)
+        AnswerRecords(store=self.store, records=self.records).log(run_id, answers)
+        self.store.tag(run_id, {NOTE: study_note(overview, answers, links=links, figure=figure)})
+
+    def _describe_runs(self, record: StudyRecord) -> None:
+        """Give each run of the study a note, unless a person has written one, and its place in the table."""
+        planned = {run.identity: run for run in record.plan.runs}
+        for run in children_of(self.store.client, record, f"tags.`{KIND}` = 'run'"):
+            of = planned.get(run.data.tags.get(IDENTITY, ""))
+            if of is None:
+                continue
+            now = run.data.tags.get(NOTE, "")
+            note = run_note(of, record.plan, ended=_ending(run, record.plan)) if is_free(now) else now
+            tags = {ORDER: order_of(of, record.plan), NOTE: note}
+            if any(run.data.tags.get(key) != value for key, value in tags.items()):
+                self.store.tag(run.info.run_id, tags)
 
     def describe_experiment(self, record: StudyRecord) -> None:
         """Write the study's views, and what the experiment is about unless a person has written that."""
@@ -53,15 +97,16 @@ class Pages:
         for key, value in saved_views(record.plan).items():
             self.store.client.set_experiment_tag(experiment_id, key, value)
         now = self.store.client.get_experiment(experiment_id).tags.get(NOTE, "")
-        if now.strip() and not is_ours(now):
+        if not is_free(now):
             return
-        studies = search_runs(self.store.client, [experiment_id], "tags.`ablation.kind` = 'study'")
-        others = {
-            run.data.tags["ablation.study"]: run_address(experiment_id, run.info.run_id)
-            for run in studies
-            if run.info.run_id != record.study_run_id
+        studies = {
+            run.info.run_id: run.data.tags
+            for run in search_runs(self.store.client, [experiment_id], f"tags.`{KIND}` = 'study'")
         }
-        text = experiment_description(record.plan, links=self._addresses(record), others=others)
+        found = studies.pop(record.study_run_id, {}).get(HEADLINE, "")
+        others = {tags[STUDY]: run_address(experiment_id, run_id) for run_id, tags in studies.items()}
+        links = self._addresses(record)
+        text = experiment_description(record.plan, found=found, links=links, others=others)
         if text != now:
             self.store.client.set_experiment_tag(experiment_id, NOTE, text)
 
@@ -105,6 +150,25 @@ class Pages:
         is_default = self.store.tracking_uri == absolute(DEFAULT_URI)
         address = shlex.quote(without_password(self.store.tracking_uri))
         return "python -m ablation ui" + ("" if is_default else f" --tracking-uri {address}")
+
+
+def _counted(answers: Sequence[AnswerSummary]) -> str:
+    """Return `2 helps, 1 undecided`: what MLflow's list of experiments has room for."""
+    counts = Counter(answer.verdict for answer in sorted(answers, key=lambda answer: not answer.is_decided))
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+
+def _ending(run: Run, plan: Plan) -> str:
+    """Return how a run ended in words, nothing where it has not."""
+    metric, tags = plan.locked.metric.name, run.data.tags
+    match outcome_of(run):
+        case Outcome.DONE if metric in run.data.metrics:
+            return f"{plan.metrics[metric].label} {run.data.metrics[metric]:.4g}"
+        case Outcome.FAILED:
+            return f"failed: {last_line(tags.get('ablation.error'))}"
+        case Outcome.DIVERGED:
+            return f"diverged in epoch {tags.get('ablation.diverged_epoch', 'unknown')}"
+    return ""
 
 
 def _view_addresses(record: StudyRecord) -> dict[str, str]:

@@ -34,7 +34,11 @@ class RunRecords:
         known = {"seed": description.seed, **_parameters(description.configuration)}
         with self.store.explained(of=run_id):
             self.log_params(run_id, {**known, **description.levels, **description.size})
-            self.store.client.log_inputs(run_id, [_dataset_input(description.data)])
+            self.log_data(run_id, description.data)
+
+    def log_data(self, run_id: str, data: DataFacts) -> None:
+        """Record what data a run is of; recording the same again changes nothing."""
+        self.store.client.log_inputs(run_id, [_dataset_input(data)])
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
         metrics = [
@@ -44,8 +48,7 @@ class RunRecords:
             if math.isfinite(value)
         ]
         with self.store.explained(of=run_id):
-            for start in range(0, len(metrics), PAGE):
-                log_batch(self.store.client, run_id, metrics=metrics[start : start + PAGE])
+            self._log_metrics(run_id, metrics)
 
     def finish(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
         ended = result.ended_ms or time.time_ns() // 1_000_000
@@ -82,15 +85,23 @@ class RunRecords:
             log_batch(self.store.client, run_id, params=[param for param in made if param.key not in there])
 
     def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int) -> None:
-        """Record a run's final metrics so that they are what a reader gets, and see that they are.
+        """Record a run's final metrics so that they are what a reader gets, by a step after every epoch's."""
+        steps = dict.fromkeys(result.metrics, result.epochs + 1)
+        self.log_latest(run_id, result.metrics, time_ms=ended_ms, steps=steps)
 
-        Of values of one name MLflow gives that of the largest step, then of the latest time, then the largest: so they
-        have a step after every epoch's, and after whatever else somebody recorded under their name.
+    def log_latest(self, run_id: str, metrics: Mapping[str, float], *, time_ms: int, steps: Mapping[str, int]) -> None:
+        """Record metrics so that they are what a reader gets, and see that they are; those that are already stay.
+
+        Of values of one name MLflow gives that of the largest step, then of the latest time, then the largest: so one
+        that would be outdone has a step after whatever else was recorded under its name.
+
+        Raises:
+            RecordRefused: MLflow gives another value all the same.
         """
-        missing = self._other_than(run_id, result.metrics)  # the last epoch's may be there already
-        self._log_at(run_id, missing, ended_ms, dict.fromkeys(missing, result.epochs + 1))
+        missing = self._other_than(run_id, metrics)  # the last epoch's may be there already
+        self._log_at(run_id, missing, time_ms, steps)
         outdone = self._other_than(run_id, missing) if missing else {}
-        self._log_at(run_id, outdone, ended_ms, {name: self._last_step(run_id, name) + 1 for name in outdone})
+        self._log_at(run_id, outdone, time_ms, {name: self._last_step(run_id, name) + 1 for name in outdone})
         wrong = self._other_than(run_id, outdone) if outdone else {}
         if wrong:
             name, value = next(iter(wrong.items()))
@@ -98,9 +109,11 @@ class RunRecords:
             raise RecordRefused(run_id, f"it was told that {name} is {value!r}, and says that it is {known!r}")
 
     def _log_at(self, run_id: str, metrics: Mapping[str, float], time_ms: int, steps: Mapping[str, int]) -> None:
-        if metrics:
-            made = [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()]
-            log_batch(self.store.client, run_id, metrics=made)
+        self._log_metrics(run_id, [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()])
+
+    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        for start in range(0, len(metrics), PAGE):
+            log_batch(self.store.client, run_id, metrics=metrics[start : start + PAGE])
 
     def _other_than(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return the metrics of which MLflow has another value, or none."""

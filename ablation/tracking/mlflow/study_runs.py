@@ -15,7 +15,16 @@ from ablation.study.plan_json import plan_from_json
 from ablation.tracking.interface import StudyRecord, StudyStatus
 from ablation.tracking.mlflow.attempts import KIND, STUDY, shortened, source_tags, whole_name
 from ablation.tracking.mlflow.launches import launch_run, why_foreign
-from ablation.tracking.mlflow.reading import HOLDER, SPENDING, Artifacts, holder_of, local_folder, quoted, search_runs
+from ablation.tracking.mlflow.reading import (
+    HEADLINE,
+    HOLDER,
+    SPENDING,
+    Artifacts,
+    holder_of,
+    local_folder,
+    quoted,
+    search_runs,
+)
 from ablation.tracking.mlflow.store import Store
 
 PLAN_FILE = "plan.json"
@@ -60,6 +69,7 @@ class StudyRuns:
             plan=plan,
             status=cast("StudyStatus", run.info.status),
             spending=Spending.from_json(run.data.tags.get(SPENDING, "")),
+            has_answers=HEADLINE in run.data.tags,
         )
 
     def _check_is_there(self, experiment_id: str, run: Run) -> None:

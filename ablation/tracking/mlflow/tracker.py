@@ -15,12 +15,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from ablation.errors import StudyRunGone
-from ablation.records import Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
+from ablation.records import AnswerSummary, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_to_json
 from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
-from ablation.tracking.mlflow.attempts import KIND
+from ablation.tracking.mlflow.attempts import KIND, STUDY
 from ablation.tracking.mlflow.credentials import without_credentials
 from ablation.tracking.mlflow.launches import launch_run, remark
 from ablation.tracking.mlflow.pages import Pages
@@ -29,6 +29,7 @@ from ablation.tracking.mlflow.reading import (
     IDENTITY,
     LOOK,
     NOBODY,
+    ORDER,
     SPENDING,
     TUNING_TRIAL,
     Artifacts,
@@ -41,6 +42,7 @@ from ablation.tracking.mlflow.reading import (
 from ablation.tracking.mlflow.run_records import RunRecords, tags_of
 from ablation.tracking.mlflow.store import DEFAULT_URI, Store
 from ablation.tracking.mlflow.study_runs import PLAN_FILE, PLANNED, StudyRuns, check_held_by
+from ablation.tracking.mlflow.views import order_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class MlflowTracker:
 
     @cached_property
     def _pages(self) -> Pages:
-        return Pages(store=self.store)
+        return Pages(store=self.store, records=self._records)
 
     def answers(self) -> bool:
         return self.store.answers()
@@ -113,7 +115,8 @@ class MlflowTracker:
             return ()
         with self.store.explained():
             runs = search_runs(self.store.client, self.store.all_experiments(), "tags.`ablation.kind` = 'study'")
-            return tuple(sorted({run.data.tags["ablation.study"] for run in runs if "ablation.study" in run.data.tags}))
+            begun = sorted(runs, key=lambda run: run.info.start_time or 0, reverse=True)  # in whichever experiment
+            return tuple(dict.fromkeys(run.data.tags[STUDY] for run in begun if STUDY in run.data.tags))
 
     def remarks(self, name: str) -> tuple[str, ...]:
         if self.launch_run_id is None:
@@ -248,6 +251,7 @@ class MlflowTracker:
             "ablation.seed": str(planned.seed),
             IDENTITY: planned.identity,
             PLANNED: record.plan.locked_hash,
+            ORDER: order_of(planned, record.plan),
             **({LOOK: str(record.plan.locked.look_of(planned.seed))} if record.plan.locked.looks else {}),
         }
         with self.store.explained(of=planned.name):
@@ -295,9 +299,12 @@ class MlflowTracker:
         with self.store.explained():
             self.store.tag(study_run_id, {SPENDING: spending.to_json()})
 
-    def log_report(self, record: StudyRecord, folder: Path, *, summary: str) -> None:
+    def log_report(
+        self, record: StudyRecord, folder: Path, *, overview: Sequence[str], answers: Sequence[AnswerSummary]
+    ) -> None:
         with self.store.explained():
-            self._pages.log_report(record, folder, summary=summary, launch=self._study_runs.launched(record.plan.name))
+            launch = self._study_runs.launched(record.plan.name)
+            self._pages.log_report(record, folder, overview=overview, answers=answers, launch=launch)
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
         with self.store.explained():

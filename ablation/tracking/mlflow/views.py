@@ -11,13 +11,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ablation.records import Plan
+from ablation.records import Plan, PlannedRun
+from ablation.tracking.mlflow.reading import ORDER, OUTCOME
 
 View = Literal["runs", "variants", "charts"]
 MAX_EXPERIMENT_TAG = 20_000  # MLflow refuses longer ones
 _TAG = "mlflow.sharedViewState."
 _VARIANT_TAG = "ablation.variant"
-_NAME_COLUMN = "attributes.`Run Name`"
+_NAME_COLUMN, _TIME_COLUMN = "attributes.`Run Name`", "attributes.`Created`"
+_MOST_NAME_WIDTH = 270  # pixels: with MLflow's own panels open on a screen of 1440, two or three metrics have room
+_TIME_WIDTH = 60  # the mark of how a run stands is in it, before the time
 
 
 def view_key(study: str, view: View) -> str:
@@ -32,19 +35,26 @@ def saved_views(plan: Plan) -> dict[str, str]:
     return {key: value for key, value in tags.items() if len(value) <= MAX_EXPERIMENT_TAG}
 
 
-def _runs(plan: Plan) -> dict[str, Any]:
-    """Return the table of runs: each one's levels, seed, metrics and outcome.
+def order_of(planned: PlannedRun, plan: Plan) -> str:
+    """Return the place of a run in its study's table: the baseline's runs first, each variant's by seed."""
+    names = [plan.baseline.name, *(variant.name for variant in plan.variants if not variant.is_baseline)]
+    return f"{names.index(planned.variant):06}.{planned.seed:06}"
 
-    It is ordered by name, not by time: ordered by time MLflow folds the runs into their study run.
+
+def _runs(plan: Plan) -> dict[str, Any]:
+    """Return the table of runs: each one's metrics, levels, seed and outcome.
+
+    It is ordered by a tag, not by time: ordered by time MLflow folds the runs into their study run. Runs of earlier
+    versions, which have no such tag, come last.
     """
     levels = [f"params.`{name}`" for name in (*plan.baseline.levels, "seed")]
     return {
         "searchFilter": f"tags.`ablation.kind` = 'run' and tags.`ablation.study` = '{plan.name}'",
-        "orderByKey": "tags.`mlflow.runName`",
+        "orderByKey": f"tags.`{ORDER}`",
         "orderByAsc": True,
         "groupBy": None,
         "runsHiddenMode": "SHOW_ALL",
-        **_columns([*levels, *_metric_columns(plan), "tags.`ablation.outcome`"]),
+        **_columns(plan, [*_metric_columns(plan), *levels, f"tags.`{OUTCOME}`"]),
     }
 
 
@@ -55,7 +65,7 @@ def _variants(plan: Plan) -> dict[str, Any]:
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": _VARIANT_TAG}]},
         "groupsExpanded": {f"tag.{_VARIANT_TAG}.{variant.name}": False for variant in plan.variants},
         "useGroupedValuesInCharts": True,
-        **_columns([*_metric_columns(plan), "params.`parameters`"]),
+        **_columns(plan, [*_metric_columns(plan), "params.`parameters`"]),
     }
 
 
@@ -98,9 +108,11 @@ def _chart(kind: Literal["BAR", "LINE"], metric: str) -> dict[str, Any]:
     }
 
 
-def _columns(columns: Sequence[str]) -> dict[str, Any]:
-    """Return the table's columns in their order, wide enough to read."""
-    widths = {_NAME_COLUMN: 330, **{column: 8 * len(column.partition(".")[2]) + 30 for column in columns}}
+def _columns(plan: Plan, columns: Sequence[str]) -> dict[str, Any]:
+    """Return the table's columns in their order, wide enough to read; MLflow always has those of name and time."""
+    widths = {column: 7 * len(column.partition(".")[2]) + 24 for column in columns}
+    longest = 7 * max(len(f"{variant.name}/seed-00") for variant in plan.variants) + 50
+    widths = {_NAME_COLUMN: min(longest, _MOST_NAME_WIDTH), _TIME_COLUMN: _TIME_WIDTH, **widths}
     return {"selectedColumns": list(columns), "columnOrder": list(widths), "columnWidths": widths}
 
 

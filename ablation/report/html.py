@@ -122,7 +122,7 @@ def _data_uri(path: str, picture: bytes) -> str:
     if picture.startswith(_PNG):
         return f"data:image/png;base64,{b64encode(picture).decode('ascii')}"
     if _SVG in picture[:1000]:  # as text it is a quarter smaller than in base64
-        return f"data:image/svg+xml,{quote(picture, safe=_PLAIN)}"
+        return "data:image/svg+xml," + quote(picture.replace(b">\n<", b"><"), safe=_PLAIN)
     raise ValueError(f"{path} is neither a PNG nor an SVG file")
 
 

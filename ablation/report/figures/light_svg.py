@@ -7,7 +7,7 @@ _TAG = re.compile(r"<[^!?<>][^<>]*>")
 _FONTS = re.compile(r"font-family: ([^;\"]+)")
 _DIGITS = re.compile(r"(\d+\.\d\d)\d+")
 _PATH = re.compile(r"(?<= d=')[^']*")
-_ALONE = re.compile(r"<g>(<(?:path|use)[^<>]*/>|<text[^<>]*>[^<]*</text>)</g>")
+_ALONE = re.compile(r"<g>\n(<(?:path|use)[^<>]*/>|<text[^<>]*>[^<]*</text>)\n</g>")
 
 
 def light_svg(text: str) -> str:
@@ -19,10 +19,10 @@ def light_svg(text: str) -> str:
     used = set(re.findall(r"#([\w.-]+)", text))
     fonts = _FONTS.search(text)
     text = _TAG.sub(lambda tag: _light_tag(tag.group(), used), text)
-    text = re.sub(r">\s+<", "><", text.strip())
+    text = re.sub(r">\s+<", ">\n<", text.strip())
     if fonts is not None:
         text = text.replace("<svg ", f'<svg font-family="{fonts.group(1)}" ', 1)
-    while (without := _ALONE.sub(r"\1", text.replace("<g/>", ""))) != text:
+    while (without := _ALONE.sub(r"\1", text.replace("<g/>\n", ""))) != text:
         text = without
     return f"{text}\n"
 

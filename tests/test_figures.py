@@ -48,6 +48,7 @@ from ablation.analysis.descriptive_records import (
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
 from ablation.report.figures.panels import limits
+from ablation.report.rows import first_screen
 from ablation.study.labels import NO_LABELS
 from ablation.study.level_names import level_text
 
@@ -388,6 +389,7 @@ def test_every_kind_is_written_as_svg_png_and_pdf(written):
     shown = [picture for kind in pictures.values() for picture in kind]
     assert {Path(picture.svg).stem for picture in shown} == {
         "forest",
+        "forest-column",
         "slope",
         "interaction",
         "test-accuracy",
@@ -412,7 +414,7 @@ def test_equal_analyses_give_equal_bytes_whatever_the_users_matplotlibrc_says(wr
         draw_figures(make_analysis(), tmp_path)
 
     paths = sorted((written[0] / "figures").iterdir())
-    assert len(paths) == 36
+    assert len(paths) == 39
     for path in paths:
         assert path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes(), path.name
 
@@ -559,40 +561,70 @@ def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path)
     assert "1 diverged" in only("seed-curves", mixed).axes[0].get_title(loc="left")
 
 
-def test_forest_draws_every_seed_mean_interval_and_rope_in_points(analysis):
-    axes = only("forest", analysis).axes[0]
+@pytest.mark.parametrize("kind", ["forest", "forest-column"])
+def test_forest_draws_the_rows_with_every_seed_mean_interval_and_band_in_points(kind, analysis):
+    (group,) = first_screen(analysis).groups
+    figure = only(kind, analysis)
+    axes = figure.axes[0]
 
     drawn = zip(
-        analysis.answers,
-        *(lines_named(axes, gid) for gid in ("seeds", "mean", "interval")),
-        axes.patches,
-        axes.texts,
-        strict=True,
+        group.rows, *(lines_named(axes, gid) for gid in ("seeds", "mean", "interval")), axes.patches, strict=True
     )
-    for row, (answer, seeds, mean, interval, rope, words) in enumerate(drawn):
-        assert list(seeds.get_xdata()) == [100 * found.difference for found in answer.differences]
-        assert list(mean.get_xdata()) == [100 * answer.effect.mean]
-        assert list(mean.get_ydata()) == [row]
-        assert list(interval.get_xdata()) == [100 * answer.effect.interval.low, 100 * answer.effect.interval.high]
-        assert rope.get_x() == -0.5
-        assert rope.get_width() == 1.0
-        assert words.get_text().replace("\n", " ") == answer.verdict.value
+    for row, seeds, mean, interval, band in drawn:
+        assert list(seeds.get_xdata()) == [dot.value for dot in row.dots]
+        assert list(mean.get_xdata()) == [row.mean]
+        assert list(interval.get_xdata()) == [row.low, row.high]
+        assert (band.get_x(), band.get_width()) == (-0.5, 1.0)
+        assert band.get_y() < mean.get_ydata()[0] < band.get_y() + band.get_height()
+    words = " ".join(text.get_text() for text in figure.texts if text.get_gid() == "verdict")
+    assert words == " ".join(f"{row.mark.shape} {row.verdict}" for row in group.rows)
 
 
 def test_forest_names_unit_and_better_side_of_each_metric(analysis):
     brier = replace(analysis.answers[0], metric=BRIER, is_primary=False)
-    accuracy, score = only("forest", replace(analysis, answers=(*analysis.answers, brier))).axes
+    figure = only("forest", replace(analysis, answers=(*analysis.answers, brier)))
 
-    assert accuracy.get_xlabel() == "difference in test accuracy, in points; better to the right"
-    assert score.get_xlabel() == "difference in Brier score on test; better to the left"
+    accuracy, points, score, lower = [text.get_text() for text in figure.texts if text.get_gid() == "heading"]
+    assert (accuracy, score) == ("test accuracy", "Brier score on test")
+    assert points.startswith("points; band: too small to matter (±0.5)")
+    assert points.endswith("better to the right")
+    assert lower.endswith("better to the left")
 
 
 def test_a_comparison_without_effect_keeps_its_verdict_in_the_forest(analysis):
     unstable = replace(analysis.answers[0], verdict=Verdict.UNSTABLE, effect=None, differences=())
-    axes = only("forest", replace(analysis, answers=(unstable, *analysis.answers[1:]))).axes[0]
+    figure = only("forest", replace(analysis, answers=(unstable, *analysis.answers[1:])))
 
-    assert axes.texts[0].get_text() == "unstable"
-    assert len(lines_named(axes, "mean")) == len(analysis.answers) - 1
+    assert "! unstable" in [text.get_text() for text in figure.texts]
+    assert len(lines_named(figure.axes[0], "mean")) == len(analysis.answers) - 1
+
+
+def test_bars_beyond_the_axis_of_a_forest_are_cut_and_end_in_arrows(analysis):
+    effect = analysis.answers[0].effect
+    wide = replace(analysis.answers[0], effect=replace(effect, interval=replace(effect.interval, low=-0.9, high=0.9)))
+    axes = only("forest", replace(analysis, answers=(wide,))).axes[0]
+
+    (bar,) = lines_named(axes, "interval")
+    assert tuple(bar.get_xdata()) == axes.get_xlim()
+    assert [line.get_marker() for line in lines_named(axes, "cut")] == ["<", ">"]
+
+
+@pytest.mark.parametrize(("kind", "width"), [("forest", 6.75), ("forest-column", 3.3)])
+def test_a_forest_is_as_wide_as_papers_print_it_and_has_no_text_below_six_points(kind, width, analysis):
+    figure = only(kind, analysis)
+
+    assert figure.get_size_inches()[0] == width
+    labels = [label for axes in figure.axes for label in axes.get_xticklabels()]
+    assert min(text.get_fontsize() for text in (*figure.texts, *labels)) >= 6
+
+
+def test_the_rows_of_many_comparisons_are_two_pages_at_most(analysis):
+    many = replace(analysis, answers=analysis.answers * 60)
+
+    first, second = KINDS["forest"](many)
+    shown = [len(lines_named(drawing.figure.axes[0], "seeds")) for drawing in (first, second)]
+    assert shown == [40, 40]
+    assert f"The figures show the first 80 of {len(many.answers)} comparisons." in first.text
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=lambda metric: metric.name)

@@ -21,6 +21,7 @@ from ablation.records import METRICS, SIGNS, Outcome, Plan, RecordedRun, Variant
 from ablation.report import answers_text, report_text, sentence
 from ablation.report.figures.forest import forest_drawings
 from ablation.report.figures.panels import scale_over
+from ablation.report.marks import MARKS
 from ablation.report.prose import headline, overview
 from ablation.report.tables import scorecard
 from ablation.study import load_study
@@ -84,7 +85,7 @@ def test_a_crossover_is_the_headline() -> None:
     assert headline(norm_of(found)) == expected
     assert expected in overview(found)[0]
     assert expected in answers_text(found)
-    for kind in ("markdown", "html", "latex"):
+    for kind in ("markdown", "html", "latex", "latex-wide"):
         assert "differs by " in report_text(found, kind).replace("&nbsp;", " ")
     assert [answer["is_crossover"] for answer in json.loads(report_text(found, "json"))["answers"]] == [True, True]
     assert '<li class="crossover">' in report_text(found, "html")
@@ -468,8 +469,8 @@ def test_the_forest_plots_interval_ends_where_differences_of_a_fraction_do() -> 
     (drawing,) = forest_drawings(found)
 
     (line,) = [line for line in drawing.figure.axes[0].get_lines() if line.get_gid() == "interval"]
-    assert list(line.get_xdata()) == [-100, 100]
     low, high = drawing.figure.axes[0].get_xlim()
+    assert list(line.get_xdata()) == [max(-100, low), min(100, high)]
     assert all(-100 <= tick <= 100 for tick in drawing.figure.axes[0].get_xticks() if low <= tick <= high)
 
 
@@ -487,10 +488,13 @@ def test_the_forest_plot_has_room_for_every_verdict() -> None:
     (drawing,) = forest_drawings(dataclasses.replace(found, answers=(*crossed, *called)))
 
     drawing.figure.draw_without_rendering()
-    words = [text for axes in drawing.figure.axes for text in axes.texts]
-    assert len(words) == len(of_effects) + len(Interplay)
+    words = [text for text in drawing.figure.texts if text.get_gid() == "verdict"]
+    assert sum(text.get_text()[0] in {mark.shape for mark in MARKS.values()} | {"×"} for text in words) == (
+        len(of_effects) + len(Interplay)
+    )
+    left = drawing.figure.axes[0].get_window_extent().x0
     for text in words:
-        assert text.get_window_extent().x1 < drawing.figure.bbox.x1, text.get_text()
+        assert text.get_window_extent().x1 < left, text.get_text()
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=20))

@@ -23,7 +23,9 @@ from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
+from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
 from ablation.storage.temporary import temporary_folder
@@ -41,12 +43,13 @@ __all__ = [
     "write_report",
 ]
 
-ReportFormat = Literal["markdown", "html", "json", "latex"]
+ReportFormat = Literal["markdown", "html", "json", "latex", "latex-wide"]
 FORMATS: Mapping[ReportFormat, str] = {
     "markdown": "report.md",
     "html": "report.html",
     "json": "report.json",
     "latex": "tables.tex",
+    "latex-wide": "tables-wide.tex",
 }
 _MOST_LISTED = 20
 _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
@@ -73,7 +76,8 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder),
         "json": _json(recorded),
-        "latex": _latex(analysis),
+        "latex": paper_document(analysis),
+        "latex-wide": _latex(analysis),
     }
     written = []
     for kind, text in texts.items():
@@ -91,6 +95,8 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
     analysis = labelled(analysis)
     match kind:
         case "latex":
+            return paper_document(analysis)
+        case "latex-wide":
             return _latex(analysis)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
@@ -128,11 +134,12 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found = analysis.diagnostics
+    found, screen = analysis.diagnostics, first_screen(analysis)
     return render(
         "report.md.jinja",
         analysis=analysis,
-        overview=overview(analysis),
+        screen=screen,
+        rests_on=" ".join(screen.lines),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),
@@ -141,7 +148,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         training_function=training_function(analysis),
         tuning=_tuning(analysis),
         figures=pictures,
-        tables=_tables(analysis),
+        tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
         estimands=tables.estimands(analysis),
         confusion_counts=[(matrix, error_tables.confusion_counts(matrix, analysis)) for matrix in analysis.confusion],
         diagnostics=list(_diagnostics(analysis)),

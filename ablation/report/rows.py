@@ -74,11 +74,14 @@ class Row:
     bounds: str
     costs: tuple[str, ...]
     problem: str
-    sentence: str
 
     @property
     def change(self) -> str:
         return " ".join(self.lines)
+
+    @property
+    def sentence(self) -> str:
+        return sentence(self.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +199,6 @@ def _row(number: int, answer: Answer, costs: Sequence[str]) -> Row:
         bounds=_bounds(answer, interval),
         costs=tuple(_cost(answer, cost) for cost in costs),
         problem=_problem(answer),
-        sentence=sentence(answer),
     )
 
 

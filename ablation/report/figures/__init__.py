@@ -12,7 +12,7 @@ from ablation.errors import FigureUnknown
 from ablation.report.figures.confusion import confusion_drawings
 from ablation.report.figures.confusion_difference import confusion_difference_drawings
 from ablation.report.figures.curves import curves_drawings
-from ablation.report.figures.forest import forest_drawings
+from ablation.report.figures.forest import column_drawings, forest_drawings
 from ablation.report.figures.heat_map import heat_map_drawings
 from ablation.report.figures.interaction import interaction_drawings
 from ablation.report.figures.panels import Drawing
@@ -27,6 +27,7 @@ __all__ = ["KINDS", "Drawing", "Picture", "draw_figures", "figure_of", "pictures
 
 KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "forest": forest_drawings,
+    "forest-column": column_drawings,
     "slope": slope_drawings,
     "interaction": interaction_drawings,
     "heat-map": heat_map_drawings,

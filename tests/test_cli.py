@@ -120,7 +120,7 @@ def test_summarize_makes_the_report_again_elsewhere(recorded: Recorded, tmp_path
 
     assert 0 == result.exit_code, result.output
     first = recorded.folder / ".ablation" / "reports" / "tiny"
-    for name in ("report.md", "report.html", "report.json", "tables.tex", "figures/forest.svg"):
+    for name in ("report.md", "report.html", "report.json", "tables.tex", "figures/forest.svg", "figures/forest.pdf"):
         assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert result.stdout.index("undecided") < result.stdout.index("In words") < result.stdout.index("Variants")
 
@@ -129,7 +129,13 @@ def test_summarize_makes_the_report_again_elsewhere(recorded: Recorded, tmp_path
 def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) -> None:
     kept = recorded.folder / ".ablation" / "reports" / "tiny"
 
-    forms = {"markdown": "report.md", "html": "report.html", "json": "report.json", "latex": "tables.tex"}
+    forms = {
+        "markdown": "report.md",
+        "html": "report.html",
+        "json": "report.json",
+        "latex": "tables.tex",
+        "latex-wide": "tables-wide.tex",
+    }
     for form, name in forms.items():
         assert (kept / name).read_text(encoding="utf-8") == invoke("summarize", "tiny", "--format", form).stdout
     assert (kept / "report.json").read_text(encoding="utf-8") == invoke("summarize", "tiny", "--json").stdout

@@ -175,7 +175,7 @@ def look(tracker: Any, what: str) -> None:
         raise
 
 
-@pytest.mark.parametrize("form", ["markdown", "json", "latex"])
+@pytest.mark.parametrize("form", ["markdown", "json", "latex", "latex-wide"])
 def test_a_text_that_is_not_unicode_is_written_all_the_same(form: Any) -> None:
     odd, made = "x\udce9", make_plan(seeds=2, description="x\udce9")
     runs = make_runs(made, outcomes={(made.runs[0].variant, 0): Outcome.FAILED})

@@ -144,4 +144,4 @@ def test_a_metric_of_any_size_is_judged_as_one_of_size_one_and_reported_whole(si
     said = sentence(analysis.answers[0])
     assert len(said) < 400
     assert not re.search(r"\b0\.0+ (higher|to)", said)
-    assert all(report_text(analysis, form) for form in ("json", "latex", "markdown"))
+    assert all(report_text(analysis, form) for form in ("json", "latex", "latex-wide", "markdown"))

@@ -21,10 +21,13 @@ from pydantic import TypeAdapter
 
 from ablation.analysis import Analysis, Answer, Verdict, analyse
 from ablation.records import METRICS, Outcome, Plan, Variant
-from ablation.report import answers_text, sentence, write_report
+from ablation.report import answer_summaries, answers_text, overview, sentence, write_report
+from ablation.report.characters import first_screen_text
 from ablation.report.markup import escaped
 from ablation.report.prose import headline
+from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION, report_schema
+from ablation.tracking.mlflow.notes import study_note
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"
@@ -245,6 +248,27 @@ def test_golden_report(report):
         GOLDEN.write_text(text, encoding="utf-8", newline="\n")
 
     assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def first_screens(analysis, report):
+    """Return the first screen as each place has it, by the name of its golden file."""
+    links = {"report.html": "#/report"}
+    return {
+        "terminal-80.txt": first_screen_text(first_screen(analysis), 80).plain + "\n",
+        "terminal-120.txt": first_screen_text(first_screen(analysis), 120).plain + "\n",
+        "note.md": study_note(overview(analysis), answer_summaries(analysis), links=links, figure="#/forest") + "\n",
+        "forest.svg": (report / "figures" / "forest.svg").read_text(encoding="utf-8"),
+        "forest-column.svg": (report / "figures" / "forest-column.svg").read_text(encoding="utf-8"),
+    }
+
+
+def test_golden_first_screens(analysis, report):
+    for name, text in first_screens(analysis, report).items():
+        path = GOLDEN.parent / name
+        if os.environ.get("ABLATION_WRITE_GOLDEN"):
+            path.write_text(text, encoding="utf-8", newline="\n")
+
+        assert text == path.read_text(encoding="utf-8"), name
 
 
 def test_equal_inputs_give_equal_bytes(analysis, report, tmp_path):

@@ -162,7 +162,7 @@ def test_the_table_of_parts_ticks_what_each_variant_has() -> None:
 
 
 def test_the_table_of_parts_stands_in_the_report_and_in_latex_with_ticks(both: Analysis) -> None:
-    markdown, latex = report_text(both, "markdown"), report_text(both, "latex")
+    markdown, latex = report_text(both, "markdown"), report_text(both, "latex-wide")
 
     assert "| full (baseline) | ✓ | ✓ | ✓ | 90.00 ± 0.02 % |" in markdown
     assert "| all-off | – | – | – | 79.00 ± 0.02 % |" in markdown
@@ -183,7 +183,7 @@ def test_a_study_without_parts_has_no_table_of_them() -> None:
 
     assert () == part_tables.parts(found).rows
     assert "## Parts" not in report_text(found, "markdown")
-    assert "checkmark" not in report_text(found, "latex").partition(r"\begin")[2]
+    assert "checkmark" not in report_text(found, "latex-wide").partition(r"\begin")[2]
 
 
 def test_simple_effects_of_parts_are_beside_the_others_or_alone_and_stand_once(both: Analysis) -> None:

@@ -147,7 +147,7 @@ def test_the_report_tells_tuning_its_limits_and_its_cost_apart(analysis: Analysi
         in text
     )
     assert "another tuning might find others, and that uncertainty is not in the intervals" in text
-    assert r"\label{tab:tuned-variants}" in report_text(analysis, "latex")
+    assert r"\label{tab:tuned-variants}" in report_text(analysis, "latex-wide")
 
 
 def test_tuned_settings_alone_have_no_table_beside_others() -> None:

@@ -85,7 +85,7 @@ def test_a_crossover_is_the_headline() -> None:
     assert headline(norm_of(found)) == expected
     assert expected in overview(found)[0]
     assert expected in answers_text(found)
-    for kind in ("markdown", "html", "latex"):
+    for kind in ("markdown", "html", "latex", "latex-wide"):
         assert "differs by " in report_text(found, kind).replace("&nbsp;", " ")
     assert [answer["is_crossover"] for answer in json.loads(report_text(found, "json"))["answers"]] == [True, True]
     assert '<li class="crossover">' in report_text(found, "html")

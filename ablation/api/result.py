@@ -131,7 +131,7 @@ class StudyResult:
         return shown(figure_of(self._analysed(), name))
 
     def report(self, form: str = "markdown") -> str:
-        """Return the report as `markdown`, `html`, `json` or `latex`.
+        """Return the report as `markdown`, `html`, `json`, `latex` (for a column of a paper) or `latex-wide`.
 
         Raises:
             NameUnknown: there is no such form.

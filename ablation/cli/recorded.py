@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["terminal", "markdown", "html", "json", "latex"]),
+    type=click.Choice(["terminal", "markdown", "html", "json", "latex", "latex-wide"]),
     default="terminal",
     show_default=True,
     help="What is printed.",

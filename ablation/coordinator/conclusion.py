@@ -13,6 +13,7 @@ from ablation.code import code_names
 from ablation.coordinator.lease import Lease
 from ablation.records import Outcome, PlannedRun
 from ablation.report import answer_summaries, overview, write_report
+from ablation.report.labels import labelled
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import StudyRecord, Tracker
@@ -58,7 +59,7 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
         write_report(analysis, folder)
         lease.check()
         tracker.log_report(
-            lease.record, folder, overview=overview(analysis), answers=answer_summaries(analysis.answers)
+            lease.record, folder, overview=overview(labelled(analysis)), answers=answer_summaries(analysis)
         )
         tracker.note_look(record, looks.look)
     is_complete = ended[Outcome.DONE] + ended[Outcome.DIVERGED] == len(looks.runs)

@@ -23,6 +23,7 @@ from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
+from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
@@ -42,12 +43,13 @@ __all__ = [
     "write_report",
 ]
 
-ReportFormat = Literal["markdown", "html", "json", "latex"]
+ReportFormat = Literal["markdown", "html", "json", "latex", "latex-wide"]
 FORMATS: Mapping[ReportFormat, str] = {
     "markdown": "report.md",
     "html": "report.html",
     "json": "report.json",
     "latex": "tables.tex",
+    "latex-wide": "tables-wide.tex",
 }
 _MOST_LISTED = 20
 _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
@@ -74,7 +76,8 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder),
         "json": _json(recorded),
-        "latex": _latex(analysis),
+        "latex": paper_document(analysis),
+        "latex-wide": _latex(analysis),
     }
     written = []
     for kind, text in texts.items():
@@ -92,6 +95,8 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
     analysis = labelled(analysis)
     match kind:
         case "latex":
+            return paper_document(analysis)
+        case "latex-wide":
             return _latex(analysis)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))

@@ -4,9 +4,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer
 from ablation.output import plain
 from ablation.records import AnswerSummary
+from ablation.report.labels import labelled
 from ablation.report.names import comparison_text
 from ablation.report.prose import headline, sentence
 from ablation.report.prose.costs import cost_changes
@@ -21,9 +23,10 @@ _NO_KEY = re.compile(r"[^\w\-. ]|(?<!\d)\.|\.(?!\d)")
 stays within a number alone, so that no name ends like a key of another one."""
 
 
-def answer_summaries(answers: Sequence[Answer]) -> tuple[AnswerSummary, ...]:
-    """Return a record per answer, in their order."""
-    return tuple(_summary(answer, name) for answer, name in zip(answers, answer_names(answers), strict=True))
+def answer_summaries(analysis: Analysis) -> tuple[AnswerSummary, ...]:
+    """Return a record per answer, in the plan's order; labels are in its words, and not in its name."""
+    names = answer_names(analysis.answers)
+    return tuple(_summary(answer, name) for answer, name in zip(labelled(analysis).answers, names, strict=True))
 
 
 def answer_names(answers: Sequence[Answer]) -> list[str]:

@@ -150,7 +150,7 @@ def latex_table(table: Table, *, caption: str, label: str) -> str:
         f"\\begin{{{environment}}}{'[htbp]' if environment == 'table' else ''}",
         r"  \centering",
         f"  \\caption{{{latex_text(caption)}}}",
-        f"  \\label{{{re.sub('[^A-Za-z0-9:.-]+', '-', label)}}}",
+        f"  \\label{{{latex_label(label)}}}",
         *([rf"  \resizebox{{{_AT_MOST_THE_LINE}}}{{!}}{{%"] if is_shrunk else []),
         f"  \\begin{{tabular}}{{{''.join(column.type for column in columns)}}}",
         r"    \toprule",
@@ -167,6 +167,11 @@ def latex_table(table: Table, *, caption: str, label: str) -> str:
 def latex_document(tables: Iterable[str]) -> str:
     """Return the text of a file that holds tables of `latex_table` and says which packages they need."""
     return "\n".join([_PREAMBLE, *tables])
+
+
+def latex_label(text: str) -> str:
+    r"""Return text with hyphens for the characters that \label doesn't take."""
+    return re.sub("[^A-Za-z0-9:.-]+", "-", text)
 
 
 def latex_text(text: str) -> str:
@@ -193,17 +198,18 @@ def _accented(character: str) -> str | None:
 
 def _transposed(table: Table) -> list[list[str]]:
     """Return the cells of each column below its head, shortened."""
-    return [[_shortened(row[index]) for row in table.rows] for index in range(len(table.head))]
+    return [[shortened(row[index]) for row in table.rows] for index in range(len(table.head))]
 
 
-def _shortened(cell: str) -> str:
-    line = " ".join(plain(cell).split())
-    return line if len(line) <= _LONGEST_CELL else f"{line[: _LONGEST_CELL - 1]}…"
+def shortened(text: str, *, longest: int = _LONGEST_CELL) -> str:
+    """Return text on one line, cut where it is longer than that."""
+    line = " ".join(plain(text).split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _column(name: str, cells: Iterable[str], *, is_text: bool) -> _Column:
     """Lay out a column; its width is in the font's own units, so that a shrunk table keeps its shape."""
-    head = _shortened(name)
+    head = shortened(name)
     longest = max(map(len, cells), default=0)
     if not is_text:
         lines = textwrap.wrap(head, max(longest, _NARROWEST_HEAD), break_long_words=False) or [""]
@@ -226,6 +232,6 @@ def _row(cells: Iterable[str]) -> str:
 
 def _cell(cell: str) -> str:
     """Return a cell's LaTeX, a long one with the places in names where a line may end: `depth=2,` and `width=3`."""
-    line = _shortened(cell)
+    line = shortened(cell)
     latex = latex_text(line)
     return re.sub(r"(?<=[,=./_])(?=[A-Za-z])", r"\\allowbreak{}", latex) if len(line) > _LONGEST_LINE else latex

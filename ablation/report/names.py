@@ -125,6 +125,16 @@ def baseline_mark(name: str) -> str:
     return " (reference)" if name.startswith(f"{BASELINE},") else " (baseline)"
 
 
+def is_absent(level: Any) -> bool:
+    """Whether a level says that something is not there."""
+    return level in ("absent", "none") or level is False
+
+
+def settings_text(settings: str) -> str:
+    """Return what tells tuned variants from those with the file's settings."""
+    return _SETTINGS.get(settings, settings)
+
+
 _OTHERS = "the others"
 _SETTING_NAMES = {OTHERS: "the other parts", SETTINGS: "the settings"}
 

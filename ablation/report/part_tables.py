@@ -2,6 +2,7 @@
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import VariantRow
+from ablation.report.names import is_absent
 from ablation.report.numbers import NONE, ratio_text
 from ablation.report.table import Table
 from ablation.report.tables import baseline_difference_cells, mean_and_sd, variant_text
@@ -46,4 +47,4 @@ def _sign(row: VariantRow, part: str, analysis: Analysis) -> str:
     level = row.levels[part]
     if level == analysis.factors[part][0]:
         return THERE
-    return ABSENT if level in ("absent", False, "none") else level_text(level)
+    return ABSENT if is_absent(level) else level_text(level)

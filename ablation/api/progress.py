@@ -62,7 +62,7 @@ class _LiveView:
 
     def drawn(self) -> Text:
         size, asked = self._console.size, stopping.seconds_asked
-        room = Room(columns=size.width, rows=size.height - 1, is_ascii=self._console.options.ascii_only)
+        room = Room(columns=size.width, rows=2 * size.height // 3, is_ascii=self._console.options.ascii_only)
         progress, left = self._seen or (None, None)
         ending = ending_text(progress, asked) if asked is not None else None
         if progress is None:

@@ -8,9 +8,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ablation.records import AnswerSummary, Plan, PlannedRun, seeds_text
-from ablation.study.level_names import level_text
+from ablation.study.labels import Labels, labels_of
+from ablation.study.level_names import level_text, short_name
 
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
@@ -121,10 +123,11 @@ def _more(count: int) -> str:
 
 
 def _questions(plan: Plan) -> Iterable[str]:
+    labels = labels_of(plan)
     for question in plan.locked.questions:
         metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
-        levels = [f"{name.rpartition('.')[2]} {level_text(level)}" for name, level in question.at.items()]
-        metric += escaped(f" at {', '.join(levels)}") if levels else ""
+        levels = [_level(labels, factor, level) for factor, level in question.at.items()]
+        metric += f" {escaped('at ' + ', '.join(levels))}" if levels else ""
         if question.variant:
             yield f"How does {escaped(question.variant)} differ from the baseline, in {metric}?"
         elif question.effect:
@@ -138,11 +141,14 @@ def _change(plan: Plan, factor: str) -> str:
     """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
     if factor not in plan.baseline.levels:
         return "all other parts together"
-    before = plan.baseline.levels[factor]
-    others = dict.fromkeys(level_text(variant.levels[factor]) for variant in plan.variants)
-    others.pop(level_text(before), None)
-    label = factor.rpartition(".")[2]
-    return escaped(f"{label} {level_text(before)} → {' or '.join(others)}", most=300)
+    labels, before = labels_of(plan), plan.baseline.levels[factor]
+    levels = [variant.levels[factor] for variant in plan.variants]
+    others = dict.fromkeys(level_text(labels.level(factor, level)) for level in levels if level != before)
+    return escaped(f"{_level(labels, factor, before)} → {' or '.join(others)}", most=300)
+
+
+def _level(labels: Labels, factor: str, level: Any) -> str:
+    return f"{short_name(labels.factor(factor))} {level_text(labels.level(factor, level))}"
 
 
 def _measured(plan: Plan) -> str:
@@ -152,7 +158,7 @@ def _measured(plan: Plan) -> str:
     on = f" on {plan.data.name}" if plan.data.train_images else ""  # the user's training function reads its own
     return escaped(
         f"{len(plan.variants)} variants × {seeds_text(plan.looks)}{on}, "
-        f"compared with {plan.baseline.name} by {plan.metrics[metric.name].label}{matters}."
+        f"compared with {labels_of(plan).variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
     )
 
 

@@ -255,9 +255,11 @@ class MlflowTracker:
             **({LOOK: str(record.plan.locked.look_of(planned.seed))} if record.plan.locked.looks else {}),
         }
         with self.store.explained(of=planned.name):
-            return self.store.attempts.start(
+            run_id = self.store.attempts.start(
                 record, record.study_run_id, planned, {**about, **tags_of(provenance)}, attempt
             )
+            self._records.begun[run_id] = (planned, record.plan)
+            return run_id
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         self._records.describe(run_id, description)

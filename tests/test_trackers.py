@@ -456,6 +456,15 @@ def test_a_run_has_the_metrics_on_the_held_out_split_first(mlflow_tracker: Any, 
     assert ["test_accuracy", "test_loss"] == list(mlflow_client.get_run(run_id).data.metrics)[:2]
 
 
+def test_a_study_that_is_reported_anew_ended_when_it_did(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    mlflow_client.set_terminated(record.study_run_id, "FINISHED", end_time=1_700_000_000_000)
+
+    mlflow_tracker.close_study(record, "FINISHED")
+
+    assert 1_700_000_000_000 == mlflow_client.get_run(record.study_run_id).info.end_time
+
+
 def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     planned = record.plan.runs[2]

@@ -310,7 +310,8 @@ class MlflowTracker:
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
         with self.store.explained():
-            self.store.client.set_terminated(record.study_run_id, status)
+            if self.store.client.get_run(record.study_run_id).info.status != status:  # else it keeps its end
+                self.store.client.set_terminated(record.study_run_id, status)
 
     def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return self._pages.links(record)

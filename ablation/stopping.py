@@ -37,6 +37,7 @@ class Stopping:
         self._asked_at = 0.0
         self._is_patient = False
         self._is_overdue = False
+        self._is_shown = False
         self._arrivals: int | None = None
         self._heard: frozenset[int] = frozenset()
 
@@ -98,6 +99,21 @@ class Stopping:
         """The signal that asked; SIGINT where none has."""
         return self._asked or signal.SIGINT
 
+    @property
+    def seconds_asked(self) -> float | None:
+        """Seconds since a signal asked this process to end, None where none has; to be shown by a view."""
+        asked_at = self._asked_at
+        return time.monotonic() - asked_at if asked_at else None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Leave it to a view to say that an end was asked for: what `on_asked` writes would be drawn over."""
+        self._is_shown = True
+        try:
+            yield
+        finally:
+            self._is_shown = False
+
     @contextmanager
     def patiently(self) -> Iterator[None]:
         """Let what runs here come to a good end by itself when a signal comes, as long as the grace lasts."""
@@ -130,7 +146,8 @@ class Stopping:
                     (on_insisted or end_at_once)(number)
                 return
             self._asked, self._asked_at = number, time.monotonic()
-            on_asked()
+            if not self._is_shown:
+                on_asked()
             if not self._is_patient:
                 raise KeyboardInterrupt
             timers.append(threading.Timer(GRACE_S, self._hurry))

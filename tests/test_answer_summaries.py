@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_tag
 
 from ablation.analysis import Analysis, analyse
-from ablation.analysis.answer_records import Answer, LevelChange
+from ablation.analysis.answer_records import LevelChange
 from ablation.report import answer_summaries
 from ablation.report.answer_summaries import MOST_NAME, answer_names, key_name
+from ablation.study.labels import FactorLabels, Labels
 
 QUESTIONS = [
     {"effect": "model.depth"},
@@ -23,26 +24,21 @@ LABELS = st.one_of(st.text(max_size=400), st.sampled_from(HOSTILE))
 
 
 @pytest.fixture(scope="module")
-def found() -> Analysis:
+def analysis() -> Analysis:
     plan = make_plan(questions=QUESTIONS)
     return analyse(plan, make_runs(plan))
 
 
-@pytest.fixture(scope="module")
-def answers(found: Analysis) -> tuple[Answer, ...]:
-    return found.answers
-
-
-def test_names_say_what_was_changed_and_on_which_metric_but_for_the_studys_own(answers: tuple[Answer, ...]) -> None:
+def test_names_say_what_was_changed_and_on_which_metric_but_for_the_studys_own(analysis: Analysis) -> None:
     assert [
         "depth 2 to 3",
         "normalization none to batch on test_loss",
         "depth 2 to 3 and normalization none to batch",
-    ] == answer_names(answers)
+    ] == [summary.name for summary in answer_summaries(analysis)]
 
 
-def test_a_summary_has_the_numbers_as_they_were_measured(found: Analysis) -> None:
-    summary, effect = answer_summaries(found)[0], found.answers[0].effect
+def test_a_summary_has_the_numbers_as_they_were_measured(analysis: Analysis) -> None:
+    summary, effect = answer_summaries(analysis)[0], analysis.answers[0].effect
 
     assert effect is not None
     assert effect.interval is not None
@@ -54,6 +50,15 @@ def test_a_summary_has_the_numbers_as_they_were_measured(found: Analysis) -> Non
     )
     assert ("test accuracy", "fraction") == (summary.metric, summary.unit)
     assert summary.sentence.startswith(f"{summary.headline}: ")
+
+
+def test_labels_are_in_the_words_of_a_summary_and_not_in_its_name(analysis: Analysis) -> None:
+    depth = FactorLabels(label="blocks", levels={"2": "two"})
+    named = replace(analysis, labels=Labels(factors={"model.depth": depth}, variants={}))
+
+    before, after = answer_summaries(analysis)[0], answer_summaries(named)[0]
+    assert ("depth 2 to 3", "depth 2 to 3") == (before.name, after.name)
+    assert ("depth 2 → 3", "blocks two → 3") == (before.change, after.change)
 
 
 @pytest.mark.parametrize(

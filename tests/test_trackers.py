@@ -519,6 +519,17 @@ def test_an_experiments_description_says_how_many_seeds_and_at_which_looks(seeds
     )
 
 
+def test_an_experiments_description_has_labels_where_the_study_file_has() -> None:
+    plan = make_plan(seeds=1)
+    depth = {"levels": [2, 3], "label": "blocks", "labels": {"3": "three"}}
+    plan = replace(plan, study={**plan.study, "factors": {**plan.study["factors"], "model.depth": depth}})
+
+    text = experiment_description(plan, found="", links={}, others={})
+
+    assert "1. What does blocks 2 → three do to test accuracy?" in text
+    assert "compared with blocks=2, normalization=none by test accuracy" in text
+
+
 def test_a_description_that_a_person_wrote_or_edited_is_left_alone(
     mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:

@@ -91,7 +91,7 @@ def shown_cells(table: Table, left_out: str) -> list[str]:
 @given(table=tables(), columns=st.integers(40, 200))
 def test_no_line_of_a_table_is_wider_and_no_letter_of_a_column_that_is_kept_is_lost(table: Table, columns: int) -> None:
     whole = table_text(table, columns)
-    text, _, left_out = whole.partition("\nleft out for width: ")
+    text, _, left_out = whole.partition("\nleft out for width:")
 
     shown = shown_cells(table, left_out)
     assert all(cells(line) <= columns for line in whole.splitlines())
@@ -101,7 +101,7 @@ def test_no_line_of_a_table_is_wider_and_no_letter_of_a_column_that_is_kept_is_l
 
 @given(table=tables(), columns=st.integers(40, 200))
 def test_no_word_of_a_table_is_broken_that_fits(table: Table, columns: int) -> None:
-    text, _, left_out = table_text(table, columns).partition("\nleft out for width: ")
+    text, _, left_out = table_text(table, columns).partition("\nleft out for width:")
 
     pieces = [piece for cell in shown_cells(table, left_out) for piece in re.findall(r"[^\s,]*,|[^\s,]+", cell)]
     assert all(piece in text for piece in pieces if cells(piece) <= columns - len(INDENT))

@@ -8,14 +8,11 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-
-from ablation.output import plain
+from ablation.api.live_view import Room
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 120
 MOST_NOTES = 10
 FIGURE_DPI = 110
 
@@ -23,18 +20,17 @@ FIGURE_DPI = 110
 class NotebookView:
     """One output of a notebook: the last events, and below them where the study stands."""
 
+    room = Room(columns=120, rows=50)
+
     def __init__(self, display: Any) -> None:
         self._notes: deque[str] = deque(maxlen=MOST_NOTES)
         self._handle = display(_bundle(""), raw=True, display_id=True)
 
     def note(self, text: str) -> None:
-        self._notes.append(" ".join(plain(text).split()))
+        self._notes.append(text)
 
-    def show(self, view: RenderableType) -> None:
-        console = Console(file=io.StringIO(), width=WIDTH, force_jupyter=False, highlight=False, emoji=False)
-        with console.capture() as capture:
-            console.print(view)
-        self._handle.update(_bundle("\n".join([*self._notes, capture.get()])), raw=True)
+    def show(self, view: str) -> None:
+        self._handle.update(_bundle("\n".join([*self._notes, view])), raw=True)
 
 
 def notebook_view() -> NotebookView | None:

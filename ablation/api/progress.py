@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from ablation.api.live_view import Room, ending_text, standing_lines, time_left_text
 from ablation.api.notebook import NotebookView, notebook_view
 from ablation.api.result import counts_text
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.progress import Progress
-from ablation.output import last_line, plain, width, wrapped
-from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, RunResult
+from ablation.output import cells, clipped, last_line, plain, width, wrapped
+from ablation.records import Epoch, Outcome, RunResult
 from ablation.report.characters import first_screen_text, in_terminal
 from ablation.report.numbers import duration_text
 from ablation.report.prose import out_of_budget_text
 from ablation.report.rows import first_screen
+from ablation.stopping import stopping
 from ablation.study import Study
 from ablation.tracking import START_UI, Tracker
 
-MOST_SHOWN = 10
-"""Runs under way that the live view has a line for."""
 Steps = Generator[Progress, None, StudyOutcome]
 
 
@@ -40,22 +39,43 @@ def follow(steps: Steps, *, study: Study, slots: int, is_quiet: bool) -> StudyOu
     if (notebook := notebook_view()) is not None:
         return _drain(steps, lambda progress: _show_in(notebook, progress, clock))
     console = Console(stderr=True, force_jupyter=False)
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         return _drain(steps, lambda progress: _print_plainly(progress, clock))
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    view = _LiveView(console, clock)
+    live = Live(console=console, get_renderable=view.drawn, refresh_per_second=4, transient=True)
+    with stopping.shown(), live, closing(steps):  # an end in good order, of whatever comes here, is seen too
+        return _drain(steps, view.show)
 
-        def show(progress: Progress) -> None:
-            if progress.latest is not None or progress.note is not None:
-                live.console.print(Text(plain(_event_text(progress, clock))))
-            live.update(_view(progress, clock))
 
-        return _drain(steps, show)
+class _LiveView:
+    """What is drawn over on a terminal, by a thread of its own, and the lines that stay above it."""
+
+    def __init__(self, console: Console, clock: _Clock) -> None:
+        self._console = console
+        self._clock = clock
+        self._seen: tuple[Progress, float | None] | None = None
+
+    def show(self, progress: Progress) -> None:
+        self._seen = progress, self._clock.seconds_left(progress)
+        for line in _event_lines(progress, self._console.width, metric=self._clock.metric):
+            self._console.print(Text(line), soft_wrap=True)
+
+    def drawn(self) -> Text:
+        size, asked = self._console.size, stopping.seconds_asked
+        room = Room(columns=size.width, rows=size.height - 1, is_ascii=self._console.options.ascii_only)
+        progress, left = self._seen or (None, None)
+        ending = ending_text(progress, asked) if asked is not None else None
+        if progress is None:
+            return Text(wrapped(ending or "starting", room.columns))
+        lines = standing_lines(progress, room, left=left, epoch_text=self._clock.epoch_text, ending=ending)
+        return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
 
 def _show_in(notebook: NotebookView, progress: Progress, clock: _Clock) -> None:
-    if progress.latest is not None or progress.note is not None:
-        notebook.note(_event_text(progress, clock))
-    notebook.show(_view(progress, clock))
+    left = clock.seconds_left(progress)
+    for line in _event_lines(progress, notebook.room.columns, metric=clock.metric):
+        notebook.note(line)
+    notebook.show("\n".join(standing_lines(progress, notebook.room, left=left, epoch_text=clock.epoch_text)))
 
 
 def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
@@ -142,51 +162,29 @@ def _drain(steps: Steps, show: Callable[[Progress], None]) -> StudyOutcome:
 
 
 def _print_plainly(progress: Progress, clock: _Clock) -> None:
-    if progress.latest is not None or progress.note is not None:
-        print(plain(_event_text(progress, clock)), file=sys.stderr, flush=True)  # noqa: T201 - plain lines are the view here
-    else:
-        clock.seconds_left(progress)
+    left = time_left_text(clock.seconds_left(progress))
+    for line in _event_lines(progress, width(sys.stderr), metric=clock.metric, left=left):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - plain lines are the view here
 
 
-def _event_text(progress: Progress, clock: _Clock) -> str:
-    ended = sum(progress.ended.values())
-    left = clock.seconds_left(progress)
-    ended_text = [_ended_text(*progress.latest, metric=clock.metric)] if progress.latest is not None else []
-    text = "; ".join([*ended_text, *([progress.note] if progress.note is not None else [])])
-    return f"[{ended}/{progress.planned}] {text}" + (f", about {duration_text(left)} left" if left else "")
-
-
-def _ended_text(run: PlannedRun, result: RunResult, *, metric: str) -> str:
-    match result.outcome:
-        case Outcome.DONE:
-            value = result.metrics.get(metric)
-            reached = f"{metric} {value:.4f}" if value is not None else f"no {metric}"
-            return f"{run.name}: {reached} in {duration_text(result.metrics['total_seconds'])}"
-        case Outcome.DIVERGED:
-            return f"{run.name}: diverged in epoch {result.diverged_epoch}"
-        case Outcome.FAILED:
-            return f"{run.name}: failed: {last_line(result.error)}"
-
-
-def _view(progress: Progress, clock: _Clock) -> Group:
-    ended = sum(progress.ended.values())
-    left = clock.seconds_left(progress)
-    table = Table.grid(padding=(0, 2))
-    for run, metrics in progress.running[:MOST_SHOWN]:
-        if metrics is None:
-            table.add_row(Text(plain(run.name)), "starting")
+def _event_lines(progress: Progress, columns: int, *, metric: str, left: str = "") -> Iterator[str]:
+    """Yield the news of a step: what a run came to, a failed one's error cut to a line, and the step's note."""
+    count = f"[{sum(progress.ended.values())}/{progress.planned}]"
+    if progress.latest is not None:
+        run, result = progress.latest
+        if result.outcome is Outcome.FAILED:
+            yield clipped(plain(f"{count} {run.name}: failed: {last_line(result.error)}"), columns)
         else:
-            table.add_row(Text(plain(run.name)), clock.epoch_text(metrics), *map(Text, _epoch_texts(metrics)))
-    if len(progress.running) > MOST_SHOWN:
-        table.add_row(f"and {len(progress.running) - MOST_SHOWN} more")
-    bar = Table.grid(padding=(0, 2))
-    time_left = f", about {duration_text(left)} left" if left else ""
-    counts = counts_text(progress.ended, progress.planned)
-    bar.add_row(ProgressBar(total=max(1, progress.planned), completed=ended, width=40), counts + time_left)
-    return Group(table, bar, *(Text(line) for line in (progress.look, progress.budget) if line is not None))
+            said = plain(f"{count} {run.name}: {_reached_text(result, metric=metric)}")
+            yield f"{said}{left}" if cells(said) + cells(left) <= columns else wrapped(said, columns)
+    if progress.note is not None:
+        yield wrapped(plain(f"{count} {progress.note}"), columns)
 
 
-def _epoch_texts(epoch: Epoch) -> list[str]:
-    if isinstance(epoch, EpochMetrics):
-        return [f"training loss {epoch.train_loss:.4f}", f"held-out accuracy {epoch.heldout_accuracy:.4f}"]
-    return [plain(f"{name} {value:.4g}") for name, value in list(epoch.metrics.items())[:2]]
+def _reached_text(result: RunResult, *, metric: str) -> str:
+    """Return what one run measured by itself: a single one says nothing of a comparison, and tells a broken run."""
+    if result.outcome is Outcome.DIVERGED:
+        return f"diverged in epoch {result.diverged_epoch}"
+    value = result.metrics.get(metric)
+    reached = f"{metric} {value:.4f}" if value is not None else f"no {metric}"
+    return f"{reached} in {duration_text(result.metrics['total_seconds'])}"

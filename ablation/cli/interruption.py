@@ -12,6 +12,8 @@ import click
 
 from ablation.cli.say import say
 
+ENDING = b"\nEnding: waiting for what is under way to be kept and recorded. Once more ends at once.\n"
+
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
@@ -26,8 +28,9 @@ def interruptible() -> Iterator[None]:
             with contextlib.suppress(OSError):
                 say(
                     "Interrupted. What had ended is kept, and what was under way as far as its last checkpoint. "
-                    f"Resume with the same command: {command}"
+                    "Resume with the same command:"
                 )
+                click.echo(f"  {command}", file=sys.stderr)  # whole, to be copied
             end_at_once(stopping.signal)  # all is in order; the interpreter would take two more seconds to tidy up
 
 
@@ -41,5 +44,6 @@ def this_command() -> str:
 
 
 def _say_ending() -> None:
+    """Say what is waited for, where no live view says it."""
     with contextlib.suppress(OSError):  # whoever read it is gone
-        os.write(2, b"\nEnding in good order, within 10 seconds; once more ends at once.\n")  # safe in a handler
+        os.write(2, ENDING)  # safe in a handler

@@ -17,7 +17,7 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.budget import Allowance, Budget
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay, confusion_at_chance
-from ablation.coordinator.progress import Progress
+from ablation.coordinator.progress import Progress, by_variant
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
@@ -88,6 +88,8 @@ class Execution:
     """Of the study, where this execution plans no other runs than the one before."""
     running: dict[Future[tuple[RunResult, ...]], tuple[_UnderWay, ...]] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
+    ended_of: Counter[str] = field(default_factory=Counter)
+    """By variant, as `ended` is by outcome."""
     deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
     schedule: Schedule | None = None
     looks: LooksUnderWay | None = None
@@ -112,8 +114,9 @@ class Execution:
         self.schedule, self.looks = schedule, looks
         allowance = self.allowance = Allowance(self.budget, looks, recorded, slots=lambda: len(self.executor.slots))
         allowance.decide()
-        ended = {run.planned.identity: run.outcome for run in recorded if run.outcome is not None}
-        self.ended.update(ended.values())
+        ended = {run.planned.identity: run for run in recorded if run.outcome is not None}
+        self.ended.update(run.outcome for run in ended.values() if run.outcome is not None)
+        self.ended_of.update(run.planned.variant for run in ended.values())
         failed: AblationError | None = None
         yield self._progress()
         while True:
@@ -302,6 +305,7 @@ class Execution:
         record = self._recorded(planned, result)  # its folder may be moved once the uploads know that it ended
         self.uploads.end(planned)
         self.ended[result.outcome] += 1
+        self.ended_of[planned.variant] += 1
         allowance.end(planned, result.metrics)
         metric = self.record.plan.locked.metric.name
         value = result.metrics.get(metric)
@@ -351,6 +355,7 @@ class Execution:
         return Progress(
             planned=self._asked,
             ended=dict(self.ended),
+            variants=by_variant(self.looks.count_by_variant, self.ended_of) if self.looks is not None else (),
             running=tuple(running),
             latest=latest,
             note=note,

@@ -1,5 +1,6 @@
 """Keeps a study's looks while it runs: which runs are asked for by now, and which more when a look is complete."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ class LooksUnderWay:
         self._looks = StudyLooks(plan=plan, recorded=dict(self._ended))
         self._asked = {run.identity: run for run in reversed(self._looks.runs)}
         self._next_look: tuple[PlannedRun, ...] | None = None
+        self._by_variant: Counter[str] | None = None
         self._lacking = self._left_of_each()
 
     @property
@@ -30,6 +32,13 @@ class LooksUnderWay:
     def count(self) -> int:
         """How many runs have been asked for so far."""
         return len(self._asked)
+
+    @property
+    def count_by_variant(self) -> Mapping[str, int]:
+        """How many runs of each variant have been asked for so far, in the plan's order."""
+        if self._by_variant is None:
+            self._by_variant = Counter(run.variant for run in self.runs)
+        return self._by_variant
 
     @property
     def look(self) -> int:
@@ -58,6 +67,7 @@ class LooksUnderWay:
             if each.identity not in self._asked:
                 new.setdefault(each.identity, each)
         self._asked |= new
+        self._by_variant = None
         return tuple(new.values())
 
     @property

@@ -24,9 +24,9 @@ stays within a number alone, so that no name ends like a key of another one."""
 
 
 def answer_summaries(analysis: Analysis) -> tuple[AnswerSummary, ...]:
-    """Return a record per answer, in their order; their names are without labels, which may change at any time."""
-    told = labelled(analysis).answers
-    return tuple(_summary(answer, name) for answer, name in zip(told, answer_names(analysis.answers), strict=True))
+    """Return a record per answer, in the plan's order; labels are in its words, and not in its name."""
+    names = answer_names(analysis.answers)
+    return tuple(_summary(answer, name) for answer, name in zip(labelled(analysis).answers, names, strict=True))
 
 
 def answer_names(answers: Sequence[Answer]) -> list[str]:

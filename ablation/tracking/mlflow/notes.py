@@ -53,9 +53,10 @@ def experiment_description(plan: Plan, *, found: str, links: Mapping[str, str], 
     before there is a report.
     """
     about = _within(_MOST_ABOUT, str(plan.study.get("description") or ""))
-    questions = list(_questions(plan))
+    labels = labels_of(plan)
+    questions = list(_questions(plan, labels))
     words = [text for text in (_within(_MOST_FOUND, found), about) if text] or questions[:1]
-    named = f"Study **{escaped(plan.name)}**: {_measured(plan)}"
+    named = f"Study **{escaped(plan.name)}**: {_measured(plan, labels)}"
     asked = [f"{number}. {question}" for number, question in enumerate(questions, start=1)]
     shown = dict(list(others.items())[:_MOST_STUDIES])
     beside = [f"Other studies here: {_listed(shown)}{_more(len(others) - len(shown))}"] if others else []
@@ -122,43 +123,46 @@ def _more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
-def _questions(plan: Plan) -> Iterable[str]:
-    labels = labels_of(plan)
+def _questions(plan: Plan, labels: Labels) -> Iterable[str]:
     for question in plan.locked.questions:
         metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
-        levels = [_level(labels, factor, level) for factor, level in question.at.items()]
+        levels = [f"{_name(labels, name)} {_level(labels, name, level)}" for name, level in question.at.items()]
         metric += f" {escaped('at ' + ', '.join(levels))}" if levels else ""
         if question.variant:
-            yield f"How does {escaped(question.variant)} differ from the baseline, in {metric}?"
+            yield f"How does {escaped(labels.variant(question.variant))} differ from the baseline, in {metric}?"
         elif question.effect:
-            yield f"What does {_change(plan, question.effect)} do to {metric}?"
+            yield f"What does {_change(plan, labels, question.effect)} do to {metric}?"
         else:
-            first, second = (_change(plan, factor) for factor in question.factors)
+            first, second = (_change(plan, labels, factor) for factor in question.factors)
             yield f"Do {first} and {second} do more together than the sum of both, in {metric}?"
 
 
-def _change(plan: Plan, factor: str) -> str:
+def _change(plan: Plan, labels: Labels, factor: str) -> str:
     """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
     if factor not in plan.baseline.levels:
         return "all other parts together"
-    labels, before = labels_of(plan), plan.baseline.levels[factor]
-    levels = [variant.levels[factor] for variant in plan.variants]
-    others = dict.fromkeys(level_text(labels.level(factor, level)) for level in levels if level != before)
-    return escaped(f"{_level(labels, factor, before)} → {' or '.join(others)}", most=300)
+    before, *others = dict.fromkeys(
+        _level(labels, factor, variant.levels[factor]) for variant in (plan.baseline, *plan.variants)
+    )
+    return escaped(f"{_name(labels, factor)} {before} → {' or '.join(others)}", most=300)
+
+
+def _name(labels: Labels, factor: str) -> str:
+    return short_name(labels.factor(factor))
 
 
 def _level(labels: Labels, factor: str, level: Any) -> str:
-    return f"{short_name(labels.factor(factor))} {level_text(labels.level(factor, level))}"
+    return level_text(labels.level(factor, level))
 
 
-def _measured(plan: Plan) -> str:
+def _measured(plan: Plan, labels: Labels) -> str:
     metric = plan.locked.metric
     least = metric.meaningful
     matters = f"; differences below {least:g} do not matter" if least else ""
     on = f" on {plan.data.name}" if plan.data.train_images else ""  # the user's training function reads its own
     return escaped(
         f"{len(plan.variants)} variants × {seeds_text(plan.looks)}{on}, "
-        f"compared with {labels_of(plan).variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
+        f"compared with {labels.variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
     )
 
 

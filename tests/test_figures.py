@@ -1,5 +1,6 @@
 """Holds the figures to the analysis they are drawn from: what is drawn, in equal bytes, whatever names and gaps."""
 
+import html
 import itertools
 import os
 import re
@@ -47,6 +48,7 @@ from ablation.analysis.descriptive_records import (
 )
 from ablation.drawing import BLUE, VERMILLION, line_width, save, text_of, wrapped, write_confusion
 from ablation.report.figures import KINDS, draw_figures
+from ablation.report.figures.light_svg import light_svg
 from ablation.report.figures.panels import limits
 from ablation.report.rows import first_screen
 from ablation.study.labels import NO_LABELS
@@ -58,6 +60,7 @@ BRIER = MeasuredMetric(name="test_brier_score", label="Brier score on test", dir
 CLASSES = ("airplane", "automobile", "bird", "cat")
 FACTORS: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4), "model.normalization": ("none", "batch")}
 GRID: Mapping[str, Sequence[Any]] = {"model.depth": (3, 4, 5), "model.width": (4, 6, 12, 8)}
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
     "$x^{2$ \\N{BULLET} \\frac{1}{0}",
     "two\nlines\tand a tab",
@@ -430,16 +433,43 @@ def test_svg_is_well_formed_and_holds_no_script_link_or_date(written):
 
 
 def test_texts_of_an_svg_are_texts_in_a_font_that_every_browser_has(written):
-    texts = [
-        element
-        for path in (written[0] / "figures").glob("*.svg")
-        for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
-    ]
+    files = [ElementTree.parse(path).getroot() for path in (written[0] / "figures").glob("*.svg")]
+    texts = [text for file in files for text in file.iter("{http://www.w3.org/2000/svg}text")]
 
     assert any("test accuracy" in (text.text or "") for text in texts)
-    assert all(
-        re.search(r"font(-family)?:[^;]*'DejaVu Sans'[^;]*, sans-serif(;|$)", text.get("style")) for text in texts
-    )
+    assert {"'DejaVu Sans', 'Verdana', sans-serif"} == {file.get("font-family") for file in files}
+    own = [text.get("style") for text in texts if "font-family" in text.get("style") or "font:" in text.get("style")]
+    assert all("'DejaVu Sans'" in style and style.rstrip(";").endswith("sans-serif") for style in own)
+
+
+def test_an_svg_is_as_it_was_drawn_but_for_what_is_not_seen(analysis, tmp_path):
+    save(only("slope", analysis), tmp_path / "drawn.svg")
+    drawn = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    light = light_svg(drawn)
+
+    before, after = map(ElementTree.fromstring, (drawn, light))
+    for tag in ("text", "path", "use"):
+        pairs = list(zip(before.iter(f"{SVG}{tag}"), after.iter(f"{SVG}{tag}"), strict=True))
+        assert pairs
+        for one, other in pairs:
+            assert one.text == other.text or tag != "text"
+            assert re.sub(r"font-family: [^;]*(; )?", "", one.get("style", "")) == other.get("style", "")
+            for name in ("x", "y", "d"):
+                assert np.allclose(_numbers(one.get(name, "")), _numbers(other.get(name, "")), atol=0.011)
+    assert len(light) < 0.75 * len(drawn)
+    assert all(f"#{element.get('id')}" in light for element in after.iter() if element.get("id"))
+
+
+def test_texts_of_a_light_svg_keep_their_letters():
+    text = "a  b\n  c 1.23456 font-family: x; &lt;g/&gt; id=&quot;q&quot;"
+    drawn = f'<g id="text_1">\n <text style="font-size: 7px">{text}</text>\n</g>'
+
+    (found,) = ElementTree.fromstring(light_svg(f'<svg xmlns="{SVG[1:-1]}">{drawn}</svg>')).iter(f"{SVG}text")
+    assert html.unescape(text) == found.text
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+\.?\d*", text)]
 
 
 def test_a_pdf_embeds_its_fonts_as_publishers_take_them_and_has_no_date(written):

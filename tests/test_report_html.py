@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +14,15 @@ from markdown_it import MarkdownIt
 
 from ablation.analysis.answer_records import Verdict
 from ablation.report.html import html_document
+from ablation.report.marks import CROSSOVER, INTERPLAY, MARKS
 from ablation.report.markup import code, escaped, fenced, html_text, table_text
-from ablation.report.prose import headline
 from ablation.report.table import Table
 
 GOLDEN = (Path(__file__).parent / "golden" / "report.md").read_text(encoding="utf-8")
-PNG, SVG = b"\x89PNG\r\n\x1a\n" + bytes(8), b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>'
+PNG, SVG = (
+    b"\x89PNG\r\n\x1a\n" + bytes(8),
+    b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><text>100 % "a" &amp; #1</text></svg>',
+)
 PATHS = re.findall(r"\]\((figures/[^)]+)\)", GOLDEN)
 PICTURES = {path: PNG + path.encode() for path in PATHS}
 
@@ -28,14 +31,15 @@ ELEMENTS = VOID | set(
     re.findall(
         r"\w+",
         "html head title style body a nav ul ol li main h1 h2 h3 h4 h5 h6 p section div table thead tbody tr th td "
-        "figure figcaption details summary span code pre strong em s blockquote",
+        "figure figcaption details summary span code pre strong em s blockquote small h3 "
+        "svg rect line circle path text",
     )
 )
 ATTRIBUTES = set(
     re.findall(
         r"[\w-]+",
         "id class href src alt title aria-label aria-labelledby role scope tabindex start lang charset content name "
-        "http-equiv rel",
+        "http-equiv rel aria-hidden width height x y x1 x2 y1 y2 cx cy r d",
     )
 )
 
@@ -77,6 +81,9 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[Element]:
         return [element for element in self.elements if element.tag == tag]
 
+    def in_main(self, tag: str) -> list[Element]:
+        return [element for element in self.all(tag) if "main" in {parent.tag for parent in element.parents}]
+
     def values(self, attribute: str) -> list[str]:
         return [element.attributes[attribute] or "" for element in self.elements if attribute in element.attributes]
 
@@ -93,9 +100,7 @@ def golden() -> Page:
 def check_harmless(page: Page) -> None:
     assert {element.tag for element in page.elements} <= ELEMENTS
     assert {name for element in page.elements for name in element.attributes} <= ATTRIBUTES
-    assert all(
-        source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in page.values("src")
-    )
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml,")) for source in page.values("src"))
     for link in page.all("a"):
         assert re.match(r"https?://|#|[^:\\/?#][^:\\]*$", link.attributes["href"] or "", re.IGNORECASE)
     assert [link.attributes for link in page.all("link")] == [{"rel": "icon", "href": "data:,"}]
@@ -159,7 +164,7 @@ def test_equal_headings_get_ids_of_their_own():
 
 
 def test_every_fold_of_the_report_is_one_of_the_page(golden):
-    summaries = [summary.text.split() for summary in golden.all("summary")]
+    summaries = [summary.text.split() for summary in golden.in_main("summary")]
     headings = {heading.text for heading in golden.all("h2")}
     written = re.findall(r"(?:^## (.*)\n\n)?<details><summary>(.*)</summary>", GOLDEN, re.MULTILINE)
 
@@ -196,7 +201,7 @@ def test_folds_within_folds_stay_so():
     inner = "<details><summary>b</summary>\n\ntext\n\n</details>"
     page = read(f"<details><summary>a</summary>\n\n{inner}\n\n{inner}\n\n</details>\n\nafter")
 
-    assert ["a", "b", "b"] == [summary.text for summary in page.all("summary")]
+    assert ["a", "b", "b"] == [summary.text for summary in page.in_main("summary")]
     assert [0, 1, 1] == [sum(parent.tag == "details" for parent in fold.parents) for fold in page.all("details")]
     assert ["main"] == [text.parents[-1].tag for text in page.all("p") if text.text == "after"]
 
@@ -214,7 +219,7 @@ def test_folds_within_folds_stay_so():
 def test_only_a_whole_part_is_folded(markdown):
     page = read(markdown)
 
-    assert [] == page.all("details")
+    assert [] == page.in_main("details")
     assert "details" in page.all("main")[0].text
     check_harmless(page)
 
@@ -227,43 +232,21 @@ def test_a_summary_is_text():
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_every_verdict_is_marked_in_the_answers_and_in_the_scorecard(verdict):
-    change = SimpleNamespace(factor="helps", label="helps", before="hurts", after="undecided (2)")
-    metric = SimpleNamespace(unit="fraction", label="test loss")
-    is_on_sum = verdict in (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)
-    expected = "interplay" if is_on_sum else verdict.name.lower().replace("_", "-")
-    words = "do not add up" if is_on_sum else verdict.value
-    for is_primary in (True, False):
-        answer = SimpleNamespace(
-            changes=[change],
-            at={"helps": "undecided"},
-            verdict=verdict,
-            is_primary=is_primary,
-            metric=metric,
-            is_crossover=False,
-            joint=None,
-            worse=(),
-            effect=None,
-        )
-        begin = escaped(headline(answer))
-        begin = f"**{begin}**" if verdict.is_decided else begin
-
-        page = read(f"## Answers\n\n1. {begin}: test loss is 0.2 lower, undecided: x.")
-
-        assert [expected] == [item.attributes.get("class") for item in page.all("li") if item.parents[-1].tag == "ol"]
+def test_every_verdict_is_marked_in_tables(verdict):
+    words = "do not add up" if MARKS[verdict] is INTERPLAY else verdict.value
     table = Table(head=("comparison", "verdict"), rows=((words, f"{words}, meaningfully"),))
+
     badges = [(badge.attributes["class"], badge.text) for badge in read(table_text(table)).all("span")]
-    assert [(f"badge {expected}", words)] == badges
+    assert [(f"badge {MARKS[verdict].name}", words)] == badges
 
 
-def test_every_verdict_has_a_shape_and_a_colour(golden):
+def test_every_verdict_has_its_marks_colour_and_shape(golden):
     style = golden.all("style")[0].text
 
-    names = {verdict.name.lower().replace("_", "-") for verdict in Verdict} - {"better-than-sum", "worse-than-sum"}
-    for name in (*names, "interplay", "crossover"):
-        assert re.search(rf'\.{name} {{ --verdict: var\(--\w+\); --shape: ".+"; }}', style)
-    shapes = re.findall(r'--shape: "(.+?)"', style)
-    assert len(names) + 2 == len(set(shapes))
+    marks = {*MARKS.values(), CROSSOVER}
+    for mark in marks:
+        assert f'.{mark.name} {{ --verdict: {mark.colour}; --shape: "{mark.shape}"; }}' in style
+    assert len(marks) == style.count('--shape: "')
 
 
 def test_words_that_only_begin_like_a_verdict_get_no_badge():
@@ -294,7 +277,9 @@ def test_a_paragraph_that_introduces_something_is_no_caption():
 def test_svg_is_told_from_png():
     page = read("![a](a%20b.svg)\n\n![b](b.png)", pictures={"a b.svg": SVG, "b.png": PNG})
 
-    assert ["data:image/svg+xml", "data:image/png"] == [source.partition(";")[0] for source in page.values("src")]
+    svg, png = page.values("src")
+    assert unquote_to_bytes(svg.removeprefix("data:image/svg+xml,")) == SVG.replace(b">\n<", b"><")
+    assert base64.b64decode(png.removeprefix("data:image/png;base64,")) == PNG
 
 
 def test_another_kind_of_picture_is_an_error():

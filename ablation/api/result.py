@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
@@ -142,7 +143,8 @@ class StudyResult:
 
         if form not in FORMATS:
             raise NameUnknown("form", form, near=nearest_names(form, FORMATS), known=FORMATS, option="report")
-        return report_text(self._analysed(), cast("ReportFormat", form))
+        address = partial(self.tracker.run_address, self.record)
+        return report_text(self._analysed(), cast("ReportFormat", form), address=address)
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write the whole report, with its figures, into a folder, and return the path of its report.html.
@@ -153,7 +155,8 @@ class StudyResult:
         """
         from ablation.report import FORMATS, write_report
 
-        write_report(self._analysed(), Path(folder))
+        address = partial(self.tracker.run_address, self.record)
+        write_report(self._analysed(), Path(folder), address=address)
         return Path(folder) / FORMATS["html"]
 
     def _analysed(self) -> Analysis:

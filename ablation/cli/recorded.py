@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -54,13 +55,16 @@ def summarize(
     from ablation.pipeline import summarize_study
 
     change = RuleChange(metric=metric, meaningful=meaningful, alpha=alpha)
-    _, analysis = summarize_study(name, tracker=tracker_at(tracking_uri), change=change)
+    tracker = tracker_at(tracking_uri)
+    record, analysis = summarize_study(name, tracker=tracker, change=change)
+    address = partial(tracker.run_address, record)
     from ablation.report import report_text, write_report
 
     if output is not None:
-        writing(output, lambda: write_report(analysis, output))
+        writing(output, lambda: write_report(analysis, output, address=address))
     if as_json or form != "terminal":
-        print_result(report_text(analysis, "json" if as_json else cast("ReportFormat", form)), nl=False)
+        kind = "json" if as_json else cast("ReportFormat", form)
+        print_result(report_text(analysis, kind, address=address), nl=False)
         return
     from ablation.cli.summary import analysis_text
 

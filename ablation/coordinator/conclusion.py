@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ablation.analysis import Analysis, StudyLooks, analyse
@@ -56,7 +57,7 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
             left_out=tracker.left_out(found),
             out_of_budget=spending.out,
         )
-        write_report(analysis, folder)
+        write_report(analysis, folder, address=partial(tracker.run_address, found))
         lease.check()
         tracker.log_report(
             lease.record, folder, overview=overview(labelled(analysis)), answers=answer_summaries(analysis)

@@ -23,8 +23,10 @@ from ablation.report.latex import latex_document, latex_table
 from ablation.report.markup import render
 from ablation.report.names import baseline_levels_text, training_function
 from ablation.report.numbers import duration_text, level_percent, signed
+from ablation.report.page_rows import Address, no_address, rows_html
 from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
+from ablation.report.prose.extension import extension_text
 from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
@@ -63,10 +65,10 @@ _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
 )
 
 
-def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+def write_report(analysis: Analysis, folder: Path, *, address: Address = no_address) -> tuple[Path, ...]:
     """Write the whole report into a folder, which is made where absent; return its paths, report.md first.
 
-    Equal analyses give equal bytes.
+    The HTML links to the runs that `address` knows a page of. Equal arguments give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recorded, analysis = analysis, labelled(analysis)
@@ -74,7 +76,7 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     markdown = _markdown(analysis, pictures)
     texts: dict[ReportFormat, str] = {
         "markdown": markdown,
-        "html": _html(analysis, markdown, pictures, folder),
+        "html": _html(analysis, markdown, pictures, folder, address),
         "json": _json(recorded),
         "latex": paper_document(analysis),
         "latex-wide": _latex(analysis),
@@ -88,7 +90,7 @@ def write_report(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
     return (*written, *(folder / path for picture in shown for path in (picture.png, picture.svg, picture.pdf)))
 
 
-def report_text(analysis: Analysis, kind: ReportFormat) -> str:
+def report_text(analysis: Analysis, kind: ReportFormat, *, address: Address = no_address) -> str:
     """Return one form of the report; the Markdown names its figures as files beside it, the HTML holds them."""
     if kind == "json":
         return _json(analysis)
@@ -103,7 +105,7 @@ def report_text(analysis: Analysis, kind: ReportFormat) -> str:
         case "html":
             with temporary_folder() as folder:
                 pictures = draw_figures(analysis, folder, endings=(".svg",))
-                return _html(analysis, _markdown(analysis, pictures), pictures, folder)
+                return _html(analysis, _markdown(analysis, pictures), pictures, folder, address)
 
 
 def answers_text(analysis: Analysis) -> str:
@@ -118,10 +120,13 @@ def _json(analysis: Analysis) -> str:
     return plain_json(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
-def _html(analysis: Analysis, markdown: str, pictures: Mapping[str, tuple[Picture, ...]], folder: Path) -> str:
+def _html(
+    analysis: Analysis, markdown: str, pictures: Mapping[str, tuple[Picture, ...]], folder: Path, address: Address
+) -> str:
     shown = [picture for drawn in pictures.values() for picture in drawn]
     drawings = {picture.png: (folder / picture.svg).read_bytes() for picture in shown}
-    return html_document(markdown, title=f"Ablation study {analysis.name}", pictures=drawings)
+    answers = rows_html(first_screen(analysis), analysis, address=address)
+    return html_document(markdown, title=f"Ablation study {analysis.name}", pictures=drawings, answers=answers)
 
 
 def _latex(analysis: Analysis) -> str:
@@ -157,7 +162,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         cost_text=duration_text(analysis.cost.training_seconds),
         alpha=level_percent(analysis.alpha),
         most_alpha=level_percent(analysis.alpha * (1 + GROWTH_SHARE)),
-        extra_alpha=level_percent(analysis.alpha * GROWTH_SHARE),
+        extension=extension_text(analysis),
         looks=", ".join(map(str, analysis.looks)),
         collapse=f"{100 * analysis.collapse_margin:.4g} points",
         chance=f"{100 * analysis.data.largest_class_share:.4g} %",

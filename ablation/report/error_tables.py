@@ -8,6 +8,7 @@ from ablation.analysis.descriptive_records import ConfusionDifference, Confusion
 from ablation.report.limits import reach_of
 from ablation.report.numbers import NONE, signed, value_text
 from ablation.report.table import Table, difference_cells
+from ablation.report.tables import metric_decimals
 
 _MOST_CLASSES = 12
 _LARGEST = 3
@@ -61,7 +62,14 @@ def calibration(analysis: Analysis) -> Table:
     """Return NLL and Brier score on test, with differences to the baseline and their 95 % intervals."""
     metrics = [metric for metric in analysis.metrics if metric.name in _CALIBRATION]
     rows = tuple(
-        (row.name, *(cell for metric in metrics for cell in _calibration_cells(row, metric)))
+        (
+            row.name,
+            *(
+                cell
+                for metric in metrics
+                for cell in _calibration_cells(row, metric, metric_decimals(metric, analysis))
+            ),
+        )
         for row in analysis.variants
         if any(metric.name in row.spreads for metric in metrics)
     )
@@ -70,14 +78,15 @@ def calibration(analysis: Analysis) -> Table:
     return Table(head=("variant", *(column for three in columns for column in three)), rows=rows)
 
 
-def _calibration_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str, str]:
+def _calibration_cells(row: VariantRow, metric: MeasuredMetric, decimals: int) -> tuple[str, str, str]:
     spread, unit = row.spreads.get(metric.name), metric.unit
     if spread is None:
         return NONE, NONE, NONE
     sd = f" ± {value_text(spread.sd, unit)}" if spread.sd is not None else ""
     if row.is_baseline:
         return value_text(spread.mean, unit) + sd, "", ""
-    differences = difference_cells(row.differences.get(metric.name), unit, reach=reach_of(metric))
+    difference = row.differences.get(metric.name)
+    differences = difference_cells(difference, unit, reach=reach_of(metric), decimals=decimals)
     return value_text(spread.mean, unit) + sd, *differences
 
 

@@ -6,15 +6,17 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ablation.analysis.answer_records import Interplay, Verdict
+from ablation.analysis.answer_records import Interplay
 from ablation.output import plain
+from ablation.report.marks import CROSSOVER, INTERPLAY, MARKS
 from ablation.report.prose.verdicts import DIFFERS
 
 if TYPE_CHECKING:
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _ANSWERS, _VERDICT_COLUMN = "Answers", "verdict"
+_NOTHING = Markup()
 _FRAME_IDS = ("contents", "report")
 _PNG, _SVG = b"\x89PNG\r\n\x1a\n", b"<svg"
+_PLAIN = " ;:,'=()/.-+*!?@[]$"
+"""What an SVG file's address may have as it is, beside letters and digits."""
 
 # Browsers read a backslash as a slash, and a leading slash leaves the report's folder.
 _LINK = re.compile(r"https?://[^\s\\]+|#\S*|[^\s:\\/?#][^\s:\\]*", re.IGNORECASE)
@@ -32,20 +37,12 @@ _BREAK = re.compile(r"(?<=[,=./_])(?=[^\W\d])")
 _SUMMARY = re.compile(r"<details><summary>(.*)</summary>")
 _DETAILS_END = "</details>"
 
-_INTERPLAY, _CROSSOVER = "interplay", "crossover"
-_ON_SUMS = (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)
 _CLASSES: Mapping[str, str] = {
-    **{verdict.value: verdict.name.lower().replace("_", "-") for verdict in Verdict if verdict not in _ON_SUMS},
-    **{interplay.value: _INTERPLAY for interplay in Interplay},
-    DIFFERS: _CROSSOVER,
+    **{verdict.value: mark.name for verdict, mark in MARKS.items() if mark is not INTERPLAY},
+    **{interplay.value: INTERPLAY.name for interplay in Interplay},
+    DIFFERS: CROSSOVER.name,
 }
-"""The class of what a cell or a headline says."""
-_PHRASES = {phrase.replace(": ", ", "): name for phrase, name in _CLASSES.items()}
-_ANY_PHRASE = f"({'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})"
-_ON_METRIC = r"(?: after \d+ seeds?)?(?: \([^()]*\))*"
-_DECIDED_HEADLINE = re.compile(rf".* {_ANY_PHRASE}(?:, but .* (?:is|are) worse)?{_ON_METRIC}")
-_OPEN_HEADLINE = re.compile(rf".*?, (?:the )?{_ANY_PHRASE}{_ON_METRIC}:")
-_CROSSED_HEADLINE = re.compile(rf".* differs by .* \(on average [^()]*\){_ON_METRIC}(?:$|:)")
+"""The class of what a cell says."""
 _CELL = re.compile(rf"({'|'.join(map(re.escape, sorted(_CLASSES, key=len, reverse=True)))})(?=$|[,;(]| \(| when )")
 
 
@@ -58,13 +55,13 @@ class _Heading:
     id: str
 
 
-def html_document(markdown: str, *, title: str, pictures: Mapping[str, bytes]) -> str:
+def html_document(markdown: str, *, title: str, pictures: Mapping[str, bytes], answers: Markup = _NOTHING) -> str:
     """Return a report's Markdown as a page that stands alone; equal arguments give equal text.
 
     `pictures` holds PNG or SVG files by their paths as the Markdown writes them. An image that is not among them is
     replaced by its alternative text. HTML in the Markdown is shown as text, but for the lines
     `<details><summary>…</summary>` and `</details>`, each between empty lines. Links lead to http(s), names beside
-    the report, or into the page.
+    the report, or into the page. `answers` is HTML that takes the place of what the section Answers has.
 
     Raises ValueError for a picture that is neither PNG nor SVG.
     """
@@ -74,7 +71,7 @@ def html_document(markdown: str, *, title: str, pictures: Mapping[str, bytes]) -
     _mark_tables(tokens)
     sources = {parser.normalizeLink(path): _data_uri(path, picture) for path, picture in pictures.items()}
     _place_pictures(tokens, sources)
-    body = parser.renderer.render(list(_sections(_blocks(tokens))), parser.options, {})
+    body = parser.renderer.render(list(_sections(_blocks(tokens), answers)), parser.options, {})
     return _framed(body, title=plain(title), headings=headings)
 
 
@@ -87,8 +84,8 @@ def _parser() -> "MarkdownIt":
 
 
 def _framed(body: str, *, title: str, headings: Sequence[_Heading]) -> str:
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return _frame().render(
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8") + _mark_styles()
+    return page_template("report.html.jinja").render(
         title=title,
         headings=headings,
         style=Markup(style),  # noqa: S704 -- a file of this package
@@ -96,9 +93,22 @@ def _framed(body: str, *, title: str, headings: Sequence[_Heading]) -> str:
     )
 
 
+def _mark_styles() -> str:
+    """Return the colour and the shape of each verdict's class."""
+    marks = {mark.name: mark for mark in (*MARKS.values(), CROSSOVER)}
+    return "".join(
+        f'.{name} {{ --verdict: {mark.colour}; --shape: "{mark.shape}"; }}\n' for name, mark in marks.items()
+    )
+
+
+def page_template(name: str) -> Template:
+    """Return a template of this package that escapes every text as HTML."""
+    return _environment().get_template(name)
+
+
 @cache
-def _frame() -> Template:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -106,17 +116,14 @@ def _frame() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("report.html.jinja")
 
 
 def _data_uri(path: str, picture: bytes) -> str:
     if picture.startswith(_PNG):
-        kind = "image/png"
-    elif _SVG in picture[:1000]:
-        kind = "image/svg+xml"
-    else:
-        raise ValueError(f"{path} is neither a PNG nor an SVG file")
-    return f"data:{kind};base64,{b64encode(picture).decode('ascii')}"
+        return f"data:image/png;base64,{b64encode(picture).decode('ascii')}"
+    if _SVG in picture[:1000]:  # as text it is a quarter smaller than in base64
+        return "data:image/svg+xml," + quote(picture.replace(b">\n<", b"><"), safe=_PLAIN)
+    raise ValueError(f"{path} is neither a PNG nor an SVG file")
 
 
 def _element(tag: str, inside: Iterable["Token"], attributes: Mapping[str, str] | None = None) -> Iterator["Token"]:
@@ -132,6 +139,12 @@ def _text_token(text: str) -> "Token":
     from markdown_it.token import Token
 
     return Token("text", "", 0, content=text)
+
+
+def _markup_token(markup: Markup) -> "Token":
+    from markdown_it.token import Token
+
+    return Token("html_block", "", 0, content=markup)
 
 
 def _text(children: Iterable["Token"] | None) -> str:
@@ -242,32 +255,32 @@ def _blocks(tokens: Iterable["Token"]) -> Iterator[list["Token"]]:
             block = []
 
 
-def _sections(blocks: Iterable[list["Token"]]) -> Iterator["Token"]:
+def _sections(blocks: Iterable[list["Token"]], answers: Markup) -> Iterator["Token"]:
     """Yield the page's tokens with a section around each second-level heading and what follows it."""
     section: list[list[Token]] = []
     for block in blocks:
         if block[0].tag in ("h1", "h2"):
-            yield from _section(section)
+            yield from _section(section, answers)
             section = []
         section.append(block)
-    yield from _section(section)
+    yield from _section(section, answers)
 
 
-def _section(blocks: list[list["Token"]]) -> Iterator["Token"]:
+def _section(blocks: list[list["Token"]], answers: Markup) -> Iterator["Token"]:
     if not blocks or blocks[0][0].tag != "h2":
         yield from _contents(blocks, labelled="")
         return
     heading, *rest = blocks
     name = str(heading[0].attrs["id"])
-    is_answers = _text(heading[1].children) == _ANSWERS
-    if is_answers:
-        _mark_answers(token for block in blocks for token in block)
+    if answers and _text(heading[1].children) == _ANSWERS:
+        inside = [*heading, _markup_token(answers)]
+        yield from _element("section", inside, {"aria-labelledby": name, "class": "answers"})
+        return
     summary, end = _folded_parts(rest).get(0, ("", -1))
     if 0 < end == len(rest) - 1:
         yield from _folded_section(heading, summary, rest[1:end])
         return
-    attributes = {"aria-labelledby": name} | ({"class": "answers"} if is_answers else {})
-    yield from _element("section", _contents(blocks, labelled=name), attributes)
+    yield from _element("section", _contents(blocks, labelled=name), {"aria-labelledby": name})
 
 
 def _folded_section(heading: list["Token"], hint: str, inside: Sequence[list["Token"]]) -> Iterator["Token"]:
@@ -282,33 +295,6 @@ def _folded_section(heading: list["Token"], hint: str, inside: Sequence[list["To
     summary = _element("summary", [*heading, *hinted])
     body = _element("div", _contents(inside, labelled=title), {"id": name, "class": "folded"})
     yield from _element("section", _element("details", [*summary, *body]), {"aria-labelledby": title})
-
-
-def _mark_answers(tokens: Iterable["Token"]) -> None:
-    """Give the outermost items of ordered lists the class of the verdict that their headline states."""
-    item: Token | None = None
-    for token in tokens:
-        if token.type == "list_item_open" and token.level == 1 and token.info:
-            item = token
-        elif token.type == "inline" and item is not None:
-            name = _stated_class(token.children or [])
-            if name is not None:
-                item.attrs["class"] = name
-            item = None
-
-
-def _stated_class(children: Sequence["Token"]) -> str | None:
-    """Return the class of what a headline states, bold or not."""
-    shown = [child for child in children if child.type != "text" or child.content]
-    if shown and shown[0].type == "strong_open":
-        headline = _text(takewhile(lambda child: child.type != "strong_close", shown))
-        found = _DECIDED_HEADLINE.fullmatch(headline)
-    else:
-        headline = _text(shown)
-        found = _OPEN_HEADLINE.match(headline)
-    if _CROSSED_HEADLINE.match(headline):
-        return _CROSSOVER
-    return _PHRASES[found.group(1)] if found else None
 
 
 def _contents(blocks: Sequence[list["Token"]], *, labelled: str) -> Iterator["Token"]:

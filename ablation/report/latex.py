@@ -13,7 +13,7 @@ _LONGEST_CELL = 240
 _LONGEST_LINE = 26
 _NARROWEST_HEAD = 10
 _WIDEST, _WIDEST_UPRIGHT = 70, 110
-_LEFT = ":--"
+_RIGHT = "--:"
 _AT_MOST_THE_LINE = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
 
 _PREAMBLE = r"""% Tables for \input. The preamble needs:
@@ -140,7 +140,7 @@ def latex_table(table: Table, *, caption: str, label: str) -> str:
     sign for is written as `[U+4E2D]`, and of the label the characters that \label doesn't take become hyphens.
     """
     columns = [
-        _column(name, cells, is_text=alignment == _LEFT)
+        _column(name, cells, is_text=alignment != _RIGHT)
         for name, alignment, cells in zip(table.head, table.alignments, _transposed(table), strict=True)
     ]
     width = sum(column.width for column in columns)

@@ -7,7 +7,7 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import LearningTarget, Points, Spread, TargetRow
 from ablation.report.names import training_function
 from ablation.report.numbers import NONE, accuracy_unit, duration_text, magnitude, scale_of, value_text
-from ablation.report.table import Table, difference_cells
+from ablation.report.table import Table, difference_cells, shared_decimals
 
 _NOT_LEARNING = ("epoch_seconds", "images_per_second", "learning_rate")
 _MOST_REPORTED = 6
@@ -46,7 +46,10 @@ def drawn_curves(analysis: Analysis) -> tuple[DrawnCurve, ...]:
 
 def targets(analysis: Analysis) -> Table:
     """Return how fast each variant reached each target, as restricted means with 95 % intervals of the differences."""
-    rows = tuple(_target_row(target, row) for target in analysis.targets for row in target.rows)
+    found = [row for target in analysis.targets for row in target.rows]
+    epochs = shared_decimals([row.epochs_difference for row in found], "epochs")
+    seconds = shared_decimals([row.seconds_difference for row in found], "seconds")
+    rows = tuple(_target_row(target, row, epochs, seconds) for target in analysis.targets for row in target.rows)
     head = (
         "target",
         "variant",
@@ -63,13 +66,14 @@ def targets(analysis: Analysis) -> Table:
 
 def matched_losses(analysis: Analysis) -> Table:
     """Return held-out losses at equal training loss, against the baseline's."""
+    decimals = shared_decimals([row.difference for row in analysis.matched_losses], "nats")
     rows = tuple(
         (
             row.variant,
             value_text(row.train_loss, "nats"),
             value_text(row.heldout_loss, "nats"),
             value_text(row.baseline_heldout_loss, "nats"),
-            *difference_cells(row.difference, "nats"),
+            *difference_cells(row.difference, "nats", decimals=decimals),
             str(row.difference.n),
         )
         for row in analysis.matched_losses
@@ -96,7 +100,7 @@ def best_epochs(analysis: Analysis) -> Table:
     return Table(head=head, rows=rows)
 
 
-def _target_row(target: LearningTarget, row: TargetRow) -> tuple[str, ...]:
+def _target_row(target: LearningTarget, row: TargetRow, epochs: int, seconds: int) -> tuple[str, ...]:
     reached = value_text(target.accuracy, accuracy_unit(target.accuracy))
     return (
         f"{reached} ({100 * target.share_of_baseline:.0f} % of the baseline's)",
@@ -104,9 +108,9 @@ def _target_row(target: LearningTarget, row: TargetRow) -> tuple[str, ...]:
         f"{row.reached} of {row.n}",
         f"{100 * row.share.low:.0f} to {100 * row.share.high:.0f} %",
         _mean(row.epochs),
-        *difference_cells(row.epochs_difference, "epochs"),
+        *difference_cells(row.epochs_difference, "epochs", decimals=epochs),
         duration_text(row.seconds.mean) if row.seconds else NONE,
-        *difference_cells(row.seconds_difference, "seconds"),
+        *difference_cells(row.seconds_difference, "seconds", decimals=seconds),
     )
 
 

@@ -81,11 +81,12 @@ def _exponent(size: float) -> int:
     return math.floor(math.log10(size))
 
 
-def differences_text(values: Sequence[float], unit: str) -> list[str]:
-    """Return a mean and its interval's bounds, signed and scaled, with decimals that fit the interval's width."""
+def differences_text(values: Sequence[float], unit: str, *, decimals: int | None = None) -> list[str]:
+    """Return a mean and its interval's bounds, signed and scaled, with `decimals` or such as fit the interval."""
     scaled = [scale_of(unit) * value for value in values]
-    width = scaled[2] / 2 - scaled[1] / 2 if len(scaled) == 3 else None
-    return [signed(value, decimals_for(width, scaled[:1])) for value in scaled]
+    if decimals is None:
+        decimals = decimals_for(scaled[2] / 2 - scaled[1] / 2 if len(scaled) == 3 else None, scaled[:1])
+    return [signed(value, decimals) for value in scaled]
 
 
 def given_difference(value: float, unit: str) -> str:

@@ -35,12 +35,17 @@ def parts(analysis: Analysis) -> Table:
             variant_text(row),
             *(_sign(row, part, analysis) for part in analysis.parts),
             mean_and_sd(row.spreads.get(metric.name), metric),
-            *baseline_difference_cells(row, metric),
+            *baseline_difference_cells(row, analysis),
             *("" if row.is_baseline else ratio_text(getattr(row, size) / getattr(baseline, size)) for size in sizes),
         )
         for row in analysis.variants
     )
-    return Table(head=head, rows=rows if analysis.parts else (), text_columns=1 + len(analysis.parts))
+    return Table(
+        head=head,
+        rows=rows if analysis.parts else (),
+        text_columns=1 + len(analysis.parts),
+        centred=len(analysis.parts),
+    )
 
 
 def _sign(row: VariantRow, part: str, analysis: Analysis) -> str:

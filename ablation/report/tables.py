@@ -35,7 +35,7 @@ from ablation.report.prose.forecasts import chance_cell, for_power_cell
 from ablation.report.prose.looks import shown_e_value
 from ablation.report.prose.verdicts import verdict_text
 from ablation.report.rows import FirstScreen
-from ablation.report.table import Table, difference_cells, interval_cell
+from ablation.report.table import Table, difference_cells, interval_cell, shared_decimals
 from ablation.study.spec import OTHERS
 
 MOST_OPEN = 12
@@ -102,7 +102,9 @@ def simple_effects(analysis: Analysis) -> Table:
             difference = Difference(n=simple.n, mean=simple.mean, interval=simple.interval)
             about = (change_text(simple.change), _place(simple.at, analysis), answer.metric.label)
             reach = reach_of(answer.metric)
-            row = (*about, *difference_cells(difference, answer.metric.unit, reach=reach), str(simple.n))
+            decimals = metric_decimals(answer.metric, analysis)
+            cells = difference_cells(difference, answer.metric.unit, reach=reach, decimals=decimals)
+            row = (*about, *cells, str(simple.n))
             if row not in rows:
                 rows.append(row)
     return Table(head=("change", "at", "metric", "difference", "95 % interval", "n"), rows=tuple(rows), text_columns=3)
@@ -111,15 +113,17 @@ def simple_effects(analysis: Analysis) -> Table:
 def interactions(analysis: Analysis) -> Table:
     """Return the interaction of every pair of crossed factors on the study's metric, in its unit and in logits."""
     unit, reach = analysis.metric.unit, reach_of(analysis.metric, is_interaction=True)
+    pairs = [found for pair in analysis.factor_pairs for found in pair.interactions]
+    decimals = metric_decimals(analysis.metric, analysis)
+    in_logits = shared_decimals([found.in_logits for found in pairs], "logits")
     rows = [
         (
             f"{change_text(found.first)} × {change_text(found.second)}",
-            *difference_cells(found.difference, unit, reach=reach),
-            *difference_cells(found.in_logits, "logits"),
+            *difference_cells(found.difference, unit, reach=reach, decimals=decimals),
+            *difference_cells(found.in_logits, "logits", decimals=in_logits),
             str(found.difference.n),
         )
-        for pair in analysis.factor_pairs
-        for found in pair.interactions
+        for found in pairs
     ]
     head = ("interaction", "difference of differences", "95 % interval", "in logits", "95 % interval", "n")
     return Table(head=head, rows=tuple(rows))
@@ -137,8 +141,10 @@ def crossed(analysis: Analysis) -> Table:
         )
         unit, reach = answer.metric.unit, reach_of(answer.metric, is_interaction=answer.is_interaction)
         over_both = Difference(n=effect.n, mean=found.mean, interval=found.interval)
-        mean, both = difference_cells(over_both, unit, reach=reach)
-        _, alone = difference_cells(Difference(n=effect.n, mean=effect.mean, interval=seeds_alone), unit, reach=reach)
+        over_seeds = Difference(n=effect.n, mean=effect.mean, interval=seeds_alone)
+        look: dict[str, Any] = {"reach": reach, "decimals": metric_decimals(answer.metric, analysis)}
+        mean, both = difference_cells(over_both, unit, **look)
+        _, alone = difference_cells(over_seeds, unit, **look)
         rows.append((comparison_text(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
     head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
     return Table(head=head, rows=tuple(rows))
@@ -146,7 +152,7 @@ def crossed(analysis: Analysis) -> Table:
 
 def variants(analysis: Analysis) -> Table:
     """Return a row per variant on the study's metric, the baseline first."""
-    return _variants_table(analysis.variants, analysis.metric)
+    return _variants_table(analysis.variants, analysis)
 
 
 def first_variants(analysis: Analysis) -> Table:
@@ -156,7 +162,7 @@ def first_variants(analysis: Analysis) -> Table:
         return variants(analysis)
     baseline = [row for row in rows if row.is_baseline]
     others = sorted((row for row in rows if not row.is_baseline), key=lambda row: _from_best(row, analysis.metric))
-    return _variants_table([*baseline, *others][:MOST_OPEN], analysis.metric)
+    return _variants_table([*baseline, *others][:MOST_OPEN], analysis)
 
 
 def failures(analysis: Analysis) -> Table:
@@ -282,9 +288,17 @@ def variant_text(row: VariantRow) -> str:
     return f"{row.name}{baseline_mark(row.name)}" if row.is_baseline else row.name
 
 
-def _variants_table(rows: Sequence[VariantRow], metric: MeasuredMetric) -> Table:
+def _variants_table(rows: Sequence[VariantRow], analysis: Analysis) -> Table:
     head = ("variant", "runs", "mean", "SD", "min to max", "difference to baseline", "95 % interval")
-    return Table(head=head, rows=tuple(_variant_row(row, metric) for row in rows), text_columns=2)
+    return Table(head=head, rows=tuple(_variant_row(row, analysis) for row in rows), text_columns=2)
+
+
+def metric_decimals(metric: MeasuredMetric, analysis: Analysis) -> int:
+    """Return the decimals of all differences on a metric: its answers', or the variants' where there are none."""
+    asked = [answer for answer in analysis.answers if answer.metric.name == metric.name and answer.effect is not None]
+    if asked:
+        return max(map(difference_decimals, asked))
+    return shared_decimals([row.differences.get(metric.name) for row in analysis.variants], metric.unit)
 
 
 def _from_best(row: VariantRow, metric: MeasuredMetric) -> float:
@@ -293,22 +307,25 @@ def _from_best(row: VariantRow, metric: MeasuredMetric) -> float:
     return -SIGNS[metric.direction] * spread.mean if spread is not None else math.inf
 
 
-def _variant_row(row: VariantRow, metric: MeasuredMetric) -> tuple[str, ...]:
+def _variant_row(row: VariantRow, analysis: Analysis) -> tuple[str, ...]:
+    metric = analysis.metric
     spread = row.spreads.get(metric.name)
     numbers = (NONE, NONE, NONE)
     if spread is not None:
         extremes = ends_text(spread.minimum, spread.maximum, metric.unit)
         numbers = (value_text(spread.mean, metric.unit), _sd(spread, metric), extremes)
-    return (variant_text(row), _outcomes(row), *numbers, *baseline_difference_cells(row, metric))
+    return (variant_text(row), _outcomes(row), *numbers, *baseline_difference_cells(row, analysis))
 
 
-def baseline_difference_cells(row: VariantRow, metric: MeasuredMetric) -> tuple[str, str]:
+def baseline_difference_cells(row: VariantRow, analysis: Analysis) -> tuple[str, str]:
+    metric = analysis.metric
     if row.is_baseline:
         return "", ""
     difference = row.differences.get(metric.name)
     if difference is None:
         return "withheld", NONE
-    return difference_cells(difference, metric.unit, reach=reach_of(metric))
+    decimals = metric_decimals(metric, analysis)
+    return difference_cells(difference, metric.unit, reach=reach_of(metric), decimals=decimals)
 
 
 def _outcomes(row: VariantRow) -> str:

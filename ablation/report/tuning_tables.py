@@ -16,6 +16,7 @@ from ablation.report.numbers import (
     unit_of_differences,
     value_text,
 )
+from ablation.report.prose.amounts import difference_decimals
 from ablation.report.prose.verdicts import verdict_text
 from ablation.report.table import Table, interval_cell
 from ablation.report.tables import interval_head, interval_mark
@@ -166,6 +167,6 @@ def _cells(answer: Answer, analysis: Analysis) -> tuple[str, str, str]:
         return NONE, NONE, answer.verdict.value
     shown = shown_interval(answer)
     bounds = (shown.low, shown.high) if shown else ()
-    mean, *ends = differences_text([effect.mean, *bounds], unit)
+    mean, *ends = differences_text([effect.mean, *bounds], unit, decimals=difference_decimals(answer))
     interval = interval_cell(ends) + (interval_mark(answer, analysis.answers) if ends else "")
     return f"{mean} {unit_of_differences(unit)}".rstrip(), interval, verdict_text(answer)

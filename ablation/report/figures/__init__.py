@@ -15,6 +15,7 @@ from ablation.report.figures.curves import curves_drawings
 from ablation.report.figures.forest import column_drawings, forest_drawings
 from ablation.report.figures.heat_map import heat_map_drawings
 from ablation.report.figures.interaction import interaction_drawings
+from ablation.report.figures.light_svg import light_svg
 from ablation.report.figures.panels import Drawing
 from ablation.report.figures.pareto import pareto_drawings
 from ablation.report.figures.seed_curves import seed_curves_drawings
@@ -93,7 +94,10 @@ def figure_of(analysis: Analysis, name: str) -> Figure:
 
 def _write(drawing: Drawing, folder: Path, endings: Sequence[str]) -> Picture:
     for ending in endings:
-        save(drawing.figure, folder / "figures" / f"{drawing.name}{ending}")
+        path = folder / "figures" / f"{drawing.name}{ending}"
+        save(drawing.figure, path)
+        if ending == ".svg":
+            path.write_text(light_svg(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
     return _picture(drawing)
 
 

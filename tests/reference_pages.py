@@ -11,7 +11,7 @@ from ablation import cli
 from ablation.cli.group import ORDER_OF_USE
 from ablation.records import METRICS
 from ablation.study.expected import expected
-from ablation.study.factors import ComponentFactor, LabelledFactor
+from ablation.study.factors import ComponentFactor, LabelledFactor, LabelledVariant
 from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.search_spaces import SearchSpace, Tuning
@@ -43,6 +43,7 @@ TITLES: Mapping[type[Section], str] = {
     OwnTraining: "`training` by a function of your own",
     LabelledFactor: "A factor whose levels have labels",
     ComponentFactor: "A factor that is a part of the model",
+    LabelledVariant: "A listed variant that has a label",
     PlannedLooks: "`seeds` as planned looks",
     MetricChoice: "`metric`",
     Question: "A question",
@@ -90,6 +91,8 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (LabelledFactor, "levels"): "the levels, the baseline's among them",
     (LabelledFactor, "label"): "what people call the factor",
     (LabelledFactor, "labels"): "what people call its levels; not all need one",
+    (LabelledVariant, "levels"): "what it has otherwise than the baseline",
+    (LabelledVariant, "label"): "what people call it",
     (MetricChoice, "name"): "a built-in metric, or one of `metrics`",
     (MetricChoice, "direction"): "whether more or less is better; known of the built-in metrics",
     (MetricChoice, "meaningful"): "differences below this are too small to matter: the half-width of the ROPE",

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from ablation.cli import main
 from ablation.cli.tables import StudyStanding, status_text
-from ablation.output import plain_json
+from ablation.output import cells, plain_json
 from ablation.storage.holder import Holder
 from ablation.study import load_study
 from ablation.tracking import StudyRecord, open_mlflow
@@ -178,6 +179,48 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
         assert 2 == result.exit_code, result.output
         assert words in result.stderr
         assert "Traceback" not in result.output
+
+
+COPIED = re.compile(r"  \S*(/|`).*")
+"""A line that is a path or a command alone."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_command_prints_a_line_that_is_wider_than_the_terminal(
+    columns: int, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    commands = {
+        "study": ("study", "tiny.yaml", "--executor", "inline"),
+        "plan": ("plan", "tiny.yaml", "--noise", "0.7"),
+        "components": ("components", "tiny.yaml"),
+        "status": ("status",),
+        "summarize": ("summarize", "tiny"),
+        "compare": ("compare", "tiny", "depth=1,normalization=none", "depth=2,normalization=batch"),
+        "sync": ("sync",),
+    }
+
+    printed = {name: invoke(*words) for name, words in commands.items()}
+
+    assert all(result.stdout for result in printed.values())
+    assert {} == {name: wide for name, result in printed.items() if (wide := wider_than(columns, result))}
+
+
+def wider_than(columns: int, result: Result) -> list[str]:
+    """Return the lines that are wider and could be broken: not those of one word, or of what is there to be copied."""
+    lines = (*result.stdout.splitlines(), *result.stderr.splitlines())
+    return [line for line in lines if cells(line) > columns and " " in line.strip() and not COPIED.fullmatch(line)]
+
+
+@pytest.mark.parametrize("mistake", ["no such file", "no such key", "seeds in words", "no server", "no such study"])
+def test_a_mistake_is_told_within_the_width(run: Run, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    result = run(*MISTAKES[mistake][0])
+
+    assert "Error" in result.stderr or "error" in result.stderr
+    assert [] == wider_than(40, result)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from ablation.report.rows import first_screen
 from ablation.study import Study, locked_hash, parse_study, study_of_values
 from ablation.study.labels import MOST_LETTERS, NO_LABELS, labels_of
 from ablation.study.plan_json import plan_from_json, plan_to_json
+from ablation.tracking.mlflow.notes import experiment_description
 
 NORMALIZATION = {"levels": ["none", "batch"], "label": "norm", "labels": {"none": "no norm", "batch": "BN"}}
 DEPTH = {"levels": [2, 3], "labels": {"3": "three blocks"}}
@@ -110,10 +111,47 @@ def test_a_part_is_called_by_its_label_wherever_it_is_left_out_or_left_alone():
     }
 
 
-def test_a_listed_variant_keeps_its_name():
-    listed = {"deep": {"model.depth": 3}}
+def test_a_listed_variant_has_its_own_name_or_label():
+    listed = {"deep": {"model.depth": 3}, "norm": {"levels": {"model.normalization": "batch"}, "label": "with BN, $"}}
 
-    assert called(design="listed", variants=listed) == {}
+    assert called(design="listed", variants=listed) == {"norm": "with BN, $"}
+    text = read(analysis(design="listed", variants=listed))
+    assert all("with BN, " in each for where, each in text.items())
+    assert "variant with BN, $ compared with the baseline" in text["terminal"]
+
+
+def test_a_labelled_variant_is_trained_and_named_as_without_its_label():
+    levels = {"model.normalization": "batch"}
+    plain, with_label = (
+        plan_of(study(design="listed", variants={"norm": each})) for each in (levels, {"levels": levels, "label": "BN"})
+    )
+
+    assert with_label.variants == plain.variants
+    assert with_label.runs == plain.runs
+    assert with_label.locked_hash == plain.locked_hash
+
+
+def test_mistakes_in_a_labelled_variant_are_told_where_they_are():
+    listed = {
+        "a": {"levels": {"model.depht": 3}, "label": "A"},
+        "b": {"levels": {"model.depth": 4}, "label": ""},
+        "c": {"levels": {"model.depth": 3}, "name": "C"},
+    }
+
+    assert refusals(LABELLED, design="listed", variants=listed) == [
+        "a label is one line of text of at most 40 characters; this one has none @ variants.b.label",
+        "unknown key 'name'; allowed: label, levels @ variants.c.name",
+        "'model.depht' is not a factor of this study; did you mean 'model.depth'? @ variants.a.levels.model.depht",
+        "4 is none of its levels: 2, 3 @ variants.b.levels.model.depth",
+    ]
+
+
+def test_what_an_experiment_asks_is_told_by_labels():
+    plan = plan_of(study(questions=[{"effect": "model.normalization", "at": {"model.depth": 3}}]))
+    text = experiment_description(plan, found="", links={}, others={})
+
+    assert "What does norm no norm → BN do to test accuracy at depth three blocks?" in text
+    assert "compared with norm=no norm, depth=2 by test accuracy" in text
 
 
 def test_tuned_variants_keep_what_says_that_they_are_tuned():

@@ -198,7 +198,6 @@ def test_a_notebook_shows_the_last_events_above_the_view() -> None:
 
 
 STEPS = """
-import sys, time
 from ablation.api.progress import follow
 from ablation.coordinator.progress import Progress, VariantRuns
 from ablation.records import Outcome, PlannedRun, RunResult
@@ -211,7 +210,6 @@ VARIANTS = (VariantRuns(variant=RUN.variant, asked=4, ended=1),)
 def steps():
     for latest in (None, (RUN, RESULT), None):
         yield Progress(planned=8, ended={Outcome.DONE: 1}, variants=VARIANTS, running=((RUN, None),), latest=latest)
-        time.sleep(0.4)  # twice as long as what is drawn stays
 
 follow(steps(), study=parse_study(OWN, source="own.yaml"), slots=1, is_quiet=False)
 """

@@ -608,6 +608,29 @@ def test_sync_puts_a_wrong_record_right_and_reports_anew(bench: Bench, tiny: Stu
     assert "tiny" in bench.tracker.reports
 
 
+def test_sync_reports_once_more_what_an_earlier_version_reported_without_its_answers(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    answered = bench.tracker.answered.pop("tiny")
+    state, storage = bench.state, default_storage(bench.state.folder)
+
+    sync_study("tiny", tracker=bench.tracker, storage_url=storage, state=state)
+    assert answered == bench.tracker.answered["tiny"]
+
+    bench.tracker.reports.clear()
+    sync_study("tiny", tracker=bench.tracker, storage_url=storage, state=state)
+    assert {} == bench.tracker.reports
+
+
+def test_summarize_writes_nothing(bench: Bench, tiny: Study) -> None:
+    bench.run(tiny)
+    bench.tracker.reports.clear()
+    bench.tracker.answered.clear()
+
+    summarize_study("tiny", tracker=bench.tracker)
+
+    assert ({}, {}) == (bench.tracker.reports, bench.tracker.answered)
+
+
 def test_a_parameter_that_is_there_stays_and_costs_nothing(mlflow_tracker: Any) -> None:
     record = mlflow_tracker.open_study(own_plan())
     planned = record.plan.runs[0]

@@ -16,6 +16,7 @@ import optuna
 import pytest
 from conftest import PROJECT, mlflow_server
 from factories import make_plan, make_runs
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 from postgresql import Postgresql
 
@@ -25,6 +26,7 @@ from ablation.scheduling import Schedule, TuningSchedule, default_storage, open_
 from ablation.scheduling import trials as tuning
 from ablation.storage.databases import with_driver
 from ablation.study.search_spaces import Tuning
+from ablation.testing.trackers import answer_of, report_in
 from ablation.tracking import open_mlflow
 
 Value = TypeVar("Value")
@@ -381,14 +383,20 @@ def test_a_study_is_recorded_by_an_mlflow_server_on_postgresql(
             tracker.log_epochs(run_id, epochs, heldout_split="test")
             tracker.log_epochs(run_id, epochs, heldout_split="test")
             tracker.finish_run(run_id, result_of(run), None)
+        for answers in ([answer_of("depth"), answer_of("norm")], [answer_of("depth", mean=-0.5, seeds=3)]):
+            tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=answers)
         tracker.close_study(record, "FINISHED")
 
         found = open_mlflow(address).find_study("quick")
         assert found is not None
         recorded = tracker.recorded_runs(found)
+        kept = MlflowClient(address).get_run(found.study_run_id).data
 
     assert ("FINISHED", PLAN) == (found.status, found.plan)
     assert [(run, Outcome.DONE) for run in PLAN.runs] == [(run.planned, run.outcome) for run in recorded]
+    assert found.has_answers
+    assert ["verdict.depth"] == [name for name in kept.tags if name.startswith("verdict.")]
+    assert -0.5 == kept.metrics["effect.depth"]
     assert [((1, 0.5), (2, 0.5))] * len(PLAN.runs) == [run.curves["test_accuracy"] for run in recorded]
 
 

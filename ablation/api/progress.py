@@ -62,7 +62,7 @@ class _LiveView:
 
     def drawn(self) -> Text:
         size, asked = self._console.size, stopping.seconds_asked
-        room = Room(columns=size.width, rows=size.height - 1, is_ascii=self._console.options.ascii_only)
+        room = Room(columns=size.width, rows=2 * size.height // 3, is_ascii=self._console.options.ascii_only)
         progress, left = self._seen or (None, None)
         ending = ending_text(progress, asked) if asked is not None else None
         if progress is None:
@@ -87,15 +87,21 @@ def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
     lines = [wrapped(plain(counts), columns)]
     if outcome.analysis is not None:
         lines = [in_terminal(first_screen_text(first_screen(outcome.analysis), columns)), "", *lines]
-        lines.append(f"Report: {outcome.report}/report.html")
-    return "\n".join([*lines, _way_to_look(tracker.links(record))])
+        lines.append(_to_copy("Report", f"{outcome.report}/report.html", columns))
+    return "\n".join([*lines, _way_to_look(tracker.links(record), columns)])
 
 
-def _way_to_look(links: Sequence[tuple[str, str]]) -> str:
+def _way_to_look(links: Sequence[tuple[str, str]], columns: int) -> str:
     """Return the study run's address where a server shows it, else the one command that starts it."""
     found = dict(links)
     shown = START_UI if START_UI in found else "study run"
-    return f"{shown[0].upper()}{shown[1:]}: {plain(found[shown])}" if shown in found else ""
+    return _to_copy(f"{shown[0].upper()}{shown[1:]}", found[shown], columns) if shown in found else ""
+
+
+def _to_copy(label: str, what: str, columns: int) -> str:
+    """Return a path, an address or a command behind what it is, whole; on a line of its own where both do not fit."""
+    line = plain(f"{label}: {what}")
+    return line if cells(line) <= columns else plain(f"{label}:\n  {what}")
 
 
 def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from ablation.report.latex import latex_text, shortened
 
 _MOST_ROWS = 40
-_COLUMN = 24.0
+_COLUMN = 24.3
 """The width of a narrow column (7.7 cm at 9 points) in em; names need `_LEAST` of it, and each column `_GAP`."""
-_LEAST, _GAP = 7.5, 0.75
-_HEAD, _MOST_LINES = 13, 4
+_LEAST, _GAP = 7.5, 0.67
+_HEAD, _MOST_LINES = 10, 4
 """Characters of a line of a column's head, and its lines."""
 _LONGEST = 400
 """Characters of a text that may break."""
-_SMALL = 0.85
+_SMALL = 0.88
 _WIDTHS = {
-    **dict.fromkeys("0123456789", 0.51),
-    **dict.fromkeys("+−±≈×=%MWmw", 0.85),
-    **dict.fromkeys(" .,:;'|![]()fijlrtI", 0.33),
+    **dict.fromkeys("0123456789", 0.5),
+    **dict.fromkeys("+−±≈×=%MWmw", 0.8),
+    **dict.fromkeys(" .,:;'|![]()fijlrtI", 0.3),
 }
 _UPPER, _LOWER, _CODE = 0.75, 0.5, 4.8
 """The widths of letters in em, and of a character that is printed as its code."""
@@ -157,7 +157,8 @@ def stacked(lines: Sequence[Cell]) -> Cell:
 
 
 def joined(first: Cell, second: Cell) -> Cell:
-    return Cell(latex=f"{first.latex} {second.latex}", width=first.width + second.width + 0.33)
+    """Return two cells with a thin space between them."""
+    return Cell(latex=rf"{first.latex}\,{second.latex}", width=first.width + second.width + 0.17)
 
 
 def text_cell(text: str) -> Cell:

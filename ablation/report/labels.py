@@ -19,7 +19,7 @@ _NAMED_AS_RUNS = (MissingRun, DamagedRecord)
 
 def labelled(analysis: Analysis) -> Analysis:
     """Return the analysis as people read it; names of runs and the study file stay, and labels are used once."""
-    if not analysis.labels.factors:
+    if analysis.labels == NO_LABELS:
         return analysis
     labels = analysis.labels
     found: Analysis = _relabelled(dataclasses.replace(analysis, labels=NO_LABELS), labels)

@@ -132,7 +132,6 @@ class FirstScreen:
 def first_screen(analysis: Analysis) -> FirstScreen:
     """Return the rows of all answers, the study's own metric first, in the study's own labels."""
     analysis = labelled(analysis)
-    analysis = labelled(analysis)
     headline, *lines = overview(analysis)
     numbered = list(enumerate(analysis.answers, start=1))
     costs = tuple(cost for cost in _COSTS if any(_has_cost(answer, cost) for answer in analysis.answers))

@@ -113,7 +113,7 @@ def _every_combination(spec: StudySpec) -> Assignments:
 
 def _listed(spec: StudySpec) -> Assignments:
     baseline = spec.baseline_levels()
-    listed = {name: {**baseline, **changed} for name, changed in spec.variants.items()}
+    listed = {name: {**baseline, **changed} for name, changed in spec.listed.items()}
     return _distinct([(BASELINE, baseline), *listed.items()])
 
 

@@ -35,6 +35,8 @@ Level = Annotated[
     "a number, a printable word, true, false or a list of numbers or printable words",
 ]
 Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"]
+FactorPath = Annotated[str, "the path of a factor, such as model.depth"]
+Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
 Label = Annotated[str, AfterValidator(_is_label), LABEL_FORM]
 
 
@@ -87,6 +89,25 @@ def labelled_level(key: str, levels: Sequence[Any]) -> str | None:
     except ValueError:
         return None
     return text if text in known else None
+
+
+class LabelledVariant(Section):
+    """What a listed variant has otherwise than the baseline, and what people call it."""
+
+    levels: Assignment
+    label: Label | None = None
+
+
+Listed = Annotated[
+    Annotated[Assignment, Tag("assignment")] | Annotated[LabelledVariant, Tag("labelled")],
+    Discriminator(lambda value: "labelled" if isinstance(value, LabelledVariant) or has_label(value) else "assignment"),
+    "a mapping of factors to levels, such as {model.depth: 4}, or {levels: {model.depth: 4}, label: deep}",
+]
+
+
+def has_label(variant: Any) -> bool:
+    """Whether a listed variant's plain values are its levels and its label: no factor is a mapping."""
+    return isinstance(variant, Mapping) and isinstance(variant.get("levels"), Mapping)
 
 
 def is_part(factor: Any) -> bool:

@@ -69,9 +69,10 @@ def labels_of(plan: Plan) -> Labels:
 def file_labels(study: Mapping[str, Any], variants: Sequence[Variant]) -> Labels:
     """Return the labels in a checked study's plain values, and what its variants are called."""
     factors = {path: found for path, factor in study.get("factors", {}).items() if (found := _labels(factor))}
-    if not factors:
+    listed = {name: label for name, variant in study.get("variants", {}).items() if (label := _label(variant))}
+    if not factors and not listed:
         return NO_LABELS
-    named = Labels(factors=factors, variants={})
+    named = Labels(factors=factors, variants=listed)
     called = dict(pair for variant in variants for pair in _called(variant, named))
     return Labels(factors=factors, variants={name: label for name, label in called.items() if name != label})
 
@@ -92,6 +93,12 @@ def _labels(factor: Any) -> FactorLabels | None:
     return FactorLabels(label=factor.get("label"), levels=dict(factor.get("labels") or {}))
 
 
+def _label(variant: Any) -> str | None:
+    """Return the label of a listed variant's plain values, beside its levels; where there is none, these are levels."""
+    is_labelled = isinstance(variant, Mapping) and isinstance(variant.get("levels"), Mapping)
+    return label if is_labelled and isinstance(label := variant.get("label"), str) else None
+
+
 def _factor_names(paths: Iterable[str], labels: Labels) -> list[str]:
     """Return what factors are called: by their labels, else by the last part of their paths where no two share it."""
     short = short_names([*paths])
@@ -105,7 +112,7 @@ def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     own = _names(short_names([*levels]).values(), [level_text(level) for level in levels.values()], ",", "only-")
     texts = [level_text(labels.level(path, level)) for path, level in levels.items()]
     named = dict(zip(own, _names(_factor_names(levels, labels), texts, ", ", "only "), strict=True))
-    if (label := named.get(name)) is not None:
+    if (label := labels.variants.get(name) or named.get(name)) is not None:
         yield name, label
         yield f"{name}{comma}{settings}", f"{label}{comma}{settings}"
 

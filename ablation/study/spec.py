@@ -9,7 +9,15 @@ from pydantic.fields import FieldInfo
 
 from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
 from ablation.study.budget import Budget
-from ablation.study.factors import ComponentFactor, Factor, Level
+from ablation.study.factors import (
+    Assignment,
+    ComponentFactor,
+    Factor,
+    FactorPath,
+    LabelledVariant,
+    Level,
+    Listed,
+)
 from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
@@ -54,13 +62,11 @@ Name = Annotated[
     f"text of at most {MAX_NAME} letters, digits and ._+=,@[]-, a letter or digit first",
 ]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=MAX_NAME), "the name of a metric"]
-FactorPath = Annotated[str, "the path of a factor, such as model.depth"]
 FactorPair = Annotated[
     tuple[FactorPath, FactorPath],
     AfterValidator(_two_factors),
     "a list of two factors, such as [model.depth, model.normalization]",
 ]
-Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
 
 
 class MetricChoice(Section):
@@ -152,7 +158,7 @@ class StudySpec(Section):
     ] = Field(examples=["factors: {model.depth: [3, 4]}"])
     design: Design = "factorial"
     variants: Annotated[
-        dict[Name, Assignment],
+        dict[Name, Listed],
         Field(max_length=MAX_VARIANTS),
         "a mapping of names to what differs from the baseline, such as {small: {model.depth: 2}}",
     ] = Field(default={}, description="the variants beside the baseline, where the design is listed")
@@ -198,6 +204,14 @@ class StudySpec(Section):
     def levels(self) -> dict[str, tuple[Any, ...]]:
         """Every factor's levels; of a component, the baseline's first."""
         return {name: factor if isinstance(factor, tuple) else factor.levels for name, factor in self.factors.items()}
+
+    @property
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """What each listed variant has otherwise than the baseline."""
+        return {
+            name: variant.levels if isinstance(variant, LabelledVariant) else variant
+            for name, variant in self.variants.items()
+        }
 
     def baseline_levels(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from ablation.study.design import (
     variants_of,
     with_settings,
 )
-from ablation.study.factors import levels_of
+from ablation.study.factors import has_label, levels_of
 from ablation.study.file import MAX_SHOWN, Location, shown
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec
@@ -45,7 +45,8 @@ def design_problems(values: Mapping[str, Any]) -> Iterator[Found]:
                 f"design {design} needs factors of two levels, the part there or not; it has {len(levels)}",
             )
     for name, changed in listed.items() if isinstance(listed, Mapping) else ():
-        yield from _assignment_problems(("variants", name), changed, factors)
+        here: Location = ("variants", name, "levels") if has_label(changed) else ("variants", name)
+        yield from _assignment_problems(here, changed["levels"] if has_label(changed) else changed, factors)
         if name == "baseline":
             yield ("variants", name), "the baseline is always in, and no other variant may have its name"
     forbidden = values.get("forbid")
@@ -143,7 +144,7 @@ def _forbid_problems(spec: StudySpec) -> Iterator[Found]:
 def _listed_problems(spec: StudySpec) -> dict[Location, str]:
     found: dict[Location, str] = {}
     seen: list[tuple[str, dict[str, Any]]] = [("baseline", spec.baseline_levels())]
-    for name, changed in spec.variants.items() if spec.design == "listed" else ():
+    for name, changed in spec.listed.items() if spec.design == "listed" else ():
         levels = {**spec.baseline_levels(), **changed}
         twin = next((other for other, known in seen if known == levels), None)
         if twin is not None:

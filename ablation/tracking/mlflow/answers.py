@@ -14,6 +14,7 @@ from ablation.tracking.mlflow.store import Store
 EFFECT, VERDICT = "effect.", "verdict."
 """What the keys of an answer's metrics and of its tag begin with, followed by its name."""
 TABLE = "answers.json"
+TABLE_DIGITS = 6  # a table is read; the metrics have all of them
 TABLES = "mlflow.loggedArtifacts"
 """MLflow's own tag: which files of a run its UI shows as tables."""
 MAX_VERDICT = 1_000
@@ -64,7 +65,7 @@ def _numbers(answer: AnswerSummary) -> dict[str, float]:
 
 
 def _row(answer: AnswerSummary) -> dict[str, str | float | None]:
-    numbers = _numbers(answer)
+    numbers = {end: float(f"{value:.{TABLE_DIGITS}g}") for end, value in _numbers(answer).items()}
     return {
         "change": answer.change,
         "verdict": answer.verdict,

@@ -18,9 +18,10 @@ View = Literal["runs", "variants", "charts"]
 MAX_EXPERIMENT_TAG = 20_000  # MLflow refuses longer ones
 _TAG = "mlflow.sharedViewState."
 _VARIANT_TAG = "ablation.variant"
-_NAME_COLUMN, _TIME_COLUMN = "attributes.`Run Name`", "attributes.`Created`"
-_MOST_NAME_WIDTH = 270  # pixels: with MLflow's own panels open on a screen of 1440, two or three metrics have room
-_TIME_WIDTH = 60  # the mark of how a run stands is in it, before the time
+_NAME_COLUMN, _TIME_COLUMN = "attributes.`Run Name`", "runDateAndNestInfo"
+_MOST_NAME_WIDTH, _MOST_GROUP_WIDTH = 280, 350
+"""Pixels: with MLflow's own panels open on a screen of 1440, the study's metric and one or two more have room."""
+_TIME_WIDTH = 46  # the mark of how a run stands, which stands before the time
 
 
 def view_key(study: str, view: View) -> str:
@@ -54,7 +55,7 @@ def _runs(plan: Plan) -> dict[str, Any]:
         "orderByAsc": True,
         "groupBy": None,
         "runsHiddenMode": "SHOW_ALL",
-        **_columns(plan, [*_metric_columns(plan), *levels, f"tags.`{OUTCOME}`"]),
+        **_columns([*_metric_columns(plan), *levels, f"tags.`{OUTCOME}`"], name_width=_name_width(plan)),
     }
 
 
@@ -65,7 +66,7 @@ def _variants(plan: Plan) -> dict[str, Any]:
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": _VARIANT_TAG}]},
         "groupsExpanded": {f"tag.{_VARIANT_TAG}.{variant.name}": False for variant in plan.variants},
         "useGroupedValuesInCharts": True,
-        **_columns(plan, [*_metric_columns(plan), "params.`parameters`"]),
+        **_columns([*_metric_columns(plan), "params.`parameters`"], name_width=_group_width(plan)),
     }
 
 
@@ -108,12 +109,25 @@ def _chart(kind: Literal["BAR", "LINE"], metric: str) -> dict[str, Any]:
     }
 
 
-def _columns(plan: Plan, columns: Sequence[str]) -> dict[str, Any]:
+def _columns(columns: Sequence[str], *, name_width: int) -> dict[str, Any]:
     """Return the table's columns in their order, wide enough to read; MLflow always has those of name and time."""
-    widths = {column: 7 * len(column.partition(".")[2]) + 24 for column in columns}
-    longest = 7 * max(len(f"{variant.name}/seed-00") for variant in plan.variants) + 50
-    widths = {_NAME_COLUMN: min(longest, _MOST_NAME_WIDTH), _TIME_COLUMN: _TIME_WIDTH, **widths}
+    widths = {column: _width(column.partition(".")[2]) + 24 for column in columns}
+    widths = {_NAME_COLUMN: name_width, **widths, _TIME_COLUMN: _TIME_WIDTH}
     return {"selectedColumns": list(columns), "columnOrder": list(widths), "columnWidths": widths}
+
+
+def _name_width(plan: Plan) -> int:
+    """Return the width of names beside the dot that stands before them."""
+    return min(max(_width(f"{variant.name}/seed-00") for variant in plan.variants) + 50, _MOST_NAME_WIDTH)
+
+
+def _group_width(plan: Plan) -> int:
+    """Return the width of groups' names between what opens them and the number of their runs."""
+    return min(max(_width(f"Group: {variant.name}") for variant in plan.variants) + 110, _MOST_GROUP_WIDTH)
+
+
+def _width(text: str) -> int:
+    return 7 * len(text)
 
 
 def _metric_columns(plan: Plan) -> list[str]:

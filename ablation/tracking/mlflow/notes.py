@@ -143,7 +143,7 @@ def _questions(plan: Plan, labels: Labels) -> Iterable[str]:
     for question in plan.locked.questions:
         metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
         levels = [f"{_name(labels, name)} {_level(labels, name, level)}" for name, level in question.at.items()]
-        metric += escaped(f" at {', '.join(levels)}") if levels else ""
+        metric += f" {escaped('at ' + ', '.join(levels))}" if levels else ""
         if question.variant:
             yield f"How does {escaped(labels.variant(question.variant))} differ from the baseline, in {metric}?"
         elif question.effect:

@@ -301,7 +301,8 @@ def _variants_caption(analysis: Analysis, answers: Sequence[Answer]) -> str:
     unit = unit_of_differences(analysis.metric.unit)
     of = "the full model" if kind == FULL else "the baseline"
     change = f"Δ: change from {of}" + (f" in {unit}" if unit else "")
-    return f"{_caption(f'{begin} {change}{_interval(answers)};')} {_marks(answers)}"
+    said = ", ".join(filter(None, (change, _interval(answers))))
+    return f"{_caption(f'{begin} {said};')} {_marks(answers)}"
 
 
 def _comparisons_caption(answers: Sequence[Answer]) -> str:
@@ -312,8 +313,8 @@ def _comparisons_caption(answers: Sequence[Answer]) -> str:
     )
     others = any(len(answer.combinations) > 1 for answer in answers)
     averaged = ", averaged over the other factors' levels" if others else ""
-    text = f"What each change does{averaged}. Δ: mean difference over paired seeds{of}{together}{_interval(answers)};"
-    return f"{_caption(text)} {_marks(answers)}"
+    text = f"What each change does{averaged}. Δ: mean difference over paired seeds{of}{together}"
+    return f"{_caption('; '.join(filter(None, (text, _interval(answers)))) + ';')} {_marks(answers)}"
 
 
 def _caption(text: str) -> str:
@@ -334,7 +335,7 @@ def _interval(answers: Sequence[Answer]) -> str:
     number, looks = answers[0].comparisons, len(answers[0].look.looks)
     over = [*([f"{number} comparisons"] if number > 1 else []), *([f"{looks} planned looks"] if looks > 1 else [])]
     adjusted = f", adjusted for {' and '.join(over)}" if over else ""
-    return (f", {levels.pop()} interval" if len(levels) == 1 else ", intervals at the level of each") + adjusted
+    return (f"{levels.pop()} interval" if len(levels) == 1 else "intervals at the level of each") + adjusted
 
 
 def _marks(answers: Sequence[Answer]) -> str:

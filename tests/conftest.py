@@ -363,7 +363,7 @@ def answer_alone(patch: pytest.MonkeyPatch) -> None:
     from ablation.coordinator import conclusion
     from ablation.report import answers_text
 
-    def write_answers(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
+    def write_answers(analysis: Analysis, folder: Path, **_: object) -> tuple[Path, ...]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(answers_text(analysis))
         return (folder / "report.md",)

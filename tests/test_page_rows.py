@@ -1,19 +1,27 @@
 """Holds the rows of the HTML report to the first screen they are drawn from: words, places, links, nothing harmful."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from factories import make_plan, make_runs
 from markupsafe import Markup
 from test_report_html import HOSTILE, Element, Page, check_harmless
+from test_threats import record
 from test_words import analysed, cells
 
 from ablation.analysis import Analysis, Verdict, analyse
+from ablation.api.result import StudyResult
+from ablation.cli import main
 from ablation.records import Outcome
 from ablation.report.html import html_document
 from ablation.report.page_rows import Address, no_address, rows_html
 from ablation.report.rows import FirstScreen, first_screen
+from ablation.tracking import MemoryTracker, StudyRecord, open_mlflow
+from ablation.tracking.mlflow.tracker import MlflowTracker
 
 QUESTIONS = (
     {"effect": "model.depth"},
@@ -222,3 +230,38 @@ def test_a_crossover_and_an_interplay_have_their_marks() -> None:
     marks = {str(row.attributes["class"]).removeprefix("row ") for row in rows_of(drawn(crossed))}
     assert {"crossover", "interplay"} & marks
     assert marks == {row.mark.name for row in first_screen(crossed).rows}
+
+
+class Served(MemoryTracker):
+    """A tracker whose runs have pages."""
+
+    def run_address(self, record: StudyRecord, run_id: str) -> str:
+        return f"https://example.org/{record.study_run_id}/{run_id}"
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of a report's time; links are not in them."""
+    monkeypatch.setattr("ablation.report.draw_figures", lambda *_, **__: defaultdict(tuple))
+
+
+def test_reports_from_python_link_to_the_runs_that_the_tracker_knows_pages_of(undrawn: None, tmp_path: Path) -> None:
+    tracker = Served()
+    study = record(tracker, make_plan(seeds=2))
+    result = StudyResult.recorded("quick", tracker)
+
+    for text in (result.report("html"), result.save(tmp_path).read_text(encoding="utf-8")):
+        assert f'href="https://example.org/{study.study_run_id}/' in text
+
+
+def test_reports_from_the_command_line_link_to_the_runs(
+    undrawn: None, store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(open_mlflow(store_uri), make_plan(seeds=1))
+    monkeypatch.setattr(MlflowTracker, "run_address", lambda *words: f"https://example.org/{words[-1]}")
+    words = ["summarize", "quick", "--tracking-uri", store_uri, "--format", "html", "--output", str(tmp_path)]
+
+    done = CliRunner().invoke(main, words)
+
+    for text in (done.output, (tmp_path / "report.html").read_text(encoding="utf-8")):
+        assert 'href="https://example.org/' in text

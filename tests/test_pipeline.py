@@ -14,7 +14,7 @@ from bench import Bench
 from conftest import TINY
 
 from ablation import scheduling
-from ablation.coordinator import lease
+from ablation.coordinator import conclusion, lease
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.errors import (
     DataInvalid,
@@ -57,6 +57,22 @@ def test_every_planned_run_is_trained_once_and_reported(reporting_bench: Bench, 
     assert outcome.report is not None
     assert (outcome.report / "report.md").exists()
     assert "report.json" in bench.tracker.reports["tiny"]
+
+
+def test_the_report_links_to_the_runs_that_the_tracker_knows_pages_of(
+    bench: Bench, tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(bench.tracker, "run_address", lambda record, run_id: asked.append((record.plan.name, run_id)))
+
+    def look_up(_analysis: object, folder: Path, *, address: Callable[[str], str | None]) -> None:
+        folder.mkdir(parents=True)
+        address("run-1")
+
+    monkeypatch.setattr(conclusion, "write_report", look_up)
+    bench.run(tiny)
+
+    assert [("tiny", "run-1")] == asked
 
 
 def test_the_study_is_finished_when_every_run_has_a_result(bench: Bench, tiny: Study) -> None:

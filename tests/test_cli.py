@@ -158,7 +158,8 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
     assert names == (compared["first"], compared["second"])
     assert [2, 2] == [compared["metrics"][0][side]["n"] for side in ("first", "second")]
     assert all("collapsed" in reason for reason in compared["withheld"])  # two epochs on 60 images teach too little
-    assert "depth=2,normalization=batch minus depth=1,normalization=none" in invoke("compare", "tiny", *names).stdout
+    shown = invoke("compare", "tiny", *names).stdout
+    assert f"B minus A, paired by seed, in study tiny\nA: {names[0]}\nB: {names[1]}\n" in shown
 
     runs = pd.read_csv(io.StringIO(invoke("export", "tiny").stdout))
     assert 8 == len(runs)

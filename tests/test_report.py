@@ -271,6 +271,7 @@ def first_screens(analysis, report):
         "terminal-80.txt": first_screen_text(first_screen(analysis), 80).plain + "\n",
         "terminal-120.txt": first_screen_text(first_screen(analysis), 120).plain + "\n",
         "note.md": study_note(overview(analysis), answer_summaries(analysis), links=links, figure="#/forest") + "\n",
+        "tables.tex": (report / "tables.tex").read_text(encoding="utf-8"),
         "forest.svg": (report / "figures" / "forest.svg").read_text(encoding="utf-8"),
         "forest-column.svg": (report / "figures" / "forest-column.svg").read_text(encoding="utf-8"),
     }

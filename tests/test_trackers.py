@@ -379,7 +379,7 @@ def test_an_experiment_begins_with_what_its_study_found_and_counts_its_verdicts(
 
 
 def test_each_run_has_a_line_that_says_what_it_is_and_how_it_ended(
-    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+    mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     failed = {"outcome": Outcome.FAILED, "metrics": {}, "error": "Traceback\nValueError: why"}
@@ -387,7 +387,6 @@ def test_each_run_has_a_line_that_says_what_it_is_and_how_it_ended(
     for planned, changes in zip(record.plan.runs, ({}, failed, diverged), strict=False):
         run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
         mlflow_tracker.finish_run(run_id, replace(result_of(planned.identity), **changes), None)
-    mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
 
     names = [planned.variant for planned in record.plan.runs]
     assert {
@@ -395,6 +394,18 @@ def test_each_run_has_a_line_that_says_what_it_is_and_how_it_ended(
         f"{names[1]}, seed 0 of study quick: failed: ValueError: why",
         f"{names[2]}, seed 0 of study quick: diverged in epoch 2",
     } == {run.data.tags["mlflow.note.content"].partition("\n")[0] for run in children_of(mlflow_client, record)}
+
+
+def test_a_note_that_a_person_wrote_while_a_run_was_trained_stays(
+    mlflow_tracker: Any, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    planned = record.plan.runs[0]
+    run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
+    mlflow_client.set_tag(run_id, "mlflow.note.content", "Mine.")
+    mlflow_tracker.finish_run(run_id, result_of(planned.identity), None)
+
+    assert "Mine." == mlflow_client.get_run(run_id).data.tags["mlflow.note.content"]
 
 
 def test_the_runs_of_an_earlier_version_get_their_place_and_line_and_a_persons_note_stays(
@@ -405,7 +416,8 @@ def test_the_runs_of_an_earlier_version_get_their_place_and_line_and_a_persons_n
     for planned in record.plan.runs[:2]:
         run_ids.append(mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first"))
         mlflow_tracker.finish_run(run_ids[-1], result_of(planned.identity), None)
-        mlflow_client.delete_tag(run_ids[-1], "ablation.order")
+        for tag in ("ablation.order", "mlflow.note.content"):
+            mlflow_client.delete_tag(run_ids[-1], tag)
     mlflow_client.set_tag(run_ids[0], "mlflow.note.content", "Mine.")
     for _ in range(2):
         mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[])
@@ -434,6 +446,23 @@ def test_the_table_of_runs_begins_with_the_baseline_by_seed_and_shows_metrics_fi
     ]
     shown = ["metrics.`test_loss`", "metrics.`training_seconds`", "params.`model.depth`", "params.`seed`"]
     assert [*shown, "tags.`ablation.outcome`"] == view["selectedColumns"]
+
+
+def test_a_run_has_the_metrics_on_the_held_out_split_first(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    run_id = mlflow_tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
+    mlflow_tracker.log_epochs(run_id, [epoch_of(1)], heldout_split="test")
+
+    assert ["test_accuracy", "test_loss"] == list(mlflow_client.get_run(run_id).data.metrics)[:2]
+
+
+def test_a_study_that_is_reported_anew_ended_when_it_did(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+    mlflow_client.set_terminated(record.study_run_id, "FINISHED", end_time=1_700_000_000_000)
+
+    mlflow_tracker.close_study(record, "FINISHED")
+
+    assert 1_700_000_000_000 == mlflow_client.get_run(record.study_run_id).info.end_time
 
 
 def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 PRIORITIES = (
     "difference",
-    "verdict",
-    "metric",
+    "A",
+    "B",
     "mean",
     "difference to baseline",
-    "interval",
+    "95 % interval",
     "can be removed",
     "parameters",
     "time per run",
@@ -29,22 +29,16 @@ PRIORITIES = (
     "training",
     "changes",
     "better in",
-    "wins",
-    "n",
     "type",
     "peak memory",
     "per epoch",
     "runs",
     "min to max",
-    "too small to matter",
-    "chance of a decision",
     "output",
     "input",
-    "e-value",
-    "win rate, 95 %",
     "dominated by",
 )
-"""Columns of all tables that may be left out, the least important last; others go after them, the first never."""
+"""Columns of all tables, the least important last: it is left out first. Others are before it, a first column never."""
 GAP = "  "
 INDENT = "  "
 """Of what goes on with a cell of text, which else would look like a row of its own."""
@@ -120,8 +114,7 @@ def _kept(found: Sequence[_Column], columns: int) -> list[_Column]:
 
 
 def _unimportance(head: str) -> int:
-    name = "interval" if "interval" in head.split() else head
-    return PRIORITIES.index(name) if name in PRIORITIES else -1
+    return PRIORITIES.index(head) if head in PRIORITIES else len(PRIORITIES)
 
 
 def _needed(columns: Sequence[_Column], *, whole: bool = False) -> int:

@@ -52,10 +52,12 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
-    yield _line(f"{comparison.second} minus {comparison.first}, paired by seed, in study {comparison.study}")
+    yield _line(f"B minus A, paired by seed, in study {comparison.study}")
+    yield _line(f"A: {comparison.first}")
+    yield _line(f"B: {comparison.second}")
     yield _line("Descriptive: intervals are at 95 %, not adjusted for their number, and give no verdict.")
     yield Text()
-    head = ("metric", comparison.first, comparison.second, "difference", "95 % interval", "better in")
+    head = ("metric", "A", "B", "difference", "95 % interval", "better in")
     yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")
     if comparison.withheld:
         yield Text()

@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablation.records import AnswerSummary, Plan, PlannedRun, seeds_text
+from ablation.output import last_line
+from ablation.records import AnswerSummary, Outcome, Plan, PlannedRun, seeds_text
 from ablation.study.labels import Labels, labels_of
 from ablation.study.level_names import level_text, short_name
 
+NOTE = "mlflow.note.content"
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
 MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
 _MOST_LINE = 1_500
@@ -40,10 +42,24 @@ def study_note(
     return "\n\n".join([*head, *fitted([*map(escaped, others), *told], budget, left_out="The report has the rest.")])
 
 
-def run_note(planned: PlannedRun, plan: Plan, *, ended: str) -> str:
+def run_note(
+    planned: PlannedRun,
+    plan: Plan,
+    outcome: Outcome | None,
+    *,
+    metrics: Mapping[str, float],
+    error: str | None,
+    diverged_epoch: int | str | None,
+) -> str:
     """Return the note of a run, signed: one line of what it is and how it ended, if it has."""
+    metric = plan.locked.metric.name
+    ended = {
+        Outcome.DONE: f": {plan.metrics[metric].label} {metrics[metric]:.4g}" if metric in metrics else "",
+        Outcome.FAILED: f": failed: {last_line(error)}",
+        Outcome.DIVERGED: f": diverged in epoch {diverged_epoch or 'unknown'}",
+    }
     about = f"{planned.variant}, seed {planned.seed} of study {plan.name}"
-    return signed(escaped(f"{about}: {ended}" if ended else about, most=_MOST_RUN_NOTE))
+    return signed(escaped(about + (ended[outcome] if outcome is not None else ""), most=_MOST_RUN_NOTE))
 
 
 def experiment_description(plan: Plan, *, found: str, links: Mapping[str, str], others: Mapping[str, str]) -> str:
@@ -127,7 +143,7 @@ def _questions(plan: Plan, labels: Labels) -> Iterable[str]:
     for question in plan.locked.questions:
         metric = escaped(plan.metrics[question.on or plan.locked.metric.name].label)
         levels = [f"{_name(labels, name)} {_level(labels, name, level)}" for name, level in question.at.items()]
-        metric += escaped(f" at {', '.join(levels)}") if levels else ""
+        metric += f" {escaped('at ' + ', '.join(levels))}" if levels else ""
         if question.variant:
             yield f"How does {escaped(labels.variant(question.variant))} differ from the baseline, in {metric}?"
         elif question.effect:

@@ -9,15 +9,14 @@ from pathlib import Path
 from mlflow.entities import Run
 from PIL import Image
 
-from ablation.output import last_line
-from ablation.records import AnswerSummary, Outcome, Plan
+from ablation.records import AnswerSummary, Plan, PlannedRun
 from ablation.storage.databases import absolute, without_password
 from ablation.storage.temporary import temporary_folder
 from ablation.tracking.interface import START_UI, StudyRecord
 from ablation.tracking.mlflow.addresses import artifact_address, image_address, run_address, runs_address
 from ablation.tracking.mlflow.answers import AnswerRecords
 from ablation.tracking.mlflow.attempts import KIND, STUDY
-from ablation.tracking.mlflow.notes import experiment_description, is_free, run_note, study_note
+from ablation.tracking.mlflow.notes import NOTE, experiment_description, is_free, run_note, study_note
 from ablation.tracking.mlflow.reading import HEADLINE, IDENTITY, ORDER, children_of, outcome_of, search_runs
 from ablation.tracking.mlflow.run_records import RunRecords
 from ablation.tracking.mlflow.store import DEFAULT_URI, Store
@@ -28,7 +27,6 @@ REPORTS = ("report.html", "report.md")
 FIGURE = "figures/forest.png"
 NOTE_FIGURE = "note-forest.png"
 NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
-NOTE = "mlflow.note.content"
 MAX_HEADLINE = 1_500
 VERDICTS = "verdicts"
 """Tag of an experiment: how the questions of the study that was reported last stand."""
@@ -86,7 +84,7 @@ class Pages:
             if of is None:
                 continue
             now = run.data.tags.get(NOTE, "")
-            note = run_note(of, record.plan, ended=_ending(run, record.plan)) if is_free(now) else now
+            note = _note(of, record.plan, run) if is_free(now) else now
             tags = {ORDER: order_of(of, record.plan), NOTE: note}
             if any(run.data.tags.get(key) != value for key, value in tags.items()):
                 self.store.tag(run.info.run_id, tags)
@@ -158,17 +156,16 @@ def _counted(answers: Sequence[AnswerSummary]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
-def _ending(run: Run, plan: Plan) -> str:
-    """Return how a run ended in words, nothing where it has not."""
-    metric, tags = plan.locked.metric.name, run.data.tags
-    match outcome_of(run):
-        case Outcome.DONE if metric in run.data.metrics:
-            return f"{plan.metrics[metric].label} {run.data.metrics[metric]:.4g}"
-        case Outcome.FAILED:
-            return f"failed: {last_line(tags.get('ablation.error'))}"
-        case Outcome.DIVERGED:
-            return f"diverged in epoch {tags.get('ablation.diverged_epoch', 'unknown')}"
-    return ""
+def _note(planned: PlannedRun, plan: Plan, run: Run) -> str:
+    """Return the note of a run as MLflow has it."""
+    return run_note(
+        planned,
+        plan,
+        outcome_of(run),
+        metrics=run.data.metrics,
+        error=run.data.tags.get("ablation.error"),
+        diverged_epoch=run.data.tags.get("ablation.diverged_epoch"),
+    )
 
 
 def _view_addresses(record: StudyRecord) -> dict[str, str]:

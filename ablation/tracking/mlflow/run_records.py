@@ -4,17 +4,18 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from ablation.errors import RecordRefused
-from ablation.records import DataFacts, Epoch, Outcome, RunResult, epoch_metrics
+from ablation.records import DataFacts, Epoch, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
 from ablation.tracking.interface import RunDescription
 from ablation.tracking.mlflow.attempts import log_batch
+from ablation.tracking.mlflow.notes import NOTE, is_free, run_note
 from ablation.tracking.mlflow.reading import FINAL, FIRST, OUTCOME, PAGE, READ_BACK
 from ablation.tracking.mlflow.store import Store
 
@@ -26,9 +27,13 @@ MAX_DATASET_NAME = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecords:
-    """The records of runs in a store; see Tracker for what each method does."""
+    """The records of runs in a store; see Tracker for what each method does.
+
+    `begun` are runs that were started here and have not ended: what their notes say of them.
+    """
 
     store: Store
+    begun: dict[str, tuple[PlannedRun, Plan]] = field(default_factory=dict)
 
     def describe(self, run_id: str, description: RunDescription) -> None:
         known = {"seed": description.seed, **_parameters(description.configuration)}
@@ -44,7 +49,7 @@ class RunRecords:
         metrics = [
             Metric(name, value, epoch.timestamp_ms, epoch.epoch)
             for epoch in epochs
-            for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items()
+            for name, value in _in_order(epoch_metrics(epoch, heldout_split=heldout_split), heldout_split).items()
             if math.isfinite(value)
         ]
         with self.store.explained(of=run_id):
@@ -69,11 +74,27 @@ class RunRecords:
             self._log_final_metrics(run_id, result, ended)
             if artifacts is not None:
                 self.store.client.log_artifacts(run_id, str(artifacts))
+            run = self.store.client.get_run(run_id)
             if result.error is not None:
-                self.store.log_file(self.store.client.get_run(run_id), "traceback.txt", result.error)
-            self.store.tag(run_id, {name: str(value) for name, value in tags.items() if value is not None})
+                self.store.log_file(run, "traceback.txt", result.error)
+            known = {name: str(value) for name, value in tags.items() if value is not None}
+            self.store.tag(run_id, {**known, **self._note(run, result)})
             status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
             self.store.client.set_terminated(run_id, status, end_time=ended)
+            self.begun.pop(run_id, None)
+
+    def _note(self, run: Run, result: RunResult) -> dict[str, str]:
+        """Return the tag that is a run's note; none where a person has written one, or the next report writes it."""
+        if run.info.run_id not in self.begun or not is_free(run.data.tags.get(NOTE, "")):
+            return {}
+        note = run_note(
+            *self.begun[run.info.run_id],
+            result.outcome,
+            metrics=result.metrics,
+            error=result.error,
+            diverged_epoch=result.diverged_epoch,
+        )
+        return {NOTE: note}
 
     def log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Record parameters; those that are there stay, as nothing can change them, also where 0 was written as 0.0."""
@@ -122,6 +143,12 @@ class RunRecords:
 
     def _last_step(self, run_id: str, name: str) -> int:
         return max((entry.step for entry in self.store.client.get_metric_history(run_id, name)), default=0)
+
+
+def _in_order(metrics: Mapping[str, float], heldout_split: str) -> dict[str, float]:
+    """Return an epoch's metrics with those on the held-out split first: MLflow shows a run's as they came first."""
+    first = [f"{heldout_split}_accuracy", f"{heldout_split}_loss"]
+    return {name: metrics[name] for name in (*first, *metrics) if name in metrics}
 
 
 def _parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -255,9 +255,11 @@ class MlflowTracker:
             **({LOOK: str(record.plan.locked.look_of(planned.seed))} if record.plan.locked.looks else {}),
         }
         with self.store.explained(of=planned.name):
-            return self.store.attempts.start(
+            run_id = self.store.attempts.start(
                 record, record.study_run_id, planned, {**about, **tags_of(provenance)}, attempt
             )
+            self._records.begun[run_id] = (planned, record.plan)
+            return run_id
 
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         self._records.describe(run_id, description)
@@ -308,7 +310,8 @@ class MlflowTracker:
 
     def close_study(self, record: StudyRecord, status: StudyStatus) -> None:
         with self.store.explained():
-            self.store.client.set_terminated(record.study_run_id, status)
+            if self.store.client.get_run(record.study_run_id).info.status != status:  # else it keeps its end
+                self.store.client.set_terminated(record.study_run_id, status)
 
     def links(self, record: StudyRecord) -> tuple[tuple[str, str], ...]:
         return self._pages.links(record)

@@ -25,7 +25,9 @@ _INVISIBLE = ("Cc", "Cf", "Cs")
 _USUAL_WIDTH = 80
 _LEAST_WIDTH = 20
 _UNIT = re.compile(r"`[^`]+`\S*|\S+")
-"""What is never broken: a word, and a command in backticks, which one copies."""
+"""What is not broken where it fits: a word, and a command in backticks."""
+_COPIED = re.compile(r"[`/\\]")
+"""Within what one copies, which is never broken: commands, paths, addresses, names of runs."""
 _PIECES = re.compile(r"(\s*)([^\s,]*,|[^\s,]+)")
 """A word with the space before it; there may be a line's end behind a comma too."""
 _INNER = re.compile(r"[^./=_:-]*[./=_:-]|[^./=_:-]+")
@@ -139,7 +141,8 @@ def _cells_of(char: str) -> int:
 def wrapped(text: str, columns: int) -> str:
     """Return text with its lines broken at words; a line's indentation goes on in those that are made of it.
 
-    A path, an address or a command in backticks that is longer stands alone on a line, whole, so that it can be copied.
+    A path, an address or a command in backticks that is longer stands alone on a line, whole, so that it can be copied;
+    any other word that is longer is broken, behind what joins its parts where it has some.
     """
     return "\n".join(broken for line in text.split("\n") for broken in _broken(line, columns))
 
@@ -151,14 +154,22 @@ def _broken(line: str, columns: int) -> list[str]:
     later = f"{first}  " if first else ""
     lines: list[str] = []
     current = ""
-    for unit in _UNIT.findall(line):
+    for gap, unit in _whole_units(line, columns - len(later)):
         indent = later if lines else first
-        if current and cells(f"{indent}{current} {unit}") > columns:
+        if current and cells(f"{indent}{current}{gap}{unit}") > columns:
             lines.append(f"{indent}{current}")
             current = unit
         else:
-            current = f"{current} {unit}".lstrip()
+            current = f"{current}{gap}{unit}".lstrip()
     return [*lines, f"{later if lines else first}{current}"]
+
+
+def _whole_units(line: str, room: int) -> Iterator[tuple[str, str]]:
+    """Yield words and commands with the space before them, a name that is too wide in parts; paths stay whole."""
+    for unit in _UNIT.findall(line):
+        parts = [unit] if _COPIED.search(unit) else _cut(unit, room, cells)
+        for number, part in enumerate(parts):
+            yield "" if number else " ", part
 
 
 def longest_piece(text: str) -> int:

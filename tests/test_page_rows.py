@@ -198,7 +198,7 @@ def test_of_many_rows_the_first_are_open_and_the_others_in_one_fold() -> None:
     assert 99 == len(rows)
     assert 1 == len(folds)
     assert [False] * 24 + [True] * 75 == [folds[0] in row.parents for row in rows]
-    assert folds[0].text.strip().startswith("75 more comparisons")
+    assert folds[0].text.strip().startswith("75 more comparisons: 75 undecided")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,25 @@ from pydantic import TypeAdapter
 
 from ablation.analysis import Analysis, Answer, Verdict, analyse
 from ablation.records import METRICS, Outcome, Plan, Variant
-from ablation.report import answer_summaries, answers_text, overview, sentence, write_report
+from ablation.report import (
+    answer_summaries,
+    answers_text,
+    error_tables,
+    learning_tables,
+    overview,
+    part_tables,
+    report_text,
+    sentence,
+    tables,
+    write_report,
+)
 from ablation.report.characters import first_screen_text
 from ablation.report.markup import escaped
 from ablation.report.prose import headline
+from ablation.report.prose.amounts import difference_decimals
 from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION, report_schema
+from ablation.report.table import Table
 from ablation.tracking.mlflow.notes import study_note
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
@@ -344,9 +358,9 @@ def test_markup_from_users_is_shown_as_text(tmp_path):
     assert "<a " not in html
     assert "<em>b</em>" not in html
     assert "<h1>h</h1>" not in html
-    tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)
-    assert tables
-    for table in tables:
+    found = re.findall(r"<table>.*?</table>", html, re.DOTALL)
+    assert found
+    for table in found:
         widths = {row.count("<th") + row.count("<td") for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}
         assert len(widths) == 1
 
@@ -417,3 +431,82 @@ def test_interaction_is_worded_without_calling_it_help_or_harm():
     assert text.startswith("depth 2 → 3 and normalization none → batch do not add up: test accuracy is ")
     assert "lower than the sum of both effects" in text
     assert not re.search(r"\b(helps|hurts)\b", text)
+
+
+def cells_of(table: Table, head: str) -> list[str]:
+    return [row[table.head.index(head)] for row in table.rows]
+
+
+def decimals(cells: Sequence[str]) -> set[int]:
+    """Return how many decimals the numbers of a column have."""
+    return {len(number.partition(".")[2]) for cell in cells for number in re.findall(r"[\d,]+\.?\d*", cell)}
+
+
+def test_differences_on_a_metric_have_the_same_decimals_in_answers_and_tables(analysis: Analysis) -> None:
+    (expected,) = {difference_decimals(answer) for answer in analysis.answers if answer.is_primary}
+    made = [tables.scorecard(analysis), tables.variants(analysis), tables.simple_effects(analysis)]
+    made += [tables.crossed(analysis), part_tables.parts(analysis)]
+
+    found = [
+        cell
+        for table in made
+        for head in ("difference", "difference to baseline")
+        if head in table.head
+        for cell in cells_of(table, head)
+        if cell
+    ]
+    assert {expected} == decimals(found)
+
+
+def test_numbers_of_a_column_have_the_same_decimals_whatever_their_sizes() -> None:
+    def accuracy(variant: Variant, seed: int) -> float:
+        return noisy_accuracy(variant, seed) + (0.2 * (seed % 2) if variant.levels["model.depth"] == 4 else 0.0)
+
+    plan = make_plan(factors={"model.depth": (2, 3, 4)})
+    found = analyse(plan, make_runs(plan, accuracy=accuracy))
+
+    for table in (tables.variants(found), error_tables.calibration(found), learning_tables.matched_losses(found)):
+        for head in ("difference", "difference to baseline", "95 % interval"):
+            columns = [index for index, name in enumerate(table.head) if name == head]
+            for column in columns:
+                assert len(decimals([row[column].replace("95 %", "") for row in table.rows])) == 1
+
+
+def test_of_many_variants_the_baseline_and_the_best_are_in_sight_and_all_in_a_fold() -> None:
+    plan = make_plan(factors={"model.width": tuple(range(20))}, seeds=2)
+    found = analyse(plan, make_runs(plan))
+    shown, every = tables.first_variants(found), tables.variants(found)
+
+    means = sorted((row.spreads["test_accuracy"].mean for row in found.variants if not row.is_baseline), reverse=True)
+    assert [f"{100 * mean:.2f} %" for mean in means[:11]] == cells_of(shown, "mean")[1:]
+    assert shown.rows[0] == every.rows[0]
+    assert (12, 20) == (len(shown.rows), len(every.rows))
+    few = analyse(make_plan(), make_runs(make_plan()))
+    assert tables.variants(few) == tables.first_variants(few)
+
+
+def test_of_a_metric_that_is_better_when_lower_the_lowest_means_are_in_sight() -> None:
+    loss = {"name": "test_loss", "direction": "minimize"}
+    plan = make_plan(factors={"model.width": tuple(range(20))}, seeds=2, metric=loss)
+    found = analyse(plan, make_runs(plan))
+
+    shown = [float(cell) for cell in cells_of(tables.first_variants(found), "mean")[1:]]
+    assert (
+        sorted(row.spreads["test_loss"].mean for row in found.variants if not row.is_baseline)[10] <= max(shown) + 1e-4
+    )
+    assert shown == sorted(shown)
+
+
+def test_failed_runs_are_in_sight_with_the_last_line_of_their_errors_and_all_errors_in_a_fold() -> None:
+    plan = make_plan(seeds=4)
+    failed = {(run.variant, run.seed): Outcome.FAILED for run in plan.runs if run.seed}
+    found = analyse(plan, make_runs(plan, outcomes=failed))
+
+    text = report_text(found, "markdown").partition("## Failed runs")[2].partition("\n## ")[0]
+
+    assert 12 == len(failed) == text.count("Error of ")
+    seen, folded = text.split("<details>")
+    assert 12 == seen.count("RuntimeError: lost") == len(tables.failures(found).rows)
+    assert "`--retry-failed`" in seen
+    assert "Traceback" in folded
+    assert "Traceback" not in seen

@@ -22,10 +22,11 @@ from conftest import PROJECT, TINY
 from factories import make_plan, make_runs, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 from packaging.version import Version
 from test_hostile_studies import STRUCTURES
 from test_report_html import HOSTILE as MARKUP
-from test_report_html import check_harmless, read
+from test_report_html import Page, check_harmless
 from test_study_file import positions, put
 
 from ablation.analysis import analyse
@@ -33,6 +34,9 @@ from ablation.cli import main
 from ablation.errors import SettingsForeign
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun, RunResult, Settings, TunedVariant, TuningTrial
 from ablation.report import answers_text, report_text
+from ablation.report.html import html_document
+from ablation.report.page_rows import rows_html
+from ablation.report.rows import first_screen
 from ablation.storage.run_folder import RunFolder
 from ablation.study import Override, Study, parse_study
 from ablation.study.identity import run_identity
@@ -386,9 +390,15 @@ class TestReports:
 
         markdown, latex = report_text(analysis, "markdown"), report_text(analysis, "latex")
 
-        page = read(markdown, title=texts[0])
-        check_harmless(page)
-        assert [] == [link for link in page.all("a") if "javascript" in str(link.attributes["href"])]
+        rows = rows_html(
+            first_screen(analysis), analysis, address=lambda run_id: f"https://example.org/{texts[0]}{run_id}"
+        )
+        for answers in (Markup(), rows):
+            page = Page(html_document(markdown, title=texts[0], pictures={}, answers=answers))
+            check_harmless(page)
+            outside = [link for link in page.all("a") if str(link.attributes["href"])[0] not in "#"]
+            assert all(str(link.attributes["href"]).startswith("https://example.org/") for link in outside)
+            assert bool(outside) == bool(answers)
         assert not {"\\input{/etc", "\\write18{touch"} & set(re.findall(r"\\\w+\{\W*\w+", latex))
         assert answers_text(analysis).replace("\n", "").isprintable()
         assert "\x1b" not in markdown + latex

@@ -1,5 +1,6 @@
 """Lays the first screen's rows out as HTML with inline SVG: each a fold, its words text, its drawing labelled."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -117,6 +118,12 @@ class _PageGroup:
     ticks: tuple[tuple[str, str], ...]
     shown: tuple[_PageRow, ...]
     folded: tuple[_PageRow, ...]
+
+    @property
+    def counts(self) -> str:
+        """Return the verdicts of the folded rows: `3 hurts, 72 undecided`."""
+        counted = Counter(each.row.verdict for each in self.folded)
+        return ", ".join(f"{count:,} {verdict}" for verdict, count in counted.items())
 
 
 def rows_html(screen: FirstScreen, analysis: Analysis, *, address: Address) -> Markup:

@@ -67,14 +67,16 @@ LONGEST = (
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Have the processes that tests start keep what they compile, else each compiles torch and MLflow anew.
 
     They are spared what `sparing` names, this process only its databases: figures and training are tests' subjects.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))
     sparing.spare(sparing.DATABASES)
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # it starts processes that run tests themselves, and is none
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))
 
 
 @pytest.hookimpl(tryfirst=True)

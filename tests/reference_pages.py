@@ -1,5 +1,6 @@
 """Writes what docs/study-file.md and docs/command-line.md list: every key and every option, from the package itself."""
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -182,7 +183,8 @@ def _command(name: str, command: click.Command) -> str:
     options = [param for param in command.params if isinstance(param, click.Option)]
     rows = [(f"`{left}`", _option_text(one, right)) for one in options for left, right in _help(one, ctx)]
     example = f"{ctx.command_path} {getattr(command, 'example', '')}"
-    head = f"### {ctx.command_path}\n\n{command.help}\n\n```\n{usage}\n```\n\nExample: `{example}`\n\n"
+    said = inspect.cleandoc(command.help or "")
+    head = f"### {ctx.command_path}\n\n{said}\n\n```\n{usage}\n```\n\nExample: `{example}`\n\n"
     return f"{head}{_table(('option', 'meaning'), rows)}"
 
 

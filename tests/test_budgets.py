@@ -380,6 +380,16 @@ def test_every_view_says_that_a_study_is_out_of_budget(
     assert spending_of(mlflow_tracker) == record.spending
 
 
+def test_progress_has_the_runs_of_each_variant_at_every_step(bench: Bench, tmp_path: Path) -> None:
+    seen = [step for step in timed(bench, budget_s=10 * FIRST_LOOK_S).steps(study_in(tmp_path)) if step.variants]
+
+    assert len({step.planned for step in seen}) > 1  # a look asked for more
+    for step in seen:
+        assert step.planned == sum(one.asked for one in step.variants)
+        assert sum(step.ended.values()) == sum(one.ended for one in step.variants)
+    assert all(one.is_complete for one in seen[-1].variants)
+
+
 def test_progress_says_what_is_spent_and_what_the_next_look_takes(bench: Bench, tmp_path: Path) -> None:
     steps = timed(bench, budget_s=10 * FIRST_LOOK_S).steps(study_in(tmp_path))
     seen = list(steps)

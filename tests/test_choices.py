@@ -162,7 +162,7 @@ def test_every_figure_that_can_be_drawn_has_a_name_and_a_place_in_the_report() -
     shown = re.findall(r"pictures\(figures[.\[\"]+([\w-]+)", template)
 
     assert drawn == set(figures.KINDS.values())
-    assert sorted(figures.KINDS) == sorted(shown)
+    assert set(figures.KINDS) - {"forest-column"} == set(shown)  # that one is for papers
 
 
 @pytest.mark.parametrize(

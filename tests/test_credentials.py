@@ -19,6 +19,7 @@ from ablation.errors import AddressInvalid, TrackingUnavailable
 from ablation.tracking import open_mlflow
 from ablation.tracking.mlflow.credentials import without_credentials
 from ablation.tracking.mlflow.pages import Pages
+from ablation.tracking.mlflow.run_records import RunRecords
 from ablation.tracking.mlflow.tracker import MlflowTracker
 
 ADDRESSES = {
@@ -115,7 +116,7 @@ def test_the_address_that_links_and_json_are_made_of_names_nobody() -> None:
 
     assert isinstance(tracker, MlflowTracker)
     assert "https://mlflow.example.org:5000/a%40b" == tracker.tracking_uri
-    assert "secret" not in Pages(store=tracker.store).ui_command()
+    assert "secret" not in Pages(store=tracker.store, records=RunRecords(store=tracker.store)).ui_command()
 
 
 @pytest.mark.parametrize("words", ["status", "status quick --json", "ui", "summarize quick", "sync"])

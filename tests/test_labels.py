@@ -267,12 +267,27 @@ def test_a_plan_with_labels_is_read_back_as_it_was_written():
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
-def test_a_plan_whose_labels_are_no_texts_is_refused():
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("factors", {"model.depth": {"levels": [2, 3], "labels": {"3": 7}}}),
+        ("factors", {"model.depth": {"levels": [2, 3], "label": ["x"]}}),
+        ("variants", ["deep"]),
+    ],
+)
+def test_a_plan_whose_labels_are_no_texts_is_refused(key, value):
     document = json.loads(plan_to_json(plan_of(study())))
-    document["study"]["factors"]["model.depth"]["labels"] = {"3": 7}
+    document["study"][key] = value
 
-    with pytest.raises(ValueError, match=r"not a plan: .*factors"):
+    with pytest.raises(ValueError, match=f"not a plan: .*{key}"):
         plan_from_json(json.dumps(document))
+
+
+def test_a_plan_with_a_listed_variants_label_that_is_no_text_has_none():
+    plan = plan_of(study(PLAIN, design="listed", variants={"deep": {"model.depth": 3}}))
+    odd = {"deep": {"levels": {"model.depth": 3}, "label": ["x"]}}
+
+    assert labels_of(dataclasses.replace(plan, study={**plan.study, "variants": odd})) == NO_LABELS
 
 
 def test_a_plan_that_somebody_wrote_with_one_name_for_two_variants_has_no_labels():

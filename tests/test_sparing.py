@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import SPARED
 
+from ablation import drawing
+
 STEP = """
 weight = torch.nn.Parameter(torch.ones(3))
 optimizer = torch.optim.Adam([weight], lr=0.1)
@@ -26,3 +28,7 @@ def test_optimizers_take_the_same_steps_without_torchs_compiler() -> None:
     names = {"torch": torch}
     exec(STEP, names)
     assert f"{names['weight'].tolist()} False\n" == found
+
+
+def test_tests_themselves_draw_figures() -> None:
+    assert drawing.save.__module__ == "ablation.drawing"

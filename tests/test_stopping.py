@@ -53,6 +53,17 @@ def test_a_signal_that_was_ignored_stays_so_as_under_nohup(mine: Stopping, numbe
         signal.signal(number, before)
 
 
+def test_what_a_view_shows_is_not_said_beside_it(mine: Stopping) -> None:
+    said = []
+    with mine.listening(on_asked=lambda: said.append("ending")):
+        with mine.shown(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+        assert [] == said
+        assert mine.seconds_asked is not None
+    assert mine.seconds_asked is None
+
+
 def test_what_runs_patiently_comes_to_its_end(mine: Stopping) -> None:
     with mine.listening(), mine.patiently():
         signal.raise_signal(signal.SIGTERM)

@@ -378,6 +378,32 @@ def test_an_experiment_begins_with_what_its_study_found_and_counts_its_verdicts(
     assert "2 helps, 1 undecided" == tags["verdicts"]
 
 
+def test_an_experiment_says_nothing_of_a_study_that_was_deleted(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    plan = make_plan(description="Is it depth?", seeds=1)
+    record = mlflow_tracker.open_study(plan)
+    mlflow_tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=[answer_of("depth")])
+    mlflow_tracker.delete_study("quick")
+    mlflow_tracker.open_study(plan)
+
+    tags = mlflow_client.get_experiment(record.experiment_id).tags
+    assert tags["mlflow.note.content"].startswith("Is it depth?")
+    assert "verdicts" not in tags
+
+
+def test_what_steers_terminals_or_breaks_databases_is_not_in_what_is_kept_of_a_report(
+    mlflow_tracker: Any, tmp_path: Path, mlflow_client: MlflowClient
+) -> None:
+    record = mlflow_tracker.open_study(make_plan(seeds=1))
+
+    mlflow_tracker.log_report(record, report_in(tmp_path), overview=["a\0b \ud800 \x1b[2J helps."], answers=[])
+
+    tags = mlflow_client.get_run(record.study_run_id).data.tags
+    assert tags["ablation.headline"].isprintable()
+    assert tags["mlflow.note.content"].startswith("**a b &#91;2J helps.**")
+
+
 def test_each_run_has_a_line_that_says_what_it_is_and_how_it_ended(
     mlflow_tracker: Any, mlflow_client: MlflowClient
 ) -> None:

@@ -44,4 +44,5 @@ def _run(command: str, environment: dict[str, str], folder: Path, starter: Start
 
 def _without_times(line: str) -> str:
     """Return a line without what another machine measures otherwise: times, and how wide they make a column."""
+    line = re.sub("─+", "─", line)
     return " ".join(re.sub(r"[Aa]bout [\d.]+ (s|min)( to [\d.]+ (s|min))?", "about", line).split())

@@ -18,7 +18,7 @@ from ablation.analysis.answer_records import Difference, Interplay, Interval
 from ablation.analysis.joint import interplay
 from ablation.analysis.statistics import e_value, largest_e_value
 from ablation.records import METRICS, SIGNS, Outcome, Plan, RecordedRun, Variant
-from ablation.report import answers_text, report_text, sentence
+from ablation.report import answer_summaries, answers_text, report_text, sentence
 from ablation.report.figures.forest import forest_drawings
 from ablation.report.figures.panels import scale_over
 from ablation.report.marks import MARKS
@@ -88,7 +88,7 @@ def test_a_crossover_is_the_headline() -> None:
     for kind in ("markdown", "html", "latex", "latex-wide"):
         assert "differs by " in report_text(found, kind).replace("&nbsp;", " ")
     assert [answer["is_crossover"] for answer in json.loads(report_text(found, "json"))["answers"]] == [True, True]
-    assert '<li class="crossover">' in report_text(found, "html")
+    assert '<details class="row crossover">' in report_text(found, "html")
 
 
 @settings(deadline=None, max_examples=20)
@@ -456,7 +456,7 @@ def test_comparisons_without_a_verdict_are_counted_by_what_they_lack() -> None:
 def test_the_note_in_mlflow_has_a_crossovers_whole_headline_bold() -> None:
     found = analysed(cells(depth=0.04, norm=0.03, both=0.01))
 
-    note = study_note(answers_text(found), links={}, figure=None)
+    note = study_note(overview(found), answer_summaries(found), links={}, figure=None)
 
     for answer in found.answers:
         assert f"**{escaped(headline(answer))}**: test accuracy is" in note

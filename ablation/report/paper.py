@@ -10,7 +10,6 @@ from ablation.report.column_table import (
     Cell,
     Layout,
     Row,
-    breaking,
     cell,
     column_table,
     fitting,
@@ -27,14 +26,13 @@ from ablation.report.names import baseline_mark, comparison_text, is_absent, set
 from ablation.report.numbers import (
     MINUS,
     NONE,
-    level_percent,
     magnitude,
     ratio_text,
     scale_of,
     signed,
-    unit_of_differences,
 )
-from ablation.report.prose.amounts import difference_decimals, rope_text
+from ablation.report.paper_captions import comparisons_caption, in_unit, variants_caption
+from ablation.report.prose.amounts import difference_decimals
 from ablation.report.prose.verdicts import DIFFERS
 from ablation.study.comparisons import LISTED
 from ablation.study.design import ALL_OFF, BASELINE, FULL
@@ -46,16 +44,7 @@ PACKAGES = r"""% Tables for one column: \input them where a float may stand. The
 %   \usepackage[T1]{fontenc}
 %   \usepackage{booktabs, tabularx, amssymb}
 """
-_DESIGNS = {
-    "factorial": "Factorial ablation",
-    "one-at-a-time": "One-at-a-time ablation",
-    "leave-one-out": "Leave-one-out ablation",
-    "add-one": "Add-one ablation",
-    "leave-one-out+add-one": "Leave-one-out and add-one ablation",
-}
 _NAMES = {FULL: "Full model", BASELINE: "Baseline", ALL_OFF: "No part"}
-_WHOLE_IN_CAPTIONS = 12.0
-"""The width in em up to which words of a caption stay whole."""
 _UNITS = {"fraction": " (%)", "percent": " (%)", "nats": " (nats)", "seconds": " (s)"}
 
 
@@ -105,7 +94,7 @@ def _variants_table(analysis: Analysis, judged: Mapping[str, Answer]) -> str:
         layouts = [_by_levels(analysis, rows), *layouts]
     return column_table(
         fitting([*layouts, _by_names(analysis, rows, judged, is_stacked=True, has_sizes=False)]),
-        caption=_variants_caption(analysis, list(judged.values())),
+        caption=variants_caption(analysis, list(judged.values())),
         label=latex_label(f"tab:{analysis.name}"),
     )
 
@@ -258,7 +247,7 @@ def _count(count: int) -> str:
 def _comparisons_table(analysis: Analysis, answers: Sequence[Answer]) -> str:
     return column_table(
         fitting(_comparisons(answers, is_stacked=is_stacked) for is_stacked in (False, True)),
-        caption=_comparisons_caption(answers),
+        caption=comparisons_caption(answers),
         label=latex_label(f"tab:{analysis.name}-comparisons"),
     )
 
@@ -269,7 +258,7 @@ def _comparisons(answers: Sequence[Answer], *, is_stacked: bool) -> Layout:
     metrics = list(dict.fromkeys(answer.metric for answer in answers))
     for metric in metrics:
         if len(metrics) > 1:
-            rows.append(Row(name=name_cell(f"{_in_unit(metric)}:"), cells=(cell(""),)))
+            rows.append(Row(name=name_cell(f"{in_unit(metric)}:"), cells=(cell(""),)))
         rows += [
             Row(
                 name=name_cell(_comparison(answer), is_indented=len(metrics) > 1),
@@ -284,61 +273,3 @@ def _comparisons(answers: Sequence[Answer], *, is_stacked: bool) -> Layout:
 def _comparison(answer: Answer) -> str:
     """Return what is compared; an average that hides two directions is said to."""
     return f"{comparison_text(answer)} ({DIFFERS})" if answer.is_crossover else comparison_text(answer)
-
-
-def _in_unit(metric: MeasuredMetric) -> str:
-    unit = unit_of_differences(metric.unit)
-    return f"{metric.label}, in {unit}" if unit else metric.label
-
-
-def _variants_caption(analysis: Analysis, answers: Sequence[Answer]) -> str:
-    data = f" on {analysis.data.name}" if analysis.data.name != "none" else ""
-    label, kind = analysis.metric.label, analysis.baseline.partition(",")[0]
-    begin = f"{_DESIGNS.get(analysis.design, 'Ablation')}{data} ({_seeds(analysis)}). "
-    begin += f"{label[:1].upper()}{label[1:]}: mean ± SD over seeds."
-    if not answers:
-        return _caption(begin + ("" if kind in (FULL, BASELINE) else " The first row is the baseline."))
-    unit = unit_of_differences(analysis.metric.unit)
-    of = "the full model" if kind == FULL else "the baseline"
-    change = f"Δ: change from {of}" + (f" in {unit}" if unit else "")
-    return f"{_caption(f'{begin} {change}{_interval(answers)};')} {_marks(answers)}"
-
-
-def _comparisons_caption(answers: Sequence[Answer]) -> str:
-    metrics = list(dict.fromkeys(answer.metric for answer in answers))
-    of = f" in {_in_unit(metrics[0])}" if len(metrics) == 1 else ""
-    together = (
-        "; of two changes (×), what both do beyond the sum" if any(each.is_interaction for each in answers) else ""
-    )
-    others = any(len(answer.combinations) > 1 for answer in answers)
-    averaged = ", averaged over the other factors' levels" if others else ""
-    text = f"What each change does{averaged}. Δ: mean difference over paired seeds{of}{together}{_interval(answers)};"
-    return f"{_caption(text)} {_marks(answers)}"
-
-
-def _caption(text: str) -> str:
-    return breaking(text, whole=_WHOLE_IN_CAPTIONS)
-
-
-def _seeds(analysis: Analysis) -> str:
-    numbers = {answer.effect.n for answer in analysis.answers if answer.effect} or {analysis.seeds}
-    low, high = min(numbers), max(numbers)
-    return f"{low} paired seed{'s' if low != 1 else ''}" if low == high else f"{low} to {high} paired seeds"
-
-
-def _interval(answers: Sequence[Answer]) -> str:
-    """Say at which level intervals are, and for how many comparisons that is adjusted; nothing where there are none."""
-    levels = {level_percent(each.level) for each in answers if each.effect is not None and each.effect.interval}
-    if not levels:
-        return ""
-    number, looks = answers[0].comparisons, len(answers[0].look.looks)
-    over = [*([f"{number} comparisons"] if number > 1 else []), *([f"{looks} planned looks"] if looks > 1 else [])]
-    adjusted = f", adjusted for {' and '.join(over)}" if over else ""
-    return (f", {levels.pop()} interval" if len(levels) == 1 else ", intervals at the level of each") + adjusted
-
-
-def _marks(answers: Sequence[Answer]) -> str:
-    ropes = {rope_text(answer) for answer in answers if answer.rope is not None}
-    too_small = f"; {breaking('≈: too small to matter')}" if ropes else ""
-    too_small += f" {breaking(f'(±{ropes.pop()})')}" if len(ropes) == 1 else ""
-    return rf"\textbf{{bold}}: decided{too_small}."

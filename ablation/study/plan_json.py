@@ -59,6 +59,7 @@ class _Study(_Sections):
     design: str = "factorial"
     seeds: Annotated[_Count, Field(strict=True)] | _Looks
     factors: dict[str, list[Any] | _Factor]
+    variants: dict[str, _Section] = Field(default_factory=dict)
     metrics: dict[str, Direction] = Field(default_factory=dict)
     tune: Tuning | None = None
 

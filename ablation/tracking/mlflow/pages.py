@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow.entities import Run
 from PIL import Image
 
+from ablation.output import plain
 from ablation.records import AnswerSummary, Plan, PlannedRun
 from ablation.storage.databases import absolute, without_password
 from ablation.storage.temporary import temporary_folder
@@ -29,7 +30,7 @@ NOTE_FIGURE = "note-forest.png"
 NOTE_WIDTH = 720  # pixels; a wider image widens the note, whose text is then cut off at the column's edge
 MAX_HEADLINE = 1_500
 VERDICTS = "verdicts"
-"""Tag of an experiment: how the questions of the study that was reported last stand."""
+"""Tag of an experiment: how the questions of the study stand that its description is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Pages:
         for run_id in dict.fromkeys([record.study_run_id, *linked]):
             self._log_report(record, run_id, folder, overview, answers)
         self._describe_runs(record)
-        self.store.tag(record.study_run_id, {HEADLINE: overview[0][:MAX_HEADLINE]})
+        self.store.tag(record.study_run_id, {HEADLINE: plain(overview[0])[:MAX_HEADLINE]})
         self.store.client.set_experiment_tag(record.experiment_id, VERDICTS, _counted(answers))
         self.describe_experiment(record)
 
@@ -94,14 +95,17 @@ class Pages:
         experiment_id = record.experiment_id
         for key, value in saved_views(record.plan).items():
             self.store.client.set_experiment_tag(experiment_id, key, value)
-        now = self.store.client.get_experiment(experiment_id).tags.get(NOTE, "")
-        if not is_free(now):
-            return
         studies = {
             run.info.run_id: run.data.tags
             for run in search_runs(self.store.client, [experiment_id], f"tags.`{KIND}` = 'study'")
         }
         found = studies.pop(record.study_run_id, {}).get(HEADLINE, "")
+        known = self.store.client.get_experiment(experiment_id).tags
+        if not found and VERDICTS in known:  # of a study that was deleted, or of another one here
+            self.store.client.delete_experiment_tag(experiment_id, VERDICTS)
+        now = known.get(NOTE, "")
+        if not is_free(now):
+            return
         others = {tags[STUDY]: run_address(experiment_id, run_id) for run_id, tags in studies.items()}
         links = self._addresses(record)
         text = experiment_description(record.plan, found=found, links=links, others=others)

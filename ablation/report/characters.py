@@ -75,7 +75,10 @@ def _heading(group: MetricRows) -> str:
 def _key(screen: FirstScreen, layout: _Layout) -> str:
     levels = {group.level for group in screen.groups}
     level = f"{levels.pop()} interval" if len(levels) == 1 and "" not in levels else "interval at its own level"
-    drawing = f"{_BAR} {level}, {_MEAN} mean, {_DOT} seeds, {_GOES_ON[1]} goes on" if layout.drawing else ""
+    bounds = [(group.axis, bound) for group in screen.groups for row in group.rows for bound in (row.low, row.high)]
+    is_cut = any(bound is not None and not axis.holds(bound) for axis, bound in bounds)
+    drawing = f"{_BAR} {level}, {_MEAN} mean, {_DOT} seeds{f', {_GOES_ON[1]} goes on' if is_cut else ''}"
+    drawing = drawing if layout.drawing else ""
     costs = f"cost: {' · '.join(screen.costs)}" if any(layout.costs) else ""
     return "; ".join(filter(None, (drawing, costs)))
 

@@ -74,7 +74,9 @@ def line_width(line: str) -> float:
 
 
 def _letter_width(letter: str) -> float:
-    if letter in _WIDE or unicodedata.east_asian_width(letter) in "WF":
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 2.0
+    if letter in _WIDE:
         return 1.6
     if letter in _NARROW:
         return 0.6

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 _GONE = frozenset({errno.EPIPE, errno.EIO})
@@ -25,6 +26,9 @@ _USUAL_WIDTH = 80
 _LEAST_WIDTH = 20
 _UNIT = re.compile(r"`[^`]+`\S*|\S+")
 """What is never broken: a word, and a command in backticks, which one copies."""
+_PIECES = re.compile(r"(\s*)([^\s,]*,|[^\s,]+)")
+"""A word with the space before it; there may be a line's end behind a comma too."""
+_INNER = re.compile(r"[^./=_:-]*[./=_:-]|[^./=_:-]+")
 
 
 def make_unfailing() -> None:
@@ -155,6 +159,39 @@ def _broken(line: str, columns: int) -> list[str]:
         else:
             current = f"{current} {unit}".lstrip()
     return [*lines, f"{later if lines else first}{current}"]
+
+
+def longest_piece(text: str) -> int:
+    """Return the columns at which no word of a text is broken by `folded`."""
+    return max((cells(piece) for _, piece in _PIECES.findall(text)), default=0)
+
+
+def folded(text: str, columns: int, *, indent: str = "", measure: Callable[[str], float] = cells) -> list[str]:
+    """Break a text at spaces and after commas; within a word only where that alone is too wide.
+
+    `measure` returns the width of a text, in what `columns` counts.
+    """
+    lines = [""]
+    for gap, unit in _units(text, columns - len(indent), measure):
+        joined = f"{lines[-1]}{gap if lines[-1] else ''}{unit}"
+        if not lines[-1] or measure(joined) <= columns:
+            lines[-1] = joined
+        else:
+            lines.append(f"{indent}{unit}")
+    return lines
+
+
+def _units(text: str, room: int, measure: Callable[[str], float]) -> Iterator[tuple[str, str]]:
+    """Yield what may stand on a line of its own, with the space before it."""
+    for gap, piece in _PIECES.findall(text):
+        for index, unit in enumerate(_cut(piece, room, measure)):
+            yield (gap if index == 0 else ""), unit
+
+
+def _cut(piece: str, room: int, measure: Callable[[str], float]) -> Iterator[str]:
+    parts = _INNER.findall(piece) if measure(piece) > room else [piece]
+    for part in parts:
+        yield from [part] if measure(part) <= room else part
 
 
 def clipped(line: str, columns: int) -> str:

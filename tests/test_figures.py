@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
@@ -346,6 +347,26 @@ def lines_named(axes, gid: str):
     return [line for line in axes.get_lines() if line.get_gid() == gid]
 
 
+def extent(figure, artist):
+    """Return where an artist is drawn, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return artist.get_window_extent(canvas.get_renderer())
+
+
+def scored(answer, size: float):
+    """Return an answer on a metric of no unit whose differences are of this size."""
+    low, mean, high = (-5.11 * size, -4.28 * size, -3.45 * size)
+    return replace(
+        answer,
+        metric=BRIER,
+        rope=None,
+        resolution=0.8 * size,
+        effect=replace(answer.effect, mean=mean, interval=replace(answer.effect.interval, low=low, high=high)),
+        differences=tuple(replace(each, difference=mean) for each in answer.differences),
+    )
+
+
 def thin_lines(axes):
     return [
         (path, colour)
@@ -646,6 +667,33 @@ def test_a_forest_is_as_wide_as_papers_print_it_and_has_no_text_below_six_points
     assert figure.get_size_inches()[0] == width
     labels = [label for axes in figure.axes for label in axes.get_xticklabels()]
     assert min(text.get_fontsize() for text in (*figure.texts, *labels)) >= 6
+
+
+@pytest.mark.parametrize("kind", ["forest", "forest-column"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("level", ["批归一化" * 8, "RESTARTS_AND_WARM_UP_" * 3, "Wm" * 30], ids=ascii)
+def test_long_levels_end_before_what_stands_beside_them_and_lose_no_letter_in_a_forest(kind, level, analysis):
+    answer = analysis.answers[0]
+    renamed = replace(answer, changes=(replace(answer.changes[0], after=level),))
+    figure = only(kind, replace(analysis, answers=(renamed,)))
+
+    change = [text for text in figure.texts if text.get_gid() == "change"]
+    beside = [text for text in figure.texts if text.get_gid() == "verdict"] if kind == "forest" else figure.axes
+    assert level in "".join(text.get_text() for text in change)
+    assert max(extent(figure, text).x1 for text in change) < min(extent(figure, each).x0 for each in beside)
+
+
+@pytest.mark.parametrize("kind", ["forest", "forest-column"])
+@pytest.mark.parametrize("size", [1e-13, 1.0, 1e296])
+def test_numbers_of_any_size_have_room_beside_the_drawing_and_on_the_axis_of_a_forest(kind, size, analysis):
+    figure = only(kind, replace(analysis, answers=(scored(analysis.answers[0], size),)))
+
+    (axes,) = figure.axes
+    numbers = [text for text in figure.texts if text.get_ha() == "right"]
+    ticks = sorted((extent(figure, label) for label in axes.get_xticklabels()), key=lambda box: box.x0)
+    assert min(extent(figure, text).x0 for text in numbers) > extent(figure, axes.patch).x1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(ticks))
+    assert axes.xaxis.get_offset_text().get_text() == ""
 
 
 def test_the_rows_of_many_comparisons_are_two_pages_at_most(analysis):

@@ -86,6 +86,14 @@ def test_every_row_has_all_its_words(study: Analysis) -> None:
     assert all(words(line) in text for line in (screen.headline, *screen.lines, *(g.legend for g in screen.groups)))
 
 
+def test_a_long_name_may_end_a_line_behind_what_joins_its_words() -> None:
+    page = drawn(a_study(names=("none", "cosine_with_restarts")))
+
+    changes = [each for each in page.all("span") if each.attributes.get("class") == "change"]
+    assert any(within(page, change, "wbr") for change in changes)
+    assert any("cosine_with_restarts" in change.text for change in changes)
+
+
 def test_mean_bar_band_and_every_seed_lie_where_their_axis_says(study: Analysis) -> None:
     page, screen = drawn(study), first_screen(study)
     rows = iter(rows_of(page))

@@ -79,6 +79,26 @@ def test_all_numbers_of_a_metric_have_the_same_decimals() -> None:
         assert {len(text.partition(".")[2]) for text in shown} == {group.decimals}
 
 
+def test_a_small_mean_beside_wide_intervals_gives_all_of_its_metric_its_decimals() -> None:
+    template = a_study().answers[0]
+    wide = Interval(low=-0.4, high=0.3, level=0.95)
+    found = with_resolution([altered(template, mean=mean, interval=wide) for mean in (0.04, -0.009, 0.003)])
+
+    (group,) = first_screen(replace(a_study(), answers=found)).groups
+    assert [row.effect for row in group.rows] == ["+4.0", "−0.9", "+0.3"]
+
+
+def test_the_sign_of_an_unclear_time_is_explained_where_it_is_shown() -> None:
+    answer = a_study().answers[0]
+    assert answer.cost is not None
+    screens = [
+        first_screen(replace(a_study(), answers=(replace(answer, cost=replace(answer.cost, is_time_unclear=unclear)),)))
+        for unclear in (False, True)
+    ]
+
+    assert [screen.cost_note for screen in screens] == ["", "≈: training time differs less than it varies."]
+
+
 @given(
     st.lists(st.tuples(amounts, st.floats(1e-4, 0.3)), min_size=1, max_size=6),
     st.sampled_from([None, 0.005, 0.01]),

@@ -7,14 +7,14 @@ from statistics import median_low
 from ablation.analysis.answer_records import Answer
 
 _FINEST = 100.0
-"""How much finer than the usual half-width a resolution may become to tell a bound from the ROPE."""
+"""How much finer than the usual half-width a resolution may become to tell a bound from the ROPE, a mean from zero."""
 
 
 def with_resolution(answers: Sequence[Answer]) -> tuple[Answer, ...]:
     """Return the answers with the resolution of their metric: numbers on it are shown to two digits of it.
 
     It is the median half-width of the metric's intervals (without intervals, of its SDs), and smaller where a bound
-    would be rounded onto zero or the ROPE, which it lies beside. None where the metric has neither.
+    would be rounded onto zero or the ROPE, which it lies beside, or a mean onto zero. None without intervals and SDs.
     """
     found = {name: _resolution([each for each in answers if each.metric.name == name]) for name in _names(answers)}
     return tuple(replace(answer, resolution=found[answer.metric.name]) for answer in answers)
@@ -38,9 +38,12 @@ def _resolution(answers: Sequence[Answer]) -> float | None:
 
 
 def _gaps(answer: Answer) -> list[float]:
-    """Return how far the bounds are from what they are compared with."""
-    if answer.effect is None or answer.effect.interval is None:
+    """Return how far the bounds are from what they are compared with, and the mean from half a step."""
+    if answer.effect is None:
         return []
+    mean = [2 * abs(answer.effect.mean)] if answer.effect.mean else []
+    if answer.effect.interval is None:
+        return mean
     bounds = (answer.effect.interval.low, answer.effect.interval.high)
     limits = (0.0, *((answer.rope, -answer.rope) if answer.rope else ()))
-    return [gap for bound in bounds for limit in limits if (gap := abs(bound - limit))]
+    return [*mean, *(gap for bound in bounds for limit in limits if (gap := abs(bound - limit)))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablation.output import cells, plain, wrapped
+from ablation.output import cells, folded, longest_piece, plain, wrapped
 
 if TYPE_CHECKING:
     from ablation.report.table import Table
@@ -44,9 +43,6 @@ INDENT = "  "
 """Of what goes on with a cell of text, which else would look like a row of its own."""
 WHOLE = 24
 """Columns up to which a cell of text is not broken."""
-_PIECES = re.compile(r"(\s*)([^\s,]*,|[^\s,]+)")
-"""A word with the space before it; there may be a line's end behind a comma too."""
-_INNER = re.compile(r"[^./=_:-]*[./=_:-]|[^./=_:-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,16 +59,16 @@ class _Column:
 
     @property
     def least(self) -> int:
-        return max(_longest_piece(self.head), *map(self._least_of, self.cells), 1)
+        return max(longest_piece(self.head), *map(self._least_of, self.cells), 1)
 
     def _least_of(self, cell: str) -> int:
         if not self.is_text or cells(cell) <= WHOLE:
             return cells(cell)
-        return min(cells(cell), max(WHOLE, len(INDENT) + _longest_piece(cell)))
+        return min(cells(cell), max(WHOLE, len(INDENT) + longest_piece(cell)))
 
     def lines(self, cell: str, width: int, *, is_head: bool) -> list[str]:
         """Return a cell in lines of the column's width; a piece that is wider than that is broken."""
-        broken = _folded(cell, width, indent=INDENT if self.is_text and not is_head else "")
+        broken = folded(cell, width, indent=INDENT if self.is_text and not is_head else "")
         return [_justified(line, width, is_left=self.is_text) for line in broken]
 
 
@@ -144,36 +140,6 @@ def _left_out_lines(names: Sequence[str], *, whole: int, columns: int) -> list[s
     if not names:
         return []
     return [wrapped(f"left out for width: {', '.join(names)}; all columns: COLUMNS={whole} or --json", columns)]
-
-
-def _longest_piece(text: str) -> int:
-    return max((cells(piece) for _, piece in _PIECES.findall(text)), default=0)
-
-
-def _folded(text: str, width: int, *, indent: str) -> list[str]:
-    """Break a text at spaces and after commas; within a word only where that alone is too wide."""
-    lines = [""]
-    for gap, unit in _units(text, width - len(indent)):
-        joined = f"{lines[-1]}{gap if lines[-1] else ''}{unit}"
-        if cells(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(f"{indent}{unit}")
-    return lines
-
-
-def _units(text: str, room: int) -> Iterator[tuple[str, str]]:
-    """Yield what may stand on a line of its own, with the space before it."""
-    for gap, piece in _PIECES.findall(text):
-        for index, unit in enumerate(_cut(piece, room)):
-            yield (gap if index == 0 else ""), unit
-
-
-def _cut(piece: str, room: int) -> Sequence[str]:
-    if cells(piece) <= room:
-        return [piece]
-    parts = _INNER.findall(piece)
-    return [*itertools.chain.from_iterable([part] if cells(part) <= room else part for part in parts)]
 
 
 def _justified(line: str, width: int, *, is_left: bool) -> str:

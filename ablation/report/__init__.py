@@ -144,7 +144,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         "report.md.jinja",
         analysis=analysis,
         screen=screen,
-        rests_on=" ".join(screen.lines),
+        rests_on=" ".join(filter(None, (*screen.lines, screen.cost_note))),
         sentences=sentences(analysis),
         factors=[(factor, ", ".join(map(level_text, levels))) for factor, levels in analysis.factors.items()],
         splits=_splits(analysis),

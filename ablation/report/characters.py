@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from ablation.output import cells, clipped, plain, width, wrapped
+from ablation.output import cells, clipped, folded, plain, width
 from ablation.records import SIGNS
 from ablation.report.numbers import brief
 from ablation.report.rows import Axis, FirstScreen, MetricRows, Row
@@ -44,10 +44,10 @@ def first_screen_text(screen: FirstScreen, columns: int) -> Text:
     layout = _layout(screen, columns)
     lines = [*_paragraph(screen.headline, columns, style="bold"), Text()]
     for group in screen.groups:
-        lines += _paragraph(_heading(group), columns, style="underline")
+        lines += _paragraph(_heading(group, is_drawn=layout.drawing > 0), columns, style="underline")
         lines += [line for row in group.rows for line in _row(row, group, layout, columns)]
-    if layout.drawing or any(layout.costs):
-        lines += [Text(), *_paragraph(_key(screen, layout), columns, style="dim")]
+    if key := _key(screen, layout):
+        lines += [Text(), *_paragraph(key, columns, style="dim")]
     lines += [Text(), *_paragraph(" ".join(screen.lines), columns)]
     return Text("\n").join(lines)
 
@@ -61,26 +61,40 @@ def in_terminal(text: Text) -> str:
 
 
 def _paragraph(text: str, columns: int, *, style: str = "") -> Iterator[Text]:
-    for line in wrapped(" ".join(plain(text).split()), columns).splitlines():
+    for line in _lines(text, columns):
         yield Text(line, style=style)
 
 
-def _heading(group: MetricRows) -> str:
+def _heading(group: MetricRows, *, is_drawn: bool) -> str:
     better = "higher" if SIGNS[group.metric.direction] > 0 else "lower"
-    band = f"{_BAND} ±{brief(group.band)}: too small to matter" if group.band is not None else ""
+    sign = f"{_BAND} " if is_drawn else ""
+    band = f"{sign}±{brief(group.band)}: too small to matter" if group.band is not None else ""
     said = "; ".join(filter(None, (f"{better} is better", band)))
     return f"{', '.join(filter(None, (group.heading, group.unit)))} ({said})"
 
 
 def _key(screen: FirstScreen, layout: _Layout) -> str:
+    """Return what the signs mean that are shown."""
+    signs = ", ".join(_drawn_signs(screen)) if layout.drawing else ""
+    costs = (screen.cost_heading, screen.cost_note) if any(layout.costs) else ()
+    return "; ".join(filter(None, (signs, *costs)))
+
+
+def _drawn_signs(screen: FirstScreen) -> Iterator[str]:
     levels = {group.level for group in screen.groups}
-    level = f"{levels.pop()} interval" if len(levels) == 1 and "" not in levels else "interval at its own level"
-    bounds = [(group.axis, bound) for group in screen.groups for row in group.rows for bound in (row.low, row.high)]
-    is_cut = any(bound is not None and not axis.holds(bound) for axis, bound in bounds)
-    drawing = f"{_BAR} {level}, {_MEAN} mean, {_DOT} seeds{f', {_GOES_ON[1]} goes on' if is_cut else ''}"
-    drawing = drawing if layout.drawing else ""
-    costs = f"cost: {' · '.join(screen.costs)}" if any(layout.costs) else ""
-    return "; ".join(filter(None, (drawing, costs)))
+    if any(row.low is not None for row in screen.rows):
+        is_one = len(levels) == 1 and "" not in levels
+        yield f"{_BAR} {levels.pop()} interval" if is_one else f"{_BAR} interval at its own level"
+    if any(row.mean is not None for row in screen.rows):
+        yield f"{_MEAN} mean"
+    if any(row.dots for row in screen.rows):
+        yield f"{_DOT} seeds"
+    if any(_is_cut(row, group.axis) for group in screen.groups for row in group.rows):
+        yield f"{_GOES_ON[1]} goes on"
+
+
+def _is_cut(row: Row, axis: Axis) -> bool:
+    return any(bound is not None and not axis.holds(bound) for bound in (row.low, row.high))
 
 
 def _layout(screen: FirstScreen, columns: int) -> _Layout:
@@ -179,7 +193,7 @@ def _drawn(row: Row, axis: Axis, band: float | None, columns: int) -> Text:
 
 
 def _lines(text: str, columns: int) -> list[str]:
-    return wrapped(" ".join(plain(text).split()), columns).splitlines() or [""]
+    return folded(" ".join(plain(text).split()), columns)
 
 
 def _padded(text: str, columns: int) -> str:

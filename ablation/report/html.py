@@ -108,7 +108,7 @@ def page_template(name: str) -> Template:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -116,6 +116,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """Return text as HTML whose lines may end behind what joins the words of a long name: `depth=2,`, `warm_up_`."""
+    return Markup("<wbr>").join(_BREAK.split(text))
 
 
 def _data_uri(path: str, picture: bytes) -> str:

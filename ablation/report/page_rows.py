@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.output import plain
-from ablation.report.figures.panels import scale_between
+from ablation.report.figures.panels import scale_for
 from ablation.report.html import page_template
 from ablation.report.numbers import signed
 from ablation.report.prose import headline
@@ -22,6 +22,8 @@ _MOST_OPEN, _FEWEST_OPEN = 24, 3
 """Rows of all metrics together that are not folded, and those of each metric at least."""
 _MOST_LINKED = 48
 """Runs that a row links to."""
+_AXIS_LETTERS = 26
+"""How many letters an axis has room for where it is narrowest."""
 
 
 def no_address(_run_id: str) -> str | None:
@@ -140,7 +142,7 @@ def _page_group(group: MetricRows, most: int, runs: _Runs) -> _PageGroup:
     axis, band = group.axis, group.band
     rows = [_page_row(row, group, runs) for row in group.rows]
     is_drawn = any(row.drawing for row in rows)
-    scale = scale_between(axis.low, axis.high)
+    scale = scale_for(axis.low, axis.high, letters=_AXIS_LETTERS)
     # One row more is no longer than a fold that holds it.
     count = len(rows) if len(rows) == most + 1 else most
     return _PageGroup(

@@ -26,6 +26,7 @@ _BEYOND = 0.5
 """How far bars may widen an axis, as a share of what dots, means and bands take; beyond it they are cut."""
 _COSTS: Mapping[str, str] = {"parameters": "params", "flops": "FLOPs", "seconds": "time"}
 """What a change costs, by the name in its record."""
+_UNCLEAR = "≈"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,16 @@ class FirstScreen:
     def rows(self) -> tuple[Row, ...]:
         return tuple(row for group in self.groups for row in group.rows)
 
+    @property
+    def cost_heading(self) -> str:
+        return f"cost: {' · '.join(self.costs)}" if self.costs else ""
+
+    @property
+    def cost_note(self) -> str:
+        """Return what the sign of an unclear time means, empty where no row has one."""
+        is_unclear = any(_UNCLEAR in row.costs for row in self.rows)
+        return f"{_UNCLEAR}: training time differs less than it varies." if is_unclear else ""
+
 
 def first_screen(analysis: Analysis) -> FirstScreen:
     """Return the rows of all answers, the study's own metric first, in the study's own labels."""
@@ -219,7 +230,7 @@ def _is_unclear(answer: Answer, cost: str) -> bool:
 def _cost(answer: Answer, cost: str) -> str:
     """Return `+8 %`, `±0`, `≈` for a time that differs less than it varies, and a dash where there is no number."""
     if _is_unclear(answer, cost):
-        return "≈"
+        return _UNCLEAR
     ratio = getattr(answer.cost, cost) if answer.cost is not None else None
     if ratio is None:
         return NONE

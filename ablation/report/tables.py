@@ -71,8 +71,7 @@ def answer_rows(screen: FirstScreen) -> Table:
     ]
     interval = next((f"{group.level} interval" for group in screen.groups if group.level), "interval")
     is_same = len({group.level for group in screen.groups}) == 1
-    cost = f"cost: {' · '.join(screen.costs)}"
-    head = ("change", "verdict", "effect", interval if is_same else "interval", cost, "on")
+    head = ("change", "verdict", "effect", interval if is_same else "interval", screen.cost_heading, "on")
     is_shown = (True, True, True, True, bool(screen.costs), len(screen.groups) > 1)
     kept = [index for index, is_kept in enumerate(is_shown) if is_kept]
     return Table(

@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ablation.analysis.analysis_record import Analysis
-from ablation.drawing import DARK, GREY, quiet, text_of
-from ablation.report.figures.panels import MOST_PAGES, Drawing, alpha_of, left_out, scale_between
+from ablation.drawing import DARK, GREY, line_width, quiet, text_of
+from ablation.output import cells, folded
+from ablation.report.figures.panels import MOST_PAGES, Drawing, alpha_of, left_out, scale_for
 from ablation.report.limits import reach_of
 from ablation.report.numbers import scale_of
 from ablation.report.rows import FirstScreen, MetricRows, Row, first_screen
@@ -23,6 +24,8 @@ from ablation.report.rows import FirstScreen, MetricRows, Row, first_screen
 _ROWS = 40
 _LINE = 0.135
 """The height of a line of text, in inches."""
+_LETTER = 0.0088
+"""The width of a digit in inches, for each point of its size; bold ones are a tenth wider."""
 _TOP, _AXIS, _BETWEEN = 0.03, 0.2, 0.06
 _BAND, _FAINT = "#e6e6e6", "#dddddd"
 
@@ -134,7 +137,7 @@ def _heading(group: MetricRows, form: _Form) -> list[str]:
 
 
 def _change(row: Row, form: _Form) -> list[str]:
-    return [text_of(part, longest=form.letters) for line in row.lines for part in _wrapped(line, form.letters)]
+    return [text_of(part) for line in row.lines for part in _wrapped(line, form.letters)]
 
 
 def _verdict(row: Row, form: _Form) -> list[str]:
@@ -143,7 +146,7 @@ def _verdict(row: Row, form: _Form) -> list[str]:
 
 
 def _wrapped(text: str, letters: int) -> list[str]:
-    return textwrap.wrap(text, letters, break_long_words=False, break_on_hyphens=False) or [""]
+    return folded(text, letters, measure=line_width)
 
 
 def _draw_group(figure: Figure, group: MetricRows, form: _Form, top: float) -> None:
@@ -158,6 +161,7 @@ def _draw_group(figure: Figure, group: MetricRows, form: _Form, top: float) -> N
     top -= _LINE * len(heading)
     heights = [_row_height(row, form) for row in group.rows]
     left, right = form.drawing
+    right = min(right, width - max(_numbers_width(row, form) for row in group.rows))
     axes = figure.add_axes((left / width, (top - sum(heights)) / total, (right - left) / width, sum(heights) / total))
     axes.set(xlim=(group.axis.low, group.axis.high), ylim=(sum(heights), 0))  # y in inches from the top
     middle = 0.0
@@ -166,21 +170,28 @@ def _draw_group(figure: Figure, group: MetricRows, form: _Form, top: float) -> N
         _write_row(figure, row, form, top - middle - height / 2)
         middle += height
         figure.add_artist(_rule(width, total, top - middle))
-    _draw_axis(axes, group)
+    _draw_axis(axes, group, letters=int((right - left) / (6 * _LETTER)))
+
+
+def _numbers_width(row: Row, form: _Form) -> float:
+    """Return the inches that a row's numbers take at the right, with a gap before them."""
+    bounds = cells(row.bounds) * 6.5 if form.has_bounds else 0.0
+    return 0.08 + _LETTER * max(1.1 * form.size * cells(row.effect), bounds)
 
 
 def _rule(width: float, total: float, y: float) -> Line2D:
     return Line2D([0.02 / width, 1 - 0.02 / width], [y / total] * 2, color=_FAINT, linewidth=0.5)
 
 
-def _draw_axis(axes: Axes, group: MetricRows) -> None:
+def _draw_axis(axes: Axes, group: MetricRows, *, letters: int) -> None:
     quiet(axes)
     axes.patch.set_visible(False)
     axes.axvline(0, color=GREY, linewidth=0.7, zorder=1)
-    ticks = scale_between(group.axis.low, group.axis.high, bins=5).ticks
+    scale = scale_for(group.axis.low, group.axis.high, letters=letters)
     is_interaction = any(row.answer.is_interaction for row in group.rows)
     reach = scale_of(group.metric.unit) * reach_of(group.metric, is_interaction=is_interaction)
-    axes.set_xticks([tick for tick in ticks if abs(tick) <= reach])
+    ticks = [tick for tick in scale.ticks if abs(tick) <= reach]
+    axes.set_xticks(ticks, [scale.text(tick) for tick in ticks])
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", labelsize=6, length=2, pad=1, color=GREY)

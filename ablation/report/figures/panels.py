@@ -17,7 +17,7 @@ from matplotlib.transforms import Transform
 from ablation.analysis.answer_records import MeasuredMetric
 from ablation.drawing import DARK, GREY, label_classes, quiet, text_of
 from ablation.report.limits import named_values
-from ablation.report.numbers import MINUS
+from ablation.report.numbers import MINUS, brief
 
 Item = TypeVar("Item")
 Line = Sequence[tuple[float, float]]
@@ -83,8 +83,13 @@ class Scale:
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(value) or 1.0
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         decimals += not math.isclose(round(step, decimals), step, rel_tol=1e-6)
-        text = f"{value:.{decimals}f}" if decimals < 7 and abs(value) < 1e7 else f"{value:.3g}"
+        text = f"{value:.{decimals}f}" if decimals < 7 and abs(value) < 1e7 else brief(value)
         return text.replace("-", MINUS)
+
+    @property
+    def letters(self) -> int:
+        """Return how many letters the texts of all ticks have, with one between two."""
+        return sum(len(self.text(tick)) + 1 for tick in self.ticks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +205,12 @@ def scale_over(values: Sequence[float], *, unit: str = "", bins: int = 5, is_int
 def scale_between(low: float, high: float, *, bins: int = 5, is_integer: bool = False) -> Scale:
     found = MaxNLocator(nbins=bins, integer=is_integer, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return Scale(ends=(low, high), ticks=tuple(float(tick) for tick in found if low <= tick <= high))
+
+
+def scale_for(low: float, high: float, *, letters: int) -> Scale:
+    """Return a scale with as many ticks, five at most, as their texts have room for beside each other."""
+    scales = (scale_between(low, high, bins=bins) for bins in (5, 4, 3, 2))
+    return next((scale for scale in scales if scale.letters <= letters), scale_between(low, high, bins=1))
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Holds the rows of the first screen to the answers they are made of: none lost, none told otherwise."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from ablation.report.marks import MARKS, mark_of
 from ablation.report.numbers import scale_of
 from ablation.report.rows import Axis, Row, first_screen
 
+NORM = {"effect": "model.normalization"}
 amounts = st.floats(-0.2, 0.2).map(lambda value: round(value, 4))
 
 
@@ -185,3 +187,10 @@ def test_a_study_without_a_decision_says_so_first() -> None:
     line = first_screen(analysed(cells(depth=0.004, norm=0.004, both=0.004), seeds=2)).headline
 
     assert line == "No comparison is decided: 2 undecided."
+
+
+def test_a_headline_on_another_metric_names_it_and_its_size_in_one_bracket() -> None:
+    found = analysed(cells(depth=0.001, norm=0.05, both=0.05), questions=[{**NORM, "on": "learning_curve_area"}])
+
+    line = first_screen(found).headline
+    assert re.search(r" helps \(area under the test accuracy curve: \+[\d.]+ points\)", line), line

@@ -12,11 +12,11 @@ _WORDS = {"seconds": ("longer", "shorter")}
 def difference_decimals(answer: Answer) -> int:
     """Return the decimals of every difference on an answer's metric: two digits of the metric's resolution."""
     effect, scale = answer.effect, scale_of(answer.metric.unit)
+    if answer.resolution is not None:
+        return decimals_for(scale * answer.resolution, [])
     if effect is None:
         return 2
     bounds = [effect.interval.low, effect.interval.high] if effect.interval else []
-    if answer.resolution is not None:
-        return decimals_for(scale * answer.resolution, [])
     return decimals_for(0.0, [scale * value for value in (effect.mean, *bounds)])
 
 

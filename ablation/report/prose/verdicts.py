@@ -33,11 +33,12 @@ def told_text(answer: Answer) -> str:
     if effect is None or answer.is_crossover:
         return _headline(answer, "")
     size = signed(scale_of(answer.metric.unit) * effect.mean, difference_decimals(answer))
-    return _headline(answer, f" ({size} {unit_of_differences(answer.metric.unit)})".replace(" )", ")"))
+    return _headline(answer, f"{size} {unit_of_differences(answer.metric.unit)}".rstrip())
 
 
 def _headline(answer: Answer, size: str) -> str:
-    on = "" if answer.is_primary else f" ({metric_noun(answer.metric)})"
+    about = ": ".join(filter(None, ("" if answer.is_primary else metric_noun(answer.metric), size)))
+    on = f" ({about})" if about else ""
     words = VERDICT_WORDS[answer.verdict]
     if answer.verdict is Verdict.OUT_OF_BUDGET:
         words += f" after {_counted_seeds(answer.effect.n if answer.effect is not None else 0)}"
@@ -46,9 +47,9 @@ def _headline(answer: Answer, size: str) -> str:
         return f"{comparison_text(answer)} {differs_text(answer)} ({on_average}){on}"
     if answer.joint is not None and answer.joint.interplay is not None:
         scale = " (depends on the scale)" if answer.joint.depends_on_scale else ""
-        return f"{changes_text(answer)} {answer.joint.interplay.value}{size}{scale}{on}"
+        return f"{changes_text(answer)} {answer.joint.interplay.value}{scale}{on}"
     together = " together" if are_parts(answer) and words.startswith(",") else ""
-    return f"{comparison_text(answer, joined=' and ')}{together}{words}{size}{on}{worse_text(answer)}"
+    return f"{comparison_text(answer, joined=' and ')}{together}{words}{on}{worse_text(answer)}"
 
 
 def verdict_text(answer: Answer) -> str:

@@ -20,6 +20,7 @@ from ablation.report.numbers import (
     ends_text,
     level_percent,
     ratio_text,
+    reported,
     scale_of,
     signed,
     unit_of_differences,
@@ -81,6 +82,14 @@ def test_a_value_is_shown_to_two_digits_or_better(value: float, unit: str) -> No
 )
 def test_values_as_they_are_read(value: float, unit: str, text: str) -> None:
     assert text == value_text(value, unit)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9493, "0.9493"), (0.0, "0.0000"), (-12.5, "-12.5000"), (9.1e-12, "9.1e−12"), (8.62e300, "8.62e300")],
+)
+def test_a_value_that_a_run_reached_is_short_and_no_zero_whatever_its_size(value: float, text: str) -> None:
+    assert text == reported(value)
 
 
 def test_a_percent_differs_by_points_as_a_fraction_does() -> None:

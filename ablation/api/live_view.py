@@ -14,7 +14,7 @@ from ablation.api.result import counts_text
 from ablation.coordinator.progress import Progress, VariantRuns
 from ablation.output import cells, clipped, plain, wrapped
 from ablation.records import Epoch, EpochMetrics
-from ablation.report.numbers import duration_text
+from ablation.report.numbers import duration_text, reported
 
 MOST_RUNS = 10
 """Runs under way that have a line."""
@@ -109,7 +109,7 @@ def _running_lines(progress: Progress, room: Room, epoch_text: Callable[[Epoch],
 
 def _epoch_texts(epoch: Epoch) -> list[str]:
     if isinstance(epoch, EpochMetrics):
-        return [f"training loss {epoch.train_loss:.4f}", f"held-out accuracy {epoch.heldout_accuracy:.4f}"]
+        return [f"training loss {reported(epoch.train_loss)}", f"held-out accuracy {reported(epoch.heldout_accuracy)}"]
     return [f"{name} {value:.4g}" for name, value in list(epoch.metrics.items())[:2]]
 
 

@@ -21,7 +21,7 @@ from ablation.coordinator.progress import Progress
 from ablation.output import cells, clipped, last_line, plain, width, wrapped
 from ablation.records import Epoch, Outcome, RunResult
 from ablation.report.characters import first_screen_text, in_terminal
-from ablation.report.numbers import duration_text
+from ablation.report.numbers import duration_text, reported
 from ablation.report.prose import out_of_budget_text
 from ablation.report.rows import first_screen
 from ablation.stopping import stopping
@@ -192,5 +192,5 @@ def _reached_text(result: RunResult, *, metric: str) -> str:
     if result.outcome is Outcome.DIVERGED:
         return f"diverged in epoch {result.diverged_epoch}"
     value = result.metrics.get(metric)
-    reached = f"{metric} {value:.4f}" if value is not None else f"no {metric}"
+    reached = f"{metric} {reported(value)}" if value is not None else f"no {metric}"
     return f"{reached} in {duration_text(result.metrics['total_seconds'])}"

@@ -29,6 +29,7 @@ from ablation.records import (
     TuningTrial,
     Variant,
 )
+from ablation.report.numbers import reported
 from ablation.report.prose import more_budget_text
 from ablation.scheduling import Suggestion, TuningSchedule, open_tuning
 from ablation.stopping import Preempted, stopping
@@ -295,7 +296,7 @@ def _told(trial: _Trial) -> str:
     )
     curve = trial.curves[-1]
     how = "stopped early" if _was_pruned(last) else last.outcome.value
-    reached = f": validation {curve[-1]:.4f}" if curve else ""
+    reached = f": validation {reported(curve[-1])}" if curve else ""
     return f"tuning {trial.variant.name}, trial {trial.suggestion.number + 1} ({settings}) {how}{reached}"
 
 

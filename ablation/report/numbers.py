@@ -70,6 +70,11 @@ def brief(value: float) -> str:
     return f"{digits}e{int(exponent)}".replace("-", MINUS) if exponent else digits
 
 
+def reported(value: float) -> str:
+    """Return a metric's value as a training reports it, of whatever size: `0.9493`, `9.1e−12`, `8.62e300`."""
+    return f"{value:.4f}" if not value or 1e-3 <= abs(value) < 1e9 else brief(value)
+
+
 def signed(value: float, decimals: int) -> str:
     """Return `+1.20`, `−0.30`, or a zero without sign."""
     sign = "+" if value > 0 else MINUS if value < 0 else ""

@@ -272,6 +272,9 @@ def first_screens(analysis, report):
         "terminal-120.txt": first_screen_text(first_screen(analysis), 120).plain + "\n",
         "note.md": study_note(overview(analysis), answer_summaries(analysis), links=links, figure="#/forest") + "\n",
         "tables.tex": (report / "tables.tex").read_text(encoding="utf-8"),
+        "rows.html": re.search(
+            r'<section aria-labelledby="answers".*?</section>\n', (report / "report.html").read_text("utf-8"), re.DOTALL
+        ).group(),
         "forest.svg": (report / "figures" / "forest.svg").read_text(encoding="utf-8"),
         "forest-column.svg": (report / "figures" / "forest-column.svg").read_text(encoding="utf-8"),
     }

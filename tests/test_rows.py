@@ -73,6 +73,16 @@ def test_a_run_without_a_result_gives_a_row_without_a_difference_that_names_the_
     assert {(row.mean, row.effect, row.bounds) for row in broken} == {(None, "", "")}
 
 
+def test_a_comparison_without_a_mean_shows_no_seeds_differences_either() -> None:
+    plan = make_plan(seeds=3)
+    runs = make_runs(plan)
+    waits = analyse(plan, [*runs[:-1], replace(runs[-1], outcome=None, metrics={})])
+
+    rows = [row for row in first_screen(waits).rows if row.mean is None]
+    assert any(row.answer.differences for row in rows)
+    assert [row.dots for row in rows] == [()] * len(rows)
+
+
 def test_all_numbers_of_a_metric_have_the_same_decimals() -> None:
     for group in first_screen(a_study()).groups:
         shown = [text for row in group.rows for text in (row.effect, *row.bounds.split(" to ")) if text]

@@ -57,8 +57,9 @@ class Axis:
 class Row:
     """One comparison: `number` is its place in the plan's order, from 1, `lines` what is compared, on lines.
 
-    `mean`, `low` and `high` are None where there is none; `effect` and `bounds` say them in words, empty without. `low`
-    and `high` are cut at what the metric can reach. `costs` has a text for each of the rows' `costs`. `problem` says
+    `mean`, `low` and `high` are None where there is none, and then there are no `dots`: what is not told before its
+    look, or not compared, is not to be seen either. `effect` and `bounds` say them in words, empty without. `low` and
+    `high` are cut at what the metric can reach. `costs` has a text for each of the rows' `costs`. `problem` says
     which runs diverged, collapsed or failed, where that is why there is no difference.
     """
 
@@ -202,13 +203,18 @@ def _row(number: int, answer: Answer, costs: Sequence[str]) -> Row:
         mean=mean,
         low=scale * interval.low if interval else None,
         high=scale * interval.high if interval else None,
-        dots=tuple(
-            Dot(seed=each.seed, value=scale * each.difference, run_ids=each.run_ids) for each in answer.differences
-        ),
+        dots=_dots(answer) if effect is not None else (),
         effect=signed(mean, difference_decimals(answer)) if mean is not None else "",
         bounds=_bounds(answer, interval),
         costs=tuple(_cost(answer, cost) for cost in costs),
         problem=_problem(answer),
+    )
+
+
+def _dots(answer: Answer) -> tuple[Dot, ...]:
+    scale = scale_of(answer.metric.unit)
+    return tuple(
+        Dot(seed=each.seed, value=scale * each.difference, run_ids=each.run_ids) for each in answer.differences
     )
 
 

@@ -83,9 +83,9 @@ def column_drawings(analysis: Analysis) -> Iterator[Drawing]:
 
 
 def _drawings(analysis: Analysis, form: _Form) -> Iterator[Drawing]:
-    if not any(answer.differences for answer in analysis.answers):
-        return
     screen = first_screen(analysis)
+    if not any(row.dots for row in screen.rows):
+        return
     for page, groups in enumerate(_pages(screen)):
         text = (
             "Every comparison, what is decided first and then by size: every seed's difference (dots), their mean "

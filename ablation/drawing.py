@@ -56,15 +56,17 @@ def quiet(axes: Axes) -> None:
 
 
 def text_of(name: str, *, longest: int = _LONGEST_NAME) -> str:
-    """Return a user's text on one line, no wider than `longest` average letters, to be drawn as it is.
+    """Return a user's text on one line, no wider than `longest` average letters, to be drawn as it is: both its ends.
 
     Without what no font draws (control characters, changes of direction, which XML forbids or matplotlib can't lay
     out), and with dollars that matplotlib won't read as mathematics.
     """
-    # Only the beginning can be shown, and names may be long.
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in name[: 40 * longest]).split())
+    # Only the beginning and the end can be shown, and names may be long.
+    ends = name if len(name) <= 40 * longest else name[: 20 * longest] + name[-20 * longest :]
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in ends).split())
     if line_width(line) > longest:
-        line = f"{_beginning(line, longest - 1)}…"
+        half = (longest - 1.6) / 2  # variants differ at the ends of their names
+        line = f"{_beginning(line, half)}…{_beginning(line[::-1], half)[::-1]}"
     return line.replace("$", r"\$")
 
 

@@ -554,6 +554,12 @@ def test_shown_names_are_short_single_lines_without_mathematics(name):
     assert len(wrapped(name).splitlines()) <= 3
 
 
+def test_long_names_that_differ_at_their_ends_are_shown_unlike_each_other():
+    names = [f"learning_rate_schedule_of_the_second_phase={level}" for level in ("short", "long")]
+
+    assert len(set(map(text_of, names))) == 2
+
+
 def test_names_of_usual_length_are_shown_whole():
     assert text_of("depth=3, normalization=batch") == "depth=3, normalization=batch"
     assert wrapped("model.depth=3, model.normalization=batch") == "model.depth=3,\nmodel.normalization=batch"

@@ -53,7 +53,7 @@ def first_screen_text(screen: FirstScreen, columns: int) -> Text:
 
 
 def in_terminal(text: Text) -> str:
-    """Return text with the styles that standard output shows: none in a file, nor where NO_COLOR is set."""
+    """Return text with the styles that standard output shows: none in a file, and no colours where NO_COLOR is set."""
     console = Console(highlight=False, emoji=False, width=width(), soft_wrap=True)
     with console.capture() as capture:
         console.print(text, end="")

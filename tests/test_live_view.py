@@ -1,6 +1,7 @@
 """What is shown of a study while it runs: where it stands, and nothing that would be a result before its look."""
 
 import errno
+import io
 import os
 import pty
 import re
@@ -18,10 +19,11 @@ import pytest
 from conftest import SPARED
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ablation.api.live_view import Room, ending_text, standing_lines
 from ablation.api.notebook import NotebookView
-from ablation.api.progress import _Clock, _event_lines, _show_in
+from ablation.api.progress import _Clock, _event_lines, _LiveView, _show_in
 from ablation.coordinator.progress import Progress, VariantRuns
 from ablation.output import cells
 from ablation.records import Epoch, EpochMetrics, Outcome, PlannedRun, ReportedEpoch, RunResult
@@ -334,3 +336,12 @@ def test_an_interrupted_study_says_in_the_view_what_it_waits_for(
     assert "about" not in lines[ending - 1]
     assert "Once more ends at once" not in shown
     assert "-m ablation study own.yaml --executor processes --workers 1" in shown
+
+
+def test_the_terminals_own_echo_of_ctrl_c_fits_behind_every_line_of_the_view() -> None:
+    clock = _Clock(study=parse_study(OWN, source="own.yaml"), slots=1)
+    view = _LiveView(Console(width=40, file=io.StringIO(), force_terminal=True), clock)
+
+    view.show(of_variants(3, under_way=2))
+
+    assert all(cells(f"{line}^C") <= 40 for line in view.drawn().plain.splitlines())

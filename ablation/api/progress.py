@@ -62,7 +62,9 @@ class _LiveView:
 
     def drawn(self) -> Text:
         size, asked = self._console.size, stopping.seconds_asked
-        room = Room(columns=size.width, rows=2 * size.height // 3, is_ascii=self._console.options.ascii_only)
+        # A terminal writes ^C behind the last line: where that takes a new line, the view is drawn one too low.
+        columns = size.width - len("^C")
+        room = Room(columns=columns, rows=2 * size.height // 3, is_ascii=self._console.options.ascii_only)
         progress, left = self._seen or (None, None)
         ending = ending_text(progress, asked) if asked is not None else None
         if progress is None:

@@ -141,8 +141,11 @@ def _change(row: Row, form: _Form) -> list[str]:
 
 
 def _verdict(row: Row, form: _Form) -> list[str]:
-    first, *others = _wrapped(row.verdict, form.verdict_letters)
-    return [f"{row.mark.shape} {first}", *others]
+    return folded(f"{row.mark.shape} {row.verdict}", form.verdict_letters, measure=_bold_width)
+
+
+def _bold_width(text: str) -> float:
+    return 1.1 * line_width(text)
 
 
 def _wrapped(text: str, letters: int) -> list[str]:

@@ -608,6 +608,12 @@ def test_hostile_words_in_a_description_are_words() -> None:
     assert is_ours(text)
 
 
+def test_a_bar_in_a_name_is_as_it_is_where_descriptions_are_shown_as_written() -> None:
+    text = experiment_description(make_plan(), found="norm none|batch helps.", links={}, others={})
+
+    assert text.startswith("norm none|batch helps.")
+
+
 def test_a_note_begins_with_the_verdict_and_its_picture_and_is_cut_between_paragraphs() -> None:
     answers = [answer_of("depth") for _ in range(300)]
     note = study_note(

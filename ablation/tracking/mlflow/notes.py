@@ -21,7 +21,8 @@ MAX_DESCRIPTION = 5_000  # what MLflow has always taken of an experiment's tag
 _MOST_LINE = 1_500
 _MOST_FOUND, _MOST_ABOUT = 1_000, 2_000  # characters, escaped
 _MOST_RUN_NOTE = 500
-_SPECIAL = re.compile(r"[\\`*\[\]{}<>&~|@$]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|^(?:[#+=-]|\d+(?=\.))|(?i:www)(?=\.)")
+# A table begins with two lines, and what is escaped is one: `|` is text, also where MLflow shows it unrendered.
+_SPECIAL = re.compile(r"[\\`*\[\]{}<>&~@$]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])|^(?:[#+=-]|\d+(?=\.))|(?i:www)(?=\.)")
 _MOST_STUDIES = 20
 _CUT = "…"
 _SIGNED = re.compile(r"\n*<!-- written by ablation, which leaves it alone once it is edited \(([0-9a-f]{16})\) -->\s*$")

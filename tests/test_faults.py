@@ -188,7 +188,7 @@ def test_a_second_signal_ends_at_once_and_a_full_disk_in_a_sentence_and_both_cos
     for worker in workers:
         worker.suspend()  # so that none comes to the end of its epoch, and one signal alone ends nothing
     first.send_signal(signal.SIGINT)
-    line_with(first, "once more ends at once")
+    line_with(first, "Once more ends at once")
     time.sleep(1.2)  # within a second they are one
     first.send_signal(signal.SIGINT)
     assert 128 + signal.SIGINT == first.wait(timeout=30)

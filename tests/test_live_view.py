@@ -230,7 +230,11 @@ def on_a_terminal(command: list[str], folder: Path, **changes: str) -> Iterator[
         command, cwd=folder, env=environment(**changes), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
     ) as process:
         os.close(slave)
-        yield process, master
+        try:
+            yield process, master
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # else it would be waited for
+            raise
     os.close(master)
 
 
@@ -322,7 +326,7 @@ def test_an_interrupted_study_says_in_the_view_what_it_waits_for(
     store.write_bytes(empty_store.read_bytes())
     command = [sys.executable, "-m", "ablation", "study", "own.yaml", "--executor", "processes", "--workers", "1"]
     with on_a_terminal(command, tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{store}") as (process, master):
-        assert "epoch 3" in read_until(master, "epoch 3")
+        assert "epoch " in read_until(master, "epoch ")
 
         process.send_signal(number)
         shown = read_until(master, "Resume with the same command:")

@@ -222,12 +222,24 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "TERM": "xterm-256color", "LINES": "24", "COLUMNS": "80", "PYTHONPATH": SPARED, **changes}
 
 
+def _heed_interrupts() -> None:
+    """Have a process end at Ctrl-C by default: what was started in the background has learned to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def on_a_terminal(command: list[str], folder: Path, **changes: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """Start a process whose output is a terminal, and yield it with what its terminal can be read from."""
     master, slave = pty.openpty()
     with subprocess.Popen(
-        command, cwd=folder, env=environment(**changes), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment(**changes),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=_heed_interrupts,
     ) as process:
         os.close(slave)
         try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from factories import make_plan, make_runs
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from test_words import analysed, cells
@@ -32,6 +32,7 @@ def study() -> Analysis:
     return analysed(cells(depth=0.001, norm=0.05, both=0.052))
 
 
+@settings(max_examples=25)
 @given(WIDTHS, st.floats(-0.2, 0.2), st.floats(-0.2, 0.2))
 def test_no_line_is_wider_than_the_terminal(columns: int, depth: float, norm: float) -> None:
     lines = shown(analysed(cells(depth, norm, depth + norm)), columns)
@@ -39,6 +40,7 @@ def test_no_line_is_wider_than_the_terminal(columns: int, depth: float, norm: fl
     assert max(map(cell_len, lines)) <= columns
 
 
+@settings(max_examples=25)
 @given(WIDTHS, names, names)
 @example(80, "use_gradient_checkpointing_in_every_second_block_of_the_decoder_and_the_encoder", "a" * 90)
 def test_long_and_wide_names_are_wrapped_and_lose_no_letter(columns: int, first: str, second: str) -> None:

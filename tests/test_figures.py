@@ -508,6 +508,7 @@ def test_a_pdf_is_as_wide_as_its_figure(written, analysis):
     assert float(width) == pytest.approx(72 * only("forest", analysis).get_size_inches()[0])
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_the_same_pdf(written, tmp_path):
     """Sets of letters have another order in every process."""
     code = (
@@ -583,6 +584,7 @@ def test_a_study_whose_runs_all_diverged_has_no_figures(analysis, tmp_path):
     assert pictures == dict.fromkeys(KINDS, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factors", "seeds", "epochs", "absent"),
     [
@@ -602,6 +604,7 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
     assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning", "heat-map"} == absent
 
 
+@pytest.mark.slow
 def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path):
     first, *others = analysis.curves
     wild = dict.fromkeys(first.seeds[0].curves, ((1, 1e300), (2, -1e300)))
@@ -859,6 +862,7 @@ def test_confusion_differences_number_only_cells_beyond_twice_the_noise_floor(an
     assert axes.images[0].get_clim()[0] == -axes.images[0].get_clim()[1]
 
 
+@pytest.mark.slow
 def test_many_classes_are_drawn_without_numbers(tmp_path):
     many = make_analysis(classes=tuple(map(str, range(30))))
 

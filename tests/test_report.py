@@ -401,6 +401,7 @@ def test_answers_for_a_terminal_are_the_overview_and_a_line_per_answer(analysis)
     assert lines[4].startswith("1. ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "factors"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from factories import make_plan, make_runs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_words import analysed, cells
 
@@ -32,6 +32,7 @@ def a_study(**options: Any) -> Analysis:
     return analysed(cells(depth=0.001, norm=0.05, both=0.052), **options)
 
 
+@settings(max_examples=25)
 @given(amounts, amounts, amounts)
 def test_every_answer_has_one_row_in_the_plans_numbering(depth: float, norm: float, both: float) -> None:
     found = analysed(cells(depth, norm, both))
@@ -41,6 +42,7 @@ def test_every_answer_has_one_row_in_the_plans_numbering(depth: float, norm: flo
     assert all(row.answer == found.answers[row.number - 1] for row in rows)
 
 
+@settings(max_examples=25)
 @given(amounts, amounts, amounts)
 def test_rows_of_a_metric_are_decided_first_and_then_by_size(depth: float, norm: float, both: float) -> None:
     for group in first_screen(analysed(cells(depth, norm, both))).groups:
@@ -109,6 +111,7 @@ def test_the_sign_of_an_unclear_time_is_explained_where_it_is_shown() -> None:
     assert [screen.cost_note for screen in screens] == ["", "≈: training time differs less than it varies."]
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(amounts, st.floats(1e-4, 0.3)), min_size=1, max_size=6),
     st.sampled_from([None, 0.005, 0.01]),
@@ -133,6 +136,7 @@ def test_no_bound_is_rounded_onto_what_it_is_compared_with(made: list[tuple[floa
                 assert is_near or (round(bound / step) == round(limit / step)) <= (abs(bound - limit) <= 1e-12)
 
 
+@settings(max_examples=25)
 @given(st.lists(amounts, min_size=1, max_size=5), st.floats(0.0001, 5))
 def test_an_axis_holds_zero_the_band_all_means_and_dots_and_is_not_stretched_by_bars(
     means: list[float], half: float

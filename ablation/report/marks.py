@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ablation.analysis.answer_records import Answer, Verdict
+from ablation.drawing import BLUE, GREEN, GREY, VERMILLION
 
-# Okabe and Ito's blue, vermillion and green, told apart with colour-blindness and, by their lightness, in print.
-_BLUE, _VERMILLION, _GREEN, _PURPLE, _GREY = "#0072b2", "#d55e00", "#009e73", "#7b3f72", "#6b6b6b"
+_PURPLE = "#7b3f72"  # dark enough for words, as Okabe and Ito's is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +22,17 @@ class Mark:
 INTERPLAY = Mark(name="interplay", shape="∗", colour=_PURPLE, style="magenta")
 CROSSOVER = Mark(name="crossover", shape="×", colour=_PURPLE, style="magenta")
 MARKS: Mapping[Verdict, Mark] = {
-    Verdict.HELPS: Mark(name="helps", shape="▲", colour=_BLUE, style="blue"),
-    Verdict.HURTS: Mark(name="hurts", shape="▼", colour=_VERMILLION, style="red"),
+    Verdict.HELPS: Mark(name="helps", shape="▲", colour=BLUE, style="blue"),
+    Verdict.HURTS: Mark(name="hurts", shape="▼", colour=VERMILLION, style="red"),
     Verdict.BETTER_THAN_SUM: INTERPLAY,
     Verdict.WORSE_THAN_SUM: INTERPLAY,
-    Verdict.NO_MEANINGFUL_DIFFERENCE: Mark(name="no-meaningful-difference", shape="=", colour=_GREEN, style="green"),
-    Verdict.UNDECIDED: Mark(name="undecided", shape="?", colour=_GREY, style=""),
-    Verdict.OUT_OF_BUDGET: Mark(name="out-of-budget", shape="‖", colour=_GREY, style=""),
-    Verdict.INCOMPLETE: Mark(name="incomplete", shape="…", colour=_GREY, style=""),
-    Verdict.UNSTABLE: Mark(name="unstable", shape="!", colour=_GREY, style=""),
-    Verdict.ONE_SEED: Mark(name="one-seed", shape="1", colour=_GREY, style=""),
-    Verdict.NO_VARIATION: Mark(name="no-variation", shape="0", colour=_GREY, style=""),
+    Verdict.NO_MEANINGFUL_DIFFERENCE: Mark(name="no-meaningful-difference", shape="=", colour=GREEN, style="green"),
+    Verdict.UNDECIDED: Mark(name="undecided", shape="?", colour=GREY, style=""),
+    Verdict.OUT_OF_BUDGET: Mark(name="out-of-budget", shape="‖", colour=GREY, style=""),
+    Verdict.INCOMPLETE: Mark(name="incomplete", shape="…", colour=GREY, style=""),
+    Verdict.UNSTABLE: Mark(name="unstable", shape="!", colour=GREY, style=""),
+    Verdict.ONE_SEED: Mark(name="one-seed", shape="1", colour=GREY, style=""),
+    Verdict.NO_VARIATION: Mark(name="no-variation", shape="0", colour=GREY, style=""),
 }
 
 

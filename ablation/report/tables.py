@@ -81,10 +81,10 @@ def answer_rows(screen: FirstScreen) -> Table:
     )
 
 
-def interval_head(answers: Sequence[Answer], *, mixed: str = "interval (level)") -> str:
-    """Return what the intervals that decide are called: by their level where they have one in common, else `mixed`."""
+def interval_head(answers: Sequence[Answer]) -> str:
+    """Return what the intervals that decide are called: by their level where they have one in common."""
     levels = {level_percent(answer.level) for answer in answers}
-    return f"{levels.pop()} interval" if len(levels) == 1 else mixed
+    return f"{levels.pop()} interval" if len(levels) == 1 else "interval (level)"
 
 
 def interval_mark(answer: Answer, answers: Sequence[Answer]) -> str:

@@ -8,7 +8,7 @@ from ablation.errors import EngineMissing, ExecutorUnknown
 from ablation.executors.addresses import Where
 from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
-from ablation.executors.interface import Executor, JobExited, WorkerLost, free_slots
+from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, WorkerLost, free_slots
 from ablation.executors.processes import ProcessExecutor
 
 
@@ -85,9 +85,13 @@ EXECUTORS: Mapping[str, Kind] = {
 __all__ = [
     "EXECUTORS",
     "Executor",
+    "Files",
     "InlineExecutor",
     "JobExited",
     "Kind",
+    "Needed",
+    "NodeLost",
+    "Place",
     "ProcessExecutor",
     "Where",
     "Wish",

@@ -147,6 +147,8 @@ class Execution:
                     except AblationError as error:
                         failed = error
                 del self.running[future]
+            for under in self._under_way():
+                self.uploads.changed(under.planned)
             yield self._progress(note=self._upload_note())
 
     def free_slots(self) -> list[str]:

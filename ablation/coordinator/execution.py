@@ -173,6 +173,8 @@ class Execution:
                     except AblationError as error:
                         failed = error
                 del self.running[future]
+            for under in self._under_way():
+                self.uploads.changed(under.planned)
             yield self._progress(note=self._upload_note())
             for note in self.executor.take_notes():
                 yield self._progress(note=note)

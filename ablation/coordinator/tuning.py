@@ -112,8 +112,6 @@ class VariantTuning:
                 yield from self._tell(trial)
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
-            for trial in self.running.values():
-                self.execution.uploads.changed(trial.replicates[-1])
             yield self._progress(len(targets))
             for note in self.execution.executor.take_notes():
                 yield self._progress(len(targets), note=note)

@@ -1,6 +1,6 @@
 """Remembers studies and runs: what a tracker does, whichever one it is."""
 
-from ablation.tracking.interface import START_UI, RunDescription, StudyRecord, StudyStatus, Tracker
+from ablation.tracking.interface import START_UI, RunDescription, RunNews, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.memory import MemoryTracker
 from ablation.tracking.mlflow.credentials import check_store
 
@@ -8,6 +8,7 @@ __all__ = [
     "START_UI",
     "MemoryTracker",
     "RunDescription",
+    "RunNews",
     "StudyRecord",
     "StudyStatus",
     "Tracker",

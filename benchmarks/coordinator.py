@@ -31,12 +31,14 @@ import ablation.coordinator.conclusion
 import ablation.coordinator.execution
 import ablation.coordinator.preparation
 import ablation.coordinator.recovery
+import ablation.coordinator.uploading
 import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
 from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
 from ablation.coordinator.request import Request
+from ablation.coordinator.uploading import Uploader
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
 from ablation.executors import ProcessExecutor
@@ -79,7 +81,7 @@ APART = (*ONCE, "waiting", "last uploads")
 IDLE = "idle"
 UPLOADING: Calls = {
     IDLE: ((Uploads, "_work"),),
-    "look": ((Uploads, "_try_to_bring"),),
+    "look": ((Uploader, "_try_to_bring"),),
     "start run": ((MlflowTracker, "start_run"),),
     "describe": ((MlflowTracker, "describe_run"),),
     "epochs": ((MlflowTracker, "log_epochs"),),
@@ -88,7 +90,7 @@ UPLOADING: Calls = {
 }
 POLLS = 60 / ablation.coordinator.execution.POLL_S
 """Looks at what is running in a run of 60 seconds."""
-LOOKS = 60 / ablation.coordinator.uploads.EVERY_S
+LOOKS = 60 / ablation.coordinator.uploading.EVERY_S
 """Looks of the uploading thread into a run's folder in the same time."""
 
 

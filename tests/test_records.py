@@ -17,7 +17,7 @@ from factories import make_plan
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from ablation.coordinator import uploads
+from ablation.coordinator import uploading
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.recovery import recover_ended
 from ablation.coordinator.uploads import Uploads, upload_run
@@ -41,8 +41,8 @@ MINUTE_MS = 60_000
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is tried again after tenths of a second: waiting is not what is tested here."""
-    monkeypatch.setattr(uploads, "FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr(uploads, "EVERY_S", 0.05)
+    monkeypatch.setattr(uploading, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(uploading, "EVERY_S", 0.05)
 
 
 def own_plan(name: str = "own") -> Plan:

@@ -298,8 +298,13 @@ class Execution:
             home=self.state.folder,
             needs=self.needs,
             leaves=tuple(runs),
-            on_change=lambda name: self._changed.add(runs[name]),  # called by threads of the executor
+            on_change=lambda name: self._note_change(runs[name]),
         )
+
+    def _note_change(self, planned: PlannedRun) -> None:
+        """Note that a run's folder has news; called by threads of the executor."""
+        self._changed.add(planned)
+        self.uploads.changed(planned)
 
     @property
     def data_folder(self) -> Path | None:

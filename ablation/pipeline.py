@@ -22,6 +22,7 @@ from ablation.coordinator.planning import (
 from ablation.coordinator.request import Request
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
+from ablation.provenance import git_commit
 from ablation.storage.databases import without_password
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _plan(
     """Lock the plan, or hold the study to what was locked before, and see that there is room for it."""
     from ablation.coordinator.deletion import leave_deleted
     from ablation.coordinator.execution import Execution
+    from ablation.coordinator.preparation import needed_files
 
     study, tracker, state = request.study, request.tracker, request.state
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
@@ -156,6 +158,8 @@ def _plan(
         dataset=prepared.dataset,
         code=study.code,
         code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
+        needs=needed_files(prepared.dataset, state),
+        commit=git_commit(),
         fuse=request.fuse,
         cudnn_benchmark=request.cudnn_benchmark,
         was_out_of_budget=before is not None and before.spending.is_out,

@@ -11,12 +11,11 @@ from ablation import __version__
 LIBRARIES = ("torch", "torchvision", "numpy", "mlflow", "optuna")
 
 
-def provenance(device: str, *, packages: Sequence[str] = ()) -> Mapping[str, str]:
-    """Return the tags of a run on a device, by name; a commit with uncommitted changes ends in `+changes`.
+def provenance(device: str, *, packages: Sequence[str] = (), commit: str | None = None) -> Mapping[str, str]:
+    """Return the tags of a run on a device, by name.
 
-    `packages` are what the user's code imports, each with its version.
+    `packages` are what the user's code imports, each with its version; `commit` is where its study was begun.
     """
-    commit = _git_commit()
     return {
         "device": device,
         "host": platform.node(),
@@ -37,8 +36,11 @@ def _version(library: str) -> str:
 
 
 @functools.cache
-def _git_commit() -> str | None:
-    """Return the commit of the working directory's repository, or None outside of one."""
+def git_commit() -> str | None:
+    """Return the commit of the working directory's repository, or None outside of one.
+
+    One with uncommitted changes ends in `+changes`.
+    """
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -11,7 +11,7 @@ from typing import Any
 from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
-from ablation.executors import Executor, InlineExecutor
+from ablation.executors import Executor, Files, InlineExecutor, Place
 from ablation.pipeline import run_study
 from ablation.records import Outcome, PlannedRun, RunResult
 from ablation.scheduling import default_storage
@@ -29,9 +29,9 @@ class Jobs(InlineExecutor):
         super().__init__(device="cpu")
         self.given: list[Job] = []
 
-    def submit(self, function: Any, jobs: Any, *rest: Any) -> Any:  # type: ignore[override]
-        self.given += jobs if isinstance(jobs, list) else [jobs]
-        return super().submit(function, jobs, *rest)
+    def submit(self, function: Any, *args: Any, files: Files | None = None) -> Any:
+        self.given += args[0] if isinstance(args[0], list) else [args[0]]
+        return super().submit(function, *args, files=files)
 
 
 class Remembering(InlineExecutor):
@@ -44,17 +44,20 @@ class Remembering(InlineExecutor):
     def __init__(self) -> None:
         super().__init__(device="cpu")
 
-    def submit(self, function: Any, *args: Any) -> Any:  # type: ignore[override]
-        is_plain = function is run_jobs and args[1:] in ((), (None,)) and all(map(_is_plain, args[0]))
-        return super().submit(_trained_before if is_plain else function, *args)
+    def submit(self, function: Any, *args: Any, files: Files | None = None) -> Any:
+        is_plain = function is run_jobs and args[1:] in ((), (None,)) and files is not None
+        if is_plain and all(_is_plain(job.at(Place(folder=files.home))) for job in args[0]):
+            return super().submit(_trained_before, *args, files=files)
+        return super().submit(function, *args, files=files)
 
 
 def _is_plain(job: Job) -> bool:
     return job.code_digest is None and not job.folder.kept_checkpoints()
 
 
-def _trained_before(jobs: Sequence[Job], _: None = None) -> tuple[RunResult, ...]:
-    return tuple(_recalled(job) if _memory(job.planned.identity).exists() else _remembered(job) for job in jobs)
+def _trained_before(jobs: Sequence[Job], _: None, place: Place) -> tuple[RunResult, ...]:
+    here = [job.at(place) for job in jobs]
+    return tuple(_recalled(job) if _memory(job.planned.identity).exists() else _remembered(job) for job in here)
 
 
 def _remembered(job: Job) -> RunResult:

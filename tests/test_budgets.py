@@ -35,7 +35,8 @@ from ablation.coordinator.conclusion import StudyOutcome
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay
 from ablation.errors import AblationError, ArgumentInvalid, StudyFileError
-from ablation.executors import InlineExecutor
+from ablation.executors import Files, InlineExecutor
+from ablation.executors import Place as JobPlace
 from ablation.pipeline import compare_study, summarize_study, sync_study
 from ablation.preview import preview_study
 from ablation.records import Outcome, OutOfBudget, Plan, PlannedRun, RecordedRun, Spending
@@ -72,14 +73,15 @@ class Timed(InlineExecutor):
         self._clock = clock
         self._cost_s = cost_s
 
-    def submit(self, function: Any, jobs: Any, *rest: Any) -> Any:  # type: ignore[override]
-        future = super().submit(function, jobs, *rest)
+    def submit(self, function: Any, *args: Any, files: Files | None = None) -> Any:
+        assert files is not None
+        future = super().submit(function, *args, files=files)
         results = []
-        for job, result in zip(jobs, future.result(), strict=True):
+        for job, result in zip(args[0], future.result(), strict=True):
             cost_s = self._cost_s[job.planned.variant]
             self._clock.now += cost_s
             results.append(replace(result, metrics={**result.metrics, "total_seconds": cost_s}))
-            job.folder.finish(results[-1])
+            job.at(JobPlace(folder=files.home)).folder.finish(results[-1])
         timed_future: Future[Any] = Future()
         timed_future.set_result(tuple(results))
         return timed_future
@@ -315,9 +317,9 @@ class Ticking(InlineExecutor):
         super().__init__(device="cpu")
         self._clock = clock
 
-    def submit(self, function: Any, *arguments: Any) -> Any:  # type: ignore[override]
+    def submit(self, function: Any, *args: Any, files: Files | None = None) -> Any:
         self._clock.now += 100
-        return super().submit(function, *arguments)
+        return super().submit(function, *args, files=files)
 
 
 @pytest.mark.slow

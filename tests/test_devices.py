@@ -10,7 +10,7 @@ from factories import TRAINING
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.records import EngineTraining, FunctionTraining, Precision, Settings, Variant
 from ablation.worker import resolve_devices, why_no_gpu
-from ablation.worker.devices import check_devices, check_precision
+from ablation.worker.devices import check_device, check_precision
 
 TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\nPlease update it."
 
@@ -74,7 +74,7 @@ def test_a_training_functions_own_precision_is_its_own_affair() -> None:
     def engine(precision: Precision) -> EngineTraining:
         return replace(TRAINING, precision=precision)
 
-    check_devices([variant(FunctionTraining(name="train.py:fit", arguments={"precision": "tf32"}))], ["cpu"])
+    check_device([variant(FunctionTraining(name="train.py:fit", arguments={"precision": "tf32"}))], "cpu")
 
     with pytest.raises(PrecisionUnavailable):
-        check_devices([variant(engine("bf16")), variant(engine("tf32"))], ["cpu"])
+        check_device([variant(engine("bf16")), variant(engine("tf32"))], "cpu")

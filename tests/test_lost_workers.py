@@ -5,44 +5,46 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from bench import Bench
 from conftest import TINY
 
 from ablation.coordinator import execution
-from ablation.executors import InlineExecutor, WorkerLost
+from ablation.executors import Files, InlineExecutor, NodeLost, WorkerLost
 from ablation.records import Outcome
 from ablation.stopping import Preempted
 from ablation.study import Study, parse_override, parse_study
 from ablation.worker import run as worker_run
 from ablation.worker.checkpoints import JobCheckpoints
 
-P = ParamSpec("P")
 T = TypeVar("T")
 KILLED, ASKED_TO_END = -signal.SIGKILL, -signal.SIGTERM
 EPOCHS = 6
 UNLUCKY = "depth=2,normalization=batch"
+GONE = NodeLost("n7", "has left")
 
 
 class DeadlyExecutor(InlineExecutor):
     """Loses workers: of one variant's runs, each so many times, before they begin; of others at Preempted."""
 
-    def __init__(self, *, unlucky: str = "", times: int = 1000, exit_code: int = KILLED) -> None:
+    def __init__(
+        self, *, unlucky: str = "", times: int = 1000, exit_code: int = KILLED, error: Exception | None = None
+    ) -> None:
         super().__init__(device="cpu")
-        self._unlucky, self._times, self._exit_code = unlucky, times, exit_code
+        self._unlucky, self._times, self._error = unlucky, times, error or WorkerLost(exit_code)
         self.jobs: Counter[str] = Counter()
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+    def submit(self, function: Callable[..., T], *args: Any, files: Files | None = None) -> "Future[T]":
         first: Any = args[0]
         planned = (first[0] if isinstance(first, list) else first).planned
         self.jobs[planned.name] += 1
         lost: Future[T] = Future()
-        lost.set_exception(WorkerLost(self._exit_code))
+        lost.set_exception(self._error)
         if planned.variant == self._unlucky and self.jobs[planned.name] <= self._times:
             return lost
-        future = super().submit(function, *args, **kwargs)
+        future = super().submit(function, *args, files=files)
         return lost if isinstance(future.exception(), Preempted) else future
 
 
@@ -117,6 +119,31 @@ def test_being_asked_to_end_is_no_death(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+def test_a_lost_node_is_no_death_of_its_run_unless_ten_are_lost_without_getting_on(bench: Bench) -> None:
+    bench.executor = executor = DeadlyExecutor(unlucky=UNLUCKY, times=9, error=GONE)
+    assert {Outcome.DONE: 4} == bench.run(tiny_study()).ended
+    assert 10 == executor.jobs[f"{UNLUCKY}/seed-0"]
+    assert 9 == sum(f"{UNLUCKY}/seed-0: its node n7 has left; it begins anew" in note for note in bench.notes)
+
+    bench.executor = executor = DeadlyExecutor(unlucky=UNLUCKY, error=GONE)
+    outcome = bench.run(tiny_study("study_seed=2", "name=again"))
+
+    assert {Outcome.DONE: 3, Outcome.FAILED: 1} == outcome.ended
+    assert 10 == executor.jobs[f"{UNLUCKY}/seed-0"]
+    (failed,) = [run for run in bench.tracker.recorded_runs(outcome.record) if run.outcome is Outcome.FAILED]
+    assert failed.error == "10 nodes were lost with it before it got on; the last time, its node n7 has left"
+
+
+@pytest.mark.slow
+def test_a_trial_of_tuning_goes_on_when_its_node_was_lost(bench: Bench) -> None:
+    bench.executor = DeadlyExecutor(unlucky="tuning/normalization=batch/trial-0", times=9, error=GONE)
+
+    tuned = bench.run(tuned_study()).record.plan.tuning
+
+    assert [["done", "done"]] * 2 == [[trial.outcome for trial in one.trials] for one in tuned]
+
+
+@pytest.mark.slow
 def test_a_trial_of_tuning_has_failed_at_the_third_death(bench: Bench) -> None:
     bench.executor = executor = DeadlyExecutor(unlucky="tuning/normalization=batch/trial-0")
 
@@ -188,7 +215,7 @@ def test_a_study_that_has_nothing_to_train_needs_no_worker(bench: Bench) -> None
 def test_a_run_says_where_it_was_trained_by_its_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     study = tiny_study()
     there = {"host": "a node", "device": "cpu", "torch_version": "9.9"}
-    monkeypatch.setattr(worker_run, "provenance", lambda device, packages: {**there, "device": f"{device} there"})
+    monkeypatch.setattr(worker_run, "provenance", lambda device, **_: {**there, "device": f"{device} there"})
 
     outcome = bench.run(study)
 

@@ -9,8 +9,10 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from ablation.code import NO_FOLDERS, CodeFolders
@@ -21,8 +23,8 @@ from ablation.coordinator.progress import Progress, by_variant
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
-from ablation.executors import Executor, WorkerLost, free_slots
-from ablation.records import Outcome, PlannedRun, RecordedRun, RunResult
+from ablation.executors import Executor, Files, Needed, NodeLost, WorkerLost, free_slots
+from ablation.records import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.stopping import Preempted, stopping
 from ablation.storage.locks import Coordination
@@ -35,6 +37,8 @@ T = TypeVar("T")
 POLL_S = 0.5
 MAX_TRIES = 3
 """Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
+MOST_NODES_LOST = 10
+"""The same of nodes that were lost with it, which is no fault of the run."""
 NO_WORKER = "there is no worker now; the study waits for one"
 LAST_UPLOADS_S = 3.0
 LAST_RELEASE_S = 1.0
@@ -54,8 +58,9 @@ class _UnderWay:
 
 @dataclass(slots=True, kw_only=True)
 class Deaths:
-    """How often workers died with a run since it last got on, and after which epoch it was kept then."""
+    """How often a run was lost since it last got on, and after which epoch it was kept then; `most` is too often."""
 
+    most: int
     count: int = 0
     epoch: int = 0
 
@@ -64,7 +69,21 @@ class Deaths:
         kept = folder.lasting_epochs()
         self.count = self.count + 1 if kept <= self.epoch else 1
         self.epoch = max(kept, self.epoch)
-        return self.count >= MAX_TRIES
+        return self.count >= self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """How often each run was lost with its worker, and with its node."""
+
+    workers: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(lambda: Deaths(most=MAX_TRIES)))
+    nodes: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(lambda: Deaths(most=MOST_NODES_LOST)))
+
+    def are_too_many(self, error: BaseException | None, run: PlannedRun, folder: RunFolder) -> bool:
+        """Count what ended a run's job, where the run was lost with it; say whether it has failed now."""
+        if isinstance(error, NodeLost):
+            return self.nodes[run.identity].one_more(folder)
+        return is_death(error) and self.workers[run.identity].one_more(folder)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +100,10 @@ class Execution:
     dataset: Dataset | None
     code: CodeFolders = NO_FOLDERS
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
+    needs: tuple[Needed, ...] = ()
+    """What every job of the study reads."""
+    commit: str | None = None
+    """Of the repository that the study is run in, where there is one."""
     fuse: int | None = None
     cudnn_benchmark: bool = False
     was_out_of_budget: bool = False
@@ -90,10 +113,13 @@ class Execution:
     ended: Counter[Outcome] = field(default_factory=Counter)
     ended_of: Counter[str] = field(default_factory=Counter)
     """By variant, as `ended` is by outcome."""
-    deaths: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(Deaths))
+    losses: Losses = field(default_factory=Losses)
     schedule: Schedule | None = None
     looks: LooksUnderWay | None = None
     allowance: Allowance | None = None
+    _done: SimpleQueue[Future[tuple[RunResult, ...]]] = field(default_factory=SimpleQueue)
+    _changed: set[PlannedRun] = field(default_factory=set)
+    _latest: dict[PlannedRun, Epoch | None] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
 
@@ -135,7 +161,7 @@ class Execution:
                 if (said := allowance.conclude()) is not None:
                     yield self._progress(note=said)
                 return
-            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            done = next_done(self._done)
             if stopping.is_asked:
                 raise KeyboardInterrupt
             self.uploads.check()
@@ -148,6 +174,8 @@ class Execution:
                         failed = error
                 del self.running[future]
             yield self._progress(note=self._upload_note())
+            for note in self.executor.take_notes():
+                yield self._progress(note=note)
 
     def free_slots(self) -> list[str]:
         """Return the executor's slots in which no job of this execution runs."""
@@ -158,6 +186,8 @@ class Execution:
         note = None if NO_WORKER in self._said else NO_WORKER
         self._said.add(NO_WORKER)
         yield self._progress(note=note)
+        for said in self.executor.take_notes():
+            yield self._progress(note=said)
         time.sleep(POLL_S)
         if stopping.is_asked:
             raise KeyboardInterrupt
@@ -244,7 +274,7 @@ class Execution:
 
     def alike(self, planned: PlannedRun) -> str:
         """Return what runs must have in common to be trained by one job."""
-        if self._most_fused == 1 or self.deaths[planned.identity].count:
+        if self._most_fused == 1 or self.losses.workers[planned.identity].count:
             return planned.identity  # alone, after a death that it may have been the cause of
         return alike(self.record.plan.variant(planned.variant).settings, self._folder(planned))
 
@@ -257,13 +287,33 @@ class Execution:
         jobs = [self._job(planned, slot) for planned in group]
         assert self.allowance is not None
         self.allowance.begin(tuple(group))
-        future = self.executor.submit(run_jobs, jobs, self._fusing())
+        future = self.executor.submit(run_jobs, jobs, self._fusing(), files=self.files_of(jobs))
         self.running[future] = self.running.pop(placeholder)
+        future.add_done_callback(self._done.put)
+
+    def files_of(self, jobs: Sequence[Job]) -> Files:
+        """Return what jobs read and leave: data, code, and the folders of their runs."""
+        runs = {job.folder.path.as_posix(): job.planned for job in jobs}
+        return Files(
+            home=self.state.folder,
+            needs=self.needs,
+            leaves=tuple(runs),
+            on_change=lambda name: self._changed.add(runs[name]),  # called by threads of the executor
+        )
+
+    @property
+    def data_folder(self) -> Path | None:
+        """Where the data set is below the place where a job runs."""
+        return self.below(self.state.data / self.dataset.folder.name) if self.dataset is not None else None
+
+    def below(self, path: Path) -> Path:
+        """Return a path as it is below the place where a job runs."""
+        return path.relative_to(self.state.folder)
 
     def _fusing(self) -> Fusing | None:
         if self._most_fused == 1:
             return None
-        return Fusing(cache=self.state.backends, must_gain=self.fuse is None)
+        return Fusing(cache=self.below(self.state.backends), must_gain=self.fuse is None)
 
     def _job(self, planned: PlannedRun, slot: str) -> Job:
         variant = self.record.plan.variant(planned.variant)
@@ -271,12 +321,13 @@ class Execution:
             planned=planned,
             settings=variant.settings,
             heldout_split=self.record.plan.heldout_split,
-            data_folder=self.dataset.folder if self.dataset is not None else None,
-            folder=self._folder(planned),
+            data_folder=self.data_folder,
+            folder=RunFolder(path=self.below(self._folder(planned).path)),
             device=slot,
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
             expected_metrics=self.record.plan.expected_metrics,
+            commit=self.commit,
             cudnn_benchmark=self.cudnn_benchmark,
         )
 
@@ -285,22 +336,23 @@ class Execution:
     ) -> Generator[Progress, None, None]:
         """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
         error, planned, allowance = future.exception(), under.planned, self.allowance
+        self._latest.pop(planned, None)
         assert allowance is not None
         if error is None:
             result = future.result()[position]
-        elif isinstance(error, WorkerLost) and (finished := self._folder(planned).ended()) is not None:
+        elif isinstance(error, WorkerLost | NodeLost) and (finished := self._folder(planned).ended()) is not None:
             result = finished  # it died after its work was done
-        elif is_death(error) and self.deaths[planned.identity].one_more(self._folder(planned)):
+        elif self.losses.are_too_many(error, planned, self._folder(planned)):
+            assert error is not None
             result = result_of_lost_worker(planned, error)
             self._folder(planned).finish(result)
         else:
             self.uploads.leave(planned)
             allowance.give_back(planned)
             yield from self.stored(lambda: schedule.release(planned))
-            if not isinstance(error, WorkerLost | DeviceLost | Preempted):
+            if not isinstance(error, WorkerLost | NodeLost | DeviceLost | Preempted):
                 raise error
-            how = f"died: {error}" if is_death(error) else "was asked to end"
-            yield self._progress(note=f"{planned.name}: its worker {how}; {self._where_it_goes_on(planned)}")
+            yield self._progress(note=f"{planned.name}: {fate(error)}; {self._where_it_goes_on(planned)}")
             return
         record = self._recorded(planned, result)  # its folder may be moved once the uploads know that it ended
         self.uploads.end(planned)
@@ -351,7 +403,8 @@ class Execution:
                 yield sentence
 
     def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
-        running = [(under.planned, self._folder(under.planned).latest_epoch()) for under in self._under_way()]
+        under_way = [under.planned for under in self._under_way()]
+        running = [(planned, self.latest_epoch(planned, self._folder(planned))) for planned in under_way]
         return Progress(
             planned=self._asked,
             ended=dict(self.ended),
@@ -362,6 +415,13 @@ class Execution:
             look=self.looks.text if self.looks is not None else None,
             budget=self.allowance.text() if self.allowance is not None else self.budget.text(),
         )
+
+    def latest_epoch(self, planned: PlannedRun, folder: RunFolder) -> Epoch | None:
+        """Return the latest epoch of a run under way, read anew where its folder has news."""
+        if planned in self._changed:
+            self._changed.discard(planned)
+            self._latest[planned] = folder.latest_epoch()
+        return self._latest.get(planned)
 
     def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:
         """Return a result as its record will be, with what looks need of its files."""
@@ -379,19 +439,41 @@ class Execution:
         return self.state.begun(self.record.plan.name, planned.identity)
 
 
+def next_done(done: SimpleQueue[Future[T]]) -> list[Future[T]]:
+    """Wait a moment for jobs that have ended, and return them; those given here by callbacks of their futures."""
+    ended: list[Future[T]] = []
+    with contextlib.suppress(Empty):
+        ended.append(done.get(timeout=POLL_S))
+        while True:
+            ended.append(done.get_nowait())
+    return ended
+
+
 def is_death(error: BaseException | None) -> bool:
     """Whether a worker was lost, and not asked to end."""
     return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
 
 
-def result_of_lost_worker(planned: PlannedRun, error: BaseException | None) -> RunResult:
-    """Return the result of a run with which too many workers died."""
+def fate(error: BaseException) -> str:
+    """Say what became of the worker of a run that is given back."""
+    if isinstance(error, NodeLost):
+        return str(error)
+    return f"its worker died: {error}" if is_death(error) else "its worker was asked to end"
+
+
+def result_of_lost_worker(planned: PlannedRun, error: BaseException) -> RunResult:
+    """Return the result of a run that was lost too often, with its workers or its nodes."""
+    often = (
+        f"{MOST_NODES_LOST} nodes were lost with it before it got on"
+        if isinstance(error, NodeLost)
+        else f"its worker died {MAX_TRIES} times without getting on"
+    )
     return RunResult(
         identity=planned.identity,
         outcome=Outcome.FAILED,
         metrics={},
         epochs=0,
-        error=f"its worker died {MAX_TRIES} times without getting on; the last time, {error}",
+        error=f"{often}; the last time, {error}",
         failure="lost worker",
         ended_ms=time.time_ns() // 1_000_000,
     )

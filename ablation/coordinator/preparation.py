@@ -2,17 +2,19 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 
 from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
 from ablation.datasets import Dataset, make_split, prepare
+from ablation.executors import Needed
 from ablation.records import DataFacts, same_starts_text
 from ablation.scheduling import check_storage, default_storage
 from ablation.storage.state import State
 from ablation.storage.temporary import remove_left_behind
 from ablation.study import Study
-from ablation.worker import check_devices, device_remarks, needs_trying, try_variant
+from ablation.worker import check_device, device_remarks, needs_trying, try_variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Prepared:
 def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     """Check a study's devices and stores, prepare its data, and try each variant that may fail on one batch."""
     study, slots = request.study, request.executor.slots
-    check_devices(study.variants, slots)
+    request.executor.require(partial(check_device, study.variants))
     request.state.make()
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
     dataset = _prepared_data(study, request.state)
@@ -58,6 +60,14 @@ def _prepared_data(study: Study, state: State) -> Dataset | None:
     for section in sections:
         make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
     return dataset
+
+
+def needed_files(dataset: Dataset | None, state: State) -> tuple[Needed, ...]:
+    """Return what the jobs of a study read: its data set, where it has one."""
+    if dataset is None:
+        return ()
+    name = (state.data / dataset.folder.name).relative_to(state.folder).as_posix()
+    return (Needed(name=name, files={file.name: file for file in sorted(dataset.folder.iterdir())}),)
 
 
 def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:

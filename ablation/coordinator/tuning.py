@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
-from ablation.coordinator.execution import POLL_S, Deaths, Execution, is_death, result_of_lost_worker
+from ablation.coordinator.execution import Execution, Losses, next_done, result_of_lost_worker
 from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.executors import WorkerLost, free_slots
+from ablation.executors import NodeLost, WorkerLost, free_slots
 from ablation.records import (
     METRICS,
     SIGNS,
@@ -51,7 +52,8 @@ class _Trial:
     variant: Variant
     slot: str
     job: TuningJob | None = None
-    deaths: Deaths = field(default_factory=Deaths)
+    folder: RunFolder | None = None
+    losses: Losses = field(default_factory=Losses)
     results: list[RunResult] = field(default_factory=list)
     curves: list[tuple[float, ...]] = field(default_factory=list)
     replicates: list[PlannedRun] = field(default_factory=list)
@@ -67,6 +69,7 @@ class VariantTuning:
     storage_url: str
     running: dict[Future[RunResult], _Trial] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
+    _done: SimpleQueue[Future[RunResult]] = field(default_factory=SimpleQueue)
 
     def tune(self, targets: Sequence[Variant]) -> Generator[Progress, None, tuple[TunedVariant, ...] | None]:
         """Tune variants named as in the design; yield where it stands.
@@ -98,7 +101,7 @@ class VariantTuning:
                 if waiting:
                     yield from self.execution.await_slot()
                 continue
-            done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            done = next_done(self._done)
             if stopping.is_asked:
                 raise KeyboardInterrupt
             self.execution.uploads.check()
@@ -110,6 +113,8 @@ class VariantTuning:
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
             yield self._progress(len(targets))
+            for note in self.execution.executor.take_notes():
+                yield self._progress(len(targets), note=note)
         return tuple(found[variant.name] for variant in targets)
 
     def _end_for_budget(self, variants: int, *, since: float) -> str:
@@ -154,7 +159,7 @@ class VariantTuning:
         identity = self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=seed)
         name = f"tuning/{trial.variant.name}/trial-{trial.suggestion.number}"
         planned = PlannedRun(identity=identity, variant=name, seed=seed)
-        folder = self.execution.state.tuning(self.study.name, identity)
+        folder = trial.folder = self.execution.state.tuning(self.study.name, identity)
         about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
         self._upload(planned, folder, {**about, **trial.suggestion.settings})
         trial.replicates.append(planned)
@@ -162,20 +167,23 @@ class VariantTuning:
             planned=planned,
             settings=variant.settings,
             heldout_split="validation",
-            data_folder=self.dataset.folder,
-            folder=folder,
+            data_folder=self.execution.data_folder,
+            folder=RunFolder(path=self.execution.below(folder.path)),
             device=trial.slot,
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             objective=objective_of(self.study.spec.metric.name)[0],
+            commit=self.execution.commit,
             cudnn_benchmark=self.execution.cudnn_benchmark,
             stops_below=trial.suggestion.stops_below,
             is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial
-        future = self.execution.executor.submit(run_tuning_job, trial.job)
+        files = self.execution.files_of([trial.job])
+        future = self.execution.executor.submit(run_tuning_job, trial.job, files=files)
         self.running[future] = self.running.pop(placeholder)
+        future.add_done_callback(self._done.put)
 
     def _upload(self, planned: PlannedRun, folder: RunFolder, settings: Mapping[str, Any]) -> None:
         folder.note_about(About(identity=planned.identity, name=planned.variant, settings=dict(settings)))
@@ -203,25 +211,26 @@ class VariantTuning:
 
     def _settle(self, future: Future[RunResult], trial: _Trial) -> bool:
         """Take a replicate's result; say whether the trial goes on with another job."""
-        job, error = trial.job, future.exception()
+        job, folder, error = trial.job, trial.folder, future.exception()
         assert job is not None
-        if error is not None and not isinstance(error, WorkerLost | Preempted):
+        assert folder is not None
+        if error is not None and not isinstance(error, WorkerLost | NodeLost | Preempted):
             raise error
         if error is None:
             result = future.result()
-        elif (finished := job.folder.ended()) is not None and is_whole(job.folder, finished):
+        elif (finished := folder.ended()) is not None and is_whole(folder, finished):
             result = finished  # it died after its work was done
-        elif is_death(error) and trial.deaths.one_more(job.folder):
+        elif trial.losses.are_too_many(error, job.planned, folder):
             result = result_of_lost_worker(job.planned, error)
-            job.folder.finish(result)
+            folder.finish(result)
         else:
             self.execution.uploads.leave(trial.replicates.pop())
             self._submit(trial)
             return True
         self.execution.uploads.end(job.planned)
         trial.results.append(result)
-        trial.curves.append(objective_curve(job.folder.epochs(), job.objective))
-        trial.deaths = Deaths()
+        trial.curves.append(objective_curve(folder.epochs(), job.objective))
+        trial.losses = Losses()
         self.ended[result.outcome] += 1
         tuning = self.study.spec.tune
         if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
@@ -244,11 +253,15 @@ class VariantTuning:
     def _progress(self, variants: int, *, latest: _Trial | None = None, note: str | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
-        jobs = [trial.job for trial in self.running.values() if trial.job is not None]
+        trials = [(trial.job, trial.folder) for trial in self.running.values()]
         return Progress(
             planned=variants * tuning.trials * tuning.seeds,
             ended=dict(self.ended),
-            running=tuple((job.planned, job.folder.latest_epoch()) for job in jobs),
+            running=tuple(
+                (job.planned, self.execution.latest_epoch(job.planned, folder))
+                for job, folder in trials
+                if job is not None and folder is not None
+            ),
             note=_told(latest) if latest is not None else note,
             budget=self.execution.budget.text(),
         )

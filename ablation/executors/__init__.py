@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
-from ablation.executors.interface import Executor, JobExited, WorkerLost, free_slots
+from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, WorkerLost, free_slots
 from ablation.executors.processes import ProcessExecutor
 
 
@@ -31,8 +31,12 @@ EXECUTORS: Mapping[str, Callable[[tuple[str, ...]], Executor]] = {
 __all__ = [
     "EXECUTORS",
     "Executor",
+    "Files",
     "InlineExecutor",
     "JobExited",
+    "Needed",
+    "NodeLost",
+    "Place",
     "ProcessExecutor",
     "WorkerLost",
     "free_slots",

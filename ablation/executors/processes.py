@@ -1,34 +1,47 @@
 """Runs jobs in processes, of which one may be killed without the others."""
 
+import atexit
 import contextlib
-import functools
-import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from queue import SimpleQueue
-from types import FrameType, TracebackType
-from typing import Self
+from types import TracebackType
+from typing import Any, Self
 
-from ablation.executors.interface import P, T, WorkerLost, carried
+from ablation.executors.interface import Files, T, WorkerLost, carried
+from ablation.executors.serving import Asked, Begun, Changed, Ended, serve
 from ablation.executors.spawning import SpawnedContext
-from ablation.output import make_unfailing
-from ablation.stopping import GRACE_S, Preempted, leave_to_this_process, stopping
+from ablation.stopping import GRACE_S
 
 LOOK_S = 1.0
 """Seconds between two looks whether a worker lives."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A job on its way, pickled; `is_begun` once it has reached a worker."""
+
+    future: Future[Any]
+    asked: bytes
+    files: Files | None
+    is_begun: bool = False
+    is_sent_again: bool = False
+
+
 class ProcessExecutor:
     """Runs jobs in spawned processes that live as long as the executor, so imports and data are paid once per worker.
 
-    A worker that dies takes only its own job with it and is replaced: each is a pool of one process, as processes that
-    share a pool share its locks, and one that is killed with a lock in its hands stops all the others for good.
-    Workers leave SIGINT and SIGHUP to the process that started them.
+    A worker that dies takes only its own job with it and is replaced: each has a pipe of its own, as processes that
+    share one share its lock, and one that is killed with a lock in its hands stops all the others for good. One thread
+    listens to them all. Workers leave SIGINT and SIGHUP to the process that started them.
     """
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
@@ -36,23 +49,42 @@ class ProcessExecutor:
         self.is_on_gpu = any(slot != "cpu" for slot in slots)
         environment = dict(os.environ)  # as it is now: what a tracker sets while it asks its server is not for workers
         self._workers = [_Worker(environment) for _ in slots]
-        self._free: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
-        self._threads = ThreadPoolExecutor(max_workers=len(slots), thread_name_prefix="worker")
+        self._free = deque(self._workers)
+        self._waiting: deque[_Job] = deque()
+        self._news, self._woken = multiprocessing.Pipe(duplex=False)
+        self._changed = threading.Condition(threading.RLock())
+        self._ended_by: int | None = None
+        self._is_over = False
+        self._listening = threading.Thread(target=self._listen, name="workers", daemon=True)
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        return self._threads.submit(self._run, functools.partial(function, *args, **kwargs))
+    def submit(self, function: Callable[..., T], *args: Any, files: Files | None = None) -> "Future[T]":
+        future: Future[T] = Future()
+        home, is_home = (files.home, files.is_home) if files is not None else (None, True)
+        try:
+            asked = pickle.dumps(Asked(function=function, args=args, home=home, is_home=is_home))
+        except Exception as error:  # noqa: BLE001 - pickling may raise anything
+            future.set_exception(carried(error))
+            return future
+        with self._changed:
+            self._waiting.append(_Job(future=future, asked=asked, files=files))
+            self._begin_waiting()
+        return future
+
+    def require(self, check: Callable[[str], object]) -> None:
+        for slot in dict.fromkeys(self.slots):
+            check(slot)
+
+    def take_notes(self) -> list[str]:
+        return []
 
     def stop(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
-            worker.end(signal.SIGTERM)
-        killing = threading.Timer(GRACE_S, self._kill)
-        killing.start()
-        self._threads.shutdown(wait=True)
-        killing.cancel()
-        self._kill()
+        with self._changed:
+            while self._waiting:
+                self._waiting.popleft().future.cancel()
+            self._end(signal.SIGTERM)
+            self._changed.wait_for(self._is_idle, timeout=GRACE_S)
+            self._end(signal.SIGKILL)
+            self._changed.wait_for(self._is_idle)
 
     def __enter__(self) -> Self:
         return self
@@ -62,142 +94,169 @@ class ProcessExecutor:
     ) -> None:
         if kind is not None:
             self.stop()
-        self._threads.shutdown(wait=True)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_idle() and not self._waiting)
+        self._close()
+
+    def _is_idle(self) -> bool:
+        return all(worker.job is None for worker in self._workers)
+
+    def _end(self, number: int) -> None:
+        """Send all workers a signal; none is started any more."""
+        self._ended_by = number
+        for worker in self._workers:
+            worker.end(number)
+
+    def _begin_waiting(self) -> None:
+        """Give waiting jobs to free workers; the caller holds the lock."""
+        while self._waiting and self._free and self._ended_by is None:
+            job = self._waiting.popleft()
+            if job.future.set_running_or_notify_cancel():
+                self._free.popleft().begin(job)
+        if self._listening.ident is None and not self._is_over:
+            atexit.register(self._close)
+            self._listening.start()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the listening thread look which pipes there are."""
+        with contextlib.suppress(OSError):
+            self._woken.send_bytes(b"")
+
+    def _listen(self) -> None:
+        while not self._is_over:
+            with self._changed:
+                pipes = {worker.pipe: worker for worker in self._workers if worker.pipe is not None}
+            for ready in multiprocessing.connection.wait([self._news, *pipes], timeout=LOOK_S):
+                if ready is self._news:
+                    self._news.recv_bytes()
+                elif isinstance(ready, Connection):
+                    self._hear(pipes[ready])
+            for worker in pipes.values():
+                worker.see()
+        for worker in self._workers:
+            worker.let_go()
         for worker in self._workers:
             worker.close()
 
-    def _kill(self) -> None:
-        for worker in self._workers:
-            worker.end(signal.SIGKILL)
-
-    def _run(self, job: Callable[[], T]) -> T:
-        worker = self._free.get()
+    def _hear(self, worker: "_Worker") -> None:
+        assert worker.pipe is not None
         try:
-            return worker.run(job)
-        finally:
-            self._free.put(worker)
+            said = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._lose(worker)
+            return
+        except Exception as error:  # noqa: BLE001 - unpickling a result may raise anything
+            said = Ended(error=carried(error))
+        job = worker.job
+        if job is None:
+            return
+        if isinstance(said, Begun):
+            job.is_begun = True
+        elif isinstance(said, Changed):
+            if job.files is not None:
+                job.files.on_change(said.name)
+        else:
+            self._settle(worker, job, said)
+
+    def _settle(self, worker: "_Worker", job: _Job, ended: Ended) -> None:
+        if ended.is_last:
+            worker.close()
+        if ended.error is not None:
+            job.future.set_exception(ended.error)
+        else:
+            job.future.set_result(ended.result)
+        self._release(worker)
+
+    def _lose(self, worker: "_Worker") -> None:
+        """See how a worker's process ended; a job that had not reached it is sent to another one, once."""
+        job, exit_code = worker.job, worker.close()
+        if job is None:
+            return
+        if not job.is_begun and not job.is_sent_again and self._ended_by is None:
+            job.is_sent_again = True
+            with self._changed:
+                worker.begin(job)
+        else:
+            job.future.set_exception(WorkerLost(exit_code))
+            self._release(worker)
+
+    def _release(self, worker: "_Worker") -> None:
+        with self._changed:
+            worker.job = None
+            self._free.append(worker)
+            self._begin_waiting()
+            self._changed.notify_all()
+
+    def _close(self) -> None:
+        """End the workers, which have nothing to do."""
+        atexit.unregister(self._close)
+        with self._changed:
+            self._is_over = True
+            self._wake()
+        if self._listening.ident is not None:
+            self._listening.join()
+        self._news.close()
+        self._woken.close()
 
 
 class _Worker:
-    """One process at a time, started when there is a job and again after it died; used by one thread at a time."""
+    """One process at a time, started when there is a job and again after it died, and its job."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._pool: ProcessPoolExecutor | None = None
         self._process: BaseProcess | None = None
-        self._ended_by: int | None = None
+        self.pipe: Connection | None = None
+        self.job: _Job | None = None
 
-    def run(self, job: Callable[[], T]) -> T:
-        """Return what the job returns.
-
-        Raises:
-            WorkerLost: the process died with it.
-        """
-        try:
-            return self._result(self._submitted(job))
-        except BrokenExecutor:
-            process = self._process
-            self.close()
-            raise WorkerLost(_exit_code(process)) from None
-        except Preempted:
-            self.close()
-            raise
+    def begin(self, job: _Job) -> None:
+        """Send a job to the process; where that has died, the listening thread sees it at the pipe."""
+        self.job = job
+        if self.pipe is None:
+            self._start()
+        assert self.pipe is not None
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(job.asked)
 
     def end(self, number: int) -> None:
-        """Send the process a signal, and any that would be started after it; what it has started is killed with it."""
-        self._ended_by = number
+        """Send the process a signal; what it has started is killed with it."""
         process = self._process
-        if process is not None and process.pid is not None:
+        if process is None or process.pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        if number == signal.SIGKILL:
             with contextlib.suppress(ProcessLookupError):
-                (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+                os.killpg(process.pid, number)
 
-    def _result(self, future: "Future[T]") -> T:
-        """Return a job's result; see too that the process lives, as what it has forked keeps its pipes open."""
+    def see(self) -> None:
+        """See that the process lives: what it has forked without Python's knowing keeps its pipe open."""
         process = self._process
-        while True:
-            try:
-                return future.result(timeout=LOOK_S)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if process is not None and process.exitcode is not None and process.pid is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+        if process is not None and process.exitcode is not None:
+            self.end(signal.SIGKILL)
 
-    def close(self) -> None:
-        pool, self._pool, self._process = self._pool, None, None
-        if pool is not None:
-            pool.shutdown(wait=True)
+    def let_go(self) -> None:
+        """Let the process end once it has nothing to do."""
+        pipe, self.pipe = self.pipe, None
+        if pipe is not None:
+            pipe.close()
 
-    def _submitted(self, job: Callable[[], T]) -> "Future[T]":
-        try:
-            return self._started().submit(_run_job, job)
-        except BrokenExecutor:  # it died while it had nothing to do
-            self.close()
-            return self._started().submit(_run_job, job)
+    def close(self) -> int | None:
+        """Let the process end, which has nothing to do or has died, and return its exit status; it has a grace."""
+        self.let_go()
+        process = self._process
+        if process is None:
+            return None
+        process.join(timeout=GRACE_S)
+        if process.exitcode is None:
+            self.end(signal.SIGKILL)
+            process.join()
+        self._process = None
+        return process.exitcode
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = SpawnedContext()
-            self._pool = ProcessPoolExecutor(
-                max_workers=1, mp_context=context, initializer=_begin_worker, initargs=(self._environment,)
-            )
-            pid = self._pool.submit(os.getpid).result()
-            self._process = next((child for child in multiprocessing.active_children() if child.pid == pid), None)
-        if self._ended_by is not None:
-            self.end(self._ended_by)
-        return self._pool
-
-
-def _begin_worker(environment: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _asked_to_end)
-    leave_to_this_process(_asked_to_end)
-    make_unfailing()
-    os.setpgid(0, 0)  # what a job starts is in this group, and is killed with it
-    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
-
-
-def _run_job(job: Callable[[], T]) -> T:
-    """Run a job in a worker; one that was asked to end takes none."""
-    global _is_busy
-    if stopping.is_asked:
-        raise Preempted
-    _is_busy = True
-    try:
-        with stopping.hearing():
-            return job()
-    except BaseException as error:  # noqa: BLE001 - the future carries it to whoever asks for the result
-        raise carried(error) from error.__cause__
-    finally:
-        _is_busy = False
-
-
-def _asked_to_end(number: int, _frame: FrameType | None) -> None:
-    if not _is_busy:
-        os._exit(128 + number)
-    stopping.ask(number)
-    timer = threading.Timer(GRACE_S, os._exit, [128 + number])
-    timer.daemon = True
-    timer.start()
-
-
-_is_busy = False
-
-
-def _exit_code(process: BaseProcess | None) -> int | None:
-    if process is None:
-        return None
-    process.join(timeout=1.0)
-    return process.exitcode
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)
+    def _start(self) -> None:
+        context = SpawnedContext()
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, self._environment), name="worker")
+        self._process.start()
+        theirs.close()

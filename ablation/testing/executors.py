@@ -5,16 +5,18 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ablation.errors import CodeInvalid
-from ablation.executors import Executor, JobExited, WorkerLost
+from ablation.executors import Executor, Files, JobExited, Needed, Place, WorkerLost
 from ablation.stopping import Preempted, stopping
 
 PATIENCE_S = 60.0
 JOBS = 6
+TOLD = 20_000
 
 
 class Unreadable(Exception):
@@ -39,8 +41,33 @@ class ExecutorContract:
     def test_a_future_holds_the_functions_result(self, executor: Executor) -> None:
         assert executor.submit(pow, 2, 10).result(timeout=PATIENCE_S) == 1024
 
-    def test_keyword_arguments_arrive(self, executor: Executor) -> None:
-        assert executor.submit(int, "ff", base=16).result(timeout=PATIENCE_S) == 255
+    def test_a_job_with_files_writes_to_the_folders_that_it_leaves_and_each_change_is_told(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
+        changed: list[str] = []
+        files = Files(home=tmp_path, leaves=("begun/study/run",), on_change=changed.append)
+
+        told = executor.submit(_write_below_its_place, "run", files=files).result(timeout=PATIENCE_S)
+
+        assert told == "written"
+        assert (tmp_path / "begun/study/run/metrics.jsonl").read_text() == "{}\n"
+        assert set(changed) == {"begun/study/run"}
+
+    def test_a_job_finds_what_it_needs_below_its_place(self, executor: Executor, tmp_path: Path) -> None:
+        there = tmp_path / "data" / f"words-{'0' * 12}"
+        there.mkdir(parents=True)
+        (there / "words.txt").write_text("seven")
+        needed = Needed(name=f"data/{there.name}", files={"words.txt": there / "words.txt"})
+
+        found = executor.submit(_read_below_its_place, needed.name, files=Files(home=tmp_path, needs=(needed,)))
+
+        assert found.result(timeout=PATIENCE_S) == "seven"
+
+    def test_what_is_required_is_checked_with_the_devices_of_its_slots(self, executor: Executor) -> None:
+        executor.require(_is_a_name)
+
+        assert executor.submit(abs, -4).result(timeout=PATIENCE_S) == 4
+        assert executor.take_notes() == []
 
     def test_a_future_raises_what_the_function_raised(self, executor: Executor) -> None:
         future = executor.submit(int, "three")
@@ -125,8 +152,35 @@ class WorkersContract(ExecutorContract):
         assert isinstance(error, Preempted)
         assert executor.submit(_slow_square, 9).result(timeout=PATIENCE_S) == 81
 
+    def test_a_worker_that_nobody_hears_goes_on(self, executor: Executor, tmp_path: Path) -> None:
+        files = Files(home=tmp_path, leaves=("begun/study/run",))
+
+        assert executor.submit(_tell_again_and_again, files=files).result(timeout=PATIENCE_S) == TOLD
+
     def test_workers_leave_an_interrupt_to_the_process_that_started_them(self, executor: Executor) -> None:
         assert executor.submit(signal.getsignal, signal.SIGINT).result(timeout=PATIENCE_S) == signal.SIG_IGN
+
+
+def _write_below_its_place(name: str, place: Place) -> str:
+    folder = place.folder / "begun" / "study" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("{}\n")
+    place.changed(f"begun/study/{name}")
+    return "written"
+
+
+def _tell_again_and_again(place: Place) -> int:
+    for _ in range(TOLD):
+        place.changed("begun/study/run")
+    return TOLD
+
+
+def _read_below_its_place(name: str, place: Place) -> str:
+    return (place.folder / name / "words.txt").read_text()
+
+
+def _is_a_name(device: str) -> None:
+    assert isinstance(device, str)
 
 
 def _error(future: Future[Any]) -> BaseException | None:

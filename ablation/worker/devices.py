@@ -34,6 +34,11 @@ def resolve_devices(asked: str) -> tuple[str, ...]:
     return (asked,)
 
 
+def device_at(slot: str) -> str:
+    """Return the device that a slot's name means in this process: `cuda` is the first GPU that it sees."""
+    return "cuda:0" if slot == "cuda" else slot
+
+
 def why_no_gpu() -> str | None:
     """Return why PyTorch cannot use a GPU, where it says so, as with a driver that is too old; else None."""
     with warnings.catch_warnings(record=True) as said:
@@ -98,15 +103,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise PrecisionUnavailable(precision, str(device), there)
 
 
-def check_devices(variants: Sequence[Variant], devices: Sequence[str]) -> None:
-    """See that every device computes in the precision of every variant; a training function's own keys are its own.
+def check_device(variants: Sequence[Variant], slot: str) -> None:
+    """See that a slot's device computes in the precision of every variant; a training function's own keys are its own.
 
     Raises:
-        PrecisionUnavailable: one does not.
+        PrecisionUnavailable: it does not.
     """
     for precision in _precisions(variants):
-        for device in dict.fromkeys(devices):
-            check_precision(precision, torch.device(device))
+        check_precision(precision, torch.device(device_at(slot)))
 
 
 def device_remarks(variants: Sequence[Variant], devices: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +58,10 @@ class Fusing:
 
     cache: Path
     must_gain: bool
+
+    def at(self, folder: Path) -> "Fusing":
+        """Return the same with the file below a folder, where its path is not whole."""
+        return replace(self, cache=folder / self.cache)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,18 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from ablation.code import NO_FOLDERS, CodeFolders, code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
+from ablation.executors.interface import Place
 from ablation.provenance import provenance
 from ablation.records import Epoch, Outcome, PlannedRun, RunResult, Settings
 from ablation.stopping import Preempted, stopping
@@ -21,7 +24,7 @@ from ablation.storage.recordable_files import keep_recordable_files
 from ablation.storage.run_folder import RunFolder
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
-from ablation.worker.devices import can_train_more, peak_memory_mib, set_up
+from ablation.worker.devices import can_train_more, device_at, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.own_training import Report, load_training, split_data, train_own
@@ -39,8 +42,11 @@ MOST_LEFT_OUT = 5
 class Job:
     """All that a worker needs to train a run; small and picklable.
 
-    `code_digest` is that of the user's code which the run's identity was made from; `expected_metrics` are what the
-    study needs of a user's training function. With `cudnn_benchmark`, cuDNN's algorithms are timed on a GPU.
+    The paths of its folder and of its data are below the place where it is trained; `at` gives them there. `device` is
+    the slot's name. `code_digest` is that of the user's code which the run's identity was made from; `carried_code` is
+    where that is below a place which is not the coordinator's own, None where there is none. `expected_metrics` are
+    what the study needs of a user's training function, `commit` is where the study was begun. With `cudnn_benchmark`,
+    cuDNN's algorithms are timed on a GPU.
     """
 
     planned: PlannedRun
@@ -51,14 +57,33 @@ class Job:
     device: str
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
+    carried_code: str | None = None
     expected_metrics: tuple[str, ...] = ()
+    commit: str | None = None
     cudnn_benchmark: bool = False
 
+    def at(self, place: Place) -> Self:
+        """Return the job with its paths, its code and its device as they are where it is trained."""
+        return replace(
+            self,
+            folder=RunFolder(path=place.folder / self.folder.path),
+            data_folder=place.folder / self.data_folder if self.data_folder is not None else None,
+            code=self.code if place.is_home else _carried_code(place, self.carried_code),
+            device=device_at(self.device),
+        )
 
-def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResult, ...]:
+
+def _carried_code(place: Place, name: str | None) -> CodeFolders:
+    """Return the folders of the user's code where they were brought to: one each, by their number."""
+    if name is None:
+        return NO_FOLDERS
+    return CodeFolders(folders=tuple(sorted((place.folder / name).iterdir(), key=lambda folder: int(folder.name))))
+
+
+def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None, place: Place | None = None) -> tuple[RunResult, ...]:
     """Train runs on one device, fused where that is wished and can be, from where they were left, if they were.
 
-    An error of a run's own becomes a failed result with its traceback.
+    Without a place, the jobs have whole paths. An error of a run's own becomes a failed result with its traceback.
 
     Raises:
         Preempted: this process was asked to end; what can be resumed is kept.
@@ -66,17 +91,24 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None) -> tuple[RunResu
         DeviceLost: the device computes nothing more in this process.
         CodeChanged: the user's code is not what the study was planned with.
     """
-    for job in jobs:
+    where = place or Place(folder=Path())
+    here = [job.at(where) for job in jobs]
+    device = torch.device(here[0].device)
+    for job in here:
         check_code(job)
+    records = (
+        RunRecord(job, on_change=partial(where.changed, str(sent.folder.path)))
+        for job, sent in zip(here, jobs, strict=True)
+    )
     try:
         with own_mlflow_runs():
             if fusing is None:
-                return tuple(_run_job(RunRecord(job)) for job in jobs)
-            records = [RunRecord(job) for job in jobs]
-            trained = train_together(records, torch.device(jobs[0].device), fusing)
-            return tuple(record.finish(_result(record, found)) for record, found in zip(records, trained, strict=True))
+                return tuple(_run_job(record) for record in records)
+            together = list(records)
+            trained = train_together(together, device, fusing.at(where.folder))
+            return tuple(record.finish(_result(record, found)) for record, found in zip(together, trained, strict=True))
     finally:
-        if not can_train_more(torch.device(jobs[0].device)):
+        if not can_train_more(device):
             stopping.ask(signal.SIGTERM)  # this process takes no other job
 
 
@@ -87,7 +119,7 @@ def _run_job(record: "RunRecord") -> RunResult:
 
 
 def _where_from(job: Job) -> Mapping[str, str]:
-    return provenance(job.device, packages=job.code.packages(code_names(job.settings)))
+    return provenance(job.device, packages=job.code.packages(code_names(job.settings)), commit=job.commit)
 
 
 def check_code(job: Job) -> None:
@@ -102,13 +134,14 @@ def check_code(job: Job) -> None:
 
 
 class RunRecord:
-    """A job's run as it is recorded in its folder.
+    """A job's run as it is recorded in its folder; `on_change` is called when something in that is new.
 
     `seconds` is how long it was trained before it was interrupted.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, on_change: Callable[[], object] = lambda: None) -> None:
         self.job = job
+        self._on_change = on_change
         self.folder, self.identity = job.folder, job.planned.identity
         self.epochs: list[Epoch] = []
         self.seconds = 0.0
@@ -206,6 +239,7 @@ class RunRecord:
     def writing(self) -> Iterator[None]:
         try:
             yield
+            self._on_change()
         except OSError as error:
             if is_no_room(error):
                 raise DiskFull(self.folder.path.parent, error.strerror or str(error)) from error

@@ -5,11 +5,14 @@ The test split is never evaluated, and the model is thrown away: what is kept is
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
+from pathlib import Path
 
 import torch
 
 from ablation.errors import CarriedError
+from ablation.executors.interface import Place
 from ablation.records import Epoch, EpochMetrics, Objective, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
 from ablation.worker.paths import train_alone
@@ -34,7 +37,7 @@ class TuningJob(Job):
     is_minimized: bool
 
 
-def run_tuning_job(job: TuningJob) -> RunResult:
+def run_tuning_job(job: TuningJob, place: Place | None = None) -> RunResult:
     """Train a replicate; one that was finished before an interruption is taken from its folder.
 
     Raises:
@@ -42,11 +45,13 @@ def run_tuning_job(job: TuningJob) -> RunResult:
         DiskFull: what was measured could not be written.
         CodeChanged: the user's code is not what the study was planned with.
     """
+    where = place or Place(folder=Path())
+    name, job = str(job.folder.path), job.at(where)
     check_code(job)
     result = job.folder.result()
     if result is not None and is_whole(job.folder, result):
         return result
-    replicate = _Replicate(job)
+    replicate = _Replicate(job, on_change=partial(where.changed, name))
     return replicate.finish(_trained(replicate))
 
 
@@ -84,8 +89,8 @@ class _Ended(CarriedError):
 class _Replicate(RunRecord):
     """A replicate as it is recorded, up to where it ends."""
 
-    def __init__(self, job: TuningJob) -> None:
-        super().__init__(job)
+    def __init__(self, job: TuningJob, *, on_change: Callable[[], object]) -> None:
+        super().__init__(job, on_change=on_change)
         self._job = job
 
     @property

@@ -83,8 +83,7 @@ UPLOADING: Calls = {
     IDLE: ((Uploads, "_work"),),
     "look": ((Uploader, "_try_to_bring"),),
     "start run": ((MlflowTracker, "start_run"),),
-    "describe": ((MlflowTracker, "describe_run"),),
-    "epochs": ((MlflowTracker, "log_epochs"),),
+    "log run": ((MlflowTracker, "log_run"),),
     "finish run": ((MlflowTracker, "finish_run"),),
     "keep folder": ((State, "keep"),),
 }
@@ -254,7 +253,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     for name in APART:
         print_row(name, result["phases"][name])
     print()
-    for name in UPLOADING:
+    for name in result["uploads"]:
         print_row(name, result["uploads"][name])
     print_row("uploader", result["uploader"])
     print(f"\na look at what is running: {result['poll_ms']:.2f} ms")

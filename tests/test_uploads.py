@@ -45,11 +45,8 @@ class Faltering(MemoryTracker):
     def start_run(self, *arguments: Any, **more: Any) -> str:
         return self._falter(lambda: MemoryTracker.start_run(self, *arguments, **more))
 
-    def describe_run(self, *arguments: Any) -> None:
-        self._falter(lambda: MemoryTracker.describe_run(self, *arguments))
-
-    def log_epochs(self, *arguments: Any, **more: Any) -> None:
-        self._falter(lambda: MemoryTracker.log_epochs(self, *arguments, **more))
+    def log_run(self, *arguments: Any) -> None:
+        self._falter(lambda: MemoryTracker.log_run(self, *arguments))
 
     def finish_run(self, *arguments: Any) -> None:
         self._falter(lambda: MemoryTracker.finish_run(self, *arguments))

@@ -18,7 +18,7 @@ from ablation.errors import AblationError, RecordRefused, StudyTakenOver
 from ablation.records import Outcome, PlannedRun, RunResult
 from ablation.storage.recordable_files import keep_recordable_files
 from ablation.storage.run_folder import RunFolder
-from ablation.tracking import RunDescription, StudyRecord, Tracker
+from ablation.tracking import RunDescription, RunNews, StudyRecord, Tracker
 
 EVERY_S = 1.0
 """Seconds between two looks at what a run under way has measured, and for which the uploader waits for news."""
@@ -100,7 +100,6 @@ class _State:
     fate: Fate = "under way"
     attempt: str | None = None
     run_id: str | None = None
-    is_described: bool = False
     epochs: int = 0
     looked: float = 0.0
     delay_s: float = 0.0
@@ -239,28 +238,31 @@ class Uploader:
         if not is_new and lasting <= state.epochs and fate == "under way":
             return False
         record = self._confirmed()
-        run_id = self._start(state, record, attempt or NEVER_BEGUN) if is_new or state.run_id is None else state.run_id
-        if lasting > state.epochs:
-            epochs = [epoch for epoch in folder.epochs() if state.epochs < epoch.epoch <= lasting]
-            self._tracker.log_epochs(run_id, epochs, heldout_split=state.upload.heldout_split)
-            state.epochs = lasting
-        if fate == "left":
-            self._tracker.abandon_run(run_id)
+        if is_new or state.run_id is None:
+            state.run_id = self._started(state.upload, record, attempt or NEVER_BEGUN)
+            state.attempt, state.epochs = attempt or NEVER_BEGUN, 0
+        news = RunNews(
+            description=state.upload.description if is_new else None,
+            epochs=[epoch for epoch in folder.epochs() if epoch.epoch <= lasting],
+            told=state.epochs,
+            heldout_split=state.upload.heldout_split,
+        )
         if fate == "ended":
-            ended = folder.ended()
-            assert ended is not None
-            keep_recordable_files(folder.artifacts)  # a version before this one left what no store takes
-            self._tracker.finish_run(run_id, ended, folder.artifacts if folder.artifacts.exists() else None)
-            state.upload.on_recorded()
+            self._finish(state.upload, state.run_id, news)
+        elif is_new or lasting > state.epochs:
+            self._tracker.log_run(state.run_id, news)
+        state.epochs = lasting
+        if fate == "left":
+            self._tracker.abandon_run(state.run_id)
         return fate != "under way"
 
-    def _start(self, state: _State, record: StudyRecord, attempt: str) -> str:
-        """Begin or take up a run's record."""
-        run_id = state.run_id = self._started(state.upload, record, attempt)
-        state.attempt, state.epochs = attempt, 0
-        if state.upload.description is not None:
-            self._tracker.describe_run(run_id, state.upload.description)
-        return run_id
+    def _finish(self, upload: Upload, run_id: str, news: RunNews) -> None:
+        folder = upload.folder
+        ended = folder.ended()
+        assert ended is not None
+        keep_recordable_files(folder.artifacts)  # a version before this one left what no store takes
+        self._tracker.finish_run(run_id, ended, folder.artifacts if folder.artifacts.exists() else None, news)
+        upload.on_recorded()
 
     def _started(self, upload: Upload, record: StudyRecord, attempt: str) -> str:
         where_from = upload.folder.provenance()

@@ -357,6 +357,45 @@ class ArgumentInvalid(AblationError):
         super().__init__(f"{argument} must be {wanted}, not {shown}")
 
 
+class ClusterInvalid(AblationError):
+    """What is to name an engine's scheduler, and is neither its file nor its address."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"{where!r} names no scheduler: {reason}. Give the file that it writes, dask:scheduler.json, or its "
+            "address, dask:tls://HOST:8786 or dask:tcp://127.0.0.1:8786 @ --executor"
+        )
+
+
+class NetworkOpen(AblationError):
+    """An engine's address that others can reach, where nothing asks them who they are."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} may be reached from elsewhere, and whoever reaches it can run code as you: dask asks nobody "
+            "who they are. Use TLS (tls://, with certificates in dask's own configuration), or keep it on one machine "
+            "(`--host 127.0.0.1`, and `ssh -L` to it). Where you trust all who can reach it, accept that with "
+            "--insecure-network."
+        )
+
+
+class ExecutorUnknown(AblationError):
+    """A kind of executor that there is not, or one that lacks where its scheduler is."""
+
+    def __init__(self, asked: str, known: Sequence[str]) -> None:
+        super().__init__(f"there is no executor {asked!r}; there are: {', '.join(known)} @ --executor")
+
+
+class EngineMissing(AblationError):
+    """An engine that is asked for and not installed."""
+
+    def __init__(self, engine: str, package: str) -> None:
+        super().__init__(
+            f"{engine} is not installed here: `pip install {package}`, or this project with its extra [{engine}], here "
+            "and where its workers run @ --executor"
+        )
+
+
 class AddressInvalid(AblationError):
     """An address of a store that cannot be read as one, or a place that no address can name."""
 

@@ -31,12 +31,14 @@ import ablation.coordinator.conclusion
 import ablation.coordinator.execution
 import ablation.coordinator.preparation
 import ablation.coordinator.recovery
+import ablation.coordinator.uploading
 import ablation.coordinator.uploads
 import ablation.pipeline
 import ablation.scheduling
 from ablation.api.progress import follow
 from ablation.coordinator.execution import Execution
 from ablation.coordinator.request import Request
+from ablation.coordinator.uploading import Uploader
 from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
 from ablation.executors import ProcessExecutor
@@ -79,16 +81,15 @@ APART = (*ONCE, "waiting", "last uploads")
 IDLE = "idle"
 UPLOADING: Calls = {
     IDLE: ((Uploads, "_work"),),
-    "look": ((Uploads, "_try_to_bring"),),
+    "look": ((Uploader, "_try_to_bring"),),
     "start run": ((MlflowTracker, "start_run"),),
-    "describe": ((MlflowTracker, "describe_run"),),
-    "epochs": ((MlflowTracker, "log_epochs"),),
+    "log run": ((MlflowTracker, "log_run"),),
     "finish run": ((MlflowTracker, "finish_run"),),
     "keep folder": ((State, "keep"),),
 }
 POLLS = 60 / ablation.coordinator.execution.POLL_S
 """Looks at what is running in a run of 60 seconds."""
-LOOKS = 60 / ablation.coordinator.uploads.EVERY_S
+LOOKS = 60 / ablation.coordinator.uploading.EVERY_S
 """Looks of the uploading thread into a run's folder in the same time."""
 
 
@@ -161,7 +162,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
                     state=State(folder=folder),
                 )
             )
-            outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
+            outcome = follow(steps, study=study, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
     return summary(watch, uploading, runs=options.runs)
@@ -252,7 +253,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     for name in APART:
         print_row(name, result["phases"][name])
     print()
-    for name in UPLOADING:
+    for name in result["uploads"]:
         print_row(name, result["uploads"][name])
     print_row("uploader", result["uploader"])
     print(f"\na look at what is running: {result['poll_ms']:.2f} ms")

@@ -51,7 +51,7 @@ from ablation.records import (
 from ablation.report import write_report
 from ablation.storage.databases import sqlite_address
 from ablation.study import parse_study
-from ablation.tracking import RunDescription, open_mlflow
+from ablation.tracking import RunDescription, RunNews, open_mlflow
 from benchmarks.machine import environment, write_record
 
 STUDY = "many-runs"
@@ -141,8 +141,8 @@ def fill(folder: Path, plan: Plan, *, epochs: int) -> float | None:
             curves, result, evaluation = made_up_run(planned, epochs=epochs)
             write_artifacts(Path(artifacts), curves, evaluation)
             run_id = tracker.start_run(record, planned, where_from, attempt="made up")
-            tracker.describe_run(run_id, RunDescription.of(planned, plan))
-            tracker.log_epochs(run_id, curves, heldout_split=plan.heldout_split)
+            tracker.log_run(run_id, RunNews(description=RunDescription.of(planned, plan)))
+            tracker.log_run(run_id, RunNews(epochs=curves, heldout_split=plan.heldout_split))
             tracker.finish_run(run_id, result, Path(artifacts))
             if done % 100 == 0:
                 print(f"{done} runs recorded in {time.perf_counter() - begun:.0f} s", flush=True)

@@ -168,7 +168,7 @@ def test_every_figure_that_can_be_drawn_has_a_name_and_a_place_in_the_report() -
 @pytest.mark.parametrize(
     ("command", "option", "names"),
     [
-        ("study", "executor", EXECUTORS),
+        ("study", "executor", [f"{name}:WHERE" if kind.package else name for name, kind in EXECUTORS.items()]),
         ("define", "data", built_in_names("data")),
         ("summarize", "form", ("terminal", *FORMATS)),
     ],

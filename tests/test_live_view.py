@@ -120,6 +120,12 @@ def test_each_variant_has_a_line_with_its_runs() -> None:
     ] == lines
 
 
+def test_a_study_without_a_worker_says_so_as_long_as_it_waits() -> None:
+    lines = lines_of(replace(of_variants(1), waiting="there is no worker now; the study waits for one"))
+
+    assert "there is no worker now; the study waits for one" == lines[2]
+
+
 def test_of_many_variants_those_under_way_come_first_and_the_rest_is_counted() -> None:
     lines = lines_of(of_variants(50, under_way=3))
 
@@ -213,7 +219,7 @@ def steps():
     for latest in (None, (RUN, RESULT), None):
         yield Progress(planned=8, ended={Outcome.DONE: 1}, variants=VARIANTS, running=((RUN, None),), latest=latest)
 
-follow(steps(), study=parse_study(OWN, source="own.yaml"), slots=1, is_quiet=False)
+follow(steps(), study=parse_study(OWN, source="own.yaml"), is_quiet=False)
 """
 
 

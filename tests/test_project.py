@@ -41,15 +41,25 @@ def test_every_dependency_is_pinned_to_a_version_it_allows(dependency: str) -> N
     assert all(version in requirement.specifier for version in versions)
 
 
-def test_the_development_requirements_hold_the_others() -> None:
-    development = pins("requirements-dev.txt")
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("requirements-dask.txt", "requirements.txt"), ("requirements-dev.txt", "requirements-dask.txt")],
+)
+def test_requirements_hold_those_below_them_with_the_same_pins(name: str, others: str) -> None:
+    found = pins(name)
 
-    assert {} == {
-        name: versions for name, versions in pins("requirements.txt").items() if development.get(name) != versions
-    }
+    assert {} == {package: versions for package, versions in pins(others).items() if found.get(package) != versions}
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"])
+def test_the_extra_of_an_engine_is_pinned_to_a_version_it_allows() -> None:
+    (requirement,) = map(Requirement, PYPROJECT["project"]["optional-dependencies"]["dask"])
+
+    assert all(version in requirement.specifier for version in pins("requirements-dask.txt")[requirement.name])
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dask.txt", "requirements-dev.txt", "requirements-gpu.txt"]
+)
 def test_every_pin_has_hashes_and_no_registry_is_named(name: str) -> None:
     text = (PROJECT / name).read_text()
 

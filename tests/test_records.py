@@ -16,8 +16,9 @@ from conftest import eventually
 from factories import make_plan
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from ablation.coordinator import uploads
+from ablation.coordinator import uploading
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.recovery import recover_ended
 from ablation.coordinator.uploads import Uploads, upload_run
@@ -30,7 +31,7 @@ from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.testing.trackers import report_in
-from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, open_mlflow
+from ablation.tracking import MemoryTracker, RunDescription, RunNews, StudyRecord, open_mlflow
 from ablation.tracking.mlflow import attempts as module
 from ablation.tracking.mlflow.reading import children_of
 
@@ -41,8 +42,8 @@ MINUTE_MS = 60_000
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is tried again after tenths of a second: waiting is not what is tested here."""
-    monkeypatch.setattr(uploads, "FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr(uploads, "EVERY_S", 0.05)
+    monkeypatch.setattr(uploading, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(uploading, "EVERY_S", 0.05)
 
 
 def own_plan(name: str = "own") -> Plan:
@@ -67,7 +68,7 @@ def test_a_metric_that_is_reported_and_returned_is_what_was_returned(
     now = 1_800_000_000_000
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     reported = [ReportedEpoch(epoch=epoch, metrics={"score": 0.5}, timestamp_ms=now) for epoch in (1, 2, 3)]
-    mlflow_tracker.log_epochs(run_id, reported, heldout_split="validation")
+    mlflow_tracker.log_run(run_id, RunNews(epochs=reported, heldout_split="validation"))
 
     ended = result_of(planned, {"score": final, "odd": 1.0}, epochs=3, ended_ms=now + clock_ms)
     for _ in range(2):
@@ -97,7 +98,7 @@ def test_asynchronous_logging_hides_no_refusal(mlflow_tracker: Any, monkeypatch:
     epoch = ReportedEpoch(epoch=1, metrics={"acc@1": 0.5}, timestamp_ms=1)
 
     with pytest.raises(RecordRefused, match="acc@1"):
-        mlflow_tracker.log_epochs(run_id, [epoch], heldout_split="validation")
+        mlflow_tracker.log_run(run_id, RunNews(epochs=[epoch], heldout_split="validation"))
 
 
 def test_every_batch_is_recorded_synchronously(mlflow_tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +114,10 @@ def test_every_batch_is_recorded_synchronously(mlflow_tracker: Any, monkeypatch:
     record = mlflow_tracker.open_study(own_plan())
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
-    mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
-    mlflow_tracker.log_epochs(
-        run_id, [ReportedEpoch(epoch=1, metrics={"score": 0.5}, timestamp_ms=1)], heldout_split="validation"
+    mlflow_tracker.log_run(run_id, RunNews(description=RunDescription.of(planned, record.plan)))
+    mlflow_tracker.log_run(
+        run_id,
+        RunNews(epochs=[ReportedEpoch(epoch=1, metrics={"score": 0.5}, timestamp_ms=1)], heldout_split="validation"),
     )
     mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4}, epochs=1, ended_ms=1), None)
 
@@ -197,10 +199,10 @@ class Refusing(MemoryTracker):
 
     refuses: Any = staticmethod(lambda result: result.metrics.get("odd") == 13.0)
 
-    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+    def finish_run(self, run_id: str, result: RunResult, *rest: Any) -> None:
         if self.refuses(result):
             raise RecordRefused(run_id, "thirteen is not a number")
-        super().finish_run(run_id, result, artifacts)
+        super().finish_run(run_id, result, *rest)
 
 
 def test_what_is_refused_for_good_is_that_runs_failure_and_spares_the_others(tmp_path: Path) -> None:
@@ -636,9 +638,11 @@ def test_a_parameter_that_is_there_stays_and_costs_nothing(mlflow_tracker: Any) 
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     description = RunDescription.of(planned, record.plan)
-    mlflow_tracker.describe_run(run_id, replace(description, levels={"model.dropout": 0.0}))
+    mlflow_tracker.log_run(run_id, RunNews(description=replace(description, levels={"model.dropout": 0.0})))
 
-    mlflow_tracker.describe_run(run_id, replace(description, levels={"model.dropout": 0, "model.depth": 3}))
+    mlflow_tracker.log_run(
+        run_id, RunNews(description=replace(description, levels={"model.dropout": 0, "model.depth": 3}))
+    )
 
     params = mlflow_tracker.store.client.get_run(run_id).data.params
     assert ("0.0", "3") == (params["model.dropout"], params["model.depth"])
@@ -649,7 +653,7 @@ def test_a_metric_that_was_reported_and_not_returned_is_no_final_one(mlflow_trac
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")
     epoch = ReportedEpoch(epoch=1, metrics={"score": 0.5, "f1": 0.8}, timestamp_ms=1)
-    mlflow_tracker.log_epochs(run_id, [epoch], heldout_split="validation")
+    mlflow_tracker.log_run(run_id, RunNews(epochs=[epoch], heldout_split="validation"))
 
     mlflow_tracker.finish_run(run_id, result_of(planned, {"score": 0.4, "odd": 1.0}, epochs=1, ended_ms=1), None)
 
@@ -675,7 +679,7 @@ def test_a_file_that_a_proxy_takes_for_too_large_is_a_refusal(
     answer = requests.Response()
     answer.status_code = 413
     error = requests.HTTPError("413 Request Entity Too Large", response=answer)
-    monkeypatch.setattr(mlflow_tracker.store.client, "log_artifacts", raising(error))
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", raising(error))
     record = mlflow_tracker.open_study(own_plan())
     planned = record.plan.runs[0]
     run_id = mlflow_tracker.start_run(record, planned, {}, attempt="first")

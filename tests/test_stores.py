@@ -27,7 +27,7 @@ from ablation.scheduling import trials as tuning
 from ablation.storage.databases import with_driver
 from ablation.study.search_spaces import Tuning
 from ablation.testing.trackers import answer_of, report_in
-from ablation.tracking import open_mlflow
+from ablation.tracking import RunNews, open_mlflow
 
 Value = TypeVar("Value")
 OF_FIRST_USE = ["alembic.command", "alembic.config", "alembic.script", "optuna.storages._rdb.models"]
@@ -380,8 +380,8 @@ def test_a_study_is_recorded_by_an_mlflow_server_on_postgresql(
         record = tracker.open_study(PLAN)
         for run in PLAN.runs:
             run_id = tracker.start_run(record, run, {"device": "cpu"}, attempt="first")
-            tracker.log_epochs(run_id, epochs, heldout_split="test")
-            tracker.log_epochs(run_id, epochs, heldout_split="test")
+            tracker.log_run(run_id, RunNews(epochs=epochs, heldout_split="test"))
+            tracker.log_run(run_id, RunNews(epochs=epochs, heldout_split="test"))
             tracker.finish_run(run_id, result_of(run), None)
         for answers in ([answer_of("depth"), answer_of("norm")], [answer_of("depth", mean=-0.5, seeds=3)]):
             tracker.log_report(record, report_in(tmp_path), overview=["It helps."], answers=answers)

@@ -22,10 +22,10 @@ from factories import make_plan
 from mlflow import MlflowClient
 
 from ablation.errors import PlanUnreadable, TrackingUnavailable
-from ablation.records import Outcome
+from ablation.records import Outcome, Plan, RunResult
 from ablation.testing import TrackerContract
 from ablation.testing.trackers import PROVENANCE, answer_of, artifacts_in, epoch_of, report_in, result_of
-from ablation.tracking import MemoryTracker, RunDescription, StudyRecord, Tracker, open_mlflow
+from ablation.tracking import MemoryTracker, RunDescription, RunNews, StudyRecord, Tracker, open_mlflow
 from ablation.tracking.mlflow.notes import MAX_DESCRIPTION, MAX_NOTE, experiment_description, is_ours, study_note
 from ablation.tracking.mlflow.reading import children_of
 from ablation.tracking.mlflow.views import saved_views, view_key
@@ -101,7 +101,7 @@ def test_what_a_database_refuses_is_a_sentence_and_mlflow_shows_no_traceback(
     logger.addHandler(caplog.handler)
 
     with pytest.raises(TrackingUnavailable, match=r"\(sqlite3\.OperationalError\) no such table: metrics"):
-        mlflow_tracker.log_epochs(run_id, [epoch_of(1)], heldout_split="test")
+        mlflow_tracker.log_run(run_id, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
 
     logger.removeHandler(caplog.handler)
     assert [] == caplog.records
@@ -477,7 +477,7 @@ def test_the_table_of_runs_begins_with_the_baseline_by_seed_and_shows_metrics_fi
 def test_a_run_has_the_metrics_on_the_held_out_split_first(mlflow_tracker: Any, mlflow_client: MlflowClient) -> None:
     record = mlflow_tracker.open_study(make_plan(seeds=1))
     run_id = mlflow_tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
-    mlflow_tracker.log_epochs(run_id, [epoch_of(1)], heldout_split="test")
+    mlflow_tracker.log_run(run_id, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
 
     assert ["test_accuracy", "test_loss"] == list(mlflow_client.get_run(run_id).data.metrics)[:2]
 
@@ -496,7 +496,7 @@ def test_child_runs_carry_parameters_tags_and_the_data_set(mlflow_tracker: Any, 
     planned = record.plan.runs[2]
     run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
     for _ in range(2):
-        mlflow_tracker.describe_run(run_id, RunDescription.of(planned, record.plan))
+        mlflow_tracker.log_run(run_id, RunNews(description=RunDescription.of(planned, record.plan)))
     run = mlflow_client.get_run(run_id)
 
     assert "depth=3,normalization=none/seed-0" == run.info.run_name
@@ -641,7 +641,7 @@ def _finished(tracker: Any, folder: Path) -> tuple[StudyRecord, str]:
     record = tracker.open_study(make_plan(seeds=1))
     planned = record.plan.runs[0]
     run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-    tracker.log_epochs(run_id, [epoch_of(1), epoch_of(2)], heldout_split="test")
+    tracker.log_run(run_id, RunNews(epochs=[epoch_of(1), epoch_of(2)], heldout_split="test"))
     tracker.finish_run(run_id, result_of(planned.identity), artifacts_in(folder))
     return record, run_id
 
@@ -677,3 +677,67 @@ def _broken_server(status: int | None, *, is_healthy: bool) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.name")
+GOLDEN = Path(__file__).parent / "golden" / "mlflow-runs.json"
+"""What a version that told epoch by epoch, with requests for everything, had recorded of `results`."""
+
+
+@pytest.mark.parametrize("told", [0, 1, 2], ids=["all at its end", "an epoch before", "both epochs before"])
+def test_what_mlflow_has_of_a_run_is_the_same_however_few_requests_tell_it(
+    mlflow_tracker: Any, mlflow_client: MlflowClient, tmp_path: Path, told: int
+) -> None:
+    plan = make_plan(seeds=1)
+    record, epochs = mlflow_tracker.open_study(plan), [epoch_of(1), epoch_of(2)]
+
+    found = []
+    for planned, result in zip(plan.runs, results(plan), strict=True):
+        run_id = mlflow_tracker.start_run(record, planned, PROVENANCE, attempt="first")
+        news = RunNews(description=RunDescription.of(planned, plan), epochs=epochs[:told], heldout_split="test")
+        if told:
+            mlflow_tracker.log_run(run_id, news)
+        left = replace(news, description=None if told else news.description, epochs=epochs, told=told)
+        for _ in range(2):
+            mlflow_tracker.finish_run(run_id, result, artifacts_in(tmp_path), left)
+        found.append(content_of(mlflow_client, run_id))
+
+    golden = json.loads(GOLDEN.read_text())
+    assert golden == json.loads(json.dumps(found))
+    assert [list(run["metrics"]) for run in golden] == [list(run["metrics"]) for run in found]
+
+
+def results(plan: Plan) -> list[RunResult]:
+    done, diverged, failed, wrong = (
+        replace(result_of(planned.identity), ended_ms=1_700_000_000_100, is_first=not number)
+        for number, planned in enumerate(plan.runs)
+    )
+    return [
+        done,
+        replace(diverged, outcome=Outcome.DIVERGED, metrics={}, diverged_epoch=2, diverged_step=7),
+        replace(failed, outcome=Outcome.FAILED, metrics={}, error="Traceback\nValueError: no", failure="code"),
+        replace(wrong, path="fused", path_note="with others", left_out=("a figure could not be drawn",)),
+    ]
+
+
+def content_of(client: MlflowClient, run_id: str) -> dict[str, Any]:
+    """Return all that MLflow has of a run, but for what another run of the same would have otherwise."""
+    run = client.get_run(run_id)
+    histories = {
+        name: [[entry.value, entry.step, entry.timestamp] for entry in client.get_metric_history(run_id, name)]
+        for name in run.data.metrics
+    }
+    return {
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "end_time": run.info.end_time,
+        "params": dict(sorted(run.data.params.items())),
+        "tags": {name: text for name, text in sorted(run.data.tags.items()) if name not in VOLATILE},
+        "metrics": run.data.metrics,
+        "histories": histories,
+        "inputs": [
+            [used.dataset.name, used.dataset.digest, used.dataset.source, used.dataset.profile]
+            for used in run.inputs.dataset_inputs
+        ],
+        "files": sorted((file.path, file.file_size) for file in client.list_artifacts(run_id)),
+    }

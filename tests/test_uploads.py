@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from bench import Bench
 from conftest import eventually
 from factories import make_plan
 
+from ablation.coordinator import uploading
 from ablation.coordinator import uploads as module
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.recovery import recover_ended
-from ablation.coordinator.uploads import ENOUGH_REFUSALS, FIRST_DELAY_S, Uploads, upload_run
+from ablation.coordinator.uploading import ENOUGH_REFUSALS, FIRST_DELAY_S
+from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import RunsNotRecorded, TrackingUnavailable
 from ablation.records import Outcome, PlannedRun, RecordedRun, ReportedEpoch, RunResult
 from ablation.storage.run_folder import RunFolder
@@ -31,7 +34,10 @@ class Faltering(MemoryTracker):
     def __init__(self, *, failing: range = range(0), is_done_first: bool = False) -> None:
         super().__init__()
         self.failing, self.is_done_first = failing, is_done_first
-        self.calls = 0
+        self.calls = self.told = 0
+
+    def note_look(self, record: StudyRecord, look: int) -> None:
+        self.told = look
 
     def answers(self) -> bool:
         return self.calls not in self.failing
@@ -39,11 +45,8 @@ class Faltering(MemoryTracker):
     def start_run(self, *arguments: Any, **more: Any) -> str:
         return self._falter(lambda: MemoryTracker.start_run(self, *arguments, **more))
 
-    def describe_run(self, *arguments: Any) -> None:
-        self._falter(lambda: MemoryTracker.describe_run(self, *arguments))
-
-    def log_epochs(self, *arguments: Any, **more: Any) -> None:
-        self._falter(lambda: MemoryTracker.log_epochs(self, *arguments, **more))
+    def log_run(self, *arguments: Any) -> None:
+        self._falter(lambda: MemoryTracker.log_run(self, *arguments))
 
     def finish_run(self, *arguments: Any) -> None:
         self._falter(lambda: MemoryTracker.finish_run(self, *arguments))
@@ -77,6 +80,12 @@ class Place:
 
     def measure(self, epoch: int) -> None:
         self.folder.append_epoch(ReportedEpoch(epoch=epoch, metrics={"accuracy": epoch / 10}, timestamp_ms=epoch))
+        self.uploads.changed(self.planned)
+
+    def keep(self, epoch: int) -> None:
+        self.folder.checkpoints.mkdir(exist_ok=True)
+        self.folder.checkpoint(epoch, "eager").touch()
+        self.uploads.changed(self.planned)
 
     def end(self, **changes: Any) -> None:
         result = RunResult(
@@ -91,8 +100,8 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    monkeypatch.setattr(uploading, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(uploading, "EVERY_S", 0.01)
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
 
 
@@ -142,13 +151,67 @@ def test_what_a_run_measures_is_recorded_while_it_is_under_way(place: Callable[.
     here.uploads.close()
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the looks into each run's folder."""
+    counted: Counter[str] = Counter()
+    attempt = RunFolder.attempt
+
+    def counting(folder: RunFolder) -> str | None:
+        counted[folder.path.name] += 1
+        return attempt(folder)
+
+    monkeypatch.setattr(RunFolder, "attempt", counting)
+    return counted
+
+
+def test_a_folder_is_opened_where_it_has_changed_and_not_as_time_goes_by(
+    place: Callable[..., Place], looks: Counter[str]
+) -> None:
+    here = place()
+    others = here.record.plan.runs[1:]
+    for planned in others:
+        folder = here.state.begun("quick", planned.identity)
+        upload_run(here.uploads, planned, folder, plan=here.record.plan, state=here.state)
+    here.begin()
+    eventually(lambda: len(looks) == len(here.record.plan.runs) and here.uploads.run_id(here.planned) is not None)
+    looks.clear()
+
+    for epoch in (1, 2, 3):
+        here.measure(epoch)
+        eventually(lambda epoch=epoch: epoch == len(curve(here, "accuracy")))
+
+    here.uploads.close()
+    assert {here.planned.identity: 3} == looks
+
+
+def test_a_folder_that_changes_all_the_time_is_opened_now_and_then_and_at_once_when_its_run_has_ended(
+    place: Callable[..., Place], looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "EVERY_S", 3600.0)
+    here = place()
+    here.begin()
+    eventually(lambda: here.uploads.run_id(here.planned) is not None)
+    looks.clear()
+
+    for epoch in (1, 2, 3):
+        here.measure(epoch)
+        here.uploads.tell_look(epoch)
+        eventually(lambda epoch=epoch: epoch == here.tracker.told)
+    assert {} == looks
+    here.end()
+
+    assert here.uploads.wait()
+    here.uploads.close()
+    assert {here.planned.identity: 1} == looks
+
+
 def test_an_epoch_that_an_interruption_would_undo_is_not_recorded_yet(place: Callable[..., Place]) -> None:
     here = place()
     here.begin(is_resumable=True)
     for epoch in (1, 2, 3):
         here.measure(epoch)
-    here.folder.checkpoints.mkdir()
-    here.folder.checkpoint(2, "eager").touch()
+    here.keep(2)
 
     eventually(lambda: [(1, 0.1), (2, 0.2)] == curve(here, "accuracy"))
     here.uploads.close()
@@ -159,8 +222,7 @@ def test_a_run_left_and_gone_on_with_is_one_record(place: Callable[..., Place]) 
     here = place()
     here.begin(is_resumable=True)
     here.measure(1)
-    here.folder.checkpoints.mkdir()
-    here.folder.checkpoint(1, "eager").touch()
+    here.keep(1)
     eventually(lambda: here.uploads.run_id(here.planned) is not None)
     before = here.uploads.run_id(here.planned)
     here.uploads.leave(here.planned)

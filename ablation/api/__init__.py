@@ -41,6 +41,7 @@ def run(
     name: str | None = None,
     device: str = "auto",
     executor: str = "auto",
+    insecure_network: bool = False,
     workers: int | None = None,
     fuse: int | None = None,
     cudnn_benchmark: bool = False,
@@ -63,8 +64,9 @@ def run(
         seeds: runs per variant, or planned looks: `{"looks": [5, 8, 12]}`, `{"first": 5, "last": 20}`.
         set: changes to it by path: `{"training.epochs": 5}`.
         device: auto, cpu, cuda or cuda:N.
-        executor: auto, inline (in this process) or processes.
-        workers: jobs at a time; by default one per GPU, or per core.
+        executor: auto, inline (in this process), processes, or dask:WHERE, the file or address of a scheduler.
+        insecure_network: use dask without TLS in a network where whoever reaches its ports can run code as you.
+        workers: jobs at a time; by default one per GPU, or per core; with dask, at most.
         fuse: runs that a job trains together; by default as many as pay.
         tracking_uri: MLflow's store; by default that of MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.
         state_dir: by default that of ABLATION_STATE_DIR, or `.ablation` in the working directory.
@@ -86,6 +88,7 @@ def run(
     execution = Execution(
         device=device,
         executor=executor,
+        is_open=insecure_network,
         workers=workers,
         fuse=fuse,
         cudnn_benchmark=cudnn_benchmark,

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 from ablation.api.arguments import check_kind, check_switches
 from ablation.errors import AblationError
-from ablation.executors import EXECUTORS
+from ablation.executors import kind_and_where
 from ablation.records import is_count
 from ablation.stopping import stopping
 
 if TYPE_CHECKING:
     from ablation.coordinator.conclusion import StudyOutcome
+    from ablation.executors import Executor
     from ablation.storage.state import State
     from ablation.study import Study
     from ablation.tracking import Tracker
 
+OF_AN_ENGINE = ("auto", "cpu", "cuda")
+"""The devices that can be asked of an engine."""
 MOST_WORKERS = 1024
 MOST_RUNS_OF_A_JOB = 1024
 
@@ -29,12 +32,15 @@ MOST_RUNS_OF_A_JOB = 1024
 class Execution:
     """Where and how a study is run; `workers`, `fuse` and `storage` have defaults that depend on where that is.
 
+    `is_open` accepts an engine's network in which others may reach what runs code as this user.
+
     Raises:
         AblationError: a value is none that there is, or two contradict each other.
     """
 
     device: str = "auto"
     executor: str = "auto"
+    is_open: bool = False
     workers: int | None = None
     fuse: int | None = None
     cudnn_benchmark: bool = False
@@ -46,6 +52,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         check_switches(
+            insecure_network=self.is_open,
             cudnn_benchmark=self.cudnn_benchmark,
             retry_failed=self.retry_failed,
             fresh=self.is_fresh,
@@ -56,8 +63,12 @@ class Execution:
         check_kind("executor", self.executor)
         check_kind("storage", self.storage, is_optional=True)
         check_kind("budget", self.budget, is_optional=True)
-        if self.executor not in EXECUTORS:
-            raise AblationError(f"there is no executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
+        _, where = kind_and_where(self.executor, is_open=self.is_open)
+        if where is not None and self.device not in OF_AN_ENGINE:
+            raise AblationError(
+                f"{self.device!r} cannot be asked of {self.executor}, which gives its workers their GPUs; "
+                f"there are: {', '.join(OF_AN_ENGINE)} @ --device"
+            )
         for what, count, most in (("workers", self.workers, MOST_WORKERS), ("fuse", self.fuse, MOST_RUNS_OF_A_JOB)):
             if count is not None and not (is_count(count) and 1 <= count <= most):
                 raise AblationError(f"{count!r} is no number from 1 to {most} @ {what}")
@@ -90,22 +101,14 @@ def execute(
     """
     from ablation.api.progress import follow
     from ablation.coordinator.request import Request
-    from ablation.executors import make_executor
     from ablation.pipeline import run_study
     from ablation.scheduling import default_storage
     from ablation.storage.databases import check_database
-    from ablation.worker import resolve_devices, why_no_gpu
 
     if execution.storage is not None:
         check_database(execution.storage)
-    devices = resolve_devices(execution.device)
-    if execution.device == "auto" and (reason := why_no_gpu()) is not None:
-        say(f"Training on the CPU, as no GPU can be used: {reason}")
-    if execution.cudnn_benchmark and devices == ("cpu",):
-        say("--cudnn-benchmark on changes nothing on a CPU")
-    threads = study.spec.training.threads
     with (
-        make_executor(execution.executor, devices=devices, workers=execution.workers, threads=threads) as pool,
+        _executor(execution, threads=study.spec.training.threads, say=say) as pool,
         closing(
             run_study(
                 Request(
@@ -124,7 +127,21 @@ def execute(
             )
         ) as steps,
     ):
-        return follow(steps, study=study, slots=len(pool.slots), is_quiet=is_quiet)
+        return follow(steps, study=study, is_quiet=is_quiet)
+
+
+def _executor(execution: Execution, *, threads: int, say: Callable[[str], object]) -> Executor:
+    """Return the executor that is asked for; what devices there are is an engine's matter where it has one."""
+    from ablation.executors import make_executor
+    from ablation.worker import resolve_devices, why_no_gpu
+
+    kind, where = kind_and_where(execution.executor, is_open=execution.is_open)
+    devices = (execution.device,) if where is not None else resolve_devices(execution.device)
+    if where is None and execution.device == "auto" and (reason := why_no_gpu()) is not None:
+        say(f"Training on the CPU, as no GPU can be used: {reason}")
+    if execution.cudnn_benchmark and devices == ("cpu",):
+        say("--cudnn-benchmark on changes nothing on a CPU")
+    return make_executor(kind, devices=devices, workers=execution.workers, threads=threads, where=where)
 
 
 @contextmanager

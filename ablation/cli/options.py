@@ -64,6 +64,14 @@ class Fuse(click.ParamType[int | None]):
         return int(value)
 
 
+class ExecutorKind(click.Choice[str]):
+    """Where runs are trained; an engine is named with its scheduler's file or address."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        kind, colon, _ = str(value).partition(":")
+        return value if colon and f"{kind}:WHERE" in self.choices else super().convert(value, param, ctx)
+
+
 class Seeds(click.ParamType[Any]):
     """Runs per variant, one number or those at each planned look; given as a study file has them."""
 
@@ -127,6 +135,24 @@ def study_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def executor_option(command: F) -> F:
+    return click.option(
+        "--executor",
+        type=OrBlank(ExecutorKind(["auto", "inline", "processes"])),
+        help="Where runs are trained: on this machine, or by the workers of a dask scheduler, whose file or address is "
+        "WHERE.  [default: auto]",
+    )(command)
+
+
+def insecure_option(command: F) -> F:
+    return click.option(
+        "--insecure-network",
+        "is_open",
+        is_flag=True,
+        help="Use dask without TLS in a network where whoever reaches its ports can run code as you.",
+    )(command)
 
 
 def state_option(command: F) -> F:

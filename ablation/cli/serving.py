@@ -1,7 +1,6 @@
 """Serves an MLflow store with MLflow's own server, to this machine alone unless it asks everybody who they are."""
 
 import importlib.util
-import ipaddress
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from ablation.cli import guard
 from ablation.errors import AblationError
+from ablation.executors.addresses import is_loopback
 from ablation.output import plain
 from ablation.storage.databases import folder_address, sqlite_path
 from ablation.tracking import Tracker
@@ -43,10 +43,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def check_place(place: Place) -> None:

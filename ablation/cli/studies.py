@@ -20,6 +20,8 @@ from ablation.cli.options import (
     Fuse,
     OrBlank,
     Seeds,
+    executor_option,
+    insecure_option,
     json_option,
     state_option,
     storage_option,
@@ -38,8 +40,9 @@ SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @study_options
 @click.option("--device", type=OrBlank(click.STRING), help="auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--executor", type=OrBlank(click.Choice(["auto", "inline", "processes"])), help="Where runs are trained.")
-@click.option("--workers", type=OrBlank(click.IntRange(1, 1024)), help="Jobs at a time.")
+@executor_option
+@insecure_option
+@click.option("--workers", type=OrBlank(click.IntRange(1, 1024)), help="Jobs at a time; with an engine, at most.")
 @click.option(
     "--fuse",
     type=OrBlank(Fuse()),
@@ -71,6 +74,7 @@ def study(
     file: Path,
     device: str | None,
     executor: str | None,
+    is_open: bool,
     workers: int | None,
     fuse: int | None,
     cudnn_benchmark: str | None,
@@ -93,6 +97,7 @@ def study(
     execution = Execution(
         device=device or "auto",
         executor=executor or "auto",
+        is_open=is_open,
         workers=workers,
         fuse=fuse,
         cudnn_benchmark=cudnn_benchmark == "on",

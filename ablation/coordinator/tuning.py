@@ -191,7 +191,7 @@ class VariantTuning:
             planned,
             folder,
             heldout_split="validation",
-            start=partial(self._start, planned, settings),
+            settings=settings,
             on_recorded=partial(folder.note_about, None),
         )
 
@@ -201,13 +201,6 @@ class VariantTuning:
             planned = PlannedRun(identity=about.identity, variant=about.name, seed=about.seed)
             self._upload(planned, folder, about.settings)
             self.execution.uploads.end(planned)
-
-    def _start(
-        self, planned: PlannedRun, settings: Mapping[str, Any], attempt: str, where_from: Mapping[str, str]
-    ) -> str:
-        return self.execution.tracker.start_tuning_run(
-            self.execution.record, planned, settings, where_from, attempt=attempt
-        )
 
     def _settle(self, future: Future[RunResult], trial: _Trial) -> bool:
         """Take a replicate's result; say whether the trial goes on with another job."""

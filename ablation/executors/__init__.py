@@ -1,32 +1,86 @@
 """Runs callables and returns futures: in this process, or in processes of which one may be killed."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from ablation.errors import EngineMissing, ExecutorUnknown
+from ablation.executors.addresses import Where
 from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
 from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, WorkerLost, free_slots
 from ablation.executors.processes import ProcessExecutor
 
 
-def make_executor(kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int) -> Executor:
-    """Return an executor of a kind in EXECUTORS; `auto` is `processes`, as many as there is room for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is wished of an executor.
 
-    Args:
-        devices: what jobs may run on; workers take turns on them.
-        workers: jobs at a time; by default one per GPU, or one per `threads` cores.
-        threads: CPU threads of a job.
+    `devices` are what jobs may run on; workers take turns on them. An engine has its own: of it, they are the one kind
+    that is wished, `auto`, `cpu` or `cuda`. `workers` are jobs at a time, an engine's at most; by default one per GPU,
+    or one per `threads` cores. `where` is an engine's scheduler.
     """
-    on_gpu = devices[0] != "cpu"
-    count = workers or (len(devices) if on_gpu else max(1, available_cores() // threads))
-    return EXECUTORS[kind](tuple(devices[index % len(devices)] for index in range(count)))
+
+    devices: tuple[str, ...]
+    workers: int | None
+    threads: int
+    where: Where | None = None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots of an executor on this machine."""
+        on_gpu = self.devices[0] != "cpu"
+        count = self.workers or (len(self.devices) if on_gpu else max(1, available_cores() // self.threads))
+        return tuple(self.devices[index % len(self.devices)] for index in range(count))
 
 
-EXECUTORS: Mapping[str, Callable[[tuple[str, ...]], Executor]] = {
-    "auto": lambda slots: ProcessExecutor(slots=slots),
-    "inline": lambda slots: InlineExecutor(device=slots[0]),
-    "processes": lambda slots: ProcessExecutor(slots=slots),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of executor; `package` is that of the engine which starts its workers, elsewhere too."""
+
+    make: Callable[[Wish], Executor]
+    package: str | None = None
+
+
+def make_executor(
+    kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int, where: Where | None = None
+) -> Executor:
+    """Return an executor of a kind in EXECUTORS; see Wish."""
+    return EXECUTORS[kind].make(Wish(devices=devices, workers=workers, threads=threads, where=where))
+
+
+def kind_and_where(executor: str, *, is_open: bool = False) -> tuple[str, Where | None]:
+    """Return which executor an option asks for, `processes` or `dask:scheduler.json`, and its engine's scheduler.
+
+    `is_open` accepts a scheduler that others may reach.
+
+    Raises:
+        ExecutorUnknown: there is none of that kind, or where its scheduler is was left out.
+        ClusterInvalid, NetworkOpen: no scheduler can be there, or others may reach it.
+        EngineMissing: its engine is not installed.
+    """
+    name, colon, where = executor.partition(":")
+    kind = EXECUTORS.get(name)
+    if kind is None or bool(colon) != (kind.package is not None):
+        raise ExecutorUnknown(executor, [_form(one) for one in EXECUTORS])
+    if kind.package is None:
+        return name, None
+    found = Where(text=where, is_open=is_open)
+    if importlib.util.find_spec(kind.package) is None:
+        raise EngineMissing(name, kind.package)
+    return name, found
+
+
+def _form(name: str) -> str:
+    return name if EXECUTORS[name].package is None else f"{name}:WHERE"
+
+
+EXECUTORS: Mapping[str, Kind] = {
+    "auto": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
+    "inline": Kind(make=lambda wish: InlineExecutor(device=wish.slots[0])),
+    "processes": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
 }
-"""By name: slots to an executor."""
+"""By name; `auto` is `processes`."""
 
 __all__ = [
     "EXECUTORS",
@@ -34,11 +88,15 @@ __all__ = [
     "Files",
     "InlineExecutor",
     "JobExited",
+    "Kind",
     "Needed",
     "NodeLost",
     "Place",
     "ProcessExecutor",
+    "Where",
+    "Wish",
     "WorkerLost",
     "free_slots",
+    "kind_and_where",
     "make_executor",
 ]

@@ -19,7 +19,7 @@ from ablation.records import (
 )
 from ablation.storage.holder import Holder
 from ablation.testing.plans import TEST_IMAGES, make_plan
-from ablation.tracking import RunDescription, StudyRecord, Tracker
+from ablation.tracking import RunDescription, RunNews, StudyRecord, Tracker
 
 PROVENANCE = {
     "device": "cpu",
@@ -87,7 +87,7 @@ class TrackerContract:
     ) -> None:
         planned = record.plan.runs[1]
         run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(run_id, [epoch_of(1), epoch_of(2)], heldout_split="test")
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1), epoch_of(2)], heldout_split="test"))
 
         tracker.finish_run(run_id, result_of(planned.identity), artifacts_in(tmp_path))
 
@@ -132,7 +132,7 @@ class TrackerContract:
 
     def test_a_run_under_way_has_no_outcome(self, tracker: Tracker, record: StudyRecord) -> None:
         run_id = tracker.start_run(record, record.plan.runs[0], PROVENANCE, attempt="first")
-        tracker.log_epochs(run_id, [epoch_of(1)], heldout_split="test")
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
 
         assert tracker.recorded_runs(record)[0].outcome is None
 
@@ -144,8 +144,8 @@ class TrackerContract:
     def test_recording_the_same_epochs_again_changes_nothing(self, tracker: Tracker, record: StudyRecord) -> None:
         planned = record.plan.runs[0]
         run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(run_id, [epoch_of(1), epoch_of(2)], heldout_split="test")
-        tracker.log_epochs(run_id, [epoch_of(1), epoch_of(2)], heldout_split="test")
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1), epoch_of(2)], heldout_split="test"))
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1), epoch_of(2)], heldout_split="test"))
         tracker.finish_run(run_id, result_of(planned.identity), None)
 
         assert tracker.recorded_runs(record)[0].curves["test_accuracy"] == ((1, 0.6), (2, 0.7))
@@ -153,7 +153,7 @@ class TrackerContract:
     def test_starting_a_run_again_removes_the_unfinished_try(self, tracker: Tracker, record: StudyRecord) -> None:
         planned = record.plan.runs[0]
         first = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(first, [epoch_of(1)], heldout_split="test")
+        tracker.log_run(first, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
         second = tracker.start_run(record, planned, PROVENANCE, attempt="second")
         tracker.finish_run(second, result_of(planned.identity), None)
 
@@ -178,10 +178,10 @@ class TrackerContract:
     def test_the_same_attempt_again_goes_on_with_its_run(self, tracker: Tracker, record: StudyRecord) -> None:
         planned = record.plan.runs[0]
         first = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(first, [epoch_of(1)], heldout_split="test")
+        tracker.log_run(first, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
         tracker.abandon_run(first)
         again = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(again, [epoch_of(1), epoch_of(2)], heldout_split="test")
+        tracker.log_run(again, RunNews(epochs=[epoch_of(1), epoch_of(2)], heldout_split="test"))
         tracker.finish_run(again, result_of(planned.identity), None)
 
         found = tracker.recorded_runs(record)[0]
@@ -204,7 +204,7 @@ class TrackerContract:
     def test_a_diverged_run_keeps_its_epoch(self, tracker: Tracker, record: StudyRecord) -> None:
         planned = record.plan.runs[0]
         run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(run_id, [epoch_of(1, train_loss=float("inf"))], heldout_split="test")
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1, train_loss=float("inf"))], heldout_split="test"))
         diverged = replace(result_of(planned.identity), outcome=Outcome.DIVERGED, metrics={}, diverged_epoch=1)
         tracker.finish_run(run_id, diverged, None)
 
@@ -303,7 +303,7 @@ class TrackerContract:
     ) -> None:
         planned = record.plan.runs[0]
         run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
-        tracker.log_epochs(run_id, [epoch_of(1)], heldout_split="test")
+        tracker.log_run(run_id, RunNews(epochs=[epoch_of(1)], heldout_split="test"))
         tracker.finish_run(run_id, result_of(planned.identity), artifacts_in(tmp_path, text))
 
         found = tracker.recorded_runs(record)[0]
@@ -348,7 +348,7 @@ class TrackerContract:
         record = tracker.open_study(plan)
         run_id = tracker.start_run(record, plan.runs[0], {}, attempt="one")
 
-        tracker.describe_run(run_id, RunDescription.of(plan.runs[0], plan))
+        tracker.log_run(run_id, RunNews(description=RunDescription.of(plan.runs[0], plan)))
         tracker.finish_run(run_id, result_of(plan.runs[0].identity), None)
 
         assert Outcome.DONE is tracker.recorded_runs(record)[0].outcome

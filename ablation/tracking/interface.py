@@ -60,6 +60,22 @@ class RunDescription:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNews:
+    """What is to be recorded of a run but for how it ended: its description where that is not yet, and its epochs.
+
+    `epochs` are all that there are to record; those up to number `told` were.
+    """
+
+    description: RunDescription | None = None
+    epochs: Sequence[Epoch] = ()
+    told: int = 0
+    heldout_split: str = ""
+
+
+NO_NEWS = RunNews()
+
+
 class Tracker(Protocol):
     """Remembers studies and runs.
 
@@ -190,10 +206,6 @@ class Tracker(Protocol):
         """
         ...
 
-    def describe_run(self, run_id: str, description: RunDescription) -> None:
-        """Record what a run is trained with; recording the same again changes nothing."""
-        ...
-
     def start_tuning_run(
         self,
         record: StudyRecord,
@@ -209,12 +221,12 @@ class Tracker(Protocol):
         """
         ...
 
-    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
-        """Record epochs; recording the same again changes nothing."""
+    def log_run(self, run_id: str, news: RunNews) -> None:
+        """Record what is new of a run under way; recording the same again changes nothing."""
         ...
 
-    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        """Record how a run ended, its final metrics and the files of a folder.
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews = NO_NEWS) -> None:
+        """Record how a run ended, its final metrics, the files of a folder, and what else is new of it.
 
         When it returns, the metrics that a reader gets are those of the result: they are read back.
         """

@@ -10,7 +10,6 @@ from ablation.records import (
     EVALUATION_FILE,
     MODEL_FILE,
     AnswerSummary,
-    Epoch,
     LeftOut,
     Outcome,
     Plan,
@@ -32,7 +31,7 @@ from ablation.tracking.checking import (
     missing_curves,
     too_large,
 )
-from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.interface import NO_NEWS, RunDescription, RunNews, StudyRecord, StudyStatus
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,9 +181,6 @@ class MemoryTracker:
     ) -> str:
         return self._start(_Run(planned=planned, study=record.plan.name, provenance=provenance, attempt=attempt))
 
-    def describe_run(self, run_id: str, description: RunDescription) -> None:
-        self._runs[run_id].description = description
-
     def start_tuning_run(
         self,
         record: StudyRecord,
@@ -198,12 +194,14 @@ class MemoryTracker:
         study = f"tuning of {record.plan.name}"
         return self._start(_Run(planned=named, study=study, provenance=provenance, attempt=attempt))
 
-    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
-        for epoch in epochs:
-            for name, value in epoch_metrics(epoch, heldout_split=heldout_split).items():
+    def log_run(self, run_id: str, news: RunNews) -> None:
+        self._runs[run_id].description = news.description or self._runs[run_id].description
+        for epoch in news.epochs:
+            for name, value in epoch_metrics(epoch, heldout_split=news.heldout_split).items():
                 self._runs[run_id].curves.setdefault(name, {})[epoch.epoch] = value
 
-    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews = NO_NEWS) -> None:
+        MemoryTracker.log_run(self, run_id, news)
         self._runs[run_id].result = result
         self._runs[run_id].is_under_way = False
         if artifacts is not None and (artifacts / EVALUATION_FILE).exists():

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from ablation.errors import RecordRefused
-from ablation.records import DataFacts, Epoch, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
-from ablation.tracking.interface import RunDescription
+from ablation.records import DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
+from ablation.tracking.interface import RunDescription, RunNews
 from ablation.tracking.mlflow.attempts import log_batch
 from ablation.tracking.mlflow.notes import NOTE, is_free, run_note
-from ablation.tracking.mlflow.reading import FINAL, FIRST, OUTCOME, PAGE, READ_BACK
+from ablation.tracking.mlflow.reading import FINAL, FIRST, OUTCOME, READ_BACK
 from ablation.tracking.mlflow.store import Store
 
 MAX_TAG = 5_000
@@ -35,27 +35,23 @@ class RunRecords:
     store: Store
     begun: dict[str, tuple[PlannedRun, Plan]] = field(default_factory=dict)
 
-    def describe(self, run_id: str, description: RunDescription) -> None:
-        known = {"seed": description.seed, **_parameters(description.configuration)}
+    def log(self, run_id: str, news: RunNews) -> None:
         with self.store.explained(of=run_id):
-            self.log_params(run_id, {**known, **description.levels, **description.size})
-            self.log_data(run_id, description.data)
+            self._log(run_id, news)
+
+    def _log(self, run_id: str, news: RunNews, more: Sequence[Metric] = ()) -> None:
+        """Record what is new, and more metrics, in one request, as each costs more than what it brings."""
+        described = news.description
+        params = _params(_described(described)) if described is not None else []
+        self._log_batch(run_id, params, [*_metrics(news), *more])
+        if described is not None:
+            self.log_data(run_id, described.data)
 
     def log_data(self, run_id: str, data: DataFacts) -> None:
         """Record what data a run is of; recording the same again changes nothing."""
         self.store.client.log_inputs(run_id, [_dataset_input(data)])
 
-    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
-        metrics = [
-            Metric(name, value, epoch.timestamp_ms, epoch.epoch)
-            for epoch in epochs
-            for name, value in _in_order(epoch_metrics(epoch, heldout_split=heldout_split), heldout_split).items()
-            if math.isfinite(value)
-        ]
-        with self.store.explained(of=run_id):
-            self._log_metrics(run_id, metrics)
-
-    def finish(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
+    def finish(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews) -> None:
         ended = result.ended_ms or time.time_ns() // 1_000_000
         tags = {
             OUTCOME: result.outcome.value,
@@ -71,10 +67,9 @@ class RunRecords:
             "ablation.left_out": "; ".join(result.left_out)[:MAX_TAG] or None,
         }
         with self.store.explained(of=run_id):
-            self._log_final_metrics(run_id, result, ended)
+            run = self._log_final_metrics(run_id, result, ended, news)
             if artifacts is not None:
-                self.store.client.log_artifacts(run_id, str(artifacts))
-            run = self.store.client.get_run(run_id)
+                self.store.log_files(run, artifacts)
             if result.error is not None:
                 self.store.log_file(run, "traceback.txt", result.error)
             known = {name: str(value) for name, value in tags.items() if value is not None}
@@ -98,20 +93,33 @@ class RunRecords:
 
     def log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Record parameters; those that are there stay, as nothing can change them, also where 0 was written as 0.0."""
-        made = _params(values)
+        self._log_batch(run_id, _params(values), [])
+
+    def _log_batch(self, run_id: str, params: Sequence[Param], metrics: Sequence[Metric]) -> None:
         try:
-            log_batch(self.store.client, run_id, params=made)
+            log_batch(self.store.client, run_id, params=params, metrics=metrics)
         except MlflowException:
+            if not params:
+                raise
             there = self.store.client.get_run(run_id).data.params
-            log_batch(self.store.client, run_id, params=[param for param in made if param.key not in there])
+            missing = [param for param in params if param.key not in there]
+            log_batch(self.store.client, run_id, params=missing, metrics=metrics)
 
-    def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int) -> None:
-        """Record a run's final metrics so that they are what a reader gets, by a step after every epoch's."""
+    def _log_final_metrics(self, run_id: str, result: RunResult, ended_ms: int, news: RunNews) -> Run:
+        """Record what is new and a run's final metrics so that they are what a reader gets; return the run as read.
+
+        They have a step after every epoch's, but for those that the last epoch with one of their name has too.
+        """
+        latest = {metric.key: metric.value for metric in _metrics(replace(news, told=0))}
         steps = dict.fromkeys(result.metrics, result.epochs + 1)
-        self.log_latest(run_id, result.metrics, time_ms=ended_ms, steps=steps)
+        new = {name: value for name, value in result.metrics.items() if latest and latest.get(name) != value}
+        self._log(run_id, news, _at(new, ended_ms, steps))
+        return self.log_latest(run_id, result.metrics, time_ms=ended_ms, steps=steps)
 
-    def log_latest(self, run_id: str, metrics: Mapping[str, float], *, time_ms: int, steps: Mapping[str, int]) -> None:
-        """Record metrics so that they are what a reader gets, and see that they are; those that are already stay.
+    def log_latest(self, run_id: str, metrics: Mapping[str, float], *, time_ms: int, steps: Mapping[str, int]) -> Run:
+        """Record metrics so that they are what a reader gets, and see that they are; return the run as it was read.
+
+        Those that are already stay.
 
         Of values of one name MLflow gives that of the largest step, then of the latest time, then the largest: so one
         that would be outdone has a step after whatever else was recorded under its name.
@@ -119,30 +127,48 @@ class RunRecords:
         Raises:
             RecordRefused: MLflow gives another value all the same.
         """
-        missing = self._other_than(run_id, metrics)  # the last epoch's may be there already
-        self._log_at(run_id, missing, time_ms, steps)
-        outdone = self._other_than(run_id, missing) if missing else {}
-        self._log_at(run_id, outdone, time_ms, {name: self._last_step(run_id, name) + 1 for name in outdone})
-        wrong = self._other_than(run_id, outdone) if outdone else {}
-        if wrong:
+        client = self.store.client
+        run = client.get_run(run_id)
+        if missing := _other_than(run, metrics):  # the last epoch's may be there already
+            log_batch(client, run_id, metrics=_at(missing, time_ms, steps))
+            run = client.get_run(run_id)
+        if outdone := _other_than(run, missing):
+            later = {name: self._last_step(run_id, name) + 1 for name in outdone}
+            log_batch(client, run_id, metrics=_at(outdone, time_ms, later))
+            run = client.get_run(run_id)
+        if wrong := _other_than(run, outdone):
             name, value = next(iter(wrong.items()))
-            known = self.store.client.get_run(run_id).data.metrics.get(name)
+            known = run.data.metrics.get(name)
             raise RecordRefused(run_id, f"it was told that {name} is {value!r}, and says that it is {known!r}")
-
-    def _log_at(self, run_id: str, metrics: Mapping[str, float], time_ms: int, steps: Mapping[str, int]) -> None:
-        self._log_metrics(run_id, [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()])
-
-    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        for start in range(0, len(metrics), PAGE):
-            log_batch(self.store.client, run_id, metrics=metrics[start : start + PAGE])
-
-    def _other_than(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return the metrics of which MLflow has another value, or none."""
-        known = self.store.client.get_run(run_id).data.metrics
-        return {name: value for name, value in metrics.items() if known.get(name) != value}
+        return run
 
     def _last_step(self, run_id: str, name: str) -> int:
         return max((entry.step for entry in self.store.client.get_metric_history(run_id, name)), default=0)
+
+
+def _metrics(news: RunNews) -> list[Metric]:
+    """Return what is new of a run's epochs; what is not finite, no store takes."""
+    return [
+        Metric(name, value, epoch.timestamp_ms, epoch.epoch)
+        for epoch in news.epochs
+        if epoch.epoch > news.told
+        for name, value in _in_order(epoch_metrics(epoch, heldout_split=news.heldout_split), news.heldout_split).items()
+        if math.isfinite(value)
+    ]
+
+
+def _at(metrics: Mapping[str, float], time_ms: int, steps: Mapping[str, int]) -> list[Metric]:
+    return [Metric(name, value, time_ms, steps[name]) for name, value in metrics.items()]
+
+
+def _other_than(run: Run, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of which MLflow has another value, or none."""
+    return {name: value for name, value in metrics.items() if run.data.metrics.get(name) != value}
+
+
+def _described(description: RunDescription) -> dict[str, Any]:
+    known = {"seed": description.seed, **_parameters(description.configuration)}
+    return {**known, **description.levels, **description.size}
 
 
 def _in_order(metrics: Mapping[str, float], heldout_split: str) -> dict[str, float]:

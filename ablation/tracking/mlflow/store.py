@@ -12,6 +12,7 @@ from pathlib import Path
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from ablation.errors import (
@@ -190,6 +191,11 @@ class Store:
         with temporary_folder() as made:
             (made / name).write_text(text, encoding="utf-8")
             self.client.log_artifact(run.info.run_id, str(made / name))
+
+    def log_files(self, run: Run, folder: Path) -> None:
+        """Keep the files of a folder with a run that was read: MLflow's client would read it again."""
+        place = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.tracking_uri)
+        place.log_artifacts(str(folder))  # type: ignore[no-untyped-call]
 
 
 def _say(text: str) -> None:

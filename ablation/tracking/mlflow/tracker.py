@@ -15,11 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from ablation.errors import StudyRunGone
-from ablation.records import AnswerSummary, Epoch, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
+from ablation.records import AnswerSummary, LeftOut, Plan, PlannedRun, RecordedRun, RunResult, Spending
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_to_json
-from ablation.tracking.interface import RunDescription, StudyRecord, StudyStatus
+from ablation.tracking.interface import NO_NEWS, RunNews, StudyRecord, StudyStatus
 from ablation.tracking.mlflow.attempts import KIND, STUDY
 from ablation.tracking.mlflow.credentials import without_credentials
 from ablation.tracking.mlflow.launches import launch_run, remark
@@ -261,9 +261,6 @@ class MlflowTracker:
             self._records.begun[run_id] = (planned, record.plan)
             return run_id
 
-    def describe_run(self, run_id: str, description: RunDescription) -> None:
-        self._records.describe(run_id, description)
-
     def start_tuning_run(
         self,
         record: StudyRecord,
@@ -280,11 +277,11 @@ class MlflowTracker:
             self._records.log_params(run_id, settings)
             return run_id
 
-    def log_epochs(self, run_id: str, epochs: Sequence[Epoch], *, heldout_split: str) -> None:
-        self._records.log_epochs(run_id, epochs, heldout_split=heldout_split)
+    def log_run(self, run_id: str, news: RunNews) -> None:
+        self._records.log(run_id, news)
 
-    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None) -> None:
-        self._records.finish(run_id, result, artifacts)
+    def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews = NO_NEWS) -> None:
+        self._records.finish(run_id, result, artifacts, news)
 
     def abandon_run(self, run_id: str) -> None:
         with self.store.explained():

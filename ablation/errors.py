@@ -320,6 +320,7 @@ class DiskFull(AblationError):
     """No room, or no leave, to write what a study measures."""
 
     def __init__(self, folder: Path, reason: str) -> None:
+        self.folder, self.reason = folder, reason
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
             "again, which resumes from there, or move the state folder to where there is room, and name it with "
@@ -384,6 +385,17 @@ class ExecutorUnknown(AblationError):
 
     def __init__(self, asked: str, known: Sequence[str]) -> None:
         super().__init__(f"there is no executor {asked!r}; there are: {', '.join(known)} @ --executor")
+
+
+class SchedulerMissing(AblationError):
+    """An engine's scheduler that is not there, or does not answer; `waiting` says so while it is waited for."""
+
+    def __init__(self, where: str, reason: str, patience_s: float) -> None:
+        what = f"there is no scheduler at {where}: {reason}."
+        option = "" if "://" in where else f" --scheduler-file {where}"
+        how = f"Start one with `dask scheduler{option} --host HOST`, and workers with `dask worker`."
+        self.waiting = f"{what} {how} It is waited for, {patience_s / 60:.0f} min at most."
+        super().__init__(f"{what} It was waited for {patience_s / 60:.0f} min. {how}")
 
 
 class EngineMissing(AblationError):

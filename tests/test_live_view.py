@@ -196,7 +196,7 @@ def test_a_notebook_shows_the_last_events_above_the_view() -> None:
 
     view = NotebookView(lambda *_, **__: Display())
     run = planned("depth=1,normalization=batch")
-    clock = _Clock(study=parse_study(OWN, source="own.yaml"), slots=1)
+    clock = _Clock(study=parse_study(OWN, source="own.yaml"))
 
     _show_in(view, replace(of_variants(2), latest=(run, ended(run, Outcome.DONE))), clock)
 
@@ -361,7 +361,7 @@ def test_an_interrupted_study_says_in_the_view_what_it_waits_for(
 
 
 def test_the_terminals_own_echo_of_ctrl_c_fits_behind_every_line_of_the_view() -> None:
-    clock = _Clock(study=parse_study(OWN, source="own.yaml"), slots=1)
+    clock = _Clock(study=parse_study(OWN, source="own.yaml"))
     view = _LiveView(Console(width=40, file=io.StringIO(), force_terminal=True), clock)
 
     view.show(of_variants(3, under_way=2))

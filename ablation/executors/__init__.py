@@ -75,10 +75,18 @@ def _form(name: str) -> str:
     return name if EXECUTORS[name].package is None else f"{name}:WHERE"
 
 
+def _dask(wish: Wish) -> Executor:
+    from ablation.executors.dask import DaskExecutor
+
+    assert wish.where is not None
+    return DaskExecutor(wish.where, device=wish.devices[0], workers=wish.workers)
+
+
 EXECUTORS: Mapping[str, Kind] = {
     "auto": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
     "inline": Kind(make=lambda wish: InlineExecutor(device=wish.slots[0])),
     "processes": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
+    "dask": Kind(make=_dask, package="distributed"),
 }
 """By name; `auto` is `processes`."""
 

@@ -162,7 +162,7 @@ def timed_study(options: argparse.Namespace) -> dict[str, Any]:
                     state=State(folder=folder),
                 )
             )
-            outcome = follow(steps, study=study, slots=options.workers, is_quiet=False)
+            outcome = follow(steps, study=study, is_quiet=False)
     if outcome.ended != {Outcome.DONE: options.runs}:
         raise SystemExit(f"not all runs are done: {outcome.ended}\n{lines.getvalue()[-1000:]}")
     return summary(watch, uploading, runs=options.runs)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.executors.cores import available_cores, lacks_bf16_units
+from ablation.executors.cores import available_cores, available_memory, lacks_bf16_units
 
 V2 = "31 23 0:28 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = (
@@ -105,3 +105,26 @@ def test_a_processor_without_bf16_units_is_known_by_what_linux_says_of_it(
     (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{text}")
 
     assert lacks == lacks_bf16_units(tmp_path)
+
+
+MEMORY_V1 = "33 31 0:31 {root} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1048576", 2**20), ("max", 2**30), ("", 2**30)])
+def test_a_containers_memory_is_its_limit(tmp_path: Path, limit: str, expected: int) -> None:
+    files = {"sys/fs/cgroup/pods/memory.max": limit, "proc/meminfo": "MemTotal:       1048576 kB\nMemFree: 9 kB\n"}
+
+    assert expected == available_memory(made(tmp_path, membership="0::/pods\n", mounts=V2.format(root="/"), **files))
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1048576", 2**20), ("9223372036854771712", 2**30)])
+def test_a_limit_of_memory_of_version_1_counts(tmp_path: Path, limit: str, expected: int) -> None:
+    files = {"sys/fs/cgroup/memory/one/memory.limit_in_bytes": limit, "proc/meminfo": "MemTotal: 1048576 kB\n"}
+
+    found = made(tmp_path, membership="5:memory:/one\n", mounts=MEMORY_V1.format(root="/"), **files)
+
+    assert expected == available_memory(found)
+
+
+def test_memory_that_nothing_tells_is_not_guessed(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) is None

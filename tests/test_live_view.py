@@ -120,6 +120,12 @@ def test_each_variant_has_a_line_with_its_runs() -> None:
     ] == lines
 
 
+def test_a_study_without_a_worker_says_so_as_long_as_it_waits() -> None:
+    lines = lines_of(replace(of_variants(1), waiting="there is no worker now; the study waits for one"))
+
+    assert "there is no worker now; the study waits for one" == lines[2]
+
+
 def test_of_many_variants_those_under_way_come_first_and_the_rest_is_counted() -> None:
     lines = lines_of(of_variants(50, under_way=3))
 
@@ -190,7 +196,7 @@ def test_a_notebook_shows_the_last_events_above_the_view() -> None:
 
     view = NotebookView(lambda *_, **__: Display())
     run = planned("depth=1,normalization=batch")
-    clock = _Clock(study=parse_study(OWN, source="own.yaml"), slots=1)
+    clock = _Clock(study=parse_study(OWN, source="own.yaml"))
 
     _show_in(view, replace(of_variants(2), latest=(run, ended(run, Outcome.DONE))), clock)
 
@@ -213,7 +219,7 @@ def steps():
     for latest in (None, (RUN, RESULT), None):
         yield Progress(planned=8, ended={Outcome.DONE: 1}, variants=VARIANTS, running=((RUN, None),), latest=latest)
 
-follow(steps(), study=parse_study(OWN, source="own.yaml"), slots=1, is_quiet=False)
+follow(steps(), study=parse_study(OWN, source="own.yaml"), is_quiet=False)
 """
 
 
@@ -355,7 +361,7 @@ def test_an_interrupted_study_says_in_the_view_what_it_waits_for(
 
 
 def test_the_terminals_own_echo_of_ctrl_c_fits_behind_every_line_of_the_view() -> None:
-    clock = _Clock(study=parse_study(OWN, source="own.yaml"), slots=1)
+    clock = _Clock(study=parse_study(OWN, source="own.yaml"))
     view = _LiveView(Console(width=40, file=io.StringIO(), force_terminal=True), clock)
 
     view.show(of_variants(3, under_way=2))

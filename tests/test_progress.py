@@ -32,7 +32,7 @@ def running(epoch: int) -> Progress:
 def test_a_run_that_reports_more_than_it_said_is_at_most_one_run(epochs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("ablation.api.progress.time.monotonic", lambda: now)
-    clock = _Clock(study=own_study(epochs), slots=1)
+    clock = _Clock(study=own_study(epochs))
     clock.seconds_left(Progress(planned=8, ended={}, running=()))
     now = 10.0
 
@@ -43,7 +43,7 @@ def test_a_run_that_reports_more_than_it_said_is_at_most_one_run(epochs: str, mo
 
 
 def test_an_epoch_is_said_to_be_one_of_so_many_only_where_it_can_be() -> None:
-    clock = _Clock(study=own_study(", epochs: 2"), slots=1)
+    clock = _Clock(study=own_study(", epochs: 2"))
 
     texts = [clock.epoch_text(ReportedEpoch(epoch=epoch, metrics={}, timestamp_ms=1)) for epoch in (1, 2, 3)]
 
@@ -53,7 +53,7 @@ def test_an_epoch_is_said_to_be_one_of_so_many_only_where_it_can_be() -> None:
 def test_a_later_look_goes_on_from_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("ablation.api.progress.time.monotonic", lambda: now)
-    clock = _Clock(study=own_study(", epochs: 2"), slots=1)
+    clock = _Clock(study=own_study(", epochs: 2"))
     look = "look 0 of 2: 1 open, 0 decided"
     clock.seconds_left(Progress(planned=4, look=look))
     now = 40.0

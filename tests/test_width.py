@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablation.cli.layout import INDENT, table_text
+from ablation.cli.layout import INDENT, table_text, whole_table_text
 from ablation.output import cells, clipped, width, wrapped
 from ablation.report.table import Table
 
@@ -135,3 +135,12 @@ def test_a_variant_breaks_behind_a_comma() -> None:
         "depth=2,normalization=batch,     92.00 %",
         "  activation=gelu",
     ]
+
+
+def test_a_table_that_leaves_nothing_out_has_a_line_per_cell_where_its_words_do_not_fit() -> None:
+    path = "/" + "very/" * 12 + "long"
+    table = Table(head=("what", "found"), rows=(("cores", "2 usable"), ("state folder", path)), text_columns=2)
+
+    assert ["cores: 2 usable", "state folder:", path] == whole_table_text(table, 40).splitlines()
+    assert table_text(table, 100) == whole_table_text(table, 100)
+    assert "left out" in table_text(table, 40)

@@ -74,7 +74,7 @@ def _head(progress: Progress, room: Room, *, time_left: str) -> Iterator[str]:
     counts = f"{counts_text(progress.ended, progress.planned)}{time_left}"
     drawn = _bar(sum(progress.ended.values()), progress.planned, is_ascii=room.is_ascii)
     yield from wrapped(f"{drawn} {counts}", room.columns).split("\n")
-    for line in (progress.look, progress.budget):
+    for line in (progress.look, progress.budget, progress.waiting):
         if line is not None:
             yield from wrapped(line, room.columns).split("\n")
 

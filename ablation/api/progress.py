@@ -31,9 +31,9 @@ from ablation.tracking import START_UI, Tracker
 Steps = Generator[Progress, None, StudyOutcome]
 
 
-def follow(steps: Steps, *, study: Study, slots: int, is_quiet: bool) -> StudyOutcome:
+def follow(steps: Steps, *, study: Study, is_quiet: bool) -> StudyOutcome:
     """Show each step in the notebook or on standard error, as fits what that is, and return the outcome."""
-    clock = _Clock(study=study, slots=slots)
+    clock = _Clock(study=study)
     if is_quiet:
         return _drain(steps, lambda _: None)
     if (notebook := notebook_view()) is not None:
@@ -126,12 +126,11 @@ def outcome_json(outcome: StudyOutcome, tracker: Tracker) -> str:
 class _Clock:
     """Estimates the time left from the runs that have ended since it was made, or since what is counted changed."""
 
-    def __init__(self, *, study: Study, slots: int) -> None:
+    def __init__(self, *, study: Study) -> None:
         epochs = study.spec.settings().training.plain().get("epochs")
         self._epochs = epochs if isinstance(epochs, int) and epochs > 0 else None
         """Of a run; a training function may report otherwise, and need not say how often."""
         self.metric = study.spec.metric.name
-        self._slots = slots
         self._begun = time.monotonic()
         self._ended_before: int | None = None
         self._planned = 0

@@ -127,7 +127,7 @@ def execute(
             )
         ) as steps,
     ):
-        return follow(steps, study=study, slots=len(pool.slots), is_quiet=is_quiet)
+        return follow(steps, study=study, is_quiet=is_quiet)
 
 
 def _executor(execution: Execution, *, threads: int, say: Callable[[str], object]) -> Executor:

@@ -1,6 +1,6 @@
 """The command line: thin commands over `ablation.api` and the pipeline. Only click is imported until a command runs."""
 
-from ablation.cli import recorded, studies, upkeep
+from ablation.cli import doctor, recorded, studies, upkeep
 from ablation.cli.group import main
 
-__all__ = ["main", "recorded", "studies", "upkeep"]
+__all__ = ["doctor", "main", "recorded", "studies", "upkeep"]

@@ -20,7 +20,7 @@ USER_ERROR = 2
 SOME_RUNS_FAILED = 1
 HELP_WIDTH = 78
 ORDER_OF_USE = (
-    *("define", "components", "plan", "study", "status", "summarize"),
+    *("define", "components", "plan", "doctor", "study", "status", "summarize"),
     *("compare", "ui", "export", "sync", "delete"),
 )
 START = ("define --output mine.yaml", "plan mine.yaml", "study mine.yaml")

@@ -88,6 +88,21 @@ def table_text(table: Table, columns: int) -> str:
     return "\n".join([*lines, *_left_out_lines(left_out, whole=_needed(found, whole=True), columns=columns)])
 
 
+def whole_table_text(table: Table, columns: int) -> str:
+    """Return a table that leaves nothing out: where its words do not fit beside each other, each cell has a line.
+
+    A row's first cell stands before its others then.
+    """
+    if _needed(_columns(table)) <= columns:
+        return table_text(table, columns)
+    lines = [(row[0], head, cell) for row in table.rows for head, cell in zip(table.head[1:], row[1:], strict=True)]
+    is_pair = len(table.head) == 2
+    return "\n".join(
+        wrapped(plain(f"{first}: {cell}" if is_pair else f"{first}, {head}: {cell}"), columns)
+        for first, head, cell in lines
+    )
+
+
 def _columns(table: Table) -> list[_Column]:
     rows = [*map(_cleaned, table.rows)]
     return [

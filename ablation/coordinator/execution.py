@@ -185,9 +185,9 @@ class Execution:
         """Wait a moment for an executor that has no worker now, and say so once in an execution."""
         note = None if NO_WORKER in self._said else NO_WORKER
         self._said.add(NO_WORKER)
-        yield self._progress(note=note)
+        yield self._progress(note=note, waiting=NO_WORKER)
         for said in self.executor.take_notes():
-            yield self._progress(note=said)
+            yield self._progress(note=said, waiting=NO_WORKER)
         time.sleep(POLL_S)
         if stopping.is_asked:
             raise KeyboardInterrupt
@@ -407,7 +407,13 @@ class Execution:
                 self._said.add(key)
                 yield sentence
 
-    def _progress(self, *, latest: tuple[PlannedRun, RunResult] | None = None, note: str | None = None) -> Progress:
+    def _progress(
+        self,
+        *,
+        latest: tuple[PlannedRun, RunResult] | None = None,
+        note: str | None = None,
+        waiting: str | None = None,
+    ) -> Progress:
         under_way = [under.planned for under in self._under_way()]
         running = [(planned, self.latest_epoch(planned, self._folder(planned))) for planned in under_way]
         return Progress(
@@ -419,6 +425,7 @@ class Execution:
             note=note,
             look=self.looks.text if self.looks is not None else None,
             budget=self.allowance.text() if self.allowance is not None else self.budget.text(),
+            waiting=waiting,
         )
 
     def latest_epoch(self, planned: PlannedRun, folder: RunFolder) -> Epoch | None:

@@ -348,8 +348,9 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     needed = kept + at_once * CHECKPOINTS * BYTES * parameters
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise DiskFull(folder, f"the study needs about {_size_text(needed)}, and {_size_text(free)} are free")
+        raise DiskFull(folder, f"the study needs about {size_text(needed)}, and {size_text(free)} are free")
 
 
-def _size_text(size: int) -> str:
+def size_text(size: int) -> str:
+    """Return a number of bytes as people read it."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -24,8 +24,9 @@ class Progress:
     """Where a study stands: how its runs ended so far, what is under way, and the run that ended just now.
 
     `planned` are the runs asked for so far, `variants` the same by variant, in the plan's order; `look` says where the
-    study stands among several planned looks, `budget` what is spent of its budget. `note` is a sentence for whoever
-    watches; before training begins there may be nothing else. No mean and no difference is among it: see live_view.py.
+    study stands among several planned looks, `budget` what is spent of its budget, `waiting` what nothing goes on for
+    now. `note` is a sentence for whoever watches; before training begins there may be nothing else. No mean and no
+    difference is among it: see live_view.py.
     """
 
     planned: int
@@ -36,6 +37,7 @@ class Progress:
     note: str | None = None
     look: str | None = None
     budget: str | None = None
+    waiting: str | None = None
 
 
 def by_variant(asked: Mapping[str, int], ended: Mapping[str, int]) -> tuple[VariantRuns, ...]:

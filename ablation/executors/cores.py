@@ -1,4 +1,4 @@
-"""How many cores this process may use (affinity, container's quota, batch job's share), and whether they have bf16."""
+"""How many cores this process may use (affinity, container's quota, batch job's share), their bf16, and its memory."""
 
 import math
 import os
@@ -22,6 +22,19 @@ def available_cores(system: Path = SYSTEM) -> int:
     return max(1, int(min(allowed, *shares)))
 
 
+def available_memory(system: Path = SYSTEM) -> int | None:
+    """Return the least of the machine's memory and the limits of this process's control groups, in bytes, if known."""
+    lines = _read(system / "proc/meminfo").splitlines()
+    whole = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
+    limits = [
+        int(text)
+        for folder in _control_groups(system, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")  # without a limit it is `max`, or a huge number
+        if (text := _read(folder / name)).isdecimal()
+    ]
+    return min([*whole, *limits], default=None)
+
+
 def lacks_bf16_units(system: Path = SYSTEM) -> bool:
     """Whether the processor is known to have no instructions for products of bf16, and computes them as fp32."""
     lines = _read(system / "proc/cpuinfo").lower().splitlines()
@@ -31,7 +44,7 @@ def lacks_bf16_units(system: Path = SYSTEM) -> bool:
 
 def _quotas(system: Path) -> Iterator[float]:
     """Yield each quota that holds for this process, in cores; see cgroups(7) and the kernel's cgroup-v2.rst."""
-    for folder in _control_groups(system):
+    for folder in _control_groups(system, "cpu"):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if not quota:
             quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
@@ -39,23 +52,23 @@ def _quotas(system: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def _control_groups(system: Path) -> Iterator[Path]:
-    """Yield the folders of this process's control groups that share out time, each with those around it."""
+def _control_groups(system: Path, shared: str) -> Iterator[Path]:
+    """Yield this process's control groups that share out `cpu` or `memory`, by folder, each with those around it."""
     memberships = dict(_memberships(system))
     for line in _read(system / "proc/self/mountinfo").splitlines():
         mount, _, kind = line.partition(" - ")
         fields, (file_system, _, options) = mount.split(), kind.split(" ")  # a source may be empty
         root, point = fields[3], system / fields[4].lstrip("/")
-        for controller in _controllers(file_system, options):
+        for controller in _controllers(file_system, options, shared):
             if controller in memberships:
                 yield from _up_to(point, _below(memberships[controller], root))
 
 
-def _controllers(file_system: str, options: str) -> tuple[str, ...]:
-    """Return by what name /proc/self/cgroup tells the group in a mounted hierarchy, where that one shares out time."""
+def _controllers(file_system: str, options: str, shared: str) -> tuple[str, ...]:
+    """Return by what name /proc/self/cgroup tells the group in a mounted hierarchy, where that is of what is shared."""
     if file_system == "cgroup2":
         return ("",)
-    return ("cpu",) if file_system == "cgroup" and "cpu" in options.split(",") else ()
+    return (shared,) if file_system == "cgroup" and shared in options.split(",") else ()
 
 
 def _memberships(system: Path) -> Iterator[tuple[str, str]]:

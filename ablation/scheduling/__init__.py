@@ -1,5 +1,6 @@
 """Schedules with Optuna: the compared runs as fixed trials, and each variant's tuning as a study of its own."""
 
+from ablation.scheduling.inspection import storage_found
 from ablation.scheduling.runs import Schedule, open_schedule
 from ablation.scheduling.storage import check_storage, default_storage, forget_study
 from ablation.scheduling.trials import Suggestion, TuningSchedule, open_tuning
@@ -13,4 +14,5 @@ __all__ = [
     "forget_study",
     "open_schedule",
     "open_tuning",
+    "storage_found",
 ]

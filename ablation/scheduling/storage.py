@@ -82,21 +82,26 @@ def check_storage(url: str, *, is_rebuilt: bool) -> None:
     """
     with explained(url), _first_use(url):
         path = sqlite_path(url)
-        if is_rebuilt and path is not None and path.exists():
-            _set_aside_unusable(path)
+        if is_rebuilt and path is not None and path.exists() and (why := why_set_aside(path)) is not None:
+            set_aside(path, why)
         _opened(url)
 
 
-def _set_aside_unusable(path: Path) -> None:
+def why_set_aside(path: Path) -> str | None:
+    """Return why a sqlite file that this version of Optuna cannot use is made anew; None where it can be used.
+
+    Raises:
+        AblationError: another program is using it.
+    """
     why = why_unusable(path, _optuna_schema().head)
     if why is None:
-        return
+        return None
     if is_in_use(path):
         raise AblationError(
             f"{path} {why}, and another program is using it. Wait for that to end, or choose another state folder with "
             "--state-dir."
         )
-    set_aside(path, f"{why}; Optuna {optuna.__version__} cannot use it. MLflow and the run folders have all of it")
+    return f"{why}; Optuna {optuna.__version__} cannot use it. MLflow and the run folders have all of it"
 
 
 def _opened(url: str) -> RDBStorage:

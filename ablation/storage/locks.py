@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ablation.errors import LockUnavailable, StudyLocked
 from ablation.storage.holder import NOBODY_KNOWN, Holder, this_process
-from ablation.storage.permissions import PRIVATE_FILE, make_folder
+from ablation.storage.permissions import PRIVATE_FILE, make_folder, nearest_folder
 
 
 class Coordination(Protocol):
@@ -35,7 +35,7 @@ def first_use(url: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    with locked(path.with_name(f"{path.name}.lock")):
+    with locked(_lock_of_first_use(path)):
         yield
 
 
@@ -60,6 +60,27 @@ def locked(path: Path, *, is_waited_for: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_first_use(url: str) -> None:
+    """See that the lock of a sqlite store's first use could be held, and with it the file be made; nothing is left.
+
+    Raises:
+        LockUnavailable: it could not.
+    """
+    from ablation.storage.databases import sqlite_path
+
+    if (path := sqlite_path(url)) is None:
+        return
+    lock = _lock_of_first_use(path)
+    try:
+        _check_has_locks(nearest_folder(lock.parent))
+    except OSError as error:
+        raise LockUnavailable(lock, error) from None
+
+
+def _lock_of_first_use(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _check_has_locks(folder: Path) -> None:

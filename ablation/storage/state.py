@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ablation.errors import StateUnavailable
 from ablation.records import is_identity, is_study_name
-from ablation.storage.permissions import make_folder
+from ablation.storage.permissions import make_folder, nearest_folder
 from ablation.storage.run_folder import About, RunFolder
 
 
@@ -27,7 +27,18 @@ class State:
         """
         try:
             make_folder(self.folder)
-            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise StateUnavailable(self.folder, error) from None
+        self.check()
+
+    def check(self) -> None:
+        """See that files can be made in the folder, or where it would be made; nothing is left there.
+
+        Raises:
+            StateUnavailable: they cannot.
+        """
+        try:
+            tempfile.TemporaryFile(dir=nearest_folder(self.folder)).close()
         except OSError as error:
             raise StateUnavailable(self.folder, error) from None
 

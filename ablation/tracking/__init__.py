@@ -14,6 +14,7 @@ __all__ = [
     "Tracker",
     "check_store",
     "open_mlflow",
+    "store_found",
 ]
 
 
@@ -35,3 +36,16 @@ def open_mlflow(
         experiment_name=experiment_name,
         is_impatient=is_impatient,
     )
+
+
+def store_found(tracker: Tracker) -> str:
+    """Return in words what a study would find in a tracker's store, having changed nothing there.
+
+    Raises:
+        TrackingUnavailable: it cannot be reached or opened.
+        LockUnavailable: it is a file that cannot be made.
+    """
+    from ablation.tracking.mlflow.inspection import store_found
+    from ablation.tracking.mlflow.tracker import MlflowTracker
+
+    return store_found(tracker) if isinstance(tracker, MlflowTracker) else "in memory"

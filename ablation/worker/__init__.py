@@ -1,7 +1,7 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
 from ablation.records import Objective
-from ablation.worker.devices import check_device, device_remarks, resolve_devices, why_no_gpu
+from ablation.worker.devices import check_device, device_remarks, device_text, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.failures import DeviceLost
 from ablation.worker.paths import Fusing, alike
@@ -18,6 +18,7 @@ __all__ = [
     "alike",
     "check_device",
     "device_remarks",
+    "device_text",
     "estimate_seconds",
     "is_whole",
     "needs_trying",

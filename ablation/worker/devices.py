@@ -39,6 +39,16 @@ def device_at(slot: str) -> str:
     return "cuda:0" if slot == "cuda" else slot
 
 
+def device_text(device: str) -> str:
+    """Return a device with its model and memory, where it is a GPU, and whether bf16 is a gain on it."""
+    if device == "cpu":
+        return f"cpu{' (no instructions for bf16)' if lacks_bf16_units() else ''}"
+    found = torch.cuda.get_device_properties(device)
+    asked = PRECISIONS["bf16"].capability
+    is_old = asked is not None and (found.major, found.minor) < asked
+    return f"{device} ({found.name}, {found.total_memory / MIB / 1024:.1f} GiB{', no bf16' if is_old else ''})"
+
+
 def why_no_gpu() -> str | None:
     """Return why PyTorch cannot use a GPU, where it says so, as with a driver that is too old; else None."""
     with warnings.catch_warnings(record=True) as said:

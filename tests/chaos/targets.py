@@ -102,7 +102,7 @@ class Command:
         if self._process is None or self._process.poll() is not None:
             return []
         children = psutil.Process(self._process.pid).children()
-        return [child for child in children if "spawn_main" in _command_line(child)]
+        return [child for child in children if "spawn_main" in command_line(child)]
 
     @property
     def output(self) -> str:
@@ -136,7 +136,7 @@ def _belongs_to(process: psutil.Process, state: Path) -> bool:
         return False
 
 
-def _command_line(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

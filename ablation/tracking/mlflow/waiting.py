@@ -113,9 +113,7 @@ def check_reachable(tracking_uri: str, credentials: Credentials | None = None) -
     if not tracking_uri.startswith("http"):
         return
     try:
-        request = urllib.request.Request(f"{tracking_uri.rstrip('/')}/health")  # noqa: S310 - http(s) only, checked above
-        if credentials is not None:
-            request.add_unredirected_header("Authorization", credentials.header)
+        request = request_to(tracking_uri, "health", credentials)
         with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S):  # noqa: S310 - likewise
             return
     except urllib.error.HTTPError:
@@ -125,3 +123,11 @@ def check_reachable(tracking_uri: str, credentials: Credentials | None = None) -
         if isinstance(reason, ssl.SSLError):  # it is there; MLflow has settings of its own for certificates
             return
         raise TrackingUnavailable(without_password(tracking_uri), f"no answer ({reason})") from None
+
+
+def request_to(server: str, page: str, credentials: Credentials | None) -> urllib.request.Request:
+    """Return a request for a page of an http(s) server, in the name of who asks."""
+    request = urllib.request.Request(f"{server.rstrip('/')}/{page}")  # noqa: S310 - http(s) only, as the caller checks
+    if credentials is not None:
+        request.add_unredirected_header("Authorization", credentials.header)
+    return request

@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     They are spared what `sparing` names, this process only its databases: figures and training are tests' subjects.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sparing.spare(sparing.DATABASES)
+    sparing.spare({**sparing.DATABASES, **sparing.UPLOADS})
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # it starts processes that run tests themselves, and is none
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(QUICK)]))

@@ -479,6 +479,14 @@ class CodeInvalid(AblationError):
         super().__init__(f"{message} @ {path}{shown}")
 
 
+class CodeMissing(AblationError):
+    """A package that the user's code imports, and that another machine has in another version, or not at all."""
+
+    def __init__(self, package: str, wanted: str, found: str | None) -> None:
+        there = f"{package} {found}" if found is not None else f"no {package}"
+        super().__init__(f"it has {there}, and the study's code was identified with {package} {wanted}")
+
+
 class ComponentInvalid(AblationError):
     """A component that the model lacks, or that cannot be removed or replaced; `path` is the key at fault."""
 

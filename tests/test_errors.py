@@ -60,6 +60,7 @@ RAISED = [
     errors.CodeChanged(["net.py:Net"]),
     errors.FigureUnknown("tree", "quick", ["forest"]),
     errors.StudyWithin(),
+    errors.CodeMissing("timm", "1.0.3", None),
     errors.SchedulerMissing("scheduler.json", "there is no such file yet", 60.0),
     errors.ModelNotKept("quick", "its runs are those of a training function"),
     errors.CodeUntrusted("quick", "net.py:Net", [Path("code")]),

@@ -51,6 +51,11 @@ class Lease:
         """What there is to say about it, which whoever says it takes from here."""
 
     @property
+    def nonce(self) -> str:
+        """What tells this lease from all others of the study."""
+        return self._holder.nonce
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a record."""
         return self._record is not None

@@ -8,16 +8,20 @@ the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from ablation.coordinator.lease import Lease
-from ablation.coordinator.uploading import Fate, News, Report, Upload, Uploader
+from ablation.coordinator.upload_process import Equipment, upload_beside
+from ablation.coordinator.uploading import FIRST_DELAY_S, LONGEST_DELAY_S, Fate, News, Report, Upload, Uploader
 from ablation.errors import StudyTakenOver
+from ablation.executors import WorkerLost
 from ablation.records import Plan, PlannedRun
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
@@ -25,6 +29,8 @@ from ablation.tracking import RunDescription, StudyRecord, StudyStatus, Tracker
 
 PATIENCE_S = 5.0
 """Seconds that anybody waits for a tracker that does not answer."""
+ENOUGH_DEATHS = 3
+"""Deaths of the uploader's process, with nothing recorded in between, after which nobody waits for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +71,10 @@ class Uploads:
         self._look: int | None = None
         self._is_closing = False
         self._count = self._accomplished = 0
+        self._deaths = self._accomplished_then = 0
+        self._death: str | None = None
+        """That the uploader's process has died, until there is another one."""
+        self._environment = dict(os.environ)  # as it is now: what a tracker sets while it asks is for nobody else
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
         self._thread.start()
@@ -130,7 +140,7 @@ class Uploads:
     @property
     def problem(self) -> str | None:
         with self._changed:
-            return next(iter(self._problems.values()), None)
+            return next(iter(self._problems.values()), self._death)
 
     @property
     def waiting(self) -> int:
@@ -161,7 +171,7 @@ class Uploads:
                     accomplished, since = self._accomplished, time.monotonic()
                 self.check()
                 is_stuck = time.monotonic() - since > PATIENCE_S
-                if is_stuck and (self._problems or not self._tracker.answers()):
+                if is_stuck and (self._problems or self._has_died_enough() or not self._tracker.answers()):
                     return False
                 if not self._thread.is_alive():
                     return False
@@ -179,6 +189,7 @@ class Uploads:
 
     def take_news(self, reports: Sequence[Report], /, *, wait_s: float) -> News:
         with self._changed:
+            self._death = None
             for report in reports:
                 self._note(report)
             self._changed.wait_for(self._is_urgent, timeout=wait_s)
@@ -187,6 +198,20 @@ class Uploads:
     def confirm(self, _record: StudyRecord, /) -> StudyRecord:
         self._lease.check()
         return self._lease.record
+
+    def begin_again(self, error: WorkerLost, /) -> bool:
+        with self._changed:
+            self._deaths = self._deaths + 1 if self._accomplished == self._accomplished_then else 1
+            self._accomplished_then = self._accomplished
+            self._death = f"Recording begins again, as {error}."
+            self._begun = dict.fromkeys(self._runs)
+            self._fates = {number: self._runs[number].fate for number in self._over}
+            self._record = None
+            delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (self._deaths - 1))
+            return not self._changed.wait_for(lambda: self._is_closing, timeout=delay_s)
+
+    def _has_died_enough(self) -> bool:
+        return self._death is not None and self._deaths >= ENOUGH_DEATHS
 
     def _is_urgent(self) -> bool:
         return bool(self._begun or self._fates) or self._look is not None or self._is_closing
@@ -236,9 +261,27 @@ class Uploads:
 
     def _work(self) -> None:
         with contextlib.suppress(StudyTakenOver):  # whoever runs the study sees it at the lease, and nothing is written
-            Uploader(self._tracker, self).run()
+            if self._has_work():
+                self._upload()
             with contextlib.suppress(Exception):  # the next execution says how the study stands
                 self._end()
+
+    def _has_work(self) -> bool:
+        """Wait until there is something to record, or no more to come."""
+        with self._changed:
+            self._changed.wait_for(self._is_urgent)
+            return bool(self._begun or self._look is not None)
+
+    def _upload(self) -> None:
+        """Do it in a process where the tracker can be opened by another one, else in this thread."""
+        open_tracker = self._tracker.elsewhere()
+        if open_tracker is None:
+            Uploader(self._tracker, self).run()
+        else:
+            equipment = Equipment(
+                open_tracker=open_tracker, nonce=self._lease.nonce, environment=self._environment, folder=Path.cwd()
+            )
+            upload_beside(self, equipment)
 
     def _end(self) -> None:
         """Say how the study stands, where that is to be said, and leave it to others."""

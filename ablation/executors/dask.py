@@ -59,6 +59,7 @@ class DaskExecutor:
             raise ArgumentInvalid("--device", device, "auto, cpu or cuda: which GPU a job gets is the engine's to give")
         self._where = where if isinstance(where, Where) else Where(text=where)
         self._most, self._say = workers, say
+        self.is_here = False
         self._notes: deque[str] = deque()
         self._roster = Roster(device=device, note=self._notes.append)
         self._waiting: deque[RemoteJob] = deque()

@@ -1,6 +1,6 @@
 """What a tracker is: the one place that remembers a study and its runs, and from which alone a report is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -88,6 +88,10 @@ class Tracker(Protocol):
     """
 
     settles_s: float
+
+    def elsewhere(self) -> "Callable[[], Tracker] | None":
+        """Return what opens the same store in another process, to which it is sent; None where only this one can."""
+        ...
 
     def answers(self) -> bool:
         """Whether the store can be reached now, as far as that can be told within seconds."""

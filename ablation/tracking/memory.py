@@ -68,6 +68,9 @@ class MemoryTracker:
         self.looks: dict[str, int] = {}
         """By study: how many looks are complete."""
 
+    def elsewhere(self) -> None:
+        return None
+
     def answers(self) -> bool:
         return True
 

@@ -8,6 +8,7 @@ from bench import Bench
 from checks import Training, trained_in
 from conftest import command_environment
 from forking import Starter
+from sparing import RECORDED_BESIDE
 from targets import Command
 
 from ablation.study import parse_study
@@ -60,5 +61,5 @@ def study_command(folder: Path, data_cache: Path, starter: Starter, *, address: 
     environment = command_environment(folder, data_cache)
     (folder / "chaos.yaml").write_bytes(study_text(size))
     arguments = ["-m", "ablation", "study", "chaos.yaml", "--executor", "processes", "--workers", "2"]
-    changed = {"MLFLOW_TRACKING_URI": address, "ABLATION_CHECKPOINT_SECONDS": "0.5"}
+    changed = {"MLFLOW_TRACKING_URI": address, "ABLATION_CHECKPOINT_SECONDS": "0.5", RECORDED_BESIDE: "yes"}
     return Command(arguments, environment={**environment, **changed}, folder=folder, starter=starter)

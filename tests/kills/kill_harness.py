@@ -111,12 +111,12 @@ class Killed:
             yield self._draw()
 
     def _draw(self) -> list[Kill]:
-        """Draw the coordinator's death, one of a worker's, or both."""
+        """Draw the coordinator's death, one of a worker's or of the process that records, or both."""
         is_done, is_first = bool(self._reached), not self.starts
         sites = self._reached if is_done else self._calm.sites
         roles: list[list[Role]] = [["coordinator"]]
         if self.kind.executor == "processes" and not is_done:
-            roles += [["worker"], ["worker", "coordinator"]]
+            roles += [["worker"], ["worker", "coordinator"], ["uploads"], ["uploads", "coordinator"]]
         is_making = is_first and self.kind.name == "new" and self._chance.random() < MAKING
         drawn = [
             sites.draw(role, self._chance, is_first=is_first, within=SCHEMA if is_making else "")

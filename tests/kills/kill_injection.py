@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 PRODUCT = Path(__file__).parents[2] / "ablation"
 
 SCHEMA = ("commit create", "commit alter", "commit drop")
 """How the sites begin at which tables are made."""
-Role = Literal["coordinator", "worker"]
+Role = Literal["coordinator", "worker", "uploads"]
 Moment = Literal["before", "after", "amid"]
 
 
@@ -56,7 +56,7 @@ def operations_in(control: Path) -> list[Operation]:
     """Return what the processes of a command began, each one's in its order."""
     found = []
     for log in sorted(control.glob("operations-*.txt")):
-        role: Role = "worker" if "-worker-" in log.name else "coordinator"
+        role: Role = next(role for role in get_args(Role) if log.name.startswith(f"operations-{role}-"))
         for line in log.read_text().splitlines():
             site, occurrence, lines, module, path = line.split("\t")
             found.append(
@@ -84,10 +84,11 @@ def summary(deaths: Sequence[Death]) -> str:
     """Say of how many kinds they were."""
     commits = [one for one in deaths if one.site.startswith("commit")]
     tables = sum(one.site.startswith(SCHEMA) for one in commits)
-    workers = sum(one.role == "worker" for one in deaths)
+    workers, uploads = (sum(one.role == role for one in deaths) for role in ("worker", "uploads"))
     places = len({(one.role, one.site) for one in deaths})
     return (
-        f"{len(deaths)} kills, {workers} of them of workers, at {places} different places: {len(commits)} at commits, "
+        f"{len(deaths)} kills, {workers} of them of workers and {uploads} of what records, at {places} different "
+        f"places: {len(commits)} at commits, "
         f"{tables} of these of tables, {len(deaths) - len(commits)} at file operations"
     )
 
@@ -96,7 +97,7 @@ def summary(deaths: Sequence[Death]) -> str:
 class Sites:
     """Where processes of a kind of study can be killed: each site, and how often one process came there at most."""
 
-    most: dict[Role, Counter[str]] = field(default_factory=lambda: {"coordinator": Counter(), "worker": Counter()})
+    most: dict[Role, Counter[str]] = field(default_factory=lambda: {role: Counter() for role in get_args(Role)})
 
     def add(self, operations: Sequence[Operation]) -> None:
         for one in operations:

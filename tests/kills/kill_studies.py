@@ -9,6 +9,7 @@ from typing import Literal
 from conftest import command_environment
 from kill_injection import Kill, Orders
 from kill_starting import SEARCHED, Starter
+from sparing import RECORDED_BESIDE
 
 Executor = Literal["inline", "processes"]
 Reading = Literal["status", "summarize"]
@@ -47,7 +48,10 @@ def train(settings, seed, report):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of study, and what runs it; a `new` one makes the database and the data set that others find there."""
+    """A kind of study, and what runs it; a `new` one makes the database and the data set that others find there.
+
+    With worker processes there is one that records, too; else a thread of the coordinator's does.
+    """
 
     name: Literal["built-in", "own", "tuned", "new"]
     executor: Executor
@@ -108,6 +112,8 @@ class Place:
             (folder / "state" / "data").unlink()
         else:
             shutil.copy(shared.store, folder / "mlflow.db")
+        if kind.executor == "processes":
+            environment[RECORDED_BESIDE] = "yes"
         environment |= {"PYTHONPATH": os.pathsep.join(map(str, SEARCHED)), "TMPDIR": str(folder / "tmp")}
         return cls(kind=kind, folder=folder, control=control, environment=environment, starter=shared.starter)
 

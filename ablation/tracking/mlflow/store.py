@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +63,11 @@ class Store:
     experiment_id: str | None = None
     experiment_name: str | None = None
     is_impatient: bool = False
+    waits_s: float = WAIT_S
+
+    def elsewhere(self) -> "Store":
+        """Return the store as another process opens it, beside this one, which has waited for it and said so."""
+        return replace(self, waits_s=0.0)
 
     def answers(self) -> bool:
         try:
@@ -74,7 +79,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         check_reachable(self.tracking_uri, self.credentials)
-        wait_for_database(self.tracking_uri, limit_s=0.0 if self.is_impatient else WAIT_S, say=_say)
+        wait_for_database(self.tracking_uri, limit_s=0.0 if self.is_impatient else self.waits_s, say=_say)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each error that we tell
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -4,9 +4,9 @@ Runs are always named by their IDs, never through MLflow's active run: a worker 
 into the study run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ablation.records import AnswerSummary, LeftOut, Plan, PlannedRun, RecordedR
 from ablation.storage.databases import absolute
 from ablation.storage.holder import Holder
 from ablation.study.plan_json import plan_to_json
-from ablation.tracking.interface import NO_NEWS, RunNews, StudyRecord, StudyStatus
+from ablation.tracking.interface import NO_NEWS, RunNews, StudyRecord, StudyStatus, Tracker
 from ablation.tracking.mlflow.attempts import KIND, STUDY
 from ablation.tracking.mlflow.credentials import without_credentials
 from ablation.tracking.mlflow.launches import launch_run, remark
@@ -99,6 +99,9 @@ class MlflowTracker:
     @cached_property
     def _pages(self) -> Pages:
         return Pages(store=self.store, records=self._records)
+
+    def elsewhere(self) -> Callable[[], Tracker]:
+        return partial(MlflowTracker, store=self.store.elsewhere(), launch_run_id=self.launch_run_id)
 
     def answers(self) -> bool:
         return self.store.answers()

@@ -11,6 +11,7 @@ after it, or amid the writing of a file, of which the half stays then.
 
 import builtins
 import json
+import multiprocessing.spawn
 import os
 import re
 import shutil  # decides at its import whether the functions below can be used; they are wrapped later
@@ -233,8 +234,21 @@ def _role() -> str | None:
 def begin() -> None:
     """Take the orders of the environment, where there are any for this process."""
     orders, role = os.environ.get("KILLS"), _role()
-    if orders and role:
+    if orders and role == "worker":
+        _obey_once_named(json.loads(orders))
+    elif orders and role:
         watch.obey(json.loads(orders), role)
+
+
+def _obey_once_named(orders: dict[str, Any]) -> None:
+    """Take orders as a worker, or as what records runs: a spawned process gets its name before it does anything."""
+    prepare = multiprocessing.spawn.prepare
+
+    def prepare_and_obey(data: dict[str, Any]) -> None:
+        prepare(data)
+        watch.obey(orders, "uploads" if data["name"] == "uploads" else "worker")
+
+    multiprocessing.spawn.prepare = prepare_and_obey
 
 
 sparing.spare(sparing.ALL)

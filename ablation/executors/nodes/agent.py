@@ -40,7 +40,7 @@ from ablation.executors.nodes.news import FolderWatch
 from ablation.executors.processes import ProcessExecutor
 from ablation.stopping import GRACE_S
 
-LEASE_S = 60.0
+LEASE_S = float(os.environ.get("ABLATION_LEASE_SECONDS", "60"))
 """Seconds without a question from its coordinator after which a job is ended."""
 CARRY_S = 2.0
 """Seconds beyond the grace that a node which is to end waits for its coordinator to fetch what it has."""

@@ -23,7 +23,7 @@ class CoordinatorFolder:
     @classmethod
     def of(cls, home: Path) -> "CoordinatorFolder":
         """Make it, and forget what a coordinator that was killed has left a day ago."""
-        folder = home / "nodes"
+        folder = home.resolve() / "nodes"
         make_folder(folder)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):

@@ -199,6 +199,7 @@ class DaskExecutor:
             if time.monotonic() - begun > LEASE_S:
                 self._lose_all("cannot be reached, as the scheduler is silent")
         self._connection = connecting.result()
+        self._notes.append(f"the scheduler at {self._where.text} answers")
         if self._connection.scheduler != before:
             self._lose_all("is gone with its scheduler")
 

@@ -59,25 +59,17 @@ class Remote:
         """
         job = self._job
         needs = job.files.needs if job.files is not None else ()
-        said = await self._ask(
+        await self._ask(
             "reserve",
             coordinator=self._coordinator,
             round=job.round,
             device=device,
             of=self._home.id if self._home is not None else "0" * 32,
             leaves=list(job.leaves),
-            needs=[need.name for need in needs],
         )
         for need in needs:
-            if need.name in said["missing"]:
-                assert self._home is not None
-                await self._deliveries.bring(
-                    need,
-                    address=self._node.address,
-                    folder=self._node.folder,
-                    token=job.token,
-                    nonce=self._home.nonce,
-                )
+            assert self._home is not None
+            await self._deliveries.bring(need, node=self._node, token=job.token, home=self._home)
         for leave in job.leaves:
             assert job.files is not None
             job.given[leave] = await give_leave(self._ask, leave, job.files.home / leave)

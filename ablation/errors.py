@@ -380,6 +380,17 @@ class NetworkOpen(AblationError):
         )
 
 
+class CertificateMissing(AblationError):
+    """An engine's address for which a certificate is needed, where none is configured."""
+
+    def __init__(self, address: str, lacking: Sequence[str]) -> None:
+        variables = ", ".join(f"DASK_{name.upper().replace('.', '__').replace('-', '_')}" for name in lacking)
+        super().__init__(
+            f"{address} asks for a certificate, and dask's configuration names none: set {', '.join(lacking)} in "
+            f"~/.config/dask/*.yaml, or {variables} @ --executor"
+        )
+
+
 class ExecutorUnknown(AblationError):
     """A kind of executor that there is not, or one that lacks where its scheduler is."""
 
@@ -390,12 +401,13 @@ class ExecutorUnknown(AblationError):
 class SchedulerMissing(AblationError):
     """An engine's scheduler that is not there, or does not answer; `waiting` says so while it is waited for."""
 
-    def __init__(self, where: str, reason: str, patience_s: float) -> None:
+    def __init__(self, where: str, reason: str, patience_s: float = 0.0) -> None:
         what = f"there is no scheduler at {where}: {reason}."
         option = "" if "://" in where else f" --scheduler-file {where}"
         how = f"Start one with `dask scheduler{option} --host HOST`, and workers with `dask worker`."
         self.waiting = f"{what} {how} It is waited for, {patience_s / 60:.0f} min at most."
-        super().__init__(f"{what} It was waited for {patience_s / 60:.0f} min. {how}")
+        waited = f" It was waited for {patience_s / 60:.0f} min." if patience_s else ""
+        super().__init__(f"{what}{waited} {how}")
 
 
 class EngineMissing(AblationError):

@@ -44,6 +44,12 @@ class Stopwatch:
             self._lap()
             self.inside.pop()
 
+    def forget(self) -> None:
+        """Begin anew, amid the phases that are under way; those that are kept whole keep what they took."""
+        self._lap()
+        kept = {name: spent for name, spent in self.spent.items() if name in self.whole}
+        self.spent = {**kept, **{name: Spent() for name in self.inside}}
+
     @contextlib.contextmanager
     def cutting(self, calls: Calls) -> Iterator[None]:
         """Put a function that is timed in the place of each; only this thread may call them meanwhile."""

@@ -157,7 +157,7 @@ class Uploader:
             self._forget(self._numbers.get(upload.planned))
             self._numbers[upload.planned] = upload.number
             self._states[upload.number] = _State(upload=upload)
-            self._set_due(upload.number, 0.0)
+            self._set_due(upload.number, time.monotonic())  # after what has ended
         for number, fate in news.fates.items():
             if (state := self._states.get(number)) is not None:
                 state.fate = fate

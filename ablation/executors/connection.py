@@ -8,11 +8,16 @@ import uuid
 from collections.abc import Callable, Collection
 from typing import Any
 
+import dask
 from distributed import Client
 
+from ablation.errors import AblationError, CertificateMissing
+from ablation.executors.addresses import SECURE, check_network
 from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
 
+CERTIFICATE = ("ca-file", "client.cert", "client.key")
+"""What dask's configuration must name for TLS, below `distributed.comm.tls`."""
 CONNECT_S = 10.0
 CLOSE_S = 1.0
 ANSWER_S = 5.0
@@ -28,18 +33,21 @@ class NoAnswer(OSError):
 class Connection:
     """One scheduler, from where it was found to where it is lost. It may be used in one event loop."""
 
-    def __init__(self, client: Client, scheduler: str) -> None:
-        self._client, self.scheduler = client, scheduler
+    def __init__(self, client: Client, scheduler: str, *, is_open: bool) -> None:
+        self._client, self.scheduler, self._is_open = client, scheduler, is_open
         self._rpc: Any = client.scheduler
         self._plugin = f"{NAME}-{uuid.uuid4().hex}"
 
     @classmethod
-    async def to(cls, address: str) -> "Connection":
-        """Connect to the scheduler at an address.
+    async def to(cls, address: str, *, is_open: bool) -> "Connection":
+        """Connect to the scheduler at an address; `is_open` accepts one, and workers, that others may reach.
 
         Raises:
             NoAnswer: none is there.
+            CertificateMissing: it needs one.
+            NetworkOpen: it listens where others may reach it, by whatever way it is reached from here.
         """
+        check_certificate(address)
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost is told by whoever loses it
         client = Client(  # type: ignore[no-untyped-call]
@@ -49,10 +57,11 @@ class Connection:
             await asyncio.wait_for(client, timeout=2 * CONNECT_S)
             rpc: Any = client.scheduler
             found = await _answered(rpc.identity(n_workers=0), ANSWER_S)
-            return cls(client, str(found["id"]))
+            check_network(str(found["address"]), is_open=is_open)
+            return cls(client, str(found["id"]), is_open=is_open)
         except BaseException as error:
             await _close(client)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, AblationError):
                 raise NoAnswer(f"{type(error).__name__}: {error}") from error
             raise
 
@@ -76,7 +85,14 @@ class Connection:
         return await self._to_one(address, {"op": "versions"}, ANSWER_S)
 
     async def add_agent(self, address: str) -> str | None:
-        """Have an agent at a worker; return why that failed, None where it is there."""
+        """Have an agent at a worker; return why that failed, None where it is there.
+
+        None is added to a worker that others may reach, where that is not accepted.
+        """
+        try:
+            check_network(address, is_open=self._is_open)
+        except AblationError as error:
+            return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
         if isinstance(said, Exception):
@@ -144,3 +160,15 @@ async def _answered(calling: Any, timeout_s: float) -> Any:
 async def _close(client: Client) -> None:
     with contextlib.suppress(Exception):  # it may be half open
         await client.close(timeout=CLOSE_S)  # type: ignore[no-untyped-call]
+
+
+def check_certificate(address: str) -> None:
+    """See that dask's configuration has what an address asks for.
+
+    Raises:
+        CertificateMissing: it has not.
+    """
+    names = [f"distributed.comm.tls.{name}" for name in CERTIFICATE]
+    lacking = [name for name in names if not dask.config.get(name, default=None)]
+    if address.startswith(f"{SECURE}://") and lacking:
+        raise CertificateMissing(address, lacking)

@@ -6,7 +6,6 @@ is lost and what it leaves is settled here and with the agents: dask runs nothin
 
 import asyncio
 import contextlib
-import sys
 import threading
 import time
 from collections import deque
@@ -54,7 +53,7 @@ class DaskExecutor:
         *,
         device: str = "auto",
         workers: int | None = None,
-        say: Callable[[str], object] = lambda text: sys.stderr.write(f"{text}\n"),
+        say: Callable[[str], object],
     ) -> None:
         if device not in DEVICES:
             raise ArgumentInvalid("--device", device, "auto, cpu or cuda: which GPU a job gets is the engine's to give")
@@ -179,7 +178,7 @@ class DaskExecutor:
             try:
                 if address is None:
                     raise NoAnswer("there is no such file yet")
-                return await Connection.to(address)
+                return await Connection.to(address, is_open=self._where.is_open)
             except NoAnswer as error:
                 missing = SchedulerMissing(self._where.text, str(error), patience_s)
             if time.monotonic() - begun > patience_s:

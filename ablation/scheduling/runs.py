@@ -1,7 +1,8 @@
-"""Schedules a study's runs with Optuna: each planned run is one enqueued trial, asked for when there is room.
+"""Schedules a study's runs with Optuna: each planned run is one enqueued trial, claimed when there is room.
 
-Only a few runs wait in Optuna's queue, which is filled up as it is asked: at every ask Optuna reads all that wait, and
-with hundreds of them that takes longer than all else that is done for a run. What is measured by epoch is in MLflow.
+Only a few runs wait in Optuna's queue, which is filled up as they are claimed: it can be read at any time. What is
+written there is known here by its number, and is claimed and told by that: `Study.ask` and `Study.tell` would read what
+waits and what a trial has, for twice the time. What is measured by epoch is in MLflow.
 
 One coordinator per study does this, so nothing is claimed twice. The tracker remembers; Optuna schedules: where the
 two disagree about a run the tracker is right, and a schedule can be made again from it at any time.
@@ -14,6 +15,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablation.commands import commands
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
@@ -67,12 +69,16 @@ class Schedule:
         self._planned = {run.identity: run for run in plan.runs_to_train()}
         self._distributions = _distributions(plan)
         self._due = deque(due)
+        self._storage = study._storage
         self._waiting = _waiting(study)
-        self._asked: deque[Trial] = deque()
-        self._trials: dict[str, Trial] = {}
+        self._asked: deque[_Queued] = deque()
+        self._trials: dict[str, int] = {}
+        """By identity, the IDs of the trials of claimed runs."""
         self._claimed: deque[PlannedRun] = deque()
         self._alike = alike
         self._is_queue_known = True
+        self._is_queue_empty = False
+        """Whether it has been seen that nobody else has left anything in the queue."""
 
     def next_run(self) -> PlannedRun | None:
         """Claim the next run, or return None where all are claimed."""
@@ -91,20 +97,18 @@ class Schedule:
 
     def tell(self, run: PlannedRun, *, outcome: Outcome, value: float | None) -> None:
         """Record how a claimed run ended, its metric as the value; a trial that has ended before is left as it is."""
-        trial = self._trials[run.identity]
+        trial, is_done = self._trials[run.identity], outcome is Outcome.DONE and value is not None
         with explained(self._url):
-            if outcome is Outcome.DONE and value is not None:
-                self._study.tell(trial, value, skip_if_finished=True)
-            else:
+            if not is_done:
                 with suppress(UpdateFinishedTrialError):
-                    trial.set_user_attr(OUTCOME, outcome.value)
-                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                    self._storage.set_trial_user_attr(trial, OUTCOME, outcome.value)
+            _end(self._study, trial, value if is_done else None)
         del self._trials[run.identity], self._planned[run.identity]
 
     def release(self, run: PlannedRun) -> None:
         """Give a claimed run back, for this execution or a later one to claim."""
         with explained(self._url):
-            self._study.tell(self._trials[run.identity], state=TrialState.FAIL, skip_if_finished=True)
+            _end(self._study, self._trials[run.identity], None)
         del self._trials[run.identity]
         self._due.appendleft(run)
 
@@ -129,37 +133,65 @@ class Schedule:
         return run
 
     def _next_planned(self) -> PlannedRun | None:
-        self._fill_up()
-        while self._asked or self._waiting:
-            trial = self._asked.popleft() if self._asked else self._study.ask(self._distributions)
-            identity = str(trial.user_attrs.get(IDENTITY))
-            if identity in self._waiting:
-                self._waiting.remove(identity)
-            else:  # somebody else has used the queue
-                self._waiting = _waiting(self._study)
+        while (queued := self._next_queued()) is not None:
+            identity = queued.identity
             if identity in self._finished:
-                _tell_finished(self._study, trial.number, self._plan, self._finished[identity])
+                _end(self._study, queued.trial, _value(self._plan, self._finished[identity]))
             elif identity not in self._planned or identity in self._trials:
-                self._study.tell(trial, state=TrialState.FAIL)
+                _end(self._study, queued.trial, None)
             else:
-                self._trials[identity] = trial
+                self._trials[identity] = queued.trial
                 return self._planned[identity]
-            self._fill_up()
         return None
+
+    def _next_queued(self) -> "_Queued | None":
+        """Take what waits first, or what was asked for in vain; when that was all, what others have put there."""
+        while True:
+            self._fill_up()
+            if self._asked:
+                return self._asked.popleft()
+            if not self._waiting and not self._is_queue_empty:
+                self._waiting, self._is_queue_empty = _waiting(self._study), True
+            if not self._waiting:
+                return None
+            queued = self._waiting.popleft()
+            if self._is_taken(queued):
+                return queued
+            if (run := self._planned.get(queued.identity)) is not None and queued.identity not in self._trials:
+                self._due.appendleft(run)
+
+    def _is_taken(self, queued: "_Queued") -> bool:
+        """Claim a trial that waits; say whether nobody else has asked for it."""
+        try:
+            return self._storage.set_trial_state_values(queued.trial, TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            return False
 
     def _fill_up(self) -> None:
         while self._due and len(self._waiting) < AHEAD:
-            self._study.add_trial(_waiting_trial(self._plan, self._due[0], self._distributions))
-            self._waiting.add(self._due.popleft().identity)
+            run = self._due[0]
+            trial = _waiting_trial(self._plan, run, self._distributions)
+            number = self._storage.create_new_trial(self._study._study_id, trial)
+            self._waiting.append(_Queued(identity=run.identity, trial=number))
+            self._due.popleft()
+            self._is_queue_empty = False
 
     def _read_queue(self) -> None:
         """Read what was enqueued and asked for; a trial that was asked for in vain is taken up."""
-        claimed = {trial.number for trial in self._trials.values()}
-        running = [trial for trial in trials_in(self._study, TrialState.RUNNING) if trial.number not in claimed]
-        self._asked = deque(Trial(self._study, trial._trial_id) for trial in running)
+        claimed = set(self._trials.values())
+        running = map(_queued, trials_in(self._study, TrialState.RUNNING))
+        self._asked = deque(one for one in running if one.trial not in claimed)
         self._waiting = _waiting(self._study)
-        queued = self._waiting | {str(trial.user_attrs.get(IDENTITY)) for trial in running}
-        self._due = deque(run for run in self._due if run.identity not in queued)
+        there = {one.identity for one in (*self._asked, *self._waiting)}
+        self._due = deque(run for run in self._due if run.identity not in there)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queued:
+    """A trial in Optuna's queue by its ID, and the run that it is of; `None` of what somebody else has put there."""
+
+    identity: str
+    trial: int
 
 
 def open_schedule(
@@ -227,9 +259,9 @@ def _reconcile(study: optuna.Study, plan: Plan, finished: Mapping[str, RecordedR
         trial = trials.get(run.identity)
         if trial is not None and trial.state is TrialState.RUNNING:  # its coordinator is gone: this one holds the lock
             if run.identity in finished:
-                _tell_finished(study, trial.number, plan, finished[run.identity])
+                _end(study, trial._trial_id, _value(plan, finished[run.identity]))
             else:
-                study.tell(trial.number, state=TrialState.FAIL)
+                _end(study, trial._trial_id, None)
                 due.append(run)
         elif run.identity in finished:
             is_given_back = trial is not None and trial.state is TrialState.FAIL  # though it has ended
@@ -284,9 +316,13 @@ def _choice(level: Any) -> Any:
     return level_text(level) if isinstance(level, list | tuple) else level
 
 
-def _waiting(study: optuna.Study) -> set[str]:
-    """Return the identities of what waits in Optuna's queue, `None` for what somebody else has put there."""
-    return {str(trial.user_attrs.get(IDENTITY)) for trial in trials_in(study, TrialState.WAITING)}
+def _waiting(study: optuna.Study) -> deque[_Queued]:
+    """Return what waits in Optuna's queue, in its order."""
+    return deque(map(_queued, trials_in(study, TrialState.WAITING)))
+
+
+def _queued(trial: FrozenTrial) -> _Queued:
+    return _Queued(identity=str(trial.user_attrs.get(IDENTITY)), trial=trial._trial_id)
 
 
 def _latest_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
@@ -295,12 +331,11 @@ def _latest_trials(study: optuna.Study) -> dict[str, FrozenTrial]:
     }
 
 
-def _tell_finished(study: optuna.Study, number: int, plan: Plan, recorded: RecordedRun) -> None:
-    value = _value(plan, recorded)
-    if value is None:
-        study.tell(number, state=TrialState.FAIL)
-    else:
-        study.tell(number, value)
+def _end(study: optuna.Study, trial: int, value: float | None) -> None:
+    """End a trial with its value, as failed without one; one that has ended before is left as it is."""
+    state, values = (TrialState.FAIL, None) if value is None else (TrialState.COMPLETE, [value])
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial, state, values)
 
 
 def _waiting_trial(plan: Plan, run: PlannedRun, distributions: dict[str, BaseDistribution]) -> FrozenTrial:

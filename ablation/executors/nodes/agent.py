@@ -135,6 +135,7 @@ class Agent:
             "agent": self.id,
             "folder": self.folder_id,
             "path": str(self.folder.path),
+            "free": shutil.disk_usage(self.folder.path).free,
             "host": platform.node(),
             "version": __version__,
             "python": ".".join(platform.python_version_tuple()[:2]),
@@ -143,6 +144,10 @@ class Agent:
             "why_no_gpu": self._why_no_gpu,
             "clock_ms": time.time_ns() // 1_000_000,
         }
+
+    def sees(self, *, path: str) -> bool:
+        """Whether a file of the coordinator's is seen here by the same name."""
+        return Path(path).is_file()
 
     def check(self, device: str, checks: Sequence[bytes]) -> str | None:
         """Call what must hold where jobs run, in a process like theirs; return why something does not, else None."""

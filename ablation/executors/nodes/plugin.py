@@ -25,7 +25,7 @@ LOOK_S = 1.0
 VERBS = frozenset(
     {
         "ask", "check", "complete", "end", "expect", "expect_leave", "find_shared", "has", "hello", "offer_checkpoint",
-        "offer_ended", "piece_of_need", "pieces", "put", "put_leave", "release", "reserve", "start",
+        "offer_ended", "piece_of_need", "pieces", "put", "put_leave", "release", "reserve", "sees", "start",
     }
 )  # fmt: skip
 """What coordinators and other nodes may ask of an agent."""

@@ -67,6 +67,7 @@ class Node:
     others: int = 0
     is_checked: bool = False
     is_unfit: bool = False
+    why: str = ""
     is_ending: bool = False
     silent_s: float = 0.0
     jobs: dict[str, RemoteJob] = field(default_factory=dict)
@@ -158,7 +159,7 @@ class Roster:
     def set_unfit(self, node: Node, why: str) -> None:
         """Send a node no more jobs, and say why, once."""
         if not node.is_unfit:
-            node.is_unfit = True
+            node.is_unfit, node.why = True, why
             self._note(f"node {node.label} gets no runs: {why}")
 
     def lose(self, address: str, how: str) -> None:

@@ -181,11 +181,11 @@ class DaskExecutor:
                 return await Connection.to(address, is_open=self._where.is_open)
             except NoAnswer as error:
                 missing = SchedulerMissing(self._where.text, str(error), patience_s)
-            if time.monotonic() - begun > patience_s:
-                raise missing
             if not is_said:
                 say(missing.waiting)
             is_said = True
+            if time.monotonic() - begun > patience_s:
+                raise missing
             await asyncio.sleep(POLL_S)
 
     async def _reconnect(self) -> None:

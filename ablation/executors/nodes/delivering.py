@@ -155,34 +155,42 @@ async def give_leave(ask: Callable[..., Awaitable[Any]], leave: str, folder: Pat
     return tuple(files)
 
 
+def offers(said: object, leaves: Sequence[str]) -> dict[str, tuple[CarriedFile, ...]]:
+    """Read what a node offers of a job's folders.
+
+    Raises:
+        CarriedWrong: it is none of theirs, or nothing that is taken.
+    """
+    if not isinstance(said, Mapping) or not set(said) <= set(leaves):
+        raise CarriedWrong("it offers folders that the job does not leave")
+    return {leave: checked(said[leave]) for leave in leaves if leave in said}
+
+
 async def fetch_leaves(
-    ask: Callable[..., Awaitable[Any]], offered: object, leaves: Sequence[str], beside: Path
+    ask: Callable[..., Awaitable[Any]], offered: Mapping[str, Sequence[CarriedFile]], beside: Path
 ) -> dict[str, Incoming]:
     """Fetch what a node offers of a job's folders, and check it; whoever asks puts it in place, or discards it.
 
     Raises:
-        CarriedWrong: it is not what was offered, or nothing that is taken.
+        CarriedWrong: it is not what was offered.
     """
-    if not isinstance(offered, Mapping) or not set(offered) <= set(leaves):
-        raise CarriedWrong("it offers folders that the job does not leave")
-    incoming = {leave: Incoming(beside / str(leaves.index(leave)), checked(offered[leave])) for leave in offered}
-    try:
-        for one in incoming.values():
-            await asyncio.to_thread(one.begin)
-        wanted = [(leave, file.name, 0) for leave, one in incoming.items() for file in one.files.values() if file.size]
-        while wanted:
-            for data in await ask("pieces", wanted=wanted):
-                leave, name, offset = wanted[0]
-                if not isinstance(data, bytes) or not data:
-                    raise CarriedWrong(f"{name!r} has ended before its size")
-                await asyncio.to_thread(incoming[leave].write, name, offset, data)
-                offset += len(data)
-                wanted[:1] = [(leave, name, offset)] if offset < incoming[leave].files[name].size else []
-        for one in incoming.values():
-            await asyncio.to_thread(one.check)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    incoming = {leave: Incoming(beside / str(number), offered[leave]) for number, leave in enumerate(offered)}
+    for one in incoming.values():
+        await asyncio.to_thread(one.begin)
+    wanted = [(leave, file.name, 0) for leave, one in incoming.items() for file in one.files.values() if file.size]
+    while wanted:
+        pieces = await ask("pieces", wanted=wanted)
+        if not isinstance(pieces, list | tuple) or not 0 < len(pieces) <= len(wanted):
+            raise CarriedWrong("it sends other pieces than were asked for")
+        for data in pieces:
+            leave, name, offset = wanted[0]
+            if not isinstance(data, bytes) or not data:
+                raise CarriedWrong(f"{name!r} has ended before its size")
+            await asyncio.to_thread(incoming[leave].write, name, offset, data)
+            offset += len(data)
+            wanted[:1] = [(leave, name, offset)] if offset < incoming[leave].files[name].size else []
+    for one in incoming.values():
+        await asyncio.to_thread(one.check)
     return incoming
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_bed import LEASE_S, TRACEBACK, Bed
+from cluster_bed import LEASE_S, TRACEBACK, Bed, MakeBed
 from cluster_chaos import NodesChaos
-from cluster_fixtures import MakeBed
 from cluster_study import Alone, alone
 from conftest import eventually
 from counting import counted

@@ -320,6 +320,7 @@ class DiskFull(AblationError):
     """No room, or no leave, to write what a study measures."""
 
     def __init__(self, folder: Path, reason: str) -> None:
+        self.folder, self.reason = folder, reason
         super().__init__(
             f"cannot write in {folder}: {reason}. What was kept before is whole: make room and run the same command "
             "again, which resumes from there, or move the state folder to where there is room, and name it with "
@@ -379,11 +380,44 @@ class NetworkOpen(AblationError):
         )
 
 
+class CertificateMissing(AblationError):
+    """An engine's address for which a certificate is needed, where none is configured."""
+
+    def __init__(self, address: str, lacking: Sequence[str]) -> None:
+        variables = ", ".join(f"DASK_{name.upper().replace('.', '__').replace('-', '_')}" for name in lacking)
+        super().__init__(
+            f"{address} asks for a certificate, and dask's configuration names none: set {', '.join(lacking)} in "
+            f"~/.config/dask/*.yaml, or {variables} @ --executor"
+        )
+
+
+class CertificateForeign(AblationError):
+    """A certificate that is not of those which an engine's scheduler trusts, or the other way round."""
+
+    def __init__(self, address: str, lacking: Sequence[str]) -> None:
+        super().__init__(
+            f"{address} has another certificate than the one that dask is configured with here: name the files that "
+            f"its scheduler was started with, in {', '.join(lacking)} @ --executor"
+        )
+
+
 class ExecutorUnknown(AblationError):
     """A kind of executor that there is not, or one that lacks where its scheduler is."""
 
     def __init__(self, asked: str, known: Sequence[str]) -> None:
         super().__init__(f"there is no executor {asked!r}; there are: {', '.join(known)} @ --executor")
+
+
+class SchedulerMissing(AblationError):
+    """An engine's scheduler that is not there, or does not answer; `waiting` says so while it is waited for."""
+
+    def __init__(self, where: str, reason: str, patience_s: float = 0.0) -> None:
+        what = f"there is no scheduler at {where}: {reason}."
+        option = "" if "://" in where else f" --scheduler-file {where}"
+        how = f"Start one with `dask scheduler{option} --host HOST`, and workers with `dask worker`."
+        self.waiting = f"{what} {how} It is waited for, {patience_s / 60:.0f} min at most."
+        waited = f" It was waited for {patience_s / 60:.0f} min." if patience_s else ""
+        super().__init__(f"{what}{waited} {how}")
 
 
 class EngineMissing(AblationError):
@@ -453,6 +487,14 @@ class CodeInvalid(AblationError):
         self.path = path
         shown = "".join(f"\n  {line}" for line in traceback.splitlines())
         super().__init__(f"{message} @ {path}{shown}")
+
+
+class CodeMissing(AblationError):
+    """A package that the user's code imports, and that another machine has in another version, or not at all."""
+
+    def __init__(self, package: str, wanted: str, found: str | None) -> None:
+        there = f"{package} {found}" if found is not None else f"no {package}"
+        super().__init__(f"it has {there}, and the study's code was identified with {package} {wanted}")
 
 
 class ComponentInvalid(AblationError):

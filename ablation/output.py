@@ -228,3 +228,8 @@ def plain_json(text: str) -> str:
 
 def _steers(char: str) -> bool:
     return char != "\n" and unicodedata.category(char) in _INVISIBLE
+
+
+def remark(text: str) -> None:
+    """Say what is no result of a command."""
+    print(plain(text), file=sys.stderr)  # noqa: T201 - on standard error, as long as it has a reader

@@ -127,7 +127,7 @@ def _plan(
     """Lock the plan, or hold the study to what was locked before, and see that there is room for it."""
     from ablation.coordinator.deletion import leave_deleted
     from ablation.coordinator.execution import Execution
-    from ablation.coordinator.preparation import needed_files
+    from ablation.coordinator.preparation import code_folders, needed_files
 
     study, tracker, state = request.study, request.tracker, request.state
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
@@ -158,7 +158,8 @@ def _plan(
         dataset=prepared.dataset,
         code=study.code,
         code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
-        needs=needed_files(prepared.dataset, state),
+        needs=needed_files(prepared, state),
+        carried_code=code_folders(prepared),
         commit=git_commit(),
         fuse=request.fuse,
         cudnn_benchmark=request.cudnn_benchmark,

@@ -26,6 +26,7 @@ from forking import PROJECT, QUICK, SERVER, Forked, Starter
 
 if TYPE_CHECKING:
     from bench import Bench
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from postgresql import Postgresql
 
@@ -144,16 +145,19 @@ def bench(tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A bench whose reports are their answers alone, and whose runs draw nothing: that takes longer than training."""
     from bench import Bench
 
-    from ablation import drawing
-
     answer_alone(monkeypatch)
-    monkeypatch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
     yield Bench(tmp_path / "state", data_cache, is_remembering=True)
     assert [] == list((tmp_path / "state" / "reports").rglob("*.svg"))  # else the patch is without effect
 
 
 @pytest.fixture
-def reporting_bench(tmp_path: Path, data_cache: Path) -> Bench:
+def vector_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose figures are drawn once each, see `draw_vectors_alone`."""
+    draw_vectors_alone(monkeypatch)
+
+
+@pytest.fixture
+def reporting_bench(tmp_path: Path, data_cache: Path, vector_figures: None) -> Bench:
     from bench import Bench
 
     return Bench(tmp_path / "state", data_cache, is_remembering=True)
@@ -361,7 +365,8 @@ def _wait_for(address: str, process: subprocess.Popen[bytes] | Forked) -> None:
 
 
 def answer_alone(patch: pytest.MonkeyPatch) -> None:
-    """Have reports be their answers alone: to draw their figures takes longer than to train small studies."""
+    """Have reports be their answers alone, and runs draw nothing: that takes longer than to train small studies."""
+    from ablation import drawing
     from ablation.coordinator import conclusion
     from ablation.report import answers_text
 
@@ -371,3 +376,21 @@ def answer_alone(patch: pytest.MonkeyPatch) -> None:
         return (folder / "report.md",)
 
     patch.setattr(conclusion, "write_report", write_answers)
+    patch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.touch())
+
+
+def draw_vectors_alone(patch: pytest.MonkeyPatch) -> None:
+    """Have reports' figures drawn as SVG only, and runs' not at all: PNG and PDF take most of a report's time."""
+    from ablation import drawing
+    from ablation.report import figures
+
+    draw = figures.save
+
+    def save(figure: Figure, path: Path) -> None:
+        if path.suffix == ".svg":
+            draw(figure, path)
+        else:
+            path.write_bytes(sparing.png())
+
+    patch.setattr(figures, "save", save)
+    patch.setattr(drawing, "write_confusion", lambda path, *_, **__: path.write_bytes(sparing.png()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT, TINY, answer_alone
+from conftest import PROJECT, TINY, answer_alone, draw_vectors_alone
 from factories import make_plan
 from mlflow.tracking import MlflowClient
 
@@ -43,7 +43,7 @@ def furnish(folder: Path, data_cache: Path) -> None:
 
 
 @pytest.fixture
-def run(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(store_uri: str, data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vector_figures: None) -> Run:
     """Run a command in a fresh store; the working directory is the test's own."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     furnish(tmp_path, data_cache)
@@ -66,11 +66,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory, data_cache: Path, empty_
     shutil.copy(empty_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         move_to(folder, patch)
+        draw_vectors_alone(patch)
         return Recorded(folder=folder, said=study(invoke))
 
 
 @pytest.fixture
-def recorded(recording: Recorded, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def recorded(recording: Recorded, monkeypatch: pytest.MonkeyPatch, vector_figures: None) -> Recorded:
     """The working directory is the one of a study that is recorded, which is only read."""
     move_to(recording.folder, monkeypatch)
     return recording

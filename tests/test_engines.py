@@ -15,11 +15,6 @@ LOCAL = "tcp://127.0.0.1:8786"
 REMOTE = "tcp://10.0.0.5:8786"
 
 
-@pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXECUTORS, "dask", Kind(make=EXECUTORS["inline"].make, package="distributed"))
-
-
 def written(folder: Path, content: object) -> Where:
     """Return where a scheduler has written a file of that content."""
     file = folder / "scheduler.json"

@@ -1,44 +1,23 @@
 """A disk that is full, for real: a study ends in a sentence, and goes on where it was once there is room."""
 
-import errno
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bench import Bench
+from disks import fill, mounted
 
 from ablation.errors import DiskFull
 from ablation.records import Outcome
 from ablation.study import Study
 
-SIZE = "size=16m"
 RUNS_BEFORE = 2
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a database in it may be open still
-
-
-def fill(disk: Path, *, but_kib: int) -> Path:
-    """Take all the room that there is on a disk, but for so much; return the file that takes it."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert errno.ENOSPC == error.errno  # noqa: PT017 - it is how the end of the disk is found
-        file.truncate(max(0, file.tell() - 1024 * but_kib))
-    return filler
+    with mounted(tmp_path / "small", mib=16) as folder:
+        yield folder
 
 
 @pytest.mark.slow

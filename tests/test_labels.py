@@ -394,6 +394,7 @@ def test_any_label_is_text_in_every_form(tmp_path_factory, factor, level):
         assert report_text(found, kind)
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_hostile_labels_are_text_in_the_page(tmp_path: Path):
     factors = {
         "model.normalization": {

@@ -230,6 +230,7 @@ def test_unstable_answer_gives_rates_and_no_difference():
     assert "higher" not in text
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_grown_study_says_so_in_every_answer_and_in_the_report(tmp_path):
     plan = make_plan(factors=NORMALIZATION, locked_seeds=3)
     analysis = analyse(plan, make_runs(plan))
@@ -327,6 +328,7 @@ def test_documented_schema_is_that_of_report_json(report):
     TypeAdapter(Analysis).validate_json(json.dumps(document))
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_curves_name_their_split(tmp_path):
     question = {"effect": "model.normalization", "on": "learning_curve_area"}
     plan = make_plan(factors=NORMALIZATION, validation=0.1, seeds=2, questions=[question])
@@ -341,6 +343,7 @@ def test_curves_name_their_split(tmp_path):
 HOSTILE = "<img src=x onerror=alert(1)> | *b* `c` [l](http://x) $y$ ![i](z)\n# h"
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_markup_from_users_is_shown_as_text(tmp_path):
     classes = (HOSTILE, "_one_", "</details>", "3")
     plan = make_plan(
@@ -402,6 +405,7 @@ def test_answers_for_a_terminal_are_the_overview_and_a_line_per_answer(analysis)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 @pytest.mark.parametrize(
     ("seeds", "factors"),
     [
@@ -415,6 +419,7 @@ def test_report_of_any_size_is_written(tmp_path, seeds, factors):
     assert all(path.exists() for path in write_report(analyse(plan, make_runs(plan)), tmp_path))
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_report_is_written_when_every_run_failed(tmp_path):
     plan = make_plan(factors=NORMALIZATION, seeds=2)
     outcomes = {(run.variant, run.seed): Outcome.FAILED for run in plan.runs}

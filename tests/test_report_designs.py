@@ -221,6 +221,7 @@ def own_training(curves: Mapping[str, tuple[tuple[int, float], ...]], **metrics:
     return analyse(made, runs)
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_a_study_of_the_users_own_training_reports_what_it_measured_and_nothing_else(tmp_path: Path) -> None:
     found = own_training({"inner/score": ((1, 0.5), (2, 0.75))}, hinge=0.25, training_seconds=2.0)
 
@@ -237,6 +238,7 @@ def test_a_study_of_the_users_own_training_reports_what_it_measured_and_nothing_
     assert all(path.exists() for path in paths)
 
 
+@pytest.mark.usefixtures("vector_figures")
 def test_a_study_of_the_users_own_training_without_curves_and_times_has_no_empty_sections_or_tables(
     tmp_path: Path,
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import draw_vectors_alone
 from factories import make_plan, make_runs
 
 from ablation.analysis import analyse
@@ -46,7 +47,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             plan = make_plan(**STUDIES.get(name, {"seeds": 3}))
             failed = {(run.variant, run.seed): Outcome.FAILED for run in plan.runs if name == "failed" and run.seed}
             folder = tmp_path_factory.mktemp("report")
-            write_report(analyse(plan, make_runs(plan, outcomes=failed)), folder)
+            with pytest.MonkeyPatch.context() as patch:
+                draw_vectors_alone(patch)
+                write_report(analyse(plan, make_runs(plan, outcomes=failed)), folder)
             written[name] = folder / "report.html"
         return written[name]
 

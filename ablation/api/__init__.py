@@ -81,6 +81,7 @@ def run(
     from ablation.api.running import Execution, execute, interruptible
     from ablation.api.studies import checked_study
     from ablation.code import is_importing
+    from ablation.output import remark
 
     if is_importing():
         raise StudyWithin
@@ -101,7 +102,8 @@ def run(
     study = checked_study(file, seeds=seeds, changes={} if set is None else set, name=name)
     with launch_kept(), interruptible():
         tracker = tracker_at(tracking_uri, is_launched=True)
-        outcome = execute(study, execution, tracker=tracker, state=state_at(state_dir), is_quiet=not progress)
+        state, say = state_at(state_dir), remark if progress else lambda _: None
+        outcome = execute(study, execution, tracker=tracker, state=state, is_quiet=not progress, say=say)
     return StudyResult.of(outcome, tracker)
 
 

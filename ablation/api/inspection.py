@@ -1,16 +1,21 @@
-"""What this machine and its stores can do, and whether a study would be refused here; nothing is changed.
+"""What this machine, its stores and an engine's nodes can do, and whether a study would be refused; nothing is changed.
 
 It asks what a study asks at its start: a finding is what was found, or the error that a study would end with.
 """
 
-import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from shutil import disk_usage
+from __future__ import annotations
 
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from shutil import disk_usage
+from typing import TYPE_CHECKING
+
+from ablation.api.running import Execution
 from ablation.coordinator.planning import size_text
 from ablation.errors import AblationError
-from ablation.executors import Wish
+from ablation.executors import Where, Wish, kind_and_where
 from ablation.executors.cores import available_cores, available_memory
 from ablation.output import plain
 from ablation.preview import preview_study
@@ -22,6 +27,9 @@ from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import Tracker, store_found
 from ablation.worker import check_device, device_remarks, device_text, resolve_devices, why_no_gpu
+
+if TYPE_CHECKING:
+    from ablation.executors.nodes.inspection import NodeFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +43,74 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is asked about: a study, where there is one, with the device, state folder and stores it would have.
+    """What is asked about: how a study would be run, its state folder and tracker, and the study where there is one."""
 
-    `is_elsewhere` of a study that other machines would train.
-    """
-
-    study: Callable[[], Study] | None
-    device: str
+    execution: Execution
     state: State
     tracker: Tracker
-    storage: str | None
-    is_elsewhere: bool = False
+    study: Callable[[], Study] | None
+
+    @property
+    def where(self) -> Where | None:
+        return kind_and_where(self.execution.executor, is_open=self.execution.is_open)[1]
 
 
-def findings_of(asked: Asked) -> Iterator[Finding]:
-    """Yield what is found, one after the other: a store that does not answer takes a while."""
-    yield from _machine()
-    if not asked.is_elsewhere:
-        yield _finding("devices", lambda: _devices(asked.device))
-    yield _finding("state folder", lambda: _state_folder(asked.state))
-    yield _finding("data cache", lambda: _data_cache(asked.state))
-    yield _finding("MLflow", lambda: _store(asked.tracker))
-    yield _finding("Optuna", lambda: _storage(asked))
-    if asked.study is not None:
-        study = asked.study
-        yield _finding("study", lambda: _study(study(), asked))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What was found of this machine and its stores, and of the nodes of the engine that was asked about."""
+
+    findings: tuple[Finding, ...]
+    nodes: tuple[NodeFound, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        return [f"{one.what}: {one.problem}" for one in self.findings if one.problem is not None]
+
+
+def inspect(asked: Asked) -> Inspection:
+    """Look at all of it, one after the other: what does not answer takes a while."""
+    study: list[Study] = []
+
+    def checked() -> str:
+        assert asked.study is not None
+        study.append(asked.study())
+        return _study(study[0], asked)
+
+    findings = [
+        *_machine(),
+        *([_finding("devices", lambda: _devices(asked.execution.device))] if asked.where is None else []),
+        _finding("state folder", lambda: _state_folder(asked.state)),
+        _finding("data cache", lambda: _data_cache(asked.state)),
+        _finding("MLflow", lambda: _store(asked.tracker)),
+        _finding("Optuna", lambda: _storage(asked)),
+        *([_finding("study", checked)] if asked.study is not None else []),
+    ]
+    if asked.where is None:
+        return Inspection(findings=tuple(findings))
+    scheduler, nodes = _cluster(asked, asked.where, *study)
+    return Inspection(findings=(*findings, *scheduler), nodes=nodes)
+
+
+def _cluster(asked: Asked, where: Where, *study: Study) -> tuple[list[Finding], tuple[NodeFound, ...]]:
+    """Return what was found of a scheduler and its workers, and the latter each; `study` is one that could be read."""
+    from ablation.executors.nodes.inspection import cluster_found
+
+    check = partial(check_device, study[0].variants) if study else None
+    try:
+        found = cluster_found(where, device=asked.execution.device, state=asked.state.folder, check=check)
+    except AblationError as error:
+        return [Finding(what="scheduler", problem=str(error))], ()
+    fit = sum(node.why is None for node in found.nodes)
+    scheduler = Finding(what="scheduler", found=found.address)
+    if found.nodes and not fit:
+        return [scheduler, Finding(what="workers", problem=_none_fit(found.nodes))], found.nodes
+    counted = f"{len(found.nodes)}, {fit} of them fit to train on {found.device}"
+    workers = Finding(what="workers", found=counted if found.nodes else "none yet: a study would wait for one")
+    return [scheduler, workers], found.nodes
+
+
+def _none_fit(nodes: Sequence[NodeFound]) -> str:
+    return f"none of {len(nodes)} can train runs, and a study would wait for one that can; why is said of each"
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:
@@ -108,16 +159,16 @@ def _store(tracker: Tracker) -> str:
 
 def _storage(asked: Asked) -> str:
     default = default_storage(asked.state.folder)
-    url = asked.storage or default
+    url = asked.execution.storage or default
     return f"{without_password(url)}: {storage_found(url, is_rebuilt=url == default)}"
 
 
 def _study(study: Study, asked: Asked) -> str:
     """Check a study's data, models and precision, and return how large it is."""
     preview = preview_study(study, state=asked.state, device=None)
-    if asked.is_elsewhere:
+    if asked.where is not None:
         return preview.lines_above()[0]
-    devices = resolve_devices(asked.device)
+    devices = resolve_devices(asked.execution.device)
     for device in devices:
         check_device(study.variants, device)
     return "; ".join([preview.lines_above()[0], *device_remarks(study.variants, devices)])

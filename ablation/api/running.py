@@ -91,9 +91,9 @@ def execute(
     tracker: Tracker,
     state: State,
     is_quiet: bool,
-    say: Callable[[str], object] = lambda _: None,
+    say: Callable[[str], object],
 ) -> StudyOutcome:
-    """Run a study, or what is left of it; `say` is told what of the options comes to nothing, and why.
+    """Run a study, or what is left of it; `say` is told what of the options comes to nothing, and what is waited for.
 
     Raises:
         AblationError: it cannot be run as it is; see `ablation.pipeline.run_study`.
@@ -141,7 +141,7 @@ def _executor(execution: Execution, *, threads: int, say: Callable[[str], object
         say(f"Training on the CPU, as no GPU can be used: {reason}")
     if execution.cudnn_benchmark and devices == ("cpu",):
         say("--cudnn-benchmark on changes nothing on a CPU")
-    return make_executor(kind, devices=devices, workers=execution.workers, threads=threads, where=where)
+    return make_executor(kind, devices=devices, workers=execution.workers, threads=threads, where=where, say=say)
 
 
 @contextmanager

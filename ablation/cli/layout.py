@@ -36,6 +36,14 @@ PRIORITIES = (
     "output",
     "input",
     "dominated by",
+    "fit",
+    "jobs at a time",
+    "free disk",
+    "state folder",
+    "clock",
+    "host",
+    "versions",
+    "folder",
 )
 """Columns of all tables, the least important last: it is left out first. Others are before it, a first column never."""
 GAP = "  "

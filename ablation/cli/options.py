@@ -140,7 +140,7 @@ def study_options(command: F) -> F:
 def executor_option(command: F) -> F:
     return click.option(
         "--executor",
-        type=OrBlank(ExecutorKind(["auto", "inline", "processes"])),
+        type=OrBlank(ExecutorKind(["auto", "inline", "processes", "dask:WHERE"])),
         help="Where runs are trained: on this machine, or by the workers of a dask scheduler, whose file or address is "
         "WHERE.  [default: auto]",
     )(command)

@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ablation.code.calling import bound, running
+from ablation.code.carrying import CarriedCode, carried_code, check_packages
 from ablation.code.loading import is_importing, load_code
 from ablation.code.names import code_names, code_problem, is_code
 from ablation.code.sources import code_digest, code_parts, find_place, settings_read
 
-__all__ = ["NO_FOLDERS", "CodeFolders", "bound", "code_names", "code_problem", "is_code", "is_importing", "running"]
+__all__ = [
+    "NO_FOLDERS",
+    "CarriedCode",
+    "CodeFolders",
+    "bound",
+    "check_packages",
+    "code_names",
+    "code_problem",
+    "is_code",
+    "is_importing",
+    "running",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,14 @@ class CodeFolders:
     def packages(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the installed packages that the code behind the names imports, each with its version."""
         return code_parts(names, self.folders)[1]
+
+    def carried(self, names: Iterable[str]) -> CarriedCode:
+        """Return what is to be brought to another machine for these names, where `digest` says the same of it then.
+
+        Raises:
+            CodeInvalid: a name is an absolute path, which is no other machine's.
+        """
+        return carried_code(names, self.folders)
 
     def settings_read(self, name: str) -> frozenset[str] | None:
         """Return the keys of its first argument that a function reads; None where its source does not tell them all.

@@ -102,6 +102,8 @@ class Execution:
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
     needs: tuple[Needed, ...] = ()
     """What every job of the study reads."""
+    carried_code: tuple[str, ...] = ()
+    """Where the user's code is looked for below a place that it is brought to."""
     commit: str | None = None
     """Of the repository that the study is run in, where there is one."""
     fuse: int | None = None
@@ -331,6 +333,7 @@ class Execution:
             device=slot,
             code=self.code,
             code_digest=self.code_digests.get(variant.name),
+            carried_code=self.carried_code,
             expected_metrics=self.record.plan.expected_metrics,
             commit=self.commit,
             cudnn_benchmark=self.cudnn_benchmark,

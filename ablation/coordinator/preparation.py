@@ -4,6 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 
+from ablation.code import CarriedCode, check_packages, code_names
 from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
@@ -26,6 +27,8 @@ class Prepared:
 
     dataset: Dataset | None
     same_starts: tuple[str, ...]
+    code: CarriedCode | None = None
+    """The user's code, where it is brought to other machines."""
 
     @property
     def facts(self) -> DataFacts:
@@ -36,13 +39,14 @@ def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     """Check a study's devices and stores, prepare its data, and try each variant that may fail on one batch."""
     study, slots = request.study, request.executor.slots
     request.executor.require(partial(check_device, study.variants))
+    code = _carried_code(request)
     request.state.make()
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
     dataset = _prepared_data(study, request.state)
     facts = dataset.facts if dataset is not None else NO_DATA
     for remark in (*device_remarks(study.variants, slots), *data_remarks(study), *facts.notes):
         yield request.note(remark)
-    prepared = Prepared(dataset=dataset, same_starts=(yield from _tried(request, dataset)))
+    prepared = Prepared(dataset=dataset, same_starts=(yield from _tried(request, dataset)), code=code)
     if request.is_fresh:
         plan_of(study, data=prepared.facts)  # what cannot be planned is refused before anything is deleted
     remove_left_behind()
@@ -62,12 +66,40 @@ def _prepared_data(study: Study, state: State) -> Dataset | None:
     return dataset
 
 
-def needed_files(dataset: Dataset | None, state: State) -> tuple[Needed, ...]:
-    """Return what the jobs of a study read: its data set, where it has one."""
-    if dataset is None:
-        return ()
-    name = (state.data / dataset.folder.name).relative_to(state.folder).as_posix()
-    return (Needed(name=name, files={file.name: file for file in sorted(dataset.folder.iterdir())}),)
+def needed_files(prepared: Prepared, state: State) -> tuple[Needed, ...]:
+    """Return what the jobs of a study read: its data set, where it has one, and the user's code, elsewhere."""
+    needs = []
+    if prepared.dataset is not None:
+        folder = prepared.dataset.folder
+        name = (state.data / folder.name).relative_to(state.folder).as_posix()
+        needs.append(Needed(name=name, files={file.name: file for file in sorted(folder.iterdir())}))
+    if prepared.code is not None:
+        needs.append(Needed(name=_code_folder(prepared.code), files=prepared.code.files))
+    return tuple(needs)
+
+
+def code_folders(prepared: Prepared) -> tuple[str, ...]:
+    """Return where the user's code is looked for below a place that it is brought to."""
+    code = prepared.code
+    return tuple(f"{_code_folder(code)}/{folder}" for folder in code.folders) if code is not None else ()
+
+
+def _code_folder(code: CarriedCode) -> str:
+    return f"code/{code.digest}"
+
+
+def _carried_code(request: Request) -> CarriedCode | None:
+    """Return the user's code where jobs run on other machines, which must have the packages that it imports.
+
+    Raises:
+        CodeInvalid: it cannot be brought there.
+    """
+    study = request.study
+    names = {name for variant in study.variants for name in code_names(variant.settings)}
+    if request.executor.is_here or not names:
+        return None
+    request.executor.require(partial(check_packages, study.code.packages(names)))
+    return study.code.carried(names)
 
 
 def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:

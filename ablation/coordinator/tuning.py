@@ -172,6 +172,7 @@ class VariantTuning:
             device=trial.slot,
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
+            carried_code=self.execution.carried_code,
             objective=objective_of(self.study.spec.metric.name)[0],
             commit=self.execution.commit,
             cudnn_benchmark=self.execution.cudnn_benchmark,

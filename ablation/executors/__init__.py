@@ -10,6 +10,7 @@ from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
 from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, WorkerLost, free_slots
 from ablation.executors.processes import ProcessExecutor
+from ablation.output import remark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +19,14 @@ class Wish:
 
     `devices` are what jobs may run on; workers take turns on them. An engine has its own: of it, they are the one kind
     that is wished, `auto`, `cpu` or `cuda`. `workers` are jobs at a time, an engine's at most; by default one per GPU,
-    or one per `threads` cores. `where` is an engine's scheduler.
+    or one per `threads` cores. `where` is an engine's scheduler; `say` is told what is waited for.
     """
 
     devices: tuple[str, ...]
     workers: int | None
     threads: int
     where: Where | None = None
+    say: Callable[[str], object] = remark
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -43,10 +45,16 @@ class Kind:
 
 
 def make_executor(
-    kind: str, *, devices: tuple[str, ...], workers: int | None, threads: int, where: Where | None = None
+    kind: str,
+    *,
+    devices: tuple[str, ...],
+    workers: int | None,
+    threads: int,
+    where: Where | None = None,
+    say: Callable[[str], object] = remark,
 ) -> Executor:
     """Return an executor of a kind in EXECUTORS; see Wish."""
-    return EXECUTORS[kind].make(Wish(devices=devices, workers=workers, threads=threads, where=where))
+    return EXECUTORS[kind].make(Wish(devices=devices, workers=workers, threads=threads, where=where, say=say))
 
 
 def kind_and_where(executor: str, *, is_open: bool = False) -> tuple[str, Where | None]:
@@ -75,10 +83,18 @@ def _form(name: str) -> str:
     return name if EXECUTORS[name].package is None else f"{name}:WHERE"
 
 
+def _dask(wish: Wish) -> Executor:
+    from ablation.executors.dask import DaskExecutor
+
+    assert wish.where is not None
+    return DaskExecutor(wish.where, device=wish.devices[0], workers=wish.workers, say=wish.say)
+
+
 EXECUTORS: Mapping[str, Kind] = {
     "auto": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
     "inline": Kind(make=lambda wish: InlineExecutor(device=wish.slots[0])),
     "processes": Kind(make=lambda wish: ProcessExecutor(slots=wish.slots)),
+    "dask": Kind(make=_dask, package="distributed"),
 }
 """By name; `auto` is `processes`."""
 

@@ -14,6 +14,7 @@ class InlineExecutor:
 
     def __init__(self, *, device: str) -> None:
         self.slots: tuple[str, ...] = (device,)
+        self.is_here = True
         self.is_on_gpu = device != "cpu"
 
     def submit(self, function: Callable[..., T], *args: Any, files: Files | None = None) -> "Future[T]":

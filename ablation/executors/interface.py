@@ -84,6 +84,11 @@ class Executor(Protocol):
         """Whether jobs get a GPU; it does not change, and holds where there is no slot yet."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether jobs run on this machine, with its files as they are: then nothing is brought to them."""
+        ...
+
     def submit(self, function: Callable[..., T], *args: Any, files: Files | None = None) -> "Future[T]": ...
 
     def require(self, check: Callable[[str], object]) -> None:

@@ -46,6 +46,7 @@ class ProcessExecutor:
 
     def __init__(self, *, slots: tuple[str, ...]) -> None:
         self.slots = slots
+        self.is_here = True
         self.is_on_gpu = any(slot != "cpu" for slot in slots)
         environment = dict(os.environ)  # as it is now: what a tracker sets while it asks its server is not for workers
         self._workers = [_Worker(environment) for _ in slots]

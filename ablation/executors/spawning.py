@@ -5,6 +5,7 @@ study again; what Python reads from a pipe has no file to be run again. Jobs nam
 """
 
 import multiprocessing.context
+import multiprocessing.process
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ class SpawnedProcess(multiprocessing.context.SpawnProcess):
     """A spawned process that leaves the main module alone."""
 
     def start(self) -> None:
-        with _hiding, _hidden_main():
+        self.daemon = False  # as a daemon it could start none itself, and a job may
+        with _hiding, _hidden_main(), _allowed():
             super().start()
 
 
@@ -40,3 +42,15 @@ def _hidden_main() -> Iterator[None]:
         yield
     finally:
         main.update(kept)
+
+
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """Let this process start others also where it is a daemon, as dask's workers are: ours see when it is gone."""
+    configuration: dict[str, Any] = vars(multiprocessing.process.current_process())["_config"]
+    daemon = configuration.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemon is not None:
+            configuration["daemon"] = daemon

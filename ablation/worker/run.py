@@ -57,7 +57,7 @@ class Job:
     device: str
     code: CodeFolders = NO_FOLDERS
     code_digest: str | None = None
-    carried_code: str | None = None
+    carried_code: tuple[str, ...] = ()
     expected_metrics: tuple[str, ...] = ()
     commit: str | None = None
     cudnn_benchmark: bool = False
@@ -68,16 +68,11 @@ class Job:
             self,
             folder=RunFolder(path=place.folder / self.folder.path),
             data_folder=place.folder / self.data_folder if self.data_folder is not None else None,
-            code=self.code if place.is_home else _carried_code(place, self.carried_code),
+            code=self.code
+            if place.is_home
+            else CodeFolders(folders=tuple(place.folder / one for one in self.carried_code)),
             device=device_at(self.device),
         )
-
-
-def _carried_code(place: Place, name: str | None) -> CodeFolders:
-    """Return the folders of the user's code where they were brought to: one each, by their number."""
-    if name is None:
-        return NO_FOLDERS
-    return CodeFolders(folders=tuple(sorted((place.folder / name).iterdir(), key=lambda folder: int(folder.name))))
 
 
 def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None, place: Place | None = None) -> tuple[RunResult, ...]:

@@ -1,0 +1,50 @@
+"""What a state folder tells nodes by: its id, a file that only those see which share it, and room for what arrives."""
+
+import contextlib
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation.storage.permissions import make_folder
+
+FORGOTTEN_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorFolder:
+    """The part of a state folder that is of its nodes, while one coordinator uses it."""
+
+    folder: Path
+    id: str
+    nonce: Path
+
+    @classmethod
+    def of(cls, home: Path) -> "CoordinatorFolder":
+        """Make it, and forget what a coordinator that was killed has left a day ago."""
+        folder = home.resolve() / "nodes"
+        make_folder(folder)
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                if path.name != "id" and time.time() - path.stat().st_mtime > FORGOTTEN_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        nonce = folder / uuid.uuid4().hex
+        nonce.touch()
+        return cls(folder=folder, id=_id_in(folder), nonce=nonce)
+
+    def beside(self) -> Path:
+        """Return a place for what is on its way."""
+        return self.folder / f"incoming-{self.nonce.name}" / uuid.uuid4().hex
+
+    def leave(self) -> None:
+        """Remove all but the id."""
+        shutil.rmtree(self.folder / f"incoming-{self.nonce.name}", ignore_errors=True)
+        self.nonce.unlink(missing_ok=True)
+
+
+def _id_in(folder: Path) -> str:
+    file = folder / "id"
+    with contextlib.suppress(FileExistsError), file.open("x") as made:
+        made.write(uuid.uuid4().hex)
+    return file.read_text()

@@ -1,0 +1,127 @@
+"""The agent within a worker of dask: questions come as calls of an operation that a plugin adds to the worker.
+
+A worker that is asked to end is kept until the agent's coordinators have fetched what its jobs left.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+from distributed.core import Status
+from distributed.worker import secede
+
+from ablation.executors.nodes.agent import Agent, Refused
+from ablation.executors.nodes.files import CarriedFile, CarriedWrong
+from ablation.executors.nodes.folder import NodeFolder
+
+NAME = "ablation"
+"""Of the operation that is added to a worker."""
+ASKED = (signal.SIGTERM, signal.SIGINT)
+LOOK_S = 1.0
+VERBS = frozenset(
+    {
+        "ask", "check", "complete", "end", "expect", "expect_leave", "find_shared", "has", "hello", "offer_checkpoint",
+        "offer_ended", "piece_of_need", "pieces", "put", "put_leave", "release", "reserve", "sees", "start",
+    }
+)  # fmt: skip
+"""What coordinators and other nodes may ask of an agent."""
+
+
+class AgentPlugin(WorkerPlugin):
+    """Has an agent answer for the worker; the first coordinator's plugin starts it, and all share it."""
+
+    async def setup(self, worker: Worker) -> None:
+        if NAME not in worker.extensions:
+            agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), threads=worker.state.nthreads)
+            if NAME not in worker.extensions:
+                worker.extensions[NAME] = AgentService(worker, agent)
+
+
+class AgentService:
+    """What answers for a worker, as long as that lives; dask closes it with the worker."""
+
+    def __init__(self, worker: Worker, agent: Agent) -> None:
+        """Add the operation; the event loop runs."""
+        self.agent = agent
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
+        self._before: dict[int, Any] = {}
+        worker.handlers[NAME] = self.ablation
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._asked_to_end) for number in ASKED}
+        self._watching = asyncio.create_task(self._watch())
+
+    async def ablation(self, verb: str, **asked: Any) -> dict[str, Any]:
+        """Answer a question of a coordinator, or of another node."""
+        try:
+            if verb == "fetch":
+                await self._fetch(**asked)
+                return {"answer": None}
+            if verb not in VERBS:
+                raise Refused("wrong", f"it cannot {verb!r}")
+            return {"answer": await asyncio.to_thread(getattr(self.agent, verb), **asked)}
+        except Refused as refused:
+            return {"refused": refused.kind, "text": str(refused)}
+        except CarriedWrong as error:
+            return {"refused": "wrong", "text": str(error)}
+        except OSError as error:
+            return {"refused": "stale", "text": f"{type(error).__name__}: {error}"}
+
+    async def close(self) -> None:
+        """Bring the agent's jobs to an end, and wait until their coordinators have what they left."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(asyncio.to_thread(self.agent.end_all))
+        await asyncio.shield(self._ending)
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        """See to the leases of coordinators."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await asyncio.to_thread(self.agent.see_leases)
+
+    def _asked_to_end(self, number: int, _frame: FrameType | None) -> None:
+        """End the agent's jobs first, then the worker as it would have ended; at once where asked again."""
+        before = self._before[number]
+        signal.signal(number, before)
+        self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close_then(number, before)))
+
+    async def _close_then(self, number: int, before: Any) -> None:
+        await self.close()
+        if self._worker.status in (Status.closing, Status.closed):
+            return  # it ends already; dask hangs where it is interrupted in that
+        if callable(before):
+            before(number, None)
+        else:
+            os.kill(os.getpid(), number)
+
+    async def _fetch(self, *, need: str, peer: str, files: list[Any]) -> None:
+        """Bring what jobs need from another node."""
+        delivery = await asyncio.to_thread(self.agent.expect, files=files)
+        for file in map(CarriedFile.from_plain, files):
+            offset = 0
+            while offset < file.size:
+                asked = {"verb": "piece_of_need", "need": need, "name": file.name, "offset": offset}
+                said = await getattr(self._worker.rpc(peer), NAME)(**asked)
+                data = said.get("answer")
+                if not data:
+                    raise Refused("stale", f"{peer} does not have it: {said.get('text', '')}")
+                await asyncio.to_thread(self.agent.put, delivery=delivery, name=file.name, offset=offset, data=data)
+                offset += len(data)
+        await asyncio.to_thread(self.agent.complete, delivery=delivery, need=need)
+
+
+def hold(token: str) -> None:
+    """Be a task for as long as a job runs, so that whoever looks at the cluster or scales it sees the work."""
+    worker = get_worker()
+    service = worker.extensions.get(NAME)
+    if not isinstance(service, AgentService):
+        return
+    if service.agent.most_jobs() > worker.state.nthreads:
+        secede()  # type: ignore[no-untyped-call] # or the next job's task would wait for this one
+    service.agent.wait(token)

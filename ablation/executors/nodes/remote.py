@@ -22,7 +22,7 @@ from ablation.executors.nodes.delivering import (
     place_checkpoints,
     place_ended,
 )
-from ablation.executors.nodes.files import CarriedFile, Incoming
+from ablation.executors.nodes.files import CarriedFile, Incoming, reading
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.roster import Node, RemoteJob
 from ablation.stopping import Preempted
@@ -91,8 +91,10 @@ class Remote:
         await self._job.ended.wait()
         await self._stop_carrying()
         said = await self._ask("offer_ended")
-        await self._take_ended(said["left"])
-        return _outcome(said)
+        with reading():
+            left, kind, value = said["left"], str(said["kind"]), bytes(said["value"])
+        await self._take_ended(left)
+        return _outcome(kind, value)
 
     async def close(self) -> None:
         """Have the node forget the job, and what it left there; one that was lost forgets it when it is asked again."""
@@ -179,12 +181,12 @@ async def _to_its_end(function: Callable[[T], object], given: T) -> None:
         raise
 
 
-def _outcome(said: Mapping[str, Any]) -> Any:
+def _outcome(kind: str, pickled: bytes) -> Any:
     """Return a job's result, or raise its error."""
     try:
-        value = pickle.loads(said["value"])  # noqa: S301 - of a worker that dask trusts as much
+        value = pickle.loads(pickled)  # noqa: S301 - of a worker that dask trusts as much
     except Exception as error:
         raise JobExited(f"what it returned cannot be read here: {type(error).__name__}: {error}") from error
-    if said["kind"] == "result":
+    if kind == "result":
         return value
     raise value if isinstance(value, Exception) else Preempted

@@ -38,7 +38,7 @@ MAX_TRIES = 3
 """Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
 MOST_NODES_LOST = 10
 """The same of nodes that were lost with it, which is no fault of the run."""
-NO_WORKER = "there is no worker now; the study waits for one"
+NO_WORKER = "there is no worker now that is fit and free; the study waits for one"
 LAST_UPLOADS_S = 3.0
 LAST_RELEASE_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
@@ -184,7 +184,7 @@ class Execution:
                 yield self._progress(note=note)
 
     def await_slot(self) -> Generator[Progress, None, None]:
-        """Wait a moment for an executor that has no worker now, and say so once in an execution."""
+        """Wait a moment for an executor that has no worker for it now, and say so once in an execution."""
         note = None if NO_WORKER in self._said else NO_WORKER
         self._said.add(NO_WORKER)
         yield self._progress(note=note, waiting=NO_WORKER)

@@ -34,6 +34,9 @@ COMES_S, COMES_BACK_S = 60.0, 3600.0
 STOP_S = 1.5
 """Seconds beyond the grace in which what ended jobs left is fetched, where this process is to end."""
 DEVICES = ("auto", "cpu", "cuda")
+NO_FIRST_WORKER = (
+    "there is no worker now that is fit; the first one decides on which device runs are trained, or --device does"
+)
 
 
 class DaskExecutor:
@@ -61,7 +64,7 @@ class DaskExecutor:
         self._most, self._say = workers, say
         self.is_here = False
         self._notes: deque[str] = deque()
-        self._roster = Roster(device=device, note=self._notes.append)
+        self._roster = Roster(device=device, note=self._note)
         self._waiting: deque[RemoteJob] = deque()
         self._futures: set[Future[Any]] = set()
         self._homes: dict[Path, CoordinatorFolder] = {}
@@ -123,6 +126,10 @@ class DaskExecutor:
         wait(list(self._futures))
         self._close()
 
+    def _note(self, text: str) -> None:
+        """Tell the user something: at once, as long as nobody takes notes yet."""
+        (self._notes.append if self._ready.done() else self._say)(text)
+
     def _in_loop(self, call: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(call)
@@ -146,10 +153,7 @@ class DaskExecutor:
     async def _tend(self) -> None:
         """Look who is there and what is new, again and again."""
         self._connection = await self._connected(COMES_S, self._say)
-        if self._roster.device == "auto" and not await self._connection.workers():
-            self._say(
-                "there is no worker now; the first one decides on which device runs are trained, or --device does"
-            )
+        is_said = False
         while True:
             try:
                 await self._look()
@@ -159,6 +163,9 @@ class DaskExecutor:
                 raise _of_this_disk(error, Path(str(error.filename))) from error
             if self._roster.device != "auto" and not self._ready.done():
                 self._ready.set_result(None)
+            if not (self._ready.done() or is_said) and all(node.is_unfit for node in self._roster.nodes.values()):
+                self._note(NO_FIRST_WORKER)
+                is_said = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), timeout=POLL_S)
             self._woken.clear()
@@ -194,13 +201,13 @@ class DaskExecutor:
         """Find the scheduler again; where another one is there by then, its workers are others too."""
         before, begun = self._connection.scheduler, time.monotonic()
         await self._connection.close()
-        connecting = asyncio.create_task(self._connected(COMES_BACK_S, self._notes.append))
+        connecting = asyncio.create_task(self._connected(COMES_BACK_S, self._note))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=POLL_S)
             if time.monotonic() - begun > LEASE_S:
                 self._lose_all("cannot be reached, as the scheduler is silent")
         self._connection = connecting.result()
-        self._notes.append(f"the scheduler at {self._where.text} answers")
+        self._note(f"the scheduler at {self._where.text} answers")
         if self._connection.scheduler != before:
             self._lose_all("is gone with its scheduler")
 

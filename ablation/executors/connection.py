@@ -15,10 +15,12 @@ from distributed.comm.core import FatalCommClosedError
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
 from ablation.executors.nodes.agent import Refused
+from ablation.executors.nodes.fitness import why_of_versions
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
 
 CERTIFICATE = tuple(f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key"))
 """What dask's configuration must name for TLS."""
+NOT_INSTALLED = "No module named 'ablation'"
 CONNECT_S = 10.0
 CLOSE_S = 1.0
 ANSWER_S = 5.0
@@ -98,11 +100,10 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
-        if isinstance(said, Exception):
-            return f"{type(said).__name__}: {said}"
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        return str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
+        text = str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
+        return why_of_versions({"ablation": None}) if NOT_INSTALLED in text else text
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.

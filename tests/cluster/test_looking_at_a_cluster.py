@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from conftest import TINY, eventually
 from engine import Cluster
 
+from ablation import __version__
 from ablation.cli import main
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")  # with its configuration
@@ -21,6 +22,18 @@ TLS = "distributed.comm.tls"
 ROLES = ("scheduler", "worker", "client")
 ELSEWHERE = "tcp://10.0.0.5:8786"
 OLDER = "import ablation\nablation.__version__ = '0.0.1'\n"
+ABSENT = """
+import sys
+
+
+class Absent:
+    def find_spec(self, name, *_):
+        if name == "ablation":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+sys.meta_path.insert(0, Absent())
+"""
 SCHEDULER_ELSEWHERE = f"""
 def dask_setup(scheduler):
     identity = scheduler.handlers["identity"]
@@ -107,6 +120,20 @@ def test_each_node_is_told_with_its_folder_and_whether_it_is_fit(folder: Path, c
     assert 2 == required.exit_code
     assert "(good) gets no runs: " in required.stdout
     assert "tf32" in required.stdout.partition("(good) gets no runs: ")[2]
+
+
+def test_a_worker_without_this_project_and_one_whose_folder_cannot_be_made_say_what_they_lack(
+    folder: Path, cluster: Cluster
+) -> None:
+    cluster.add("bare", environment=preloading("worker", folder, ABSENT))
+    cluster.add("homeless", kept=folder / "tiny.yaml" / "node")
+    eventually(lambda: len(cluster.workers()) == 2)
+
+    found = doctor(cluster.file).stdout
+
+    assert f"(bare) gets no runs: it has no ablation, and this machine ablation {__version__}" in found
+    assert "(homeless) gets no runs: its folder cannot be used: " in found
+    assert f"'{folder / 'tiny.yaml'}' (ABLATION_NODE_DIR names another)" in found
 
 
 def test_a_folder_that_nodes_see_too_is_told_as_shared(folder: Path, cluster: Cluster) -> None:

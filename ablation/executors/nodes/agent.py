@@ -155,7 +155,7 @@ class Agent:
             self.folder.make()
             self.folder.check_room()
         except OSError as error:
-            return f"its folder cannot be used: {error} (ABLATION_NODE_DIR names another)"
+            return unusable(error)
         for check in checks:
             try:
                 self._probed(run_packed, check, self._gpu_of(device), device=device)
@@ -507,6 +507,11 @@ class _writing(contextlib.AbstractContextManager[None]):  # noqa: N801 - it is u
             raise Refused("full" if is_no_room(error) else "wrong", f"its folder cannot be written: {error}") from error
 
 
+def unusable(error: OSError) -> str:
+    """Say why a node's folder cannot be used, and what to do."""
+    return f"its folder cannot be used: {error} (ABLATION_NODE_DIR names another)"
+
+
 def _common_epoch(job: _Job) -> int:
     """Return the latest epoch after which all of a job's runs kept a checkpoint, 0 where there is none."""
     kept = [{epoch for epoch, _, _ in watched.run.kept_checkpoints()} for watched in job.watched.values()]
@@ -542,4 +547,4 @@ def _torch_version() -> str:
         return ""
 
 
-__all__ = ["CARRY_S", "LEASE_S", "Agent", "CarriedFile", "CarriedWrong", "Refused"]
+__all__ = ["CARRY_S", "LEASE_S", "Agent", "CarriedFile", "CarriedWrong", "Refused", "unusable"]

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from distributed.core import Status
 from distributed.worker import secede
 
-from ablation.executors.nodes.agent import Agent, Refused
+from ablation.executors.nodes.agent import Agent, Refused, unusable
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
 from ablation.executors.nodes.folder import NodeFolder
 
@@ -36,7 +37,11 @@ class AgentPlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         if NAME not in worker.extensions:
-            agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), threads=worker.state.nthreads)
+            try:
+                agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), threads=worker.state.nthreads)
+            except OSError as error:
+                worker.handlers[NAME] = _refusing(unusable(error))
+                return
             if NAME not in worker.extensions:
                 worker.extensions[NAME] = AgentService(worker, agent)
 
@@ -114,6 +119,15 @@ class AgentService:
                 await asyncio.to_thread(self.agent.put, delivery=delivery, name=file.name, offset=offset, data=data)
                 offset += len(data)
         await asyncio.to_thread(self.agent.complete, delivery=delivery, need=need)
+
+
+def _refusing(text: str) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Return what answers for a worker that has no agent."""
+
+    async def refuse(**_: Any) -> dict[str, Any]:
+        return {"refused": "wrong", "text": text}
+
+    return refuse
 
 
 def hold(token: str) -> None:

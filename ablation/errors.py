@@ -391,6 +391,16 @@ class CertificateMissing(AblationError):
         )
 
 
+class CertificateForeign(AblationError):
+    """A certificate that is not of those which an engine's scheduler trusts, or the other way round."""
+
+    def __init__(self, address: str, lacking: Sequence[str]) -> None:
+        super().__init__(
+            f"{address} has another certificate than the one that dask is configured with here: name the files that "
+            f"its scheduler was started with, in {', '.join(lacking)} @ --executor"
+        )
+
+
 class ExecutorUnknown(AblationError):
     """A kind of executor that there is not, or one that lacks where its scheduler is."""
 

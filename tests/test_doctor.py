@@ -165,7 +165,8 @@ def test_a_study_that_cannot_run_here_is_refused_with_why(
 
     assert 2 == result.exit_code
     assert reason in result.stderr.partition("Error: study: ")[2]
-    assert "a study would be refused" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("study")
+    assert result.stdout.splitlines()[-1].endswith("see below")
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

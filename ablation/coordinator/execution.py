@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import threading
 import time
@@ -23,7 +22,7 @@ from ablation.coordinator.progress import Progress, by_variant
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
-from ablation.executors import Executor, Files, Needed, NodeLost, WorkerLost, free_slots
+from ablation.executors import Executor, Files, Needed, NodeLost, TakenSlots, WorkerLost
 from ablation.records import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.stopping import Preempted, stopping
@@ -119,11 +118,16 @@ class Execution:
     schedule: Schedule | None = None
     looks: LooksUnderWay | None = None
     allowance: Allowance | None = None
+    slots: TakenSlots = field(init=False)
     _done: SimpleQueue[Future[tuple[RunResult, ...]]] = field(default_factory=SimpleQueue)
     _changed: set[PlannedRun] = field(default_factory=set)
-    _latest: dict[PlannedRun, Epoch | None] = field(default_factory=dict)
+    _under_way: dict[PlannedRun, Epoch | None] = field(default_factory=dict)
+    """The latest epoch of each run under way, as it was when its folder had news last."""
     _said: set[str] = field(default_factory=set)
     _problem: str | None = None
+
+    def __post_init__(self) -> None:
+        self.slots = TakenSlots(self.executor)
 
     @property
     def record(self) -> StudyRecord:
@@ -148,12 +152,12 @@ class Execution:
         failed: AblationError | None = None
         yield self._progress()
         while True:
-            while (free := self.free_slots()) and failed is None and not allowance.is_halted:
+            while (slot := self.slots.first_free()) and failed is None and not allowance.is_halted:
                 if not (group := (yield from self._next_group(schedule))):
                     break
-                self._submit(group, free[0])
+                self._submit(group, slot)
             if not self.running:
-                if not free and failed is None and self._left:
+                if not slot and failed is None and self._left:
                     if self.budget.is_gone:
                         allowance.halt()
                     yield from self.await_slot()
@@ -174,14 +178,10 @@ class Execution:
                         yield from self._settle(future, position, under, schedule)
                     except AblationError as error:
                         failed = error
-                del self.running[future]
+                self.slots.give_back(self.running.pop(future)[0].slot)
             yield self._progress(note=self._upload_note())
             for note in self.executor.take_notes():
                 yield self._progress(note=note)
-
-    def free_slots(self) -> list[str]:
-        """Return the executor's slots in which no job of this execution runs."""
-        return free_slots(self.executor, (group[0].slot for group in self.running.values()))
 
     def await_slot(self) -> Generator[Progress, None, None]:
         """Wait a moment for an executor that has no worker now, and say so once in an execution."""
@@ -222,9 +222,6 @@ class Execution:
         with contextlib.suppress(Exception):  # the error that brought us here is the one to be seen
             for planned in runs:
                 self.schedule.release(planned)
-
-    def _under_way(self) -> Iterator[_UnderWay]:
-        return itertools.chain.from_iterable(self.running.values())
 
     def _next_group(self, schedule: Schedule) -> Generator[Progress, None, tuple[PlannedRun, ...]]:
         """Claim what the next job trains: one run, or those that can be fused, shared among the devices."""
@@ -284,6 +281,8 @@ class Execution:
         """Start a job for runs that are claimed; until it is running they count as under way with it."""
         placeholder: Future[tuple[RunResult, ...]] = Future()
         self.running[placeholder] = tuple(_UnderWay(planned=planned, slot=slot) for planned in group)
+        self.slots.take(slot)
+        self._under_way.update(dict.fromkeys(group))
         for planned in group:
             upload_run(self.uploads, planned, self._folder(planned), plan=self.record.plan, state=self.state)
         jobs = [self._job(planned, slot) for planned in group]
@@ -344,7 +343,7 @@ class Execution:
     ) -> Generator[Progress, None, None]:
         """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
         error, planned, allowance = future.exception(), under.planned, self.allowance
-        self._latest.pop(planned, None)
+        self._under_way.pop(planned, None)
         assert allowance is not None
         if error is None:
             result = future.result()[position]
@@ -417,13 +416,14 @@ class Execution:
         note: str | None = None,
         waiting: str | None = None,
     ) -> Progress:
-        under_way = [under.planned for under in self._under_way()]
-        running = [(planned, self.latest_epoch(planned, self._folder(planned))) for planned in under_way]
+        for planned in self.take_changed():
+            if planned in self._under_way:
+                self._under_way[planned] = self._folder(planned).latest_epoch()
         return Progress(
             planned=self._asked,
             ended=dict(self.ended),
             variants=by_variant(self.looks.count_by_variant, self.ended_of) if self.looks is not None else (),
-            running=tuple(running),
+            running=tuple(self._under_way.items()),
             latest=latest,
             note=note,
             look=self.looks.text if self.looks is not None else None,
@@ -431,12 +431,11 @@ class Execution:
             waiting=waiting,
         )
 
-    def latest_epoch(self, planned: PlannedRun, folder: RunFolder) -> Epoch | None:
-        """Return the latest epoch of a run under way, read anew where its folder has news."""
-        if planned in self._changed:
-            self._changed.discard(planned)
-            self._latest[planned] = folder.latest_epoch()
-        return self._latest.get(planned)
+    def take_changed(self) -> Iterator[PlannedRun]:
+        """Yield the runs whose folders have news since this was asked last; others may be added meanwhile."""
+        with contextlib.suppress(KeyError):
+            while True:
+                yield self._changed.pop()
 
     def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:
         """Return a result as its record will be, with what looks need of its files."""

@@ -1,6 +1,6 @@
 """Sees that a study can run here before anything is created: devices, storage, data, a batch of each variant."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,8 +38,9 @@ class Prepared:
 def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     """Check a study's devices and stores, prepare its data, and try each variant that may fail on one batch."""
     study, slots = request.study, request.executor.slots
-    request.executor.require(partial(check_device, study.variants))
-    code = _carried_code(request)
+    for check in required_of_nodes(study, is_here=request.executor.is_here):
+        request.executor.require(check)
+    code = None if request.executor.is_here else carried_code(study)
     request.state.make()
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
     dataset = _prepared_data(study, request.state)
@@ -88,18 +89,28 @@ def _code_folder(code: CarriedCode) -> str:
     return f"code/{code.digest}"
 
 
-def _carried_code(request: Request) -> CarriedCode | None:
-    """Return the user's code where jobs run on other machines, which must have the packages that it imports.
+def required_of_nodes(study: Study, *, is_here: bool) -> tuple[Callable[[str], object], ...]:
+    """Return what is to be checked of each device that trains a study's runs, where it is.
+
+    Other machines must have the packages that the user's code imports, too.
+    """
+    names = _code_names(study)
+    packages = () if is_here or not names else (partial(check_packages, study.code.packages(names)),)
+    return (partial(check_device, study.variants), *packages)
+
+
+def carried_code(study: Study) -> CarriedCode | None:
+    """Return the user's code as it is brought to other machines; None where there is none.
 
     Raises:
         CodeInvalid: it cannot be brought there.
     """
-    study = request.study
-    names = {name for variant in study.variants for name in code_names(variant.settings)}
-    if request.executor.is_here or not names:
-        return None
-    request.executor.require(partial(check_packages, study.code.packages(names)))
-    return study.code.carried(names)
+    names = _code_names(study)
+    return study.code.carried(names) if names else None
+
+
+def _code_names(study: Study) -> set[str]:
+    return {name for variant in study.variants for name in code_names(variant.settings)}
 
 
 def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:

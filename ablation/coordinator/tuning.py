@@ -18,11 +18,12 @@ from ablation.coordinator.execution import Execution, Losses, next_done, result_
 from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.executors import NodeLost, WorkerLost, free_slots
+from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
     METRICS,
     SIGNS,
     Direction,
+    Epoch,
     Outcome,
     PlannedRun,
     RunResult,
@@ -57,6 +58,8 @@ class _Trial:
     results: list[RunResult] = field(default_factory=list)
     curves: list[tuple[float, ...]] = field(default_factory=list)
     replicates: list[PlannedRun] = field(default_factory=list)
+    latest: Epoch | None = None
+    """Of the last replicate, as it was when its folder had news last."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,13 +90,14 @@ class VariantTuning:
         yield self._progress(len(targets))
         budget, begun = self.execution.budget, self.execution.budget.now()
         while waiting or self.running:
-            while waiting and not budget.is_gone and (free := self._free_slots()):
+            while waiting and not budget.is_gone and (slot := self.execution.slots.first_free()):
                 schedule, variant = waiting.popleft()
                 suggestion = yield from self.execution.stored(schedule.next_trial)
                 if suggestion is None:
                     found[variant.name] = yield from self.execution.stored(partial(self._result, schedule))
                     continue
-                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=free[0]))
+                self.execution.slots.take(slot)
+                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
             if not self.running:
                 if waiting and budget.is_gone:
                     yield self._progress(len(targets), note=self._end_for_budget(len(targets), since=begun))
@@ -109,6 +113,7 @@ class VariantTuning:
                 trial = self.running.pop(future)
                 if self._settle(future, trial):
                     continue
+                self.execution.slots.give_back(trial.slot)
                 yield from self._tell(trial)
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
@@ -125,9 +130,6 @@ class VariantTuning:
         forecast = (budget.now() - since) / ended * left if ended else None
         out = budget.end(forecast)
         return f"out of budget: it is spent before all variants are tuned; {more_budget_text(out)}"
-
-    def _free_slots(self) -> list[str]:
-        return free_slots(self.execution.executor, (trial.slot for trial in self.running.values()))
 
     def interrupt(self) -> None:
         """Mark what was under way as ended without a result, where the tracker still can."""
@@ -163,6 +165,7 @@ class VariantTuning:
         about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
         self._upload(planned, folder, {**about, **trial.suggestion.settings})
         trial.replicates.append(planned)
+        trial.latest = None
         trial.job = TuningJob(
             planned=planned,
             settings=variant.settings,
@@ -247,15 +250,14 @@ class VariantTuning:
     def _progress(self, variants: int, *, latest: _Trial | None = None, note: str | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
-        trials = [(trial.job, trial.folder) for trial in self.running.values()]
+        changed = set(self.execution.take_changed())
+        for trial in self.running.values():
+            if trial.folder is not None and trial.replicates[-1] in changed:
+                trial.latest = trial.folder.latest_epoch()
         return Progress(
             planned=variants * tuning.trials * tuning.seeds,
             ended=dict(self.ended),
-            running=tuple(
-                (job.planned, self.execution.latest_epoch(job.planned, folder))
-                for job, folder in trials
-                if job is not None and folder is not None
-            ),
+            running=tuple((trial.replicates[-1], trial.latest) for trial in self.running.values()),
             note=_told(latest) if latest is not None else note,
             budget=self.execution.budget.text(),
         )

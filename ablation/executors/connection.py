@@ -10,14 +10,15 @@ from typing import Any
 
 import dask
 from distributed import Client
+from distributed.comm.core import FatalCommClosedError
 
-from ablation.errors import AblationError, CertificateMissing
+from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
 from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
 
-CERTIFICATE = ("ca-file", "client.cert", "client.key")
-"""What dask's configuration must name for TLS, below `distributed.comm.tls`."""
+CERTIFICATE = tuple(f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key"))
+"""What dask's configuration must name for TLS."""
 CONNECT_S = 10.0
 CLOSE_S = 1.0
 ANSWER_S = 5.0
@@ -44,7 +45,7 @@ class Connection:
 
         Raises:
             NoAnswer: none is there.
-            CertificateMissing: it needs one.
+            CertificateMissing, CertificateForeign: it needs one, or another.
             NetworkOpen: it listens where others may reach it, by whatever way it is reached from here.
         """
         check_certificate(address)
@@ -61,6 +62,8 @@ class Connection:
             return cls(client, str(found["id"]), is_open=is_open)
         except BaseException as error:
             await _close(client)
+            if isinstance(error, FatalCommClosedError):  # trying again is in vain
+                raise CertificateForeign(address, CERTIFICATE) from error
             if isinstance(error, Exception) and not isinstance(error, AblationError):
                 raise NoAnswer(f"{type(error).__name__}: {error}") from error
             raise
@@ -168,7 +171,6 @@ def check_certificate(address: str) -> None:
     Raises:
         CertificateMissing: it has not.
     """
-    names = [f"distributed.comm.tls.{name}" for name in CERTIFICATE]
-    lacking = [name for name in names if not dask.config.get(name, default=None)]
+    lacking = [name for name in CERTIFICATE if not dask.config.get(name, default=None)]
     if address.startswith(f"{SECURE}://") and lacking:
         raise CertificateMissing(address, lacking)

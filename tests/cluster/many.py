@@ -1,7 +1,7 @@
 """Runs the chaos test of nodes with many seeds, longer than CI has time for.
 
-`python tests/cluster/many.py --seeds 20 --duration 60` prints for each seed how long it took and what went wrong; with a
-folder to keep (--keep), the story of each seed is written there.
+`python tests/cluster/many.py --seeds 20 --duration 60` prints for each seed how long it took and what went wrong; with
+a folder to keep (--keep), the story of each seed is written there.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import pytest
 from conftest import PROJECT
 from jobs import fork_and_die, write_then_sleep
 
-from ablation.executors import Executor, InlineExecutor, ProcessExecutor, WorkerLost, free_slots, make_executor
+from ablation.executors import Executor, InlineExecutor, ProcessExecutor, TakenSlots, WorkerLost, make_executor
 from ablation.executors.cores import available_cores
 from ablation.testing import ExecutorContract, WorkersContract
 
@@ -31,16 +31,25 @@ class TestProcessExecutor(WorkersContract):
             yield made
 
 
-def test_free_slots_are_those_that_there_are_now_and_that_no_job_has() -> None:
+def test_the_first_free_slot_is_one_that_there_is_now_and_that_no_job_has() -> None:
     executor = InlineExecutor(device="cuda:0")
+    taken = TakenSlots(executor)
     executor.slots = ("cuda:0", "cuda:1", "cuda:0")
 
-    assert ["cuda:1", "cuda:0"] == free_slots(executor, ["cuda:0"])
-    executor.slots = ("cuda:1",)  # two workers left, one of them with a job
+    assert "cuda:0" == taken.first_free()
+    taken.take("cuda:0")
+    assert "cuda:1" == taken.first_free()
+    taken.take("cuda:1")
+    assert "cuda:0" == taken.first_free()
+    taken.take("cuda:0")
+    assert taken.first_free() is None
 
-    assert ["cuda:1"] == free_slots(executor, ["cuda:0"])
-    assert [] == free_slots(executor, ["cuda:1", "cuda:0"])
-    assert executor.is_on_gpu
+    taken.give_back("cuda:0")
+    assert "cuda:0" == taken.first_free()
+    executor.slots = ("cuda:0",)
+    assert taken.first_free() is None
+    executor.slots = ()
+    assert taken.first_free() is None
 
 
 def test_a_worker_that_dies_is_noticed_though_its_job_has_forked(tmp_path: Path) -> None:

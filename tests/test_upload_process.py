@@ -17,7 +17,7 @@ from conftest import eventually
 from factories import make_plan
 from sparing import RECORDED_BESIDE
 
-from ablation.coordinator import uploading
+from ablation.coordinator import uploads as module
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import StudyTakenOver
@@ -75,7 +75,7 @@ class Place:
 
     def process(self) -> BaseProcess:
         """Return the process, once it has recorded something."""
-        return next(each for each in multiprocessing.active_children() if each.name == "uploads")
+        return next(filter(is_uploading, multiprocessing.active_children()))
 
     def recorded(self) -> list[tuple[Any, ...]]:
         """Return what the tracker has of each run, but for what no two records share."""
@@ -83,11 +83,15 @@ class Place:
         return [(run.planned, run.outcome, run.metrics, run.curves, run.confusion, run.error) for run in found]
 
 
+def is_uploading(process: BaseProcess) -> bool:
+    return process.name == "uploads"
+
+
 @pytest.fixture(autouse=True)
 def _beside_and_nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(RECORDED_BESIDE, "yes")
     yield
-    assert [] == [each for each in multiprocessing.active_children() if each.name == "uploads"]
+    assert [] == list(filter(is_uploading, multiprocessing.active_children()))
 
 
 @pytest.fixture
@@ -167,15 +171,32 @@ def test_a_killed_process_is_replaced_and_every_run_is_recorded_once(
 
 
 def test_nobody_waits_for_processes_that_die_again_and_again(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploading, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr("ablation.coordinator.uploads.FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr("ablation.coordinator.uploads.PATIENCE_S", 0.5)
-    monkeypatch.setattr(type(here.tracker), "elsewhere", lambda _: os.abort)
+    monkeypatch.setattr("ablation.coordinator.upload_desk.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(here.uploads, "_open_elsewhere", os.abort)
     here.train(here.runs[0])
 
     assert not here.uploads.wait()
     assert "Recording begins again, as its process ended by SIGABRT" in str(here.uploads.problem)
     assert 1 == here.uploads.waiting
+
+
+def test_where_one_process_falls_behind_there_are_more_and_each_run_is_recorded_once(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 0)
+    here.begin(here.runs[0])
+    here.uploads.leave(here.runs[0])  # it stays with the first process, which may still be at it
+    for planned in here.runs:
+        here.train(planned)
+
+    assert here.uploads.wait()
+
+    desks = here.uploads._desks
+    assert len(here.runs) == len(desks) == len([one for one in multiprocessing.active_children() if is_uploading(one)])
+    assert desks[0] is here.uploads._assigned[here.runs[0]]
+    assert [Outcome.DONE] * len(here.runs) == [run[1] for run in here.recorded()]
+    assert len(here.runs) == here.tracker.count_runs("quick") - 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

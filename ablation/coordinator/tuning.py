@@ -14,15 +14,17 @@ from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
-from ablation.coordinator.execution import Execution, Losses, next_done, result_of_lost_worker
+from ablation.coordinator.execution import Execution, next_done
+from ablation.coordinator.losses import Losses, result_of_lost_worker
 from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
-from ablation.executors import NodeLost, WorkerLost, free_slots
+from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
     METRICS,
     SIGNS,
     Direction,
+    Epoch,
     Outcome,
     PlannedRun,
     RunResult,
@@ -57,6 +59,8 @@ class _Trial:
     results: list[RunResult] = field(default_factory=list)
     curves: list[tuple[float, ...]] = field(default_factory=list)
     replicates: list[PlannedRun] = field(default_factory=list)
+    latest: Epoch | None = None
+    """Of the last replicate, as it was when its folder had news last."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,13 +91,14 @@ class VariantTuning:
         yield self._progress(len(targets))
         budget, begun = self.execution.budget, self.execution.budget.now()
         while waiting or self.running:
-            while waiting and not budget.is_gone and (free := self._free_slots()):
+            while waiting and not budget.is_gone and (slot := self.execution.slots.first_free()):
                 schedule, variant = waiting.popleft()
                 suggestion = yield from self.execution.stored(schedule.next_trial)
                 if suggestion is None:
                     found[variant.name] = yield from self.execution.stored(partial(self._result, schedule))
                     continue
-                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=free[0]))
+                self.execution.slots.take(slot)
+                self._submit(_Trial(schedule=schedule, suggestion=suggestion, variant=variant, slot=slot))
             if not self.running:
                 if waiting and budget.is_gone:
                     yield self._progress(len(targets), note=self._end_for_budget(len(targets), since=begun))
@@ -109,6 +114,7 @@ class VariantTuning:
                 trial = self.running.pop(future)
                 if self._settle(future, trial):
                     continue
+                self.execution.slots.give_back(trial.slot)
                 yield from self._tell(trial)
                 waiting.appendleft((trial.schedule, trial.variant))
                 yield self._progress(len(targets), latest=trial)
@@ -125,9 +131,6 @@ class VariantTuning:
         forecast = (budget.now() - since) / ended * left if ended else None
         out = budget.end(forecast)
         return f"out of budget: it is spent before all variants are tuned; {more_budget_text(out)}"
-
-    def _free_slots(self) -> list[str]:
-        return free_slots(self.execution.executor, (trial.slot for trial in self.running.values()))
 
     def interrupt(self) -> None:
         """Mark what was under way as ended without a result, where the tracker still can."""
@@ -163,25 +166,26 @@ class VariantTuning:
         about = {"variant": trial.variant.name, "trial": trial.suggestion.number, "seed": seed}
         self._upload(planned, folder, {**about, **trial.suggestion.settings})
         trial.replicates.append(planned)
+        trial.latest = None
         trial.job = TuningJob(
             planned=planned,
             settings=variant.settings,
             heldout_split="validation",
-            data_folder=self.execution.data_folder,
-            folder=RunFolder(path=self.execution.below(folder.path)),
+            data_folder=self.execution.jobs.data_folder,
+            folder=RunFolder(path=self.execution.jobs.below(folder.path)),
             device=trial.slot,
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
-            carried_code=self.execution.carried_code,
+            carried_code=self.execution.jobs.carried_code,
             objective=objective_of(self.study.spec.metric.name)[0],
-            commit=self.execution.commit,
-            cudnn_benchmark=self.execution.cudnn_benchmark,
+            commit=self.execution.jobs.commit,
+            cudnn_benchmark=self.execution.jobs.cudnn_benchmark,
             stops_below=trial.suggestion.stops_below,
             is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial
-        files = self.execution.files_of([trial.job])
+        files = self.execution.jobs.files([trial.job], self.execution.note_change)
         future = self.execution.executor.submit(run_tuning_job, trial.job, files=files)
         self.running[future] = self.running.pop(placeholder)
         future.add_done_callback(self._done.put)
@@ -247,15 +251,14 @@ class VariantTuning:
     def _progress(self, variants: int, *, latest: _Trial | None = None, note: str | None = None) -> Progress:
         tuning = self.study.spec.tune
         assert tuning is not None
-        trials = [(trial.job, trial.folder) for trial in self.running.values()]
+        changed = set(self.execution.take_changed())
+        for trial in self.running.values():
+            if trial.folder is not None and trial.replicates[-1] in changed:
+                trial.latest = trial.folder.latest_epoch()
         return Progress(
             planned=variants * tuning.trials * tuning.seeds,
             ended=dict(self.ended),
-            running=tuple(
-                (job.planned, self.execution.latest_epoch(job.planned, folder))
-                for job, folder in trials
-                if job is not None and folder is not None
-            ),
+            running=tuple((trial.replicates[-1], trial.latest) for trial in self.running.values()),
             note=_told(latest) if latest is not None else note,
             budget=self.execution.budget.text(),
         )

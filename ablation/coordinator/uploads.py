@@ -11,34 +11,26 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ablation.coordinator.lease import Lease
+from ablation.coordinator.upload_desk import Run, UploadDesk
 from ablation.coordinator.upload_process import Equipment, upload_beside
-from ablation.coordinator.uploading import FIRST_DELAY_S, LONGEST_DELAY_S, Fate, News, Report, Upload, Uploader
+from ablation.coordinator.uploading import Report, Upload, Uploader
 from ablation.errors import StudyTakenOver
-from ablation.executors import WorkerLost
 from ablation.records import Plan, PlannedRun
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
-from ablation.tracking import RunDescription, StudyRecord, StudyStatus, Tracker
+from ablation.tracking import RunDescription, StudyStatus, Tracker
 
 PATIENCE_S = 5.0
 """Seconds that anybody waits for a tracker that does not answer."""
-ENOUGH_DEATHS = 3
-"""Deaths of the uploader's process, with nothing recorded in between, after which nobody waits for it."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """A run that is not recorded to its end, as far as is known here."""
-
-    upload: Upload
-    fate: Fate = "under way"
+MOST_PROCESSES = 4
+MOST_WAITING = 32
+"""Runs that have ended and wait to be recorded, for each process that records, with which there is one more."""
 
 
 def _nothing() -> None:
@@ -49,34 +41,29 @@ class Uploads:
     """What a study's execution has still to tell the tracker, under the lease that it has on the study.
 
     It may be used by one thread, but for `changed`. `problem` says what stands in the way, None where nothing does. The
-    lease is released when this is closed.
+    lease is released when this is closed. A process beside this one records the runs, where another one can open the
+    tracker, and more where it falls behind; else a thread does.
     """
 
     def __init__(self, tracker: Tracker, lease: Lease) -> None:
         self._tracker = tracker
         self._lease = lease
-        self._runs: dict[int, _Run] = {}
-        """By the numbers of their uploads, which rise."""
+        self._environment = dict(os.environ)  # as it is now: what a tracker sets while it asks is for nobody else
+        self._open_elsewhere = tracker.elsewhere()
         self._numbers: dict[PlannedRun, int] = {}
+        self._runs: dict[int, Run] = {}
+        self._over: dict[int, Run] = {}
+        """Those that wait for no more than to be recorded."""
+        self._assigned: dict[PlannedRun, UploadDesk] = {}
         self._run_ids: dict[PlannedRun, str] = {}
         self._problems: dict[int, str] = {}
-        self._over: set[int] = set()
-        """Uploads that wait for no more than to be recorded."""
-        self._begun: dict[int, None] = {}
-        self._fates: dict[int, Fate] = {}
-        self._has_changed: dict[int, None] = {}
-        self._record: StudyRecord | None = None
-        """What the uploader was told last."""
-        self._last_words: StudyStatus | None = None
-        self._look: int | None = None
-        self._is_closing = False
         self._count = self._accomplished = 0
-        self._deaths = self._accomplished_then = 0
-        self._death: str | None = None
-        """That the uploader's process has died, until there is another one."""
-        self._environment = dict(os.environ)  # as it is now: what a tracker sets while it asks is for nobody else
+        self._last_words: StudyStatus | None = None
+        self._is_closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
+        self._desks: list[UploadDesk] = []
+        self._others: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._work, args=[self._new_desk()], name="uploads", daemon=True)
         self._thread.start()
 
     def begin(
@@ -107,15 +94,13 @@ class Uploads:
             )
             self._forget(self._numbers.get(planned, 0))
             self._numbers[planned] = upload.number
-            self._runs[upload.number] = _Run(upload=upload)
-            self._begun[upload.number] = None
-            self._changed.notify_all()
+            self._runs[upload.number] = self._desk_of(upload).begin(upload)
 
     def changed(self, planned: PlannedRun) -> None:
         """Have a run's folder looked at, as something is new in it; any thread may call this, however often."""
         with self._changed:
-            if (number := self._numbers.get(planned)) is not None:
-                self._has_changed[number] = None
+            if (run := self._run(planned)) is not None:
+                run.desk.note_change(run)
 
     def end(self, planned: PlannedRun) -> None:
         """Record how the run ended, as its folder has it."""
@@ -128,8 +113,7 @@ class Uploads:
     def tell_look(self, look: int) -> None:
         """Record how many of the plan's looks are complete; what is not told in time is told with the report."""
         with self._changed:
-            self._look = look
-            self._changed.notify_all()
+            self._desks[0].tell_look(look)
 
     def run_id(self, planned: PlannedRun, *, wait_s: float = 0.0) -> str | None:
         """Return what the tracker calls a run, None where it has not been told within so long."""
@@ -140,13 +124,14 @@ class Uploads:
     @property
     def problem(self) -> str | None:
         with self._changed:
-            return next(iter(self._problems.values()), self._death)
+            deaths = (desk.death for desk in self._desks)
+            return next(iter(self._problems.values()), None) or next(filter(None, deaths), None)
 
     @property
     def waiting(self) -> int:
         """How many runs have ended and are not recorded."""
         with self._changed:
-            return sum(self._runs[number].fate == "ended" for number in self._over)
+            return sum(run.fate == "ended" for run in self._over.values())
 
     def check(self) -> None:
         """See that this process still runs the study, as far as that has been seen.
@@ -171,7 +156,7 @@ class Uploads:
                     accomplished, since = self._accomplished, time.monotonic()
                 self.check()
                 is_stuck = time.monotonic() - since > PATIENCE_S
-                if is_stuck and (self._problems or self._has_died_enough() or not self._tracker.answers()):
+                if is_stuck and (self._problems or self._is_given_up() or not self._tracker.answers()):
                     return False
                 if not self._thread.is_alive():
                     return False
@@ -184,52 +169,43 @@ class Uploads:
             if self._is_closing:
                 return
             self._is_closing, self._last_words = True, last_words
-            self._changed.notify_all()
+            for desk in self._desks:
+                desk.close()
         self._thread.join(timeout=limit_s)
 
-    def take_news(self, reports: Sequence[Report], /, *, wait_s: float) -> News:
+    def _desk_of(self, upload: Upload) -> UploadDesk:
+        """Return the desk that has least on it, of a run that was left the one it had, which may still be at it.
+
+        Tuning has one desk: the run that stands for all of it would be made twice by two.
+        """
+        desk = self._desks[0] if upload.settings is not None else min(self._desks, key=len)
+        return self._assigned.setdefault(upload.planned, desk)
+
+    def _run(self, planned: PlannedRun) -> Run | None:
+        return self._runs.get(self._numbers.get(planned, 0))
+
+    def _is_given_up(self) -> bool:
+        return any(desk.is_given_up for desk in self._desks)
+
+    def _set_fate(self, planned: PlannedRun, fate: Literal["ended", "left"]) -> None:
         with self._changed:
-            self._death = None
-            for report in reports:
-                self._note(report)
-            self._changed.wait_for(self._is_urgent, timeout=wait_s)
-            return self._news()
+            if (run := self._run(planned)) is not None:
+                self._over[run.upload.number] = run
+                run.desk.set_fate(run, fate)
+                self._have_enough_desks()
 
-    def confirm(self, _record: StudyRecord, /) -> StudyRecord:
-        self._lease.check()
-        return self._lease.record
+    def _have_enough_desks(self) -> None:
+        """Begin with one more process where those there are fall behind; runs that are begun from now on go to it."""
+        count = len(self._desks)
+        is_behind = len(self._over) > MOST_WAITING * count
+        if is_behind and count < MOST_PROCESSES and self._open_elsewhere is not None and not self._is_closing:
+            other = threading.Thread(target=self._upload, args=[self._new_desk()], name="more uploads", daemon=True)
+            self._others.append(other)
+            other.start()
 
-    def begin_again(self, error: WorkerLost, /) -> bool:
-        with self._changed:
-            self._deaths = self._deaths + 1 if self._accomplished == self._accomplished_then else 1
-            self._accomplished_then = self._accomplished
-            self._death = f"Recording begins again, as {error}."
-            self._begun = dict.fromkeys(self._runs)
-            self._fates = {number: self._runs[number].fate for number in self._over}
-            self._record = None
-            delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (self._deaths - 1))
-            return not self._changed.wait_for(lambda: self._is_closing, timeout=delay_s)
-
-    def _has_died_enough(self) -> bool:
-        return self._death is not None and self._deaths >= ENOUGH_DEATHS
-
-    def _is_urgent(self) -> bool:
-        return bool(self._begun or self._fates) or self._look is not None or self._is_closing
-
-    def _news(self) -> News:
-        """Return what the uploader does not know, which it does now."""
-        record = self._lease.record if self._lease.is_open else None
-        news = News(
-            begun=[self._runs[number].upload for number in self._begun],
-            fates=self._fates,
-            changed=list(self._has_changed),
-            record=record if record is not self._record else None,
-            look=self._look,
-            is_last=self._is_closing,
-        )
-        self._begun, self._fates, self._has_changed = {}, {}, {}
-        self._record, self._look = record, None
-        return news
+    def _new_desk(self) -> UploadDesk:
+        self._desks.append(UploadDesk(self._lease, self._changed, on_report=self._note))
+        return self._desks[-1]
 
     def _note(self, report: Report) -> None:
         run = self._runs.get(report.number)
@@ -245,43 +221,36 @@ class Uploads:
             self._forget(report.number)
         self._changed.notify_all()
 
-    def _set_fate(self, planned: PlannedRun, fate: Literal["ended", "left"]) -> None:
-        with self._changed:
-            if (number := self._numbers.get(planned)) is not None:
-                self._runs[number].fate = self._fates[number] = fate
-                self._over.add(number)
-            self._changed.notify_all()
-
     def _forget(self, number: int) -> None:
         if (run := self._runs.pop(number, None)) is not None:
+            run.desk.forget(run)
             del self._numbers[run.upload.planned]
-            self._over.discard(number)
-            for told in (self._problems, self._begun, self._fates, self._has_changed):
-                told.pop(number, None)
+            self._over.pop(number, None)
+            self._problems.pop(number, None)
 
-    def _work(self) -> None:
-        with contextlib.suppress(StudyTakenOver):  # whoever runs the study sees it at the lease, and nothing is written
-            if self._has_work():
-                self._upload()
+    def _work(self, desk: UploadDesk) -> None:
+        self._upload(desk)
+        for other in self._others:
+            other.join()
+        if self._lease.lost is None:
             with contextlib.suppress(Exception):  # the next execution says how the study stands
                 self._end()
 
-    def _has_work(self) -> bool:
-        """Wait until there is something to record, or no more to come."""
-        with self._changed:
-            self._changed.wait_for(self._is_urgent)
-            return bool(self._begun or self._look is not None)
-
-    def _upload(self) -> None:
-        """Do it in a process where the tracker can be opened by another one, else in this thread."""
-        open_tracker = self._tracker.elsewhere()
-        if open_tracker is None:
-            Uploader(self._tracker, self).run()
-        else:
-            equipment = Equipment(
-                open_tracker=open_tracker, nonce=self._lease.nonce, environment=self._environment, folder=Path.cwd()
-            )
-            upload_beside(self, equipment)
+    def _upload(self, desk: UploadDesk) -> None:
+        """Record what is on a desk, in this thread or in a process."""
+        with contextlib.suppress(StudyTakenOver):  # whoever runs the study sees it at the lease, and nothing is written
+            if not desk.has_work():
+                return
+            if self._open_elsewhere is None:
+                Uploader(self._tracker, desk).run()
+            else:
+                equipment = Equipment(
+                    open_tracker=self._open_elsewhere,
+                    nonce=self._lease.nonce,
+                    environment=self._environment,
+                    folder=Path.cwd(),
+                )
+                upload_beside(desk, equipment)
 
     def _end(self) -> None:
         """Say how the study stands, where that is to be said, and leave it to others."""

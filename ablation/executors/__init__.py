@@ -8,7 +8,7 @@ from ablation.errors import EngineMissing, ExecutorUnknown
 from ablation.executors.addresses import Where
 from ablation.executors.cores import available_cores
 from ablation.executors.inline import InlineExecutor
-from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, WorkerLost, free_slots
+from ablation.executors.interface import Executor, Files, JobExited, Needed, NodeLost, Place, TakenSlots, WorkerLost
 from ablation.executors.processes import ProcessExecutor
 from ablation.output import remark
 
@@ -109,10 +109,10 @@ __all__ = [
     "NodeLost",
     "Place",
     "ProcessExecutor",
+    "TakenSlots",
     "Where",
     "Wish",
     "WorkerLost",
-    "free_slots",
     "kind_and_where",
     "make_executor",
 ]

@@ -9,7 +9,7 @@ it is told them by name.
 import pickle
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +113,32 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-def free_slots(executor: Executor, taken: Iterable[str]) -> list[str]:
-    """Return the slots that there are now and that no job under way has taken, in the executor's order."""
-    left = Counter(taken)
-    free = []
-    for slot in executor.slots:
-        if left[slot]:
-            left[slot] -= 1
-        else:
-            free.append(slot)
-    return free
+class TakenSlots:
+    """Which slots of an executor have a job of whoever submits; asked for each job, so it counts none anew."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._taken: Counter[str] = Counter()
+        self._slots: tuple[str, ...] = ()
+        self._places: dict[str, list[int]] = {}
+        """Where each name stands among the slots."""
+
+    def first_free(self) -> str | None:
+        """Return the first slot in the executor's order that there is now and no job has taken, None without one."""
+        slots = self._executor.slots
+        if slots != self._slots:
+            self._slots, self._places = slots, {}
+            for place, slot in enumerate(slots):
+                self._places.setdefault(slot, []).append(place)
+        taken, there = self._taken, self._places.items()
+        free = [(places[taken[slot]], slot) for slot, places in there if taken[slot] < len(places)]
+        return min(free)[1] if free else None
+
+    def take(self, slot: str) -> None:
+        self._taken[slot] += 1
+
+    def give_back(self, slot: str) -> None:
+        self._taken[slot] -= 1
 
 
 class WorkerLost(CarriedError):

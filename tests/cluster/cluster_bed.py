@@ -1,6 +1,7 @@
 """A cluster and the command that runs the study on it: what tests do to both, and what must hold afterwards."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster_checks import problems_of_cluster
@@ -89,3 +90,7 @@ class Bed:
     def problems(self, alone: Alone) -> list[str]:
         nodes = [node for node in self.cluster.nodes if node.is_up]
         return problems_of_cluster(alone, address=self.address, state=self.state, nodes=nodes)
+
+
+MakeBed = Callable[..., Bed]
+"""Makes a bed in a folder of a name, with a cluster of its own or another bed's."""

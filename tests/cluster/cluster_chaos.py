@@ -8,6 +8,7 @@ how far a process is then.
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from cluster_bed import TRACEBACK, Bed
@@ -49,6 +50,7 @@ class NodesChaos:
         self._random = random.Random(seed)
         self._due: list[tuple[float, Callable[[], object]]] = []
         self._begun, self._named, self._is_over = time.monotonic(), 0, False
+        self.happened: Counter[str] = Counter()
         self.events: list[str] = []
         self.problems: list[str] = []
 
@@ -67,12 +69,16 @@ class NodesChaos:
         nodes = [f"-- {node.folder.name}\n{node.log}" for node in self._bed.cluster.nodes]
         return "\n".join([f"seed {self.seed}", *self.events, *self.problems, *nodes])
 
+    def summary(self) -> str:
+        return ", ".join(f"{count} × {kind}" for kind, count in sorted(self.happened.items()))
+
     def _let_something_happen(self) -> None:
         """Do the first thing that can be done now, of all in an order by chance."""
         bag = [kind for kind, times in FAULTS.items() for _ in range(times)]
         self._random.shuffle(bag)
         for kind in bag:
             if self._try(kind):
+                self.happened[kind] += 1
                 self._note(kind)
                 return
 

@@ -1,16 +1,14 @@
 """What tests of studies on a cluster begin with: beds, and what the study comes to alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_bed import Bed
+from cluster_bed import Bed, MakeBed
 from cluster_study import Alone, alone
 from engine import Cluster
 from forking import Starter
 from leftovers import processes_of_folder
-
-MakeBed = Callable[..., Bed]
 
 
 @pytest.fixture(scope="session")

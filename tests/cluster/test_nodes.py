@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_bed import LEASE_S, TRACEBACK, Bed
+from cluster_bed import LEASE_S, TRACEBACK, Bed, MakeBed
 from cluster_chaos import NodesChaos
-from cluster_fixtures import MakeBed
 from cluster_study import Alone, alone
 from conftest import eventually
 from counting import counted
@@ -206,6 +205,7 @@ def test_two_studies_share_a_cluster(make_bed: MakeBed, expected: Alone) -> None
 
 
 def test_nodes_may_come_late_and_leave(bed: Bed, expected: Alone) -> None:
+    bed.take(str(bed.cluster.file), "--device", "cpu")  # else the first worker decides, and is waited for
     bed.start()
     eventually(lambda: bed.is_still_running() and "there is no worker now" in bed.command.output)
     first = bed.cluster.add("a")

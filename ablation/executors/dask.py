@@ -20,11 +20,12 @@ from ablation.errors import ArgumentInvalid, DiskFull, SchedulerMissing, is_no_r
 from ablation.executors.addresses import Where
 from ablation.executors.connection import Connection, NoAnswer
 from ablation.executors.interface import Files, NodeLost, T, carried
-from ablation.executors.nodes.agent import LEASE_S, Refused
+from ablation.executors.nodes.agent import LEASE_S
 from ablation.executors.nodes.delivering import Deliveries
 from ablation.executors.nodes.files import CarriedWrong
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.jobs import packed
+from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.remote import Remote
 from ablation.executors.nodes.roster import POLL_S, Node, RemoteJob, Roster
 from ablation.stopping import GRACE_S, Preempted

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import Clock, Nodes, make_agent
 from conftest import eventually
-from jobs import end_when_asked, no_gpus, train_a_little
+from jobs import end_when_asked, train_a_little
 
 from ablation.errors import DiskFull
 from ablation.executors.interface import Files, Needed
@@ -24,26 +25,10 @@ from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.jobs import packed
 from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import LOST_S, Node, RemoteJob, Roster
-from ablation.executors.nodes.slots import Slots
 from ablation.stopping import Preempted
 
 OF = "0" * 32
 LEAVE = "begun/study/run"
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def _agent(folder: Path, clock: Clock | None = None) -> Agent:
-    """Return an agent with one slot on the CPU, which looks for no GPU."""
-    return Agent(NodeFolder(path=folder), slots=Slots(1, gpus=no_gpus), clock=clock or Clock())
 
 
 @pytest.fixture
@@ -53,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def agent(tmp_path: Path, clock: Clock) -> Iterator[Agent]:
-    made = _agent(tmp_path / "node", clock)
+    made = make_agent(tmp_path / "node", clock)
     yield made
     for token in list(made._jobs):
         made.release(token=token)
@@ -299,38 +284,6 @@ def test_workers_with_one_folder_have_one_id(tmp_path: Path) -> None:
 # The coordinator's side, on agents that answer at once
 
 
-class Nodes:
-    """Agents by address, as an engine reaches them; those in `cut` cannot be fetched from."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.agents = {f"n{k}": _agent(folder / f"n{k}") for k in range(count)}
-        self.cut: set[str] = set()
-        self.sent: list[str] = []
-
-    def node(self, address: str) -> Node:
-        agent = self.agents[address]
-        return Node(address=address, agent=agent.id, folder=agent.folder_id)
-
-    async def ask(self, address: str, verb: str, **asked: Any) -> Any:
-        await asyncio.sleep(0)
-        if verb == "fetch":
-            return await self._fetch(address, **asked)
-        if verb == "expect":
-            self.sent.append(address)
-        agent = self.agents[address]
-        return getattr(agent.arrivals if verb in ("expect", "put", "complete") else agent, verb)(**asked)
-
-    async def _fetch(self, address: str, need: str, peer: str, files: list[Any]) -> None:
-        if peer in self.cut:
-            raise Refused("stale", "not to be reached")
-        mine, theirs = self.agents[address], self.agents[peer]
-        delivery = mine.arrivals.expect(files=files)
-        for file in files:
-            data = theirs.arrivals.piece_of_need(need=need, name=file["name"], offset=0)
-            mine.arrivals.put(delivery=delivery, name=file["name"], offset=0, data=data)
-        mine.arrivals.complete(delivery=delivery, need=need)
-
-
 def _needed(folder: Path) -> Needed:
     folder.mkdir(parents=True)
     (folder / "words.txt").write_text("seven")
@@ -386,7 +339,7 @@ def test_data_is_sent_where_nodes_do_not_reach_each_other(tmp_path: Path, home: 
 @pytest.mark.usefixtures("apart")
 def test_nodes_with_one_folder_are_sent_data_once(tmp_path: Path, home: CoordinatorFolder) -> None:
     nodes, need = Nodes(tmp_path, 1), _needed(tmp_path / "state" / "data" / "words-0")
-    nodes.agents["twin"] = _agent(tmp_path / "n0")
+    nodes.agents["twin"] = make_agent(tmp_path / "n0")
 
     _bring(nodes, need, home, ["n0", "twin"])
 
@@ -437,7 +390,7 @@ def test_a_worker_of_another_python_is_unfit_before_anything_is_sent_to_it() -> 
 
 
 def test_a_check_that_fails_says_why_and_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = _agent(tmp_path / "node")
+    agent = make_agent(tmp_path / "node")
 
     assert agent.check("cpu", [packed(int, ("7",))]) is None
     assert agent.check("cpu", [packed(int, ("seven",))]) == "invalid literal for int() with base 10: 'seven'"

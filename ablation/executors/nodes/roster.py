@@ -112,6 +112,7 @@ class Roster:
         self.nodes: dict[str, Node] = {}
         self._checks: list[bytes] = []
         self.round = 0
+        self.on_lost: Callable[[str], object] = lambda _: None
         self._note = note
         self._looked_at = time.monotonic()
 
@@ -166,6 +167,7 @@ class Roster:
     def lose(self, address: str, how: str) -> None:
         """Forget a node; its jobs are lost with it."""
         node = self.nodes.pop(address)
+        self.on_lost(address)
         if node.is_fit and not node.jobs:
             self._note(f"node {node.label} {how}")
         for task in (node.greeting, node.asking):

@@ -14,8 +14,8 @@ from distributed.comm.core import FatalCommClosedError
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
-from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
+from ablation.executors.nodes.refusing import Refused
 
 CERTIFICATE = tuple(f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key"))
 """What dask's configuration must name for TLS."""

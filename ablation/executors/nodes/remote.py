@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ablation.executors.interface import JobExited
-from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.delivering import (
     Asking,
     Deliveries,
@@ -24,6 +23,7 @@ from ablation.executors.nodes.delivering import (
 )
 from ablation.executors.nodes.files import CarriedFile, Incoming
 from ablation.executors.nodes.home import CoordinatorFolder
+from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import Node, RemoteJob
 from ablation.stopping import Preempted
 
@@ -66,7 +66,7 @@ class Remote:
         await self._ask(
             "reserve",
             coordinator=self._coordinator,
-            round=job.round,
+            asked_in=job.round,
             device=device,
             of=self._home.id if self._home is not None else "0" * 32,
             leaves=list(job.leaves),

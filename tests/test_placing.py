@@ -59,7 +59,8 @@ def at_desk(nodes: Nodes, home: Path, story: Callable[[Desk], Awaitable[None]], 
     async def told() -> Desk:
         desk = Desk(nodes, home, most=most)
         try:
-            await asyncio.wait_for(story(desk), timeout=60)
+            async with asyncio.timeout(60):
+                await story(desk)
         finally:
             await desk.placing.end(None)
         return desk

@@ -118,8 +118,9 @@ class Remote:
         carrying, self._carrying = self._carrying, None
         if carrying is not None:
             carrying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(carrying)
+            await asyncio.wait([carrying])
+            if not carrying.cancelled() and (error := carrying.exception()) is not None:
+                raise error
 
     # What comes from there
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from agents import Nodes
-from jobs import end_when_asked, have_no_room, train_a_little
+from jobs import end_when_asked, have_no_room, keep_a_checkpoint, train_a_little
 
 from ablation.executors.interface import Files, NodeLost
 from ablation.executors.nodes.jobs import packed
@@ -59,7 +59,8 @@ def at_desk(nodes: Nodes, home: Path, story: Callable[[Desk], Awaitable[None]], 
     async def told() -> Desk:
         desk = Desk(nodes, home, most=most)
         try:
-            await asyncio.wait_for(story(desk), timeout=60)
+            async with asyncio.timeout(60):
+                await story(desk)
         finally:
             await desk.placing.end(None)
         return desk
@@ -156,3 +157,82 @@ def test_jobs_are_brought_to_an_end_where_the_coordinator_is_to_end(nodes: Nodes
         assert [Preempted] * 4 == [type(future.exception()) for future in (*futures, late)]
 
     at_desk(nodes, tmp_path / "state", story)
+
+
+def _with(nodes: Nodes, verb: str, change: Callable[[Any], Any]) -> None:
+    """Have what nodes answer to a question changed."""
+    before = nodes.ask
+
+    async def ask(address: str, asked_verb: str, **asked: Any) -> Any:
+        said = await before(address, asked_verb, **asked)
+        return change(said) if asked_verb == verb else said
+
+    nodes.ask = ask  # type: ignore[method-assign]
+
+
+def test_an_artifact_that_is_still_written_when_its_job_has_ended_is_fetched_again(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    changed: list[Path] = []
+
+    def change_once(said: Any) -> Any:
+        if not changed:
+            changed.extend(nodes.agents[name].folder.path for name in nodes.agents)
+            for file in [file for folder in changed for file in folder.rglob("a.txt")]:
+                file.write_text("more than was announced")
+        return said
+
+    _with(nodes, "offer_ended", change_once)
+
+    async def story(desk: Desk) -> None:
+        future = desk.submit(train_a_little)
+        await desk.until(future.done)
+
+        assert 7 == future.result()
+        assert [] == desk.notes
+
+    at_desk(nodes, tmp_path / "state", story)
+    assert (tmp_path / "state" / LEAVE / "artifacts" / "a.txt").read_text() == "more than was announced"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {LEAVE: [{"name": "../../../runs/x/result.json", "size": 1, "digest": "0" * 64}]},
+        {LEAVE: [{"name": "about.json", "size": 1, "digest": "0" * 64}]},
+        {"begun/study/another": []},
+        {LEAVE: [{"name": "artifacts/a.txt", "size": 8, "digest": "0" * 64}]},
+        7,
+    ],
+    ids=["elsewhere", "no file of a run", "of another run", "of another content", "nothing"],
+)
+def test_a_node_that_sends_what_is_not_taken_gets_no_more_runs(nodes: Nodes, tmp_path: Path, left: object) -> None:
+    _with(nodes, "offer_ended", lambda said: {**said, "left": left})
+
+    async def story(desk: Desk) -> None:
+        future = desk.submit(train_a_little)
+        await desk.until(future.done)
+
+        assert isinstance(future.exception(), NodeLost)
+        assert "is not to be trusted" in str(future.exception())
+        await desk.until(lambda: desk.placing.slots == 1)
+        assert 1 == len(desk.notes)
+
+    at_desk(nodes, tmp_path / "state", story)
+    assert not (tmp_path / "state" / LEAVE / "result.json").exists()
+
+
+def test_a_checkpoint_is_carried_while_its_run_goes_on(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablation.executors.nodes.remote.CARRY_EVERY_S", 0.0)
+    kept = tmp_path / "state" / LEAVE / "checkpoints" / "epoch-000001-eager.pt"
+
+    async def story(desk: Desk) -> None:
+        future = desk.submit(keep_a_checkpoint)
+        await desk.until(kept.exists)
+
+        assert not future.done()
+
+    at_desk(nodes, tmp_path / "state", story)
+    assert kept.read_text() == "checkpoint"

@@ -55,7 +55,8 @@ class Connection:
             address, asynchronous=True, set_as_default=False, timeout=CONNECT_S
         )
         try:
-            await asyncio.wait_for(client, timeout=2 * CONNECT_S)
+            async with asyncio.timeout(2 * CONNECT_S):
+                await client
             rpc: Any = client.scheduler
             found = await _answered(rpc.identity(n_workers=0), ANSWER_S)
             check_network(str(found["address"]), is_open=is_open)
@@ -155,7 +156,8 @@ class Connection:
 
 async def _answered(calling: Any, timeout_s: float) -> Any:
     try:
-        return await asyncio.wait_for(calling, timeout=timeout_s)
+        async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for may lose that this task was cancelled
+            return await calling
     except (OSError, TimeoutError, ValueError) as error:  # ValueError of a connection pool that was closed
         raise NoAnswer(f"{type(error).__name__}: {error}") from error
 

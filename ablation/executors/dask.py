@@ -159,7 +159,8 @@ class DaskExecutor:
             if self._roster.device != "auto" and not self._ready.done():
                 self._ready.set_result(None)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), timeout=POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def _look(self, connection: Connection) -> None:

@@ -118,10 +118,9 @@ class Agent:
             self.folder.check_room()
         except OSError as error:
             return f"its folder cannot be used: {error} (ABLATION_NODE_DIR names another)"
-        gpu = next((slot.gpu for slot in self.slots.by_device().get(device, ())), None)
         for check in checks:
             try:
-                self.slots.probed(run_packed, check, gpu, device=device)
+                self.slots.probe(check, device)
             except Exception as error:  # noqa: BLE001 - whatever it says, this node is unfit
                 return str(error) or type(error).__name__
         return None

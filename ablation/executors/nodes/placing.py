@@ -164,7 +164,8 @@ class Placing:
 
         async def done() -> None:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(work(), timeout=LEASE_S)
+                async with asyncio.timeout(LEASE_S):
+                    await work()
                 self._wake()
 
         task = asyncio.create_task(done())

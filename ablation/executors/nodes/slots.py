@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ablation.executors.nodes.jobs import visible_gpus
+from ablation.executors.nodes.jobs import run_packed, visible_gpus
 from ablation.executors.processes import ProcessExecutor
 
 PROBE_S = 120.0
@@ -80,12 +79,16 @@ class Slots:
         """Return how many jobs may run here at a time, of what is known by now."""
         return max((len(found) for found in self._slots.values()), default=0)
 
-    def probed(self, function: Callable[..., Any], *args: Any, device: str) -> Any:
-        """Return what a function returns in the process of a free slot, else in one of its own."""
-        free = self.take(device, PROBING)
-        slot = free or Slot(device=device)
+    def probe(self, call: bytes, device: str) -> None:
+        """Run a call as a job would be: in the process of a free slot with its GPU, else in one of its own.
+
+        Raises:
+            Exception: what it raises.
+        """
+        slots, free = self.by_device().get(device, ()), self.take(device, PROBING)
+        slot = free or Slot(device=device, gpu=slots[0].gpu if slots else None)
         try:
-            return slot.processes().submit(function, *args).result(timeout=PROBE_S)
+            slot.processes().submit(run_packed, call, slot.gpu).result(timeout=PROBE_S)
         finally:
             if free is None:
                 slot.end()

@@ -11,6 +11,7 @@ from typing import Any
 import dask
 from distributed import Client
 from distributed.comm.core import FatalCommClosedError
+from distributed.core import clean_exception
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
@@ -99,11 +100,10 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
-        if isinstance(said, Exception):
-            return f"{type(said).__name__}: {said}"
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        return str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
+        failed = clean_exception(said["exception"])[1] if isinstance(said, dict) and "exception" in said else said
+        return str(failed) if isinstance(failed, Refused) else f"{type(failed).__name__}: {failed}"
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.

@@ -91,17 +91,20 @@ def workers_of(where: object) -> str:
 def test_each_node_is_told_with_its_folder_and_whether_it_is_fit(folder: Path, cluster: Cluster) -> None:
     cluster.add("good")
     cluster.add("older", environment=preloading("worker", folder, OLDER))
-    eventually(lambda: len(cluster.workers()) == 2)
+    cluster.add("blocked", kept=folder / "tiny.yaml" / "node")
+    eventually(lambda: len(cluster.workers()) == 3)
 
     result = doctor(cluster.file, "tiny.yaml", "--json")
 
     assert 0 == result.exit_code, result.output
     nodes = {node["label"].partition("(")[2].rstrip(")"): node for node in json.loads(result.stdout)["nodes"]}
-    assert {"good": True, "older": False} == {name: node["is_fit"] for name, node in nodes.items()}
+    assert {"good": True, "older": False, "blocked": False} == {name: node["is_fit"] for name, node in nodes.items()}
     assert {"cpu": 1} == nodes["good"]["slots"]
     assert str(cluster.folder / "good" / "node") == nodes["good"]["folder"]
     assert abs(nodes["good"]["clock_s"]) < 5
     assert "it has ablation 0.0.1, and this machine ablation" in nodes["older"]["why"]
+    assert nodes["blocked"]["why"].startswith("its folder cannot be used: ")
+    assert str(folder / "tiny.yaml") in nodes["blocked"]["why"]
     assert "(older) gets no runs: it has ablation 0.0.1" in doctor(cluster.file).stdout
     (folder / "tf32.yaml").write_bytes(TINY.replace(b"epochs: 2", b"epochs: 2, precision: tf32"))
     required = doctor(cluster.file, "tf32.yaml")

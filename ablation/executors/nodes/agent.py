@@ -22,7 +22,7 @@ from ablation import __version__
 from ablation.executors.interface import Files, carried
 from ablation.executors.nodes.arrivals import Arrivals
 from ablation.executors.nodes.files import PIECE, Incoming, checked
-from ablation.executors.nodes.folder import NodeFolder, leave_path
+from ablation.executors.nodes.folder import NodeFolder, folder_unusable, leave_path
 from ablation.executors.nodes.jobs import run_packed
 from ablation.executors.nodes.news import FolderWatch
 from ablation.executors.nodes.offers import Description, Offers
@@ -117,7 +117,7 @@ class Agent:
             self.folder.make()
             self.folder.check_room()
         except OSError as error:
-            return f"its folder cannot be used: {error} (ABLATION_NODE_DIR names another)"
+            return folder_unusable(error)
         for check in checks:
             try:
                 self.slots.probe(check, device)

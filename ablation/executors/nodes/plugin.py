@@ -17,7 +17,7 @@ from distributed.worker import secede
 
 from ablation.executors.nodes.agent import Agent
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.folder import NodeFolder
+from ablation.executors.nodes.folder import NodeFolder, folder_unusable
 from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.slots import Slots
 
@@ -41,7 +41,10 @@ class AgentPlugin(WorkerPlugin):
     async def setup(self, worker: Worker) -> None:
         if NAME not in worker.extensions:
             slots = Slots(worker.state.nthreads)
-            agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), slots=slots)
+            try:
+                agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), slots=slots)
+            except OSError as error:
+                raise Refused("wrong", folder_unusable(error)) from error
             if NAME not in worker.extensions:
                 worker.extensions[NAME] = AgentService(worker, agent)
 

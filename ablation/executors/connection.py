@@ -14,6 +14,7 @@ from distributed.comm.core import FatalCommClosedError
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
+from ablation.executors.nodes.fitness import why_of_agent
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
 from ablation.executors.nodes.refusing import Refused
 
@@ -99,11 +100,11 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
-        if isinstance(said, Exception):
-            return f"{type(said).__name__}: {said}"
+        if isinstance(said, OSError | TimeoutError):
+            raise NoAnswer(f"{type(said).__name__}: {said}")
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        return str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
+        return why_of_agent(str(said.get("exception_text", said) if isinstance(said, dict) else said))
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.

@@ -40,10 +40,8 @@ class AgentPlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         if NAME not in worker.extensions:
-            slots = Slots(worker.state.nthreads)
-            agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), slots=slots)
-            if NAME not in worker.extensions:
-                worker.extensions[NAME] = AgentService(worker, agent)
+            agent = Agent(NodeFolder.of_this_process(), slots=Slots(worker.state.nthreads))
+            worker.extensions[NAME] = AgentService(worker, agent)
 
 
 class AgentService:

@@ -5,6 +5,9 @@ import signal
 import time
 from pathlib import Path
 
+from ablation.executors.interface import Place
+from ablation.stopping import Preempted, stopping
+
 
 class Ended(BaseException):
     """What is no Exception."""
@@ -37,3 +40,25 @@ def write_then_sleep(path: Path) -> None:
     beside.write_text(str(os.getpid()))
     beside.rename(path)
     time.sleep(600)
+
+
+def end_when_asked(place: Place) -> None:
+    """Measure an epoch, and go on until this process is asked to end."""
+    folder = place.folder / "begun" / "study" / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")
+    place.changed("begun/study/run")
+    while not stopping.is_asked:
+        time.sleep(0.01)
+    raise Preempted
+
+
+def train_a_little(place: Place) -> int:
+    """Leave what a run leaves, as text."""
+    folder = place.folder / "begun" / "study" / "run"
+    (folder / "artifacts").mkdir(parents=True)
+    for name, text in {"started.json": "{}", "metrics.jsonl": "{}\n", "artifacts/a.txt": "artifact"}.items():
+        (folder / name).write_text(text)
+    (folder / "result.json").write_text("{}")
+    return 7

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import SPARED, eventually
 
-from ablation.executors import Executor, make_executor
+from ablation.errors import ArgumentInvalid, SchedulerMissing
+from ablation.executors import Executor, dask, make_executor
 from ablation.executors.addresses import Where
 from ablation.testing import WorkersContract
 
-pytestmark = pytest.mark.slow
 LOOPBACK = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
@@ -40,6 +40,28 @@ def _started(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
+def test_a_scheduler_that_is_not_there_is_told_at_once_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "COMES_S", 0.0)
+    monkeypatch.setattr(dask, "POLL_S", 0.0)
+    file, said = tmp_path / "scheduler.json", list[str]()
+
+    with pytest.raises(SchedulerMissing, match="there is no such file yet"):
+        dask.DaskExecutor(str(file), say=said.append)
+
+    assert 1 == len(said)
+    assert said[0].startswith(f"there is no scheduler at {file}: there is no such file yet.")
+    assert f"`dask scheduler --scheduler-file {file} --host HOST`" in said[0]
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "gpu"])
+def test_which_gpu_a_job_gets_is_the_engines_to_give(device: str) -> None:
+    with pytest.raises(ArgumentInvalid, match="auto, cpu or cuda: which GPU a job gets is the engine's to give"):
+        dask.DaskExecutor("scheduler.json", device=device, say=str)
+
+
+@pytest.mark.slow
 class TestDaskExecutor(WorkersContract):
     @pytest.fixture
     def executor(self, scheduler: Path) -> Iterator[Executor]:

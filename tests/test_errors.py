@@ -62,6 +62,12 @@ RAISED = [
     errors.StudyWithin(),
     errors.CodeMissing("timm", "1.0.3", None),
     errors.SchedulerMissing("scheduler.json", "there is no such file yet", 60.0),
+    errors.ClusterInvalid("10.0.0.5:8786", "it is empty"),
+    errors.NetworkOpen("tcp://10.0.0.5:8786"),
+    errors.CertificateMissing("tls://10.0.0.5:8786", ["distributed.comm.tls.ca-file"]),
+    errors.CertificateForeign("tls://10.0.0.5:8786", ["distributed.comm.tls.ca-file"]),
+    errors.ExecutorUnknown("dusk", ["auto", "dask:WHERE"]),
+    errors.EngineMissing("dask", "distributed"),
     errors.ModelNotKept("quick", "its runs are those of a training function"),
     errors.CodeUntrusted("quick", "net.py:Net", [Path("code")]),
 ]

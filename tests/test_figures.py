@@ -585,6 +585,7 @@ def test_a_study_whose_runs_all_diverged_has_no_figures(analysis, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 @pytest.mark.parametrize(
     ("factors", "seeds", "epochs", "absent"),
     [
@@ -605,6 +606,7 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 def test_diverged_runs_of_any_size_do_not_flatten_the_others(analysis, tmp_path):
     first, *others = analysis.curves
     wild = dict.fromkeys(first.seeds[0].curves, ((1, 1e300), (2, -1e300)))
@@ -863,6 +865,7 @@ def test_confusion_differences_number_only_cells_beyond_twice_the_noise_floor(an
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 def test_many_classes_are_drawn_without_numbers(tmp_path):
     many = make_analysis(classes=tuple(map(str, range(30))))
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 from ablation.api.running import Execution
 from ablation.coordinator.planning import size_text
+from ablation.coordinator.preparation import carried_code, required_of_nodes
 from ablation.errors import AblationError
 from ablation.executors import Where, Wish, kind_and_where
 from ablation.executors.cores import available_cores, available_memory
@@ -26,7 +26,7 @@ from ablation.storage.permissions import nearest_folder
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.tracking import Tracker, store_found
-from ablation.worker import check_device, device_remarks, device_text, resolve_devices, why_no_gpu
+from ablation.worker import device_remarks, device_text, resolve_devices, why_no_gpu
 
 if TYPE_CHECKING:
     from ablation.executors.nodes.inspection import NodeFound
@@ -95,9 +95,9 @@ def _cluster(asked: Asked, where: Where, *study: Study) -> tuple[list[Finding], 
     """Return what was found of a scheduler and its workers, and the latter each; `study` is one that could be read."""
     from ablation.executors.nodes.inspection import cluster_found
 
-    check = partial(check_device, study[0].variants) if study else None
+    checks = required_of_nodes(study[0], is_here=False) if study else ()
     try:
-        found = cluster_found(where, device=asked.execution.device, state=asked.state.folder, check=check)
+        found = cluster_found(where, device=asked.execution.device, state=asked.state.folder, checks=checks)
     except AblationError as error:
         return [Finding(what="scheduler", problem=str(error))], ()
     fit = sum(node.why is None for node in found.nodes)
@@ -167,8 +167,10 @@ def _study(study: Study, asked: Asked) -> str:
     """Check a study's data, models and precision, and return how large it is."""
     preview = preview_study(study, state=asked.state, device=None)
     if asked.where is not None:
+        carried_code(study)
         return preview.lines_above()[0]
     devices = resolve_devices(asked.execution.device)
-    for device in devices:
-        check_device(study.variants, device)
+    for check in required_of_nodes(study, is_here=True):
+        for device in devices:
+            check(device)
     return "; ".join([preview.lines_above()[0], *device_remarks(study.variants, devices)])

@@ -1,6 +1,6 @@
 """Sees that a study can run here before anything is created: devices, storage, data, a batch of each variant."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,6 @@ from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
 from ablation.datasets import Dataset, make_split, prepare
-from ablation.executors import Needed
 from ablation.records import DataFacts, same_starts_text
 from ablation.scheduling import check_storage, default_storage
 from ablation.storage.state import State
@@ -38,8 +37,9 @@ class Prepared:
 def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     """Check a study's devices and stores, prepare its data, and try each variant that may fail on one batch."""
     study, slots = request.study, request.executor.slots
-    request.executor.require(partial(check_device, study.variants))
-    code = _carried_code(request)
+    for check in required_of_nodes(study, is_here=request.executor.is_here):
+        request.executor.require(check)
+    code = None if request.executor.is_here else carried_code(study)
     request.state.make()
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
     dataset = _prepared_data(study, request.state)
@@ -66,40 +66,28 @@ def _prepared_data(study: Study, state: State) -> Dataset | None:
     return dataset
 
 
-def needed_files(prepared: Prepared, state: State) -> tuple[Needed, ...]:
-    """Return what the jobs of a study read: its data set, where it has one, and the user's code, elsewhere."""
-    needs = []
-    if prepared.dataset is not None:
-        folder = prepared.dataset.folder
-        name = (state.data / folder.name).relative_to(state.folder).as_posix()
-        needs.append(Needed(name=name, files={file.name: file for file in sorted(folder.iterdir())}))
-    if prepared.code is not None:
-        needs.append(Needed(name=_code_folder(prepared.code), files=prepared.code.files))
-    return tuple(needs)
+def required_of_nodes(study: Study, *, is_here: bool) -> tuple[Callable[[str], object], ...]:
+    """Return what is to be checked of each device that trains a study's runs, where it is.
+
+    Other machines must have the packages that the user's code imports, too.
+    """
+    names = _code_names(study)
+    packages = () if is_here or not names else (partial(check_packages, study.code.packages(names)),)
+    return (partial(check_device, study.variants), *packages)
 
 
-def code_folders(prepared: Prepared) -> tuple[str, ...]:
-    """Return where the user's code is looked for below a place that it is brought to."""
-    code = prepared.code
-    return tuple(f"{_code_folder(code)}/{folder}" for folder in code.folders) if code is not None else ()
-
-
-def _code_folder(code: CarriedCode) -> str:
-    return f"code/{code.digest}"
-
-
-def _carried_code(request: Request) -> CarriedCode | None:
-    """Return the user's code where jobs run on other machines, which must have the packages that it imports.
+def carried_code(study: Study) -> CarriedCode | None:
+    """Return the user's code as it is brought to other machines; None where there is none.
 
     Raises:
         CodeInvalid: it cannot be brought there.
     """
-    study = request.study
-    names = {name for variant in study.variants for name in code_names(variant.settings)}
-    if request.executor.is_here or not names:
-        return None
-    request.executor.require(partial(check_packages, study.code.packages(names)))
-    return study.code.carried(names)
+    names = _code_names(study)
+    return study.code.carried(names) if names else None
+
+
+def _code_names(study: Study) -> set[str]:
+    return {name for variant in study.variants for name in code_names(variant.settings)}
 
 
 def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:

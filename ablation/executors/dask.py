@@ -146,8 +146,9 @@ class DaskExecutor:
     async def _tend(self) -> None:
         """Look who is there and what is new, again and again."""
         self._connection = await self._connected(COMES_S, self._say)
-        if self._roster.device == "auto":
-            self._say("the first worker decides on which device runs are trained; --device cpu or cuda says it at once")
+        with contextlib.suppress(NoAnswer):
+            if self._roster.device == "auto" and not await self._connection.workers():
+                self._say("there is no worker now; the first one decides on which device runs are trained")
         while True:
             try:
                 await self._look()
@@ -181,11 +182,11 @@ class DaskExecutor:
                 return await Connection.to(address, is_open=self._where.is_open)
             except NoAnswer as error:
                 missing = SchedulerMissing(self._where.text, str(error), patience_s)
-            if time.monotonic() - begun > patience_s:
-                raise missing
             if not is_said:
                 say(missing.waiting)
             is_said = True
+            if time.monotonic() - begun > patience_s:
+                raise missing
             await asyncio.sleep(POLL_S)
 
     async def _reconnect(self) -> None:
@@ -198,6 +199,7 @@ class DaskExecutor:
             if time.monotonic() - begun > LEASE_S:
                 self._lose_all("cannot be reached, as the scheduler is silent")
         self._connection = connecting.result()
+        self._notes.append(f"the scheduler at {self._where.text} answers")
         if self._connection.scheduler != before:
             self._lose_all("is gone with its scheduler")
 

@@ -92,10 +92,10 @@ class Command:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def ending(self, cause: Cause, seconds: float = 0.0) -> Ending:
-        """Return how the process ended; it must have."""
+    def ending(self, cause: Cause, seconds: float = 0.0, *, limit_s: float = 30.0) -> Ending:
+        """Return how the process ended; it must have, within a limit."""
         assert self._process is not None
-        status = self._process.wait(timeout=30)
+        status = self._process.wait(timeout=limit_s)
         return Ending(cause=cause, status=128 - status if status < 0 else status, seconds=seconds, output=self.output)
 
     def workers(self) -> list[psutil.Process]:

@@ -63,6 +63,10 @@ class Node:
         found = [each for each in self._tree()[1:] if "spawn_main" in command_line(each)]
         return [each for each in found if not (self.is_nannied and each.ppid() == self.pid)]
 
+    def jobs(self) -> list[str]:
+        """Return the folders of runs that it has."""
+        return sorted(path.name for path in self.kept.glob("of/*/begun/*/*"))
+
     def kill(self) -> None:
         """End it as a host that goes: nothing of it has a moment left."""
         self.suspend()  # so that none sees another go
@@ -105,15 +109,19 @@ class Cluster:
         """Choose where it is; `environment` is what its processes have beside that of this one."""
         self.folder, self.file, self.port = folder, folder / "scheduler.json", free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ABLATION_"))}
-        self._environment = {**kept, "PYTHONPATH": SPARED, **(environment or {})}
+        self.environment = {**kept, "PYTHONPATH": SPARED, **(environment or {})}
         self._scheduler: subprocess.Popen[bytes] | None = None
         self.nodes: list[Node] = []
-        folder.mkdir()
+        folder.mkdir(parents=True)
 
     def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all that is left of it."""
         for process in processes_of_folder(self.folder):
             send(process, signal.SIGCONT)
             send(process, signal.SIGKILL)
@@ -127,13 +135,18 @@ class Cluster:
         command = [sys.executable, "-m", "dask", "scheduler", "--scheduler-file", str(self.file)]
         place = self.folder / "scheduler"
         place.mkdir(exist_ok=True)
-        self._scheduler = _start([*command, "--port", str(self.port), *LOOPBACK], self._environment, place)
+        self._scheduler = _start([*command, "--port", str(self.port), *LOOPBACK], self.environment, place)
         eventually(self._is_written)
 
     def kill_scheduler(self) -> None:
         assert self._scheduler is not None
         self._scheduler.kill()
         self._scheduler.wait()
+        self._scheduler = None
+
+    @property
+    def has_scheduler(self) -> bool:
+        return self._scheduler is not None
 
     def add(
         self,
@@ -145,7 +158,7 @@ class Cluster:
     ) -> Node:
         """Start a node of a name, in a folder of that name; `kept` is where it keeps its files, if not there."""
         command = [*worker_command(self.file, is_nannied=is_nannied), "--name", name]
-        given = {**self._environment, **(environment or {})}
+        given = {**self.environment, **(environment or {})}
         node = Node(self.folder / name, command, given, is_nannied=is_nannied, kept=kept)
         node.start()
         self.nodes.append(node)

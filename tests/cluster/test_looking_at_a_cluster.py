@@ -102,6 +102,11 @@ def test_each_node_is_told_with_its_folder_and_whether_it_is_fit(folder: Path, c
     assert abs(nodes["good"]["clock_s"]) < 5
     assert "it has ablation 0.0.1, and this machine ablation" in nodes["older"]["why"]
     assert "(older) gets no runs: it has ablation 0.0.1" in doctor(cluster.file).stdout
+    (folder / "tf32.yaml").write_bytes(TINY.replace(b"epochs: 2", b"epochs: 2, precision: tf32"))
+    required = doctor(cluster.file, "tf32.yaml")
+    assert 2 == required.exit_code
+    assert "(good) gets no runs: " in required.stdout
+    assert "tf32" in required.stdout.partition("(good) gets no runs: ")[2]
 
 
 def test_a_folder_that_nodes_see_too_is_told_as_shared(folder: Path, cluster: Cluster) -> None:

@@ -1,13 +1,15 @@
 """A study's workers under a real SLURM: an array of them, each with its GPU, preempted and queued again."""
 
+import re
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster_bed import Bed
+from cluster_study import Alone
 from conftest import eventually
 from engine import Cluster, worker_command
 from leftovers import open_to_others, processes_of_folder
@@ -16,6 +18,7 @@ from slurm import GPUS, GRACE_S, LOOKS_EVERY_S, NODES, Slurm, why_not
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
+pytest_plugins = ["cluster_fixtures"]
 WORKERS = len(NODES) * len(GPUS)
 
 
@@ -31,13 +34,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     finally:
         made.stop()
     assert [] == processes_of_folder(folder)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path / "cluster") as made:
-        made.start_scheduler()
-        yield made
 
 
 def workers_script(cluster: Cluster, output: Path) -> str:
@@ -75,8 +71,10 @@ def workers_in(folder: Path) -> list[Given]:
 
 
 def test_each_worker_of_an_array_has_a_gpu_of_its_own_and_all_is_on_loopback(
-    slurm: Slurm, cluster: Cluster, tmp_path: Path
+    bed: Bed, slurm: Slurm, tmp_path: Path
 ) -> None:
+    cluster = bed.cluster
+    cluster.start_scheduler()
     job = slurm.submit(workers_script(cluster, tmp_path))
     eventually(lambda: len(cluster.workers()) == WORKERS)
 
@@ -87,23 +85,24 @@ def test_each_worker_of_an_array_has_a_gpu_of_its_own_and_all_is_on_loopback(
     slurm.cancel(job)
 
 
-def test_a_preempted_worker_is_asked_to_end_and_comes_back_when_its_job_is_queued_again(
-    slurm: Slurm, cluster: Cluster, tmp_path: Path
+def test_a_study_is_resumed_where_workers_are_preempted_which_come_back_when_their_jobs_are_queued_again(
+    bed: Bed, expected: Alone, slurm: Slurm, tmp_path: Path
 ) -> None:
-    job = slurm.submit(workers_script(cluster, tmp_path))
-    eventually(lambda: len(cluster.workers()) == WORKERS)
+    bed.cluster.start_scheduler()
+    slurm.submit(workers_script(bed.cluster, tmp_path), environment=bed.cluster.environment)
+    eventually(lambda: len(bed.cluster.workers()) == WORKERS)
     others = {worker.name for worker in workers_in(tmp_path) if worker.node == NODES[1]}
+    bed.command.start()
+    bed.await_epochs(3, runs=WORKERS)
 
     urgent = slurm.submit("#!/bin/bash\nsleep 600\n", "--partition=high", "--exclusive", f"--nodelist={NODES[0]}")
-    eventually(lambda: others == set(cluster.workers()))
-    eventually(lambda: ["PENDING", "PENDING", "RUNNING", "RUNNING"] == sorted(slurm.states(job)))
+    eventually(lambda: others == set(bed.cluster.workers()))
+    output = bed.check(expected).output
+    resumed = re.findall(r"its worker was asked to end; it resumes after epoch (\d+)", output)
     slurm.cancel(urgent)
-    eventually(lambda: len(cluster.workers()) == WORKERS)
+    eventually(lambda: len(bed.cluster.workers()) == WORKERS)
 
     assert 2 == len(others)
-    assert {"-1"} == {name[-2:] for name in set(cluster.workers()) - others}
-    assert f"Received signal SIGTERM ({int(signal.SIGTERM)})" in logs(tmp_path)
-
-
-def logs(folder: Path) -> str:
-    return "".join(path.read_text(errors="replace") for path in folder.glob("*.txt"))
+    assert 2 == len(resumed)
+    assert all(int(epoch) >= 3 for epoch in resumed)
+    assert {"-1"} == {name[-2:] for name in set(bed.cluster.workers()) - others}

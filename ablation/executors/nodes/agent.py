@@ -201,16 +201,15 @@ class Agent:
         device: str,
         of: str,
         leaves: Sequence[str],
-        needs: Sequence[str],
-    ) -> dict[str, Any]:
-        """Keep a slot for a job, and say which needs are missing.
+    ) -> None:
+        """Keep a slot for a job.
 
         Raises:
             Refused: there is no free slot, or this node is about to end.
         """
         home = self.folder.home(of)
-        if token in self._jobs:  # the answer to the first question was lost
-            return {"missing": [need for need in needs if not self.folder.has(need, home)]}
+        if token in self._jobs:
+            return  # the answer to the first question was lost
         paths = {leave: leave_path(home, leave) for leave in leaves}
         for other in [job for job in self._of_leaves(home, leaves) if job.coordinator != coordinator]:
             self._end([other])  # of one that was killed: the study goes on, and its lease with it
@@ -232,7 +231,6 @@ class Agent:
                 slot=slot,
                 asked_at=self._clock(),
             )
-        return {"missing": [need for need in needs if not self.folder.has(need, home)]}
 
     def _of_leaves(self, home: Path, leaves: Sequence[str]) -> list[_Job]:
         with self._changed:
@@ -276,9 +274,9 @@ class Agent:
         finally:
             incoming.discard()
 
-    def has(self, *, token: str, need: str) -> bool:
-        """Whether what a job needs is there; a job finds it then."""
-        return self.folder.has(need, self._job(token).home)
+    def has(self, *, token: str, need: str, files: Sequence[object]) -> bool:
+        """Whether what a job needs is there as it was brought; a job finds it then."""
+        return self.folder.has(need, self._job(token).home, files=checked(list(files), is_taken=lambda _: True))
 
     def piece_of_need(self, *, need: str, name: str, offset: int) -> bytes:
         """Return a piece of what was brought here, for another node."""

@@ -19,6 +19,8 @@ from ablation.executors.nodes.files import (
     files_of_begun,
     read_piece,
 )
+from ablation.executors.nodes.home import CoordinatorFolder
+from ablation.executors.nodes.roster import Node
 from ablation.storage.files import write_whole
 from ablation.storage.run_folder import EPOCHS, RESULT, STARTED, RunFolder
 
@@ -42,21 +44,32 @@ class Deliveries:
         self._files: dict[str, tuple[CarriedFile, ...]] = {}
         self._holders: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._sending: Counter[str] = Counter()
+        self._giving: Counter[str] = Counter()
+        self._brought: set[tuple[str, str, str]] = set()
         self._changed = asyncio.Condition()
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def bring(self, need: Needed, *, address: str, folder: str, token: str, nonce: Path) -> None:
-        """Have what a job needs at a node: in a folder that both see, from another node, or from here."""
-        async with self._locks[need.name, folder]:
-            if await self._ask(address, "has", token=token, need=need.name):
-                return
-            places = {name: str(path.resolve()) for name, path in need.files.items()}
-            if await self._ask(address, "find_shared", token=token, need=need.name, nonce=str(nonce), files=places):
-                return
-            if need.name not in self._files:
-                self._files[need.name] = await asyncio.to_thread(_described, need)
-            await self._carry(need, address=address, folder=folder)
-            await self._ask(address, "has", token=token, need=need.name)
+    async def bring(self, need: Needed, *, node: Node, token: str, home: CoordinatorFolder) -> None:
+        """Have what a job needs at a node, once: in a folder that both see, from another node, or from here."""
+        key = (node.agent, home.id, need.name)
+        async with self._locks[need.name, node.folder]:
+            if key not in self._brought:
+                await self._bring(need, node, token, home)
+                self._brought.add(key)
+
+    async def _bring(self, need: Needed, node: Node, token: str, home: CoordinatorFolder) -> None:
+        places = {name: str(path.resolve()) for name, path in need.files.items()}
+        asked = {"token": token, "need": need.name, "nonce": str(home.nonce), "files": places}
+        if await self._ask(node.address, "find_shared", **asked):
+            return
+        if need.name not in self._files:
+            self._files[need.name] = await asyncio.to_thread(_described, need)
+        files = [file.plain() for file in self._files[need.name]]
+        while not await self._ask(node.address, "has", token=token, need=need.name, files=files):
+            await self._carry(need, node)
+        async with self._changed:
+            self._holders[need.name][node.folder] = node.address
+            self._changed.notify_all()
 
     def forget(self, address: str) -> None:
         """Fetch nothing more from a node that is gone."""
@@ -64,34 +77,37 @@ class Deliveries:
             for folder in [folder for folder, holder in holders.items() if holder == address]:
                 del holders[folder]
 
-    async def _carry(self, need: Needed, *, address: str, folder: str) -> None:
+    async def _carry(self, need: Needed, node: Node) -> None:
         refused: set[str] = set()
-        while True:
+        while not await self._is_carried(need, node, refused):
+            continue
+
+    async def _is_carried(self, need: Needed, node: Node, refused: set[str]) -> bool:
+        """Send it, or have the node fetch it; add who does not give it to those that refused, and say no then."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._may_send(need, refused) or self._sources(need, refused))
+            peer = None if self._may_send(need, refused) else self._sources(need, refused)[0]
+            self._sending[need.name] += peer is None
+        is_there = False
+        try:
+            await (self._send(need, node.address) if peer is None else self._fetch(need, node.address, peer))
+            is_there = True
+        except Exception:
+            if peer is None:
+                raise
+            refused.add(peer)  # it is gone, or not to be reached from there
+        finally:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._sources(need, refused) or self._may_send(need, refused))
-                sources, is_sent = self._sources(need, refused), self._may_send(need, refused)
-                self._sending[need.name] += is_sent
-            try:
-                if is_sent:
-                    await self._send(need, address)
-                else:
-                    await self._fetch(need, address, sources[0])
-            except Exception:
-                if is_sent:
-                    raise
-                refused.add(sources[0])  # it is gone, or not to be reached from there
-                continue
-            finally:
-                async with self._changed:
-                    self._sending[need.name] -= is_sent
-                    self._changed.notify_all()
-            async with self._changed:
-                self._holders[need.name][folder] = address
+                self._sending[need.name] -= peer is None
+                if is_there:
+                    self._holders[need.name][node.folder] = node.address
                 self._changed.notify_all()
-            return
+        return is_there
 
     def _sources(self, need: Needed, refused: set[str]) -> list[str]:
-        return [address for address in self._holders[need.name].values() if address not in refused]
+        """Return the nodes that it can be fetched from, the one first that gives it to the fewest others now."""
+        holders = [address for address in self._holders[need.name].values() if address not in refused]
+        return sorted(holders, key=lambda address: self._giving[address])
 
     def _may_send(self, need: Needed, refused: set[str]) -> bool:
         """Whether it is this machine's to send: too few nodes have it, or those that have it cannot give it."""
@@ -111,7 +127,11 @@ class Deliveries:
 
     async def _fetch(self, need: Needed, address: str, peer: str) -> None:
         files = [file.plain() for file in self._files[need.name]]
-        await self._ask(address, "fetch", need=need.name, peer=peer, files=files)
+        self._giving[peer] += 1
+        try:
+            await self._ask(address, "fetch", need=need.name, peer=peer, files=files)
+        finally:
+            self._giving[peer] -= 1
 
 
 def _described(need: Needed) -> tuple[CarriedFile, ...]:
@@ -135,34 +155,42 @@ async def give_leave(ask: Callable[..., Awaitable[Any]], leave: str, folder: Pat
     return tuple(files)
 
 
+def offers(said: object, leaves: Sequence[str]) -> dict[str, tuple[CarriedFile, ...]]:
+    """Read what a node offers of a job's folders.
+
+    Raises:
+        CarriedWrong: it is none of theirs, or nothing that is taken.
+    """
+    if not isinstance(said, Mapping) or not set(said) <= set(leaves):
+        raise CarriedWrong("it offers folders that the job does not leave")
+    return {leave: checked(said[leave]) for leave in leaves if leave in said}
+
+
 async def fetch_leaves(
-    ask: Callable[..., Awaitable[Any]], offered: object, leaves: Sequence[str], beside: Path
+    ask: Callable[..., Awaitable[Any]], offered: Mapping[str, Sequence[CarriedFile]], beside: Path
 ) -> dict[str, Incoming]:
     """Fetch what a node offers of a job's folders, and check it; whoever asks puts it in place, or discards it.
 
     Raises:
-        CarriedWrong: it is not what was offered, or nothing that is taken.
+        CarriedWrong: it is not what was offered.
     """
-    if not isinstance(offered, Mapping) or not set(offered) <= set(leaves):
-        raise CarriedWrong("it offers folders that the job does not leave")
-    incoming = {leave: Incoming(beside / str(leaves.index(leave)), checked(offered[leave])) for leave in offered}
-    try:
-        for one in incoming.values():
-            await asyncio.to_thread(one.begin)
-        wanted = [(leave, file.name, 0) for leave, one in incoming.items() for file in one.files.values() if file.size]
-        while wanted:
-            for data in await ask("pieces", wanted=wanted):
-                leave, name, offset = wanted[0]
-                if not isinstance(data, bytes) or not data:
-                    raise CarriedWrong(f"{name!r} has ended before its size")
-                await asyncio.to_thread(incoming[leave].write, name, offset, data)
-                offset += len(data)
-                wanted[:1] = [(leave, name, offset)] if offset < incoming[leave].files[name].size else []
-        for one in incoming.values():
-            await asyncio.to_thread(one.check)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    incoming = {leave: Incoming(beside / str(number), offered[leave]) for number, leave in enumerate(offered)}
+    for one in incoming.values():
+        await asyncio.to_thread(one.begin)
+    wanted = [(leave, file.name, 0) for leave, one in incoming.items() for file in one.files.values() if file.size]
+    while wanted:
+        pieces = await ask("pieces", wanted=wanted)
+        if not isinstance(pieces, list | tuple) or not 0 < len(pieces) <= len(wanted):
+            raise CarriedWrong("it sends other pieces than were asked for")
+        for data in pieces:
+            leave, name, offset = wanted[0]
+            if not isinstance(data, bytes) or not data:
+                raise CarriedWrong(f"{name!r} has ended before its size")
+            await asyncio.to_thread(incoming[leave].write, name, offset, data)
+            offset += len(data)
+            wanted[:1] = [(leave, name, offset)] if offset < incoming[leave].files[name].size else []
+    for one in incoming.values():
+        await asyncio.to_thread(one.check)
     return incoming
 
 

@@ -6,11 +6,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.executors.nodes.files import CarriedWrong, Incoming, check_name
+from ablation.executors.nodes.files import CarriedFile, CarriedWrong, Incoming, check_name, described
 from ablation.storage.permissions import make_folder
 
 ROOM = 64 * 1024 * 1024
@@ -75,16 +75,19 @@ class NodeFolder:
         os.utime(home)
         return home
 
-    def has(self, need: str, home: Path) -> bool:
-        """Whether what a job needs is there, and then have the job find it below its home."""
+    def has(self, need: str, home: Path, *, files: Sequence[CarriedFile]) -> bool:
+        """Whether what a job needs is there with these files, and then have the job find it below its home.
+
+        What was damaged, as by a machine that lost its power, is removed.
+        """
         _check_need(need)
-        link = home / need
-        if link.exists():
-            return True
-        link.unlink(missing_ok=True)  # of what was moved away
-        if not (self.path / need).is_dir():
+        folder = self.path / need
+        if not folder.is_dir():
             return False
-        _link(link, self.path / need)
+        if not all(_is_whole(folder, file) for file in files):
+            shutil.rmtree(folder)
+            return False
+        _link(home / need, folder)
         return True
 
     def find_shared(self, need: str, home: Path, *, nonce: Path, files: Mapping[str, Path]) -> bool:
@@ -130,6 +133,13 @@ class NodeFolder:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > FORGOTTEN_S:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(folder: Path, file: CarriedFile) -> bool:
+    try:
+        return described(folder, file.name) == file
+    except OSError:
+        return False
 
 
 def leave_path(home: Path, leave: str) -> Path:

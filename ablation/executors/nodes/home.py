@@ -1,7 +1,9 @@
 """What a state folder tells nodes by: its id, a file that only those see which share it, and room for what arrives."""
 
 import contextlib
+import hashlib
 import shutil
+import socket
 import time
 import uuid
 from dataclasses import dataclass
@@ -44,7 +46,9 @@ class CoordinatorFolder:
 
 
 def _id_in(folder: Path) -> str:
+    """Return what tells a state folder from others, its copies too."""
     file = folder / "id"
     with contextlib.suppress(FileExistsError), file.open("x") as made:
         made.write(uuid.uuid4().hex)
-    return file.read_text()
+    where = f"{file.read_text()}:{socket.gethostname()}:{file.stat().st_ino}"
+    return hashlib.sha256(where.encode()).hexdigest()[:32]

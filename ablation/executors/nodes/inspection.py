@@ -5,7 +5,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,9 +49,9 @@ class ClusterFound:
 
 
 def cluster_found(
-    where: Where, *, device: str, state: Path, check: Callable[[str], object] | None = None
+    where: Where, *, device: str, state: Path, checks: Sequence[Callable[[str], object]] = ()
 ) -> ClusterFound:
-    """Look at a cluster as it is now; `check` is what a study requires of a device.
+    """Look at a cluster as it is now; `checks` are what a study requires of a device.
 
     Nodes get an agent, and with it their folder, where no study has been there before.
 
@@ -59,10 +59,12 @@ def cluster_found(
         SchedulerMissing: no scheduler is there.
         ClusterInvalid, NetworkOpen: it is none that is used.
     """
-    return asyncio.run(_cluster(where, device=device, state=state, check=check))
+    return asyncio.run(_cluster(where, device=device, state=state, checks=checks))
 
 
-async def _cluster(where: Where, *, device: str, state: Path, check: Callable[[str], object] | None) -> ClusterFound:
+async def _cluster(
+    where: Where, *, device: str, state: Path, checks: Sequence[Callable[[str], object]]
+) -> ClusterFound:
     address = where.address()
     try:
         if address is None:
@@ -71,8 +73,9 @@ async def _cluster(where: Where, *, device: str, state: Path, check: Callable[[s
         try:
             roster = Roster(device=device, note=lambda _: None)
             await _greeted(roster, connection)
-            if check is not None and roster.device != "auto":
-                roster.require(packed(check, (roster.device,)))
+            if checks and roster.device != "auto":
+                for check in checks:
+                    roster.require(packed(check, (roster.device,)))
                 await _greeted(roster, connection)
             nodes = await _nodes(roster, connection, state)
         finally:

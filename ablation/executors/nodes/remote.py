@@ -4,26 +4,30 @@ import asyncio
 import contextlib
 import os
 import pickle
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ablation.executors.interface import JobExited
+from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.delivering import (
     Asking,
     Deliveries,
     fetch_leaves,
     give_leave,
+    offers,
     place_checkpoints,
     place_ended,
 )
-from ablation.executors.nodes.files import Incoming
+from ablation.executors.nodes.files import CarriedFile, Incoming
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.roster import Node, RemoteJob
 from ablation.stopping import Preempted
 
+T = TypeVar("T")
 CARRY_EVERY_S = float(os.environ.get("ABLATION_CARRY_SECONDS", "60"))
 """Seconds from one carried checkpoint of a job to the next, at least."""
 CARRY_SHARE = 20
@@ -59,25 +63,17 @@ class Remote:
         """
         job = self._job
         needs = job.files.needs if job.files is not None else ()
-        said = await self._ask(
+        await self._ask(
             "reserve",
             coordinator=self._coordinator,
             round=job.round,
             device=device,
             of=self._home.id if self._home is not None else "0" * 32,
             leaves=list(job.leaves),
-            needs=[need.name for need in needs],
         )
         for need in needs:
-            if need.name in said["missing"]:
-                assert self._home is not None
-                await self._deliveries.bring(
-                    need,
-                    address=self._node.address,
-                    folder=self._node.folder,
-                    token=job.token,
-                    nonce=self._home.nonce,
-                )
+            assert self._home is not None
+            await self._deliveries.bring(need, node=self._node, token=job.token, home=self._home)
         for leave in job.leaves:
             assert job.files is not None
             job.given[leave] = await give_leave(self._ask, leave, job.files.home / leave)
@@ -105,10 +101,17 @@ class Remote:
             await self._ask("release")
 
     async def _stop_carrying(self) -> None:
+        """Fetch no more checkpoints.
+
+        Raises:
+            CarriedWrong: what was sent as one was none.
+        """
         self._job.on_kept = lambda: None
-        if self._carrying is not None:
-            self._carrying.cancel()
-            await asyncio.wait([self._carrying])
+        carrying, self._carrying = self._carrying, None
+        if carrying is not None:
+            carrying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(carrying)
 
     # What comes from there
 
@@ -121,41 +124,59 @@ class Remote:
 
     async def _carry_checkpoints(self) -> None:
         begun, epoch = time.monotonic(), self._job.kept
-        with contextlib.suppress(OSError):  # it was replaced meanwhile, or there is no room: the next one is soon due
-            incoming = await self._fetched(await self._ask("offer_checkpoint"))
-            if incoming:
-                await asyncio.to_thread(place_checkpoints, incoming)
+        with contextlib.suppress(OSError, Refused):  # it was replaced meanwhile, or there is no room now
+            offered = offers(await self._ask("offer_checkpoint"), self._job.leaves)
+            if offered:
+                await self._fetch(offered, place_checkpoints)
                 self._carried = epoch
                 self._tell(list(self._job.leaves))
         self._carried_at = time.monotonic()
         self._carrying_s = self._carried_at - begun
 
-    async def _take_ended(self, left: Mapping[str, Any]) -> None:
+    async def _take_ended(self, left: object) -> None:
         job = self._job
         if job.files is None:
             return
-        news = {leave: plain for leave, plain in left.items() if not self._is_as_given(leave, plain)}
-        incoming = await self._fetched(news)
-        for folder, one in incoming.items():
-            await asyncio.to_thread(place_ended, folder, one)
+        offered = offers(left, job.leaves)
+        news = {leave: files for leave, files in offered.items() if set(files) != set(job.given.get(leave, ()))}
+        await self._fetch(news, _place_all_ended)
         self._tell(list(news))
 
-    async def _fetched(self, offered: Mapping[str, Any]) -> dict[Path, Incoming]:
-        """Return what is offered of the job's folders, fetched and checked, by where it belongs."""
+    async def _fetch(
+        self, offered: Mapping[str, Sequence[CarriedFile]], place: Callable[[Mapping[Path, Incoming]], object]
+    ) -> None:
+        """Fetch what is offered of the job's folders, check it, and put it in place, by where it belongs."""
         assert self._home is not None
         assert self._job.files is not None
-        beside = self._home.beside()
-        incoming = await fetch_leaves(self._ask, offered, self._job.leaves, beside)
-        return {self._job.files.home / leave: one for leave, one in incoming.items()}
-
-    def _is_as_given(self, leave: str, plain: Any) -> bool:
-        given = [file.plain() for file in self._job.given.get(leave, ())]
-        return sorted(given, key=lambda one: str(one["name"])) == sorted(plain, key=lambda one: str(one.get("name")))
+        home, beside = self._job.files.home, self._home.beside()
+        try:
+            incoming = await fetch_leaves(self._ask, offered, beside)
+            await _to_its_end(place, {home / leave: one for leave, one in incoming.items()})
+        finally:
+            await asyncio.to_thread(shutil.rmtree, beside, ignore_errors=True)
 
     def _tell(self, leaves: list[str]) -> None:
         assert self._job.files is not None
         for leave in leaves:
             self._job.files.on_change(leave)
+
+
+def _place_all_ended(incoming: Mapping[Path, Incoming]) -> None:
+    for folder, one in incoming.items():
+        place_ended(folder, one)
+
+
+async def _to_its_end(function: Callable[[T], object], given: T) -> None:
+    """Call a function in a thread, and wait for its end also where this job is given up meanwhile.
+
+    Or it would go on to write when the run has begun elsewhere.
+    """
+    calling = asyncio.create_task(asyncio.to_thread(function, given))
+    try:
+        await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await calling
+        raise
 
 
 def _outcome(said: Mapping[str, Any]) -> Any:

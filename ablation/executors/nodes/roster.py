@@ -247,11 +247,11 @@ class Roster:
             for leave in changed:
                 job.files.on_change(leave)
         job.seen = int(news["serial"])
-        if int(news["kept"]) > job.kept:
-            job.kept = int(news["kept"])
-            job.on_kept()
+        job.kept = int(news["kept"])
         if news["is_ended"]:
             job.ended.set()
+        elif job.kept:
+            job.on_kept()
 
 
 def _write(changed: Mapping[str, FolderNews], home: Path) -> None:

@@ -23,14 +23,16 @@ from ablation.worker.run import Job, RunRecord, run_jobs
 
 
 class Jobs(InlineExecutor):
-    """Runs each job in this process, and keeps what it was given."""
+    """Runs each job in this process, and keeps what it was given, as it is where it runs."""
 
     def __init__(self) -> None:
         super().__init__(device="cpu")
         self.given: list[Job] = []
 
     def submit(self, function: Any, *args: Any, files: Files | None = None) -> Any:
-        self.given += args[0] if isinstance(args[0], list) else [args[0]]
+        assert files is not None
+        given = args[0] if isinstance(args[0], list) else [args[0]]
+        self.given += [job.at(Place(folder=files.home)) for job in given]
         return super().submit(function, *args, files=files)
 
 

@@ -146,10 +146,9 @@ class DaskExecutor:
     async def _tend(self) -> None:
         """Look who is there and what is new, again and again."""
         self._connection = await self._connected(COMES_S, self._say)
-        if self._roster.device == "auto" and not await self._connection.workers():
-            self._say(
-                "there is no worker now; the first one decides on which device runs are trained, or --device does"
-            )
+        with contextlib.suppress(NoAnswer):
+            if self._roster.device == "auto" and not await self._connection.workers():
+                self._say("there is no worker now; the first one decides on which device runs are trained")
         while True:
             try:
                 await self._look()

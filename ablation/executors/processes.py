@@ -243,15 +243,17 @@ class _Worker:
             pipe.close()
 
     def close(self) -> int | None:
-        """Let the process end, which has nothing to do or has died, and return its exit status; it has a grace."""
+        """Let the process end, which has nothing to do or has died, and return its exit status; it has a grace.
+
+        What it has started ends with it.
+        """
         self.let_go()
         process = self._process
         if process is None:
             return None
         process.join(timeout=GRACE_S)
-        if process.exitcode is None:
-            self.end(signal.SIGKILL)
-            process.join()
+        self.end(signal.SIGKILL)
+        process.join()
         self._process = None
         return process.exitcode
 

@@ -136,6 +136,7 @@ class DaskExecutor:
 
     async def _work(self) -> None:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_exception_handler(_tell_unless_closed)
         self._deliveries = Deliveries(self._ask)
         self._tending = asyncio.create_task(self._tend())
         self._started.set()
@@ -344,6 +345,12 @@ class DaskExecutor:
             home.leave()
         if (connection := getattr(self, "_connection", None)) is not None:
             await connection.close()
+
+
+def _tell_unless_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of an error that nobody waited for, but not that dask's batches wait in vain once they are closed."""
+    if not isinstance(context.get("exception"), TimeoutError):
+        loop.default_exception_handler(context)
 
 
 def _of_this_disk(error: OSError, folder: Path) -> Exception:

@@ -39,7 +39,7 @@ class Nodes:
 
     def node(self, address: str) -> Node:
         agent = self.agents[address]
-        return Node(address=address, agent=agent.id, folder=agent.folder_id)
+        return Node(address=address, agent=agent.id, folder=agent.folder.make())
 
     async def ask(self, address: str, verb: str, **asked: Any) -> Any:
         """Answer as the agent there does."""

@@ -19,7 +19,7 @@ from ablation.executors.nodes import agent as agents
 from ablation.executors.nodes.agent import Agent
 from ablation.executors.nodes.delivering import MOST_SENT, Deliveries
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.fitness import here, why_of_engine, why_of_hello
+from ablation.executors.nodes.fitness import here, why_of_agent, why_of_engine, why_of_hello
 from ablation.executors.nodes.folder import NodeFolder
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.jobs import packed
@@ -387,6 +387,25 @@ def test_a_worker_of_another_python_is_unfit_before_anything_is_sent_to_it() -> 
         f"it has Python 3.9, and this machine Python {here()['Python']}"
     )
     assert why_of_engine({"packages": {"python": f"{here()['Python']}.77.final.0"}}) is None
+
+
+def test_a_worker_without_the_package_is_unfit_with_both_sides_named() -> None:
+    ours = here()["ablation"]
+
+    assert why_of_agent("""ModuleNotFoundError("No module named 'ablation'")""") == (
+        f"it has no ablation, and this machine ablation {ours}"
+    )
+    assert why_of_agent("No module named 'ablation.executors.nodes'") == (
+        f"it has another ablation than this machine, {ours}: No module named 'ablation.executors.nodes'"
+    )
+
+
+def test_a_node_whose_folder_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    agent = make_agent(tmp_path / "file" / "node")
+
+    with pytest.raises(Refused, match="its folder cannot be used"):
+        agent.hello()
 
 
 def test_a_check_that_fails_says_why_and_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

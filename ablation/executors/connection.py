@@ -15,6 +15,7 @@ from distributed.core import clean_exception
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
+from ablation.executors.nodes.fitness import why_of_agent
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
 from ablation.executors.nodes.refusing import Refused
 
@@ -100,10 +101,14 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
+        if isinstance(said, OSError | TimeoutError):
+            raise NoAnswer(f"{type(said).__name__}: {said}")
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        failed = clean_exception(said["exception"])[1] if isinstance(said, dict) and "exception" in said else said
-        return str(failed) if isinstance(failed, Refused) else f"{type(failed).__name__}: {failed}"
+        failed = clean_exception(said["exception"])[1] if isinstance(said, dict) and "exception" in said else None
+        if isinstance(failed, Refused):
+            return str(failed)
+        return why_of_agent(str(said.get("exception_text", said) if isinstance(said, dict) else said))
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.

@@ -73,15 +73,9 @@ class Agent:
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make the node's folder.
-
-        Raises:
-            OSError: it cannot be made, or written.
-        """
+        """Know the node's folder, which `hello` makes."""
         self.id = uuid.uuid4().hex
         self.folder, self.slots = folder, slots
-        self.folder_id = folder.make()
-        folder.sweep()
         self.arrivals = Arrivals(folder)
         self._lease_s, self._clock = lease_s, clock
         self._jobs: dict[str, _Job] = {}
@@ -91,11 +85,18 @@ class Agent:
     # What the node is
 
     def hello(self) -> dict[str, Any]:
-        """Say what there is here: versions, folder, GPUs; the first question that a coordinator asks."""
+        """Say what there is here: versions, folder, GPUs; the first question that a coordinator asks.
+
+        Raises:
+            Refused: the folder cannot be made, or written.
+        """
+        with writing():
+            folder_id = self.folder.make()
+            self.folder.sweep()
         slots = self.slots.by_device()
         return {
             "agent": self.id,
-            "folder": self.folder_id,
+            "folder": folder_id,
             "path": str(self.folder.path),
             "free": shutil.disk_usage(self.folder.path).free,
             "host": platform.node(),

@@ -40,13 +40,11 @@ class AgentPlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         if NAME not in worker.extensions:
-            slots = Slots(worker.state.nthreads)
             try:
-                agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), slots=slots)
+                agent = Agent(NodeFolder.of_this_process(), slots=Slots(worker.state.nthreads))
             except OSError as error:
                 raise Refused("wrong", folder_unusable(error)) from error
-            if NAME not in worker.extensions:
-                worker.extensions[NAME] = AgentService(worker, agent)
+            worker.extensions[NAME] = AgentService(worker, agent)
 
 
 class AgentService:

@@ -20,4 +20,4 @@ def writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Refused("full" if is_no_room(error) else "wrong", f"its folder cannot be written: {error}") from error
+        raise Refused("full" if is_no_room(error) else "wrong", f"its folder cannot be used: {error}") from error

@@ -135,6 +135,7 @@ class DaskExecutor:
 
     async def _work(self) -> None:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_exception_handler(_tell_unless_closed)
         self._connection: Connection | None = None
         self._placing = Placing(self._roster, ask=self._ask, show=self._show, wake=self._woken.set, most=self._most)
         self._tending = asyncio.create_task(self._tend())
@@ -228,3 +229,9 @@ class DaskExecutor:
         with contextlib.suppress(Exception):  # it is only shown
             return self._connection.show(token, address, on_end=lambda: self._in_loop(self._woken.set))
         return None
+
+
+def _tell_unless_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of an error that nobody waited for, but not that dask's batches wait in vain once they are closed."""
+    if not isinstance(context.get("exception"), TimeoutError):
+        loop.default_exception_handler(context)

@@ -200,12 +200,14 @@ def test_where_one_process_falls_behind_there_are_more_and_each_run_is_recorded_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_are_left_to_the_coordinator(here: Place, number: int) -> None:
+def test_signals_are_left_to_the_coordinator_from_the_first_moment_on(here: Place, number: int) -> None:
     here.begin(here.runs[0])
-    assert here.uploads.run_id(here.runs[0], wait_s=STARTED_S) is not None
+    eventually(lambda: any(map(is_uploading, multiprocessing.active_children())))
     process = here.process()
     assert process.pid is not None
 
+    os.kill(process.pid, number)
+    assert here.uploads.run_id(here.runs[0], wait_s=STARTED_S) is not None
     os.kill(process.pid, number)
     here.end(here.runs[0])
     here.wait()

@@ -58,7 +58,7 @@ class DaskExecutor:
         self._most, self._say = workers, say
         self.is_here = False
         self._notes: deque[str] = deque()
-        self._roster = Roster(device=device, note=self._notes.append)
+        self._roster = Roster(device=device, note=self._note)
         self._futures: set[Future[Any]] = set()
         self._slots = 0
         self._failure: BaseException | None = None
@@ -127,6 +127,10 @@ class DaskExecutor:
         self._in_loop(self._tending.cancel)
         self._thread.join()
 
+    def _note(self, text: str) -> None:
+        """Tell the user: by `say` as long as nobody can take notes."""
+        (self._notes.append if self._ready.done() else self._say)(text)
+
     # The one thread
 
     async def _work(self) -> None:
@@ -146,10 +150,10 @@ class DaskExecutor:
 
     async def _tend(self) -> None:
         """Look who is there and what is new, again and again."""
-        self._connection = connection = await self._connected(COMES_S, self._say)
+        self._connection = connection = await self._connected(COMES_S)
         with contextlib.suppress(NoAnswer):
             if self._roster.device == "auto" and not await connection.workers():
-                self._say("there is no worker now; the first one decides on which device runs are trained")
+                self._note("there is no worker now; the first one decides on which device runs are trained")
         while True:
             try:
                 await self._look(connection)
@@ -170,7 +174,7 @@ class DaskExecutor:
         self._placing.place()
         self._slots = self._placing.slots
 
-    async def _connected(self, patience_s: float, say: Callable[[str], object]) -> Connection:
+    async def _connected(self, patience_s: float) -> Connection:
         """Return a connection to the scheduler, once it is there.
 
         Raises:
@@ -186,7 +190,7 @@ class DaskExecutor:
             except NoAnswer as error:
                 missing = SchedulerMissing(self._where.text, str(error), patience_s)
             if not is_said:
-                say(missing.waiting)
+                self._note(missing.waiting)
             is_said = True
             if time.monotonic() - begun > patience_s:
                 raise missing
@@ -196,13 +200,13 @@ class DaskExecutor:
         """Find the scheduler again; where another one is there by then, its workers are others too."""
         begun = time.monotonic()
         await lost.close()
-        connecting = asyncio.create_task(self._connected(COMES_BACK_S, self._notes.append))
+        connecting = asyncio.create_task(self._connected(COMES_BACK_S))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=POLL_S)
             if time.monotonic() - begun > LEASE_S:
                 self._lose_all("cannot be reached, as the scheduler is silent")
         connection = connecting.result()
-        self._notes.append(f"the scheduler at {self._where.text} answers")
+        self._note(f"the scheduler at {self._where.text} answers")
         if connection.scheduler != lost.scheduler:
             self._lose_all("is gone with its scheduler")
         return connection

@@ -14,8 +14,9 @@ from distributed.comm.core import FatalCommClosedError
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
-from ablation.executors.nodes.agent import Refused
+from ablation.executors.nodes.fitness import why_of_agent
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
+from ablation.executors.nodes.refusing import Refused
 
 CERTIFICATE = tuple(f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key"))
 """What dask's configuration must name for TLS."""
@@ -55,7 +56,8 @@ class Connection:
             address, asynchronous=True, set_as_default=False, timeout=CONNECT_S
         )
         try:
-            await asyncio.wait_for(client, timeout=2 * CONNECT_S)
+            async with asyncio.timeout(2 * CONNECT_S):
+                await client
             rpc: Any = client.scheduler
             found = await _answered(rpc.identity(n_workers=0), ANSWER_S)
             check_network(str(found["address"]), is_open=is_open)
@@ -98,11 +100,11 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
-        if isinstance(said, Exception):
-            return f"{type(said).__name__}: {said}"
+        if isinstance(said, OSError | TimeoutError):
+            raise NoAnswer(f"{type(said).__name__}: {said}")
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        return str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
+        return why_of_agent(str(said.get("exception_text", said) if isinstance(said, dict) else said))
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.
@@ -155,7 +157,8 @@ class Connection:
 
 async def _answered(calling: Any, timeout_s: float) -> Any:
     try:
-        return await asyncio.wait_for(calling, timeout=timeout_s)
+        async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for may lose that this task was cancelled
+            return await calling
     except (OSError, TimeoutError, ValueError) as error:  # ValueError of a connection pool that was closed
         raise NoAnswer(f"{type(error).__name__}: {error}") from error
 

@@ -34,7 +34,7 @@ def _accept(server: socket.socket, port: int, counted: Counted) -> None:
 
 
 def _lead(theirs: socket.socket, port: int, counted: Counted) -> None:
-    with theirs, socket.create_connection(("127.0.0.1", port)) as ours:
+    with suppress(OSError), theirs, socket.create_connection(("127.0.0.1", port)) as ours:
         back = threading.Thread(target=_pass, args=[ours, theirs, None], daemon=True)
         back.start()
         _pass(theirs, ours, counted)

@@ -148,6 +148,17 @@ def test_a_run_that_is_left_is_marked_as_not_under_way_when_the_execution_ends(h
     assert here.tracker.holder(here.record.study_run_id) is None
 
 
+def test_what_has_ended_before_a_process_has_started_is_recorded_at_the_end_without_it(here: Place) -> None:
+    here.train(here.runs[0])
+    eventually(lambda: any(map(is_uploading, multiprocessing.active_children())))
+
+    here.uploads.close(last_words="KILLED", limit_s=STARTED_S)
+
+    assert [Outcome.DONE, None, None, None] == [run[1] for run in here.recorded()]
+    assert "KILLED" == here.tracker.find_study("quick").status
+    assert here.tracker.holder(here.record.study_run_id) is None
+
+
 def test_a_killed_process_is_replaced_and_every_run_is_recorded_once(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

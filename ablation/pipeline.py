@@ -22,7 +22,6 @@ from ablation.coordinator.planning import (
 from ablation.coordinator.request import Request
 from ablation.errors import RunsNotRecorded, StudyDeleted, StudyUnknown, StudyUnplanned
 from ablation.lookup import nearest_names
-from ablation.provenance import git_commit
 from ablation.storage.databases import without_password
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _plan(
     """Lock the plan, or hold the study to what was locked before, and see that there is room for it."""
     from ablation.coordinator.deletion import leave_deleted
     from ablation.coordinator.execution import Execution
-    from ablation.coordinator.preparation import code_folders, needed_files
+    from ablation.coordinator.jobs import StudyJobs
 
     study, tracker, state = request.study, request.tracker, request.state
     tuning, before = tuning_on_record(study, tracker=tracker), tracker.find_study(study.name)
@@ -155,14 +154,8 @@ def _plan(
         executor=request.executor,
         state=state,
         budget=budget,
-        dataset=prepared.dataset,
-        code=study.code,
-        code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
-        needs=needed_files(prepared, state),
-        carried_code=code_folders(prepared),
-        commit=git_commit(),
+        jobs=StudyJobs.of(request, prepared),
         fuse=request.fuse,
-        cudnn_benchmark=request.cudnn_benchmark,
         was_out_of_budget=before is not None and before.spending.is_out,
         status_before=before.status if before is not None and before.plan.runs == plan.runs else None,
     )
@@ -190,10 +183,9 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, b
     tuned = {variant.variant for variant in before.tuning}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if targets:
-        assert execution.dataset is not None
-        tuning = VariantTuning(
-            study=study, execution=execution, dataset=execution.dataset, storage_url=request.storage_url
-        )
+        dataset = execution.jobs.dataset
+        assert dataset is not None
+        tuning = VariantTuning(study=study, execution=execution, dataset=dataset, storage_url=request.storage_url)
         try:
             found = yield from tuning.tune(targets)
         except BaseException:

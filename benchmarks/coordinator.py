@@ -115,7 +115,7 @@ NOTHING = {"calls": 0, "wall_ms": 0.0, "cpu_ms": 0.0}
 class MemoryExecutor:
     """Has each job ended when it is submitted, but for the first ones, which stay under way and have news."""
 
-    is_on_gpu = False
+    is_on_gpu, is_here = False, True
 
     def __init__(self, *, under_way: int) -> None:
         self.slots = ("cpu",) * (under_way + 1)

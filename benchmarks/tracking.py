@@ -4,8 +4,8 @@
 
 It needs the project's requirements, no data, and is run from the repository's root. A run is trained by
 `ablation.worker.run_jobs`, as a study's worker trains it, with checkpoints as often as by default; its images are made
-up. Beside it, in the same process, a thread brings the run's folder to a fresh MLflow store in an SQLite file, as the
-coordinator of a study does in its own process. Of each run are told:
+up. Beside it, in the same process, a thread brings the run's folder to a fresh MLflow store in an SQLite file, as a
+process beside the coordinator does. Of each run are told:
 
 - the share of its epochs' time, from the begin of the first to that of what follows the last, that its thread spends
   outside training and evaluation: on files, which is the epoch's line in the run's folder, and on checkpoints, from
@@ -23,17 +23,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.planning import plan_of
+from ablation.coordinator.uploading import Report, Uploader
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.datasets import Dataset, prepare
+from ablation.executors import Place
 from ablation.provenance import LIBRARIES
 from ablation.records import Outcome, Plan, PlannedRun
 from ablation.storage.databases import sqlite_address
 from ablation.storage.state import State
 from ablation.study import Study, parse_study
-from ablation.tracking import Tracker, open_mlflow
+from ablation.tracking import open_mlflow
+from ablation.tracking.mlflow.tracker import MlflowTracker
 from ablation.training import Checkpoints, EpochsTogether, Snapshot
 from ablation.worker import Job, run_jobs
 from ablation.worker import paths as paths
@@ -96,17 +100,24 @@ class WatchedCheckpoints:
         self._watch.kept.append(time.perf_counter())
 
 
-class WatchedUploads(Uploads):
-    """Uploads whose thread's CPU time is noted."""
+@contextmanager
+def uploads_watched(watch: Watch) -> Iterator[None]:
+    """Have runs recorded by a thread, and note its CPU time."""
+    bring, elsewhere = Uploader._try_to_bring, MlflowTracker.elsewhere
 
-    def __init__(self, tracker: Tracker, lease: Lease, watch: Watch) -> None:
-        self._watch = watch
-        super().__init__(tracker, lease)
-
-    def _try_to_bring(self, upload: object) -> None:
+    def watched(uploader: Uploader, state: Any) -> list[Report]:
         begun = time.thread_time()
-        super()._try_to_bring(upload)  # type: ignore[arg-type]
-        self._watch.uploads.append((time.perf_counter(), time.thread_time() - begun))
+        reports = bring(uploader, state)
+        watch.uploads.append((time.perf_counter(), time.thread_time() - begun))
+        return reports
+
+    Uploader._try_to_bring = watched  # type: ignore[method-assign]
+    MlflowTracker.elsewhere = lambda _: None  # type: ignore[method-assign,assignment,return-value]
+    try:
+        yield
+    finally:
+        Uploader._try_to_bring = bring  # type: ignore[method-assign]
+        MlflowTracker.elsewhere = elsewhere  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -161,18 +172,20 @@ def timed_run(study: Study, dataset: Dataset, folder: Path, *, seed: int) -> dic
     state.folder.mkdir()
     lease = Lease(plan.name, tracker=tracker, state_folder=state.folder)
     lease.open(plan)
-    uploads = WatchedUploads(tracker, lease, watch)
     planned = next(one for one in plan.runs if one.variant == study.variants[0].name and one.seed == seed)
     job = make_job(planned, plan, study, dataset, state)
-    upload_run(uploads, planned, job.folder, plan=plan, state=state)
-    with training_watched(watch):
-        (result,) = run_jobs([job])
-    ended = time.perf_counter()
-    uploads.end(planned)
-    if result.outcome is not Outcome.DONE or not uploads.wait():
-        raise SystemExit(f"the run ended as {result.outcome}:\n{result.error or uploads.problem}")
-    recorded = time.perf_counter()
-    uploads.close()
+    with uploads_watched(watch):
+        uploads = Uploads(tracker, lease)
+        upload_run(uploads, planned, job.folder, plan=plan, state=state)
+        with training_watched(watch):
+            place = Place(folder=state.folder, changed=lambda _: uploads.changed(planned))
+            (result,) = run_jobs([job], None, place)
+        ended = time.perf_counter()
+        uploads.end(planned)
+        if result.outcome is not Outcome.DONE or not uploads.wait():
+            raise SystemExit(f"the run ended as {result.outcome}:\n{result.error or uploads.problem}")
+        recorded = time.perf_counter()
+        uploads.close()
     parameters = plan.summaries[planned.variant].parameters
     return {"parameters": parameters, **shares(watch, ended=ended, recorded=recorded)}
 

@@ -59,6 +59,8 @@ seeds: 2
 LONGEST = (
     "test_kills.py",
     "test_chaos.py",
+    "test_nodes.py",
+    "test_slurm.py",
     "test_faults.py",
     "test_mlflow_run.py",
     "test_mlflow_ui.py",

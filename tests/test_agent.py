@@ -12,43 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import Clock, Nodes, make_agent
 from conftest import eventually
 from jobs import end_when_asked, train_a_little
 
 from ablation.errors import DiskFull
 from ablation.executors.interface import Files, Needed
 from ablation.executors.nodes import agent as agents
-from ablation.executors.nodes.agent import Agent, Refused
+from ablation.executors.nodes.agent import Agent
 from ablation.executors.nodes.delivering import MOST_SENT, Deliveries
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.fitness import here, why_of_agent, why_of_engine, why_of_slots
+from ablation.executors.nodes.fitness import here, why_of_agent, why_of_engine, why_of_hello, why_of_slots
 from ablation.executors.nodes.folder import NodeFolder
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.jobs import packed
+from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import LOST_S, Node, RemoteJob, Roster
 from ablation.stopping import Preempted
 
 OF = "0" * 32
 LEAVE = "begun/study/run"
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class QuickAgent(Agent):
-    """An agent that knows its slots without a process that looks for GPUs."""
-
-    def _all_slots(self) -> dict[str, list[agents._Slot]]:
-        if not self._slots:
-            self._slots = {"cpu": [agents._Slot(device="cpu") for _ in range(self._threads)], "cuda": []}
-        return self._slots
 
 
 @pytest.fixture
@@ -58,7 +41,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def agent(tmp_path: Path, clock: Clock) -> Iterator[Agent]:
-    made = QuickAgent(NodeFolder(path=tmp_path / "node"), threads=1, clock=clock)
+    made = make_agent(tmp_path / "node", clock)
     yield made
     for token in list(made._jobs):
         made.release(token=token)
@@ -66,7 +49,7 @@ def agent(tmp_path: Path, clock: Clock) -> Iterator[Agent]:
 
 
 def _reserve(agent: Agent, token: str, *, coordinator: str = "one", asked_in: int = 0) -> None:
-    agent.reserve(coordinator=coordinator, round=asked_in, token=token, device="cpu", of=OF, leaves=[LEAVE])
+    agent.reserve(coordinator=coordinator, asked_in=asked_in, token=token, device="cpu", of=OF, leaves=[LEAVE])
 
 
 def _begin(agent: Agent, token: str, job: Callable[..., object] = end_when_asked, *, coordinator: str = "one") -> None:
@@ -75,7 +58,7 @@ def _begin(agent: Agent, token: str, job: Callable[..., object] = end_when_asked
 
 
 def _ask(agent: Agent, *tokens: str, coordinator: str = "one", asked_in: int = 1) -> Mapping[str, Any]:
-    return agent.ask(coordinator=coordinator, round=asked_in, seen=dict.fromkeys(tokens, 0))
+    return agent.ask(coordinator=coordinator, asked_in=asked_in, seen=dict.fromkeys(tokens, 0))
 
 
 def _folder(agent: Agent) -> Path:
@@ -93,7 +76,7 @@ def test_a_slot_is_of_one_job_at_a_time(agent: Agent) -> None:
     _reserve(agent, "first")
 
     with pytest.raises(Refused, match="another job runs there") as refused:
-        agent.reserve(coordinator="two", round=0, token="second", device="cpu", of="1" * 32, leaves=[LEAVE])
+        agent.reserve(coordinator="two", asked_in=0, token="second", device="cpu", of="1" * 32, leaves=[LEAVE])
 
     assert refused.value.kind == "busy"
     assert {"cpu": 0, "cuda": 0} == _ask(agent, "first")["free"]
@@ -263,17 +246,17 @@ def test_a_run_begins_with_what_was_sent_of_it_and_nothing_else(agent: Agent) ->
 
 @pytest.mark.parametrize("need", ["data/../../etc", "other/x", "data", "data/a/b", "/data/x"])
 def test_what_is_neither_data_nor_code_is_not_brought(agent: Agent, need: str) -> None:
-    delivery = agent.expect(files=_plain(("a", b"1")))
-    agent.put(delivery=delivery, name="a", offset=0, data=b"1")
+    delivery = agent.arrivals.expect(files=_plain(("a", b"1")))
+    agent.arrivals.put(delivery=delivery, name="a", offset=0, data=b"1")
 
     with pytest.raises(CarriedWrong):
-        agent.complete(delivery=delivery, need=need)
+        agent.arrivals.complete(delivery=delivery, need=need)
 
 
 @pytest.mark.parametrize("leave", ["../x", "data/x", "code/x", ".hidden", "/tmp/x"])
 def test_a_job_leaves_nothing_elsewhere(agent: Agent, leave: str) -> None:
     with pytest.raises(CarriedWrong):
-        agent.reserve(coordinator="one", round=0, token="t", device="cpu", of=OF, leaves=[leave])
+        agent.reserve(coordinator="one", asked_in=0, token="t", device="cpu", of=OF, leaves=[leave])
 
 
 def test_data_that_was_damaged_is_brought_again(agent: Agent) -> None:
@@ -281,9 +264,9 @@ def test_data_that_was_damaged_is_brought_again(agent: Agent) -> None:
     _reserve(agent, "first")
 
     def bring() -> None:
-        delivery = agent.expect(files=files)
-        agent.put(delivery=delivery, name="a", offset=0, data=b"1")
-        agent.complete(delivery=delivery, need="data/x")
+        delivery = agent.arrivals.expect(files=files)
+        agent.arrivals.put(delivery=delivery, name="a", offset=0, data=b"1")
+        agent.arrivals.complete(delivery=delivery, need="data/x")
 
     bring()
     assert agent.has(token="first", need="data/x", files=files)
@@ -302,37 +285,6 @@ def test_workers_with_one_folder_have_one_id(tmp_path: Path) -> None:
 
 
 # The coordinator's side, on agents that answer at once
-
-
-class Nodes:
-    """Agents by address, as an engine reaches them; those in `cut` cannot be fetched from."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.agents = {f"n{k}": QuickAgent(NodeFolder(path=folder / f"n{k}"), threads=1) for k in range(count)}
-        self.cut: set[str] = set()
-        self.sent: list[str] = []
-
-    def node(self, address: str) -> Node:
-        agent = self.agents[address]
-        return Node(address=address, agent=agent.id, folder=agent.folder_id)
-
-    async def ask(self, address: str, verb: str, **asked: Any) -> Any:
-        await asyncio.sleep(0)
-        if verb == "fetch":
-            return await self._fetch(address, **asked)
-        if verb == "expect":
-            self.sent.append(address)
-        return getattr(self.agents[address], verb)(**asked)
-
-    async def _fetch(self, address: str, need: str, peer: str, files: list[Any]) -> None:
-        if peer in self.cut:
-            raise Refused("stale", "not to be reached")
-        mine, theirs = self.agents[address], self.agents[peer]
-        delivery = mine.expect(files=files)
-        for file in files:
-            data = theirs.piece_of_need(need=need, name=file["name"], offset=0)
-            mine.put(delivery=delivery, name=file["name"], offset=0, data=data)
-        mine.complete(delivery=delivery, need=need)
 
 
 def _needed(folder: Path) -> Needed:
@@ -390,7 +342,7 @@ def test_data_is_sent_where_nodes_do_not_reach_each_other(tmp_path: Path, home: 
 @pytest.mark.usefixtures("apart")
 def test_nodes_with_one_folder_are_sent_data_once(tmp_path: Path, home: CoordinatorFolder) -> None:
     nodes, need = Nodes(tmp_path, 1), _needed(tmp_path / "state" / "data" / "words-0")
-    nodes.agents["twin"] = QuickAgent(NodeFolder(path=tmp_path / "n0"), threads=1)
+    nodes.agents["twin"] = make_agent(tmp_path / "n0")
 
     _bring(nodes, need, home, ["n0", "twin"])
 
@@ -424,11 +376,11 @@ def test_data_is_copied_where_the_nonce_is_not_seen_or_a_copy_is_wished(tmp_path
 def test_a_node_of_other_versions_is_unfit_with_both_sides_named() -> None:
     same = {"version": here()["ablation"], "python": here()["Python"], "torch": f"{here()['torch']}+cu999"}
 
-    assert why_of_agent(same) is None
-    assert why_of_agent({**same, "version": "0.0.1"}) == (
+    assert why_of_hello(same) is None
+    assert why_of_hello({**same, "version": "0.0.1"}) == (
         f"it has ablation 0.0.1, and this machine ablation {here()['ablation']}"
     )
-    assert why_of_agent({**same, "torch": ""}) == f"it has no torch, and this machine torch {here()['torch']}"
+    assert why_of_hello({**same, "torch": ""}) == f"it has no torch, and this machine torch {here()['torch']}"
 
 
 def test_a_node_without_the_device_is_unfit_and_says_why() -> None:
@@ -445,8 +397,27 @@ def test_a_worker_of_another_python_is_unfit_before_anything_is_sent_to_it() -> 
     assert why_of_engine({"packages": {"python": f"{here()['Python']}.77.final.0"}}) is None
 
 
+def test_a_worker_without_the_package_is_unfit_with_both_sides_named() -> None:
+    ours = here()["ablation"]
+
+    assert why_of_agent("""ModuleNotFoundError("No module named 'ablation'")""") == (
+        f"it has no ablation, and this machine ablation {ours}"
+    )
+    assert why_of_agent("No module named 'ablation.executors.nodes'") == (
+        f"it has another ablation than this machine, {ours}: No module named 'ablation.executors.nodes'"
+    )
+
+
+def test_a_node_whose_folder_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    agent = make_agent(tmp_path / "file" / "node")
+
+    with pytest.raises(Refused, match="its folder cannot be used"):
+        agent.hello()
+
+
 def test_a_check_that_fails_says_why_and_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = QuickAgent(NodeFolder(path=tmp_path / "node"), threads=1)
+    agent = make_agent(tmp_path / "node")
 
     assert agent.check("cpu", [packed(int, ("7",))]) is None
     assert agent.check("cpu", [packed(int, ("seven",))]) == "invalid literal for int() with base 10: 'seven'"

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from factories import TRAINING
 
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.records import EngineTraining, FunctionTraining, Precision, Settings, Variant
-from ablation.worker import resolve_devices, why_no_gpu
+from ablation.worker import device_text, devices, resolve_devices, why_no_gpu
 from ablation.worker.devices import check_device, check_precision
 
 TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\nPlease update it."
@@ -44,6 +45,25 @@ def test_with_a_driver_too_old_the_cpu_trains_and_it_is_known_why() -> None:
 def test_a_card_asked_for_by_name_that_cannot_be_used_is_refused_with_the_reason() -> None:
     with pytest.raises(DeviceUnavailable, match=r"no device 'cuda:0' here \(CUDA initialization: .* too old .*\)"):
         resolve_devices("cuda:0")
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_card_is_told_with_its_model_its_memory_and_that_it_lacks_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    turing = SimpleNamespace(name="NVIDIA T4", total_memory=15 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: turing)
+
+    assert "cuda:1 (NVIDIA T4, 15.0 GiB, no bf16)" == device_text("cuda:1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert "cuda:1 (NVIDIA T4, 15.0 GiB)" == device_text("cuda:1")
+
+
+@pytest.mark.parametrize(("lacks", "expected"), [(True, "cpu (no instructions for bf16)"), (False, "cpu")])
+def test_a_processor_is_told_with_whether_it_lacks_bf16(
+    lacks: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "lacks_bf16_units", lambda: lacks)
+
+    assert expected == device_text("cpu")
 
 
 @pytest.mark.usefixtures("two_cards")

@@ -46,6 +46,7 @@ def test_a_template_is_at_most_thirty_lines(name: str, content: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 @pytest.mark.parametrize("study_name", STUDIES)
 def test_a_template_runs_as_it_stands(
     study_name: str, tmp_path: Path, mlflow_tracker: Tracker, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from factories import make_plan
 from forking import Forked, Starter
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from sparing import RECORDED_BESIDE
 
 from ablation.cli import main
 from ablation.errors import TrackingUnavailable
@@ -48,7 +49,8 @@ class Place:
 
     def __init__(self, folder: Path, data_cache: Path, store: Path, starter: Starter) -> None:
         self.folder, self.starter = folder, starter
-        self.environment = {**command_environment(folder, data_cache, store=store), "ABLATION_CHECKPOINT_SECONDS": "0"}
+        environment = command_environment(folder, data_cache, store=store)
+        self.environment = {**environment, "ABLATION_CHECKPOINT_SECONDS": "0", RECORDED_BESIDE: "yes"}
         self.begun = folder / "state" / "begun" / "long"
 
     def study(self) -> Forked:

@@ -120,7 +120,7 @@ def test_a_study_of_two_processes_equals_one_in_this_process_to_the_bit(
         state = tmp_path / name
         state.mkdir()
         (state / "data").symlink_to(tmp_path / "state" / "data")
-        done = study("--name", name, "--executor", executor, "--state-dir", str(state))
+        done = study("--name", name, "--seeds", "1", "--executor", executor, "--state-dir", str(state))
         assert 0 == done.returncode, done.stderr
         report = json.loads((state / "reports" / name / "report.json").read_text())
         client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
@@ -129,22 +129,22 @@ def test_a_study_of_two_processes_equals_one_in_this_process_to_the_bit(
         results.append({run.info.run_name: [run.data.metrics[metric] for metric in kept] for run in runs})
         assert report
 
-    assert 8 == len(results[0])
+    assert 4 == len(results[0])
     assert results[0] == results[1]
 
 
 def test_a_study_runs_against_a_real_server(environment: dict[str, str], server: str, study: Run) -> None:
     environment["MLFLOW_TRACKING_URI"] = server
 
-    first, again = (study("--workers", "2") for _ in range(2))
+    first, again = (study("--seeds", "1", "--workers", "2") for _ in range(2))
 
     assert 0 == first.returncode, first.stderr
-    assert "8 done" in again.stdout
+    assert "4 done" in again.stdout
     assert f"{server}/#/experiments/" in first.stdout
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id], "tags.`ablation.kind` = 'run'")
-    assert 8 == len(runs)
+    assert 4 == len(runs)
     assert [1, 2] == [entry.step for entry in client.get_metric_history(runs[0].info.run_id, "train_loss")]
     assert {"evaluation.json", "confusion_test.png", "configuration.json", "curves.csv", "model_state.pt"} <= {
         file.path for file in client.list_artifacts(runs[0].info.run_id)
@@ -167,7 +167,7 @@ def test_the_saved_view_is_one_that_the_server_accepts(environment: dict[str, st
     assert names == [run.info.run_name for run in found]
 
 
-def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(
+def test_four_processes_may_use_a_fresh_store_for_the_first_time_at_once(
     tmp_path: Path, data_cache: Path, starter: Starter
 ) -> None:
     environment = command_environment(tmp_path, data_cache)
@@ -179,13 +179,13 @@ def test_eight_processes_may_use_a_fresh_store_for_the_first_time_at_once(
     uri = environment["MLFLOW_TRACKING_URI"]
     processes = [
         starter.start(["-c", code, uri, f"first-{index}"], environment=environment, folder=tmp_path)
-        for index in range(8)
+        for index in range(4)
     ]
     outputs = ["".join(process.communicate(timeout=280)) for process in processes]
 
-    assert [0] * 8 == [process.returncode for process in processes], "\n".join(outputs)
+    assert [0] * 4 == [process.returncode for process in processes], "\n".join(outputs)
     client = MlflowClient(uri)
-    assert 8 == sum(experiment.name.startswith("first-") for experiment in client.search_experiments())
+    assert 4 == sum(experiment.name.startswith("first-") for experiment in client.search_experiments())
 
 
 def _inflated(state: str) -> dict[str, Any]:

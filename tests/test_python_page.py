@@ -12,6 +12,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vector_figures")
 def test_the_examples_run_in_order(
     store_uri: str,
     data_cache: Path,

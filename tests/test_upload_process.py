@@ -148,6 +148,17 @@ def test_a_run_that_is_left_is_marked_as_not_under_way_when_the_execution_ends(h
     assert here.tracker.holder(here.record.study_run_id) is None
 
 
+def test_what_has_ended_before_a_process_has_started_is_recorded_at_the_end_without_it(here: Place) -> None:
+    here.train(here.runs[0])
+    eventually(lambda: any(map(is_uploading, multiprocessing.active_children())))
+
+    here.uploads.close(last_words="KILLED", limit_s=STARTED_S)
+
+    assert [Outcome.DONE, None, None, None] == [run[1] for run in here.recorded()]
+    assert "KILLED" == here.tracker.find_study("quick").status
+    assert here.tracker.holder(here.record.study_run_id) is None
+
+
 def test_a_killed_process_is_replaced_and_every_run_is_recorded_once(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,12 +211,14 @@ def test_where_one_process_falls_behind_there_are_more_and_each_run_is_recorded_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_are_left_to_the_coordinator(here: Place, number: int) -> None:
+def test_signals_are_left_to_the_coordinator_from_the_first_moment_on(here: Place, number: int) -> None:
     here.begin(here.runs[0])
-    assert here.uploads.run_id(here.runs[0], wait_s=STARTED_S) is not None
+    eventually(lambda: any(map(is_uploading, multiprocessing.active_children())))
     process = here.process()
     assert process.pid is not None
 
+    os.kill(process.pid, number)
+    assert here.uploads.run_id(here.runs[0], wait_s=STARTED_S) is not None
     os.kill(process.pid, number)
     here.end(here.runs[0])
     here.wait()

@@ -6,23 +6,22 @@ import contextlib
 import math
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.coordinator.budget import Allowance, Budget
+from ablation.coordinator.jobs import StudyJobs
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay, confusion_at_chance
+from ablation.coordinator.losses import Losses, fate, result_of_lost_worker
 from ablation.coordinator.progress import Progress, by_variant
 from ablation.coordinator.uploads import Uploads, upload_run
-from ablation.datasets import Dataset
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
-from ablation.executors import Executor, Files, Needed, NodeLost, TakenSlots, WorkerLost
+from ablation.executors import Executor, NodeLost, TakenSlots, WorkerLost
 from ablation.records import Epoch, Outcome, PlannedRun, RecordedRun, RunResult
 from ablation.scheduling import Schedule
 from ablation.stopping import Preempted, stopping
@@ -30,14 +29,10 @@ from ablation.storage.locks import Coordination
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
 from ablation.tracking import StudyRecord, StudyStatus, Tracker
-from ablation.worker import DeviceLost, Fusing, Job, alike, run_jobs
+from ablation.worker import DeviceLost, Fusing, alike, run_jobs
 
 T = TypeVar("T")
 POLL_S = 0.5
-MAX_TRIES = 3
-"""Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
-MOST_NODES_LOST = 10
-"""The same of nodes that were lost with it, which is no fault of the run."""
 NO_WORKER = "there is no worker now that is fit and free; the study waits for one"
 LAST_UPLOADS_S = 3.0
 LAST_RELEASE_S = 1.0
@@ -56,36 +51,6 @@ class _UnderWay:
 
 
 @dataclass(slots=True, kw_only=True)
-class Deaths:
-    """How often a run was lost since it last got on, and after which epoch it was kept then; `most` is too often."""
-
-    most: int
-    count: int = 0
-    epoch: int = 0
-
-    def one_more(self, folder: RunFolder) -> bool:
-        """Count a death; say whether there were too many without getting on."""
-        kept = folder.lasting_epochs()
-        self.count = self.count + 1 if kept <= self.epoch else 1
-        self.epoch = max(kept, self.epoch)
-        return self.count >= self.most
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """How often each run was lost with its worker, and with its node."""
-
-    workers: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(lambda: Deaths(most=MAX_TRIES)))
-    nodes: defaultdict[str, Deaths] = field(default_factory=lambda: defaultdict(lambda: Deaths(most=MOST_NODES_LOST)))
-
-    def are_too_many(self, error: BaseException | None, run: PlannedRun, folder: RunFolder) -> bool:
-        """Count what ended a run's job, where the run was lost with it; say whether it has failed now."""
-        if isinstance(error, NodeLost):
-            return self.nodes[run.identity].one_more(folder)
-        return is_death(error) and self.workers[run.identity].one_more(folder)
-
-
-@dataclass(slots=True, kw_only=True)
 class Execution:
     """One execution of a study: what is under way, and how what has ended ended."""
 
@@ -96,17 +61,8 @@ class Execution:
     executor: Executor
     state: State
     budget: Budget
-    dataset: Dataset | None
-    code: CodeFolders = NO_FOLDERS
-    code_digests: Mapping[str, str | None] = field(default_factory=dict)
-    needs: tuple[Needed, ...] = ()
-    """What every job of the study reads."""
-    carried_code: tuple[str, ...] = ()
-    """Where the user's code is looked for below a place that it is brought to."""
-    commit: str | None = None
-    """Of the repository that the study is run in, where there is one."""
+    jobs: StudyJobs
     fuse: int | None = None
-    cudnn_benchmark: bool = False
     was_out_of_budget: bool = False
     status_before: StudyStatus | None = None
     """Of the study, where this execution plans no other runs than the one before."""
@@ -184,7 +140,7 @@ class Execution:
                 yield self._progress(note=note)
 
     def await_slot(self) -> Generator[Progress, None, None]:
-        """Wait a moment for an executor that has no worker for it now, and say so once in an execution."""
+        """Wait a moment for an executor that has no worker now, and say so once in an execution."""
         note = None if NO_WORKER in self._said else NO_WORKER
         self._said.add(NO_WORKER)
         yield self._progress(note=note, waiting=NO_WORKER)
@@ -285,58 +241,22 @@ class Execution:
         self._under_way.update(dict.fromkeys(group))
         for planned in group:
             upload_run(self.uploads, planned, self._folder(planned), plan=self.record.plan, state=self.state)
-        jobs = [self._job(planned, slot) for planned in group]
+        jobs = [self.jobs.of_run(planned, self.record.plan, slot=slot) for planned in group]
         assert self.allowance is not None
         self.allowance.begin(tuple(group))
-        future = self.executor.submit(run_jobs, jobs, self._fusing(), files=self.files_of(jobs))
+        future = self.executor.submit(run_jobs, jobs, self._fusing(), files=self.jobs.files(jobs, self.note_change))
         self.running[future] = self.running.pop(placeholder)
         future.add_done_callback(self._done.put)
 
-    def files_of(self, jobs: Sequence[Job]) -> Files:
-        """Return what jobs read and leave: data, code, and the folders of their runs."""
-        runs = {job.folder.path.as_posix(): job.planned for job in jobs}
-        return Files(
-            home=self.state.folder,
-            needs=self.needs,
-            leaves=tuple(runs),
-            on_change=lambda name: self._note_change(runs[name]),
-        )
-
-    def _note_change(self, planned: PlannedRun) -> None:
+    def note_change(self, planned: PlannedRun) -> None:
         """Note that a run's folder has news; called by threads of the executor."""
         self._changed.add(planned)
         self.uploads.changed(planned)
 
-    @property
-    def data_folder(self) -> Path | None:
-        """Where the data set is below the place where a job runs."""
-        return self.below(self.state.data / self.dataset.folder.name) if self.dataset is not None else None
-
-    def below(self, path: Path) -> Path:
-        """Return a path as it is below the place where a job runs."""
-        return path.relative_to(self.state.folder)
-
     def _fusing(self) -> Fusing | None:
         if self._most_fused == 1:
             return None
-        return Fusing(cache=self.below(self.state.backends), must_gain=self.fuse is None)
-
-    def _job(self, planned: PlannedRun, slot: str) -> Job:
-        variant = self.record.plan.variant(planned.variant)
-        return Job(
-            planned=planned,
-            settings=variant.settings,
-            heldout_split=self.record.plan.heldout_split,
-            data_folder=self.data_folder,
-            folder=RunFolder(path=self.below(self._folder(planned).path)),
-            device=slot,
-            code=self.code,
-            code_digest=self.code_digests.get(variant.name),
-            carried_code=self.carried_code,
-            expected_metrics=self.record.plan.expected_metrics,
-            commit=self.commit,
-            cudnn_benchmark=self.cudnn_benchmark,
-        )
+        return Fusing(cache=self.jobs.below(self.state.backends), must_gain=self.fuse is None)
 
     def _settle(
         self, future: Future[tuple[RunResult, ...]], position: int, under: _UnderWay, schedule: Schedule
@@ -461,33 +381,3 @@ def next_done(done: SimpleQueue[Future[T]]) -> list[Future[T]]:
         while True:
             ended.append(done.get_nowait())
     return ended
-
-
-def is_death(error: BaseException | None) -> bool:
-    """Whether a worker was lost, and not asked to end."""
-    return isinstance(error, DeviceLost) or (isinstance(error, WorkerLost) and not error.is_preemption)
-
-
-def fate(error: BaseException) -> str:
-    """Say what became of the worker of a run that is given back."""
-    if isinstance(error, NodeLost):
-        return str(error)
-    return f"its worker died: {error}" if is_death(error) else "its worker was asked to end"
-
-
-def result_of_lost_worker(planned: PlannedRun, error: BaseException) -> RunResult:
-    """Return the result of a run that was lost too often, with its workers or its nodes."""
-    often = (
-        f"{MOST_NODES_LOST} nodes were lost with it before it got on"
-        if isinstance(error, NodeLost)
-        else f"its worker died {MAX_TRIES} times without getting on"
-    )
-    return RunResult(
-        identity=planned.identity,
-        outcome=Outcome.FAILED,
-        metrics={},
-        epochs=0,
-        error=f"{often}; the last time, {error}",
-        failure="lost worker",
-        ended_ms=time.time_ns() // 1_000_000,
-    )

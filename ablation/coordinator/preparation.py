@@ -9,7 +9,6 @@ from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
 from ablation.datasets import Dataset, make_split, prepare
-from ablation.executors import Needed
 from ablation.records import DataFacts, same_starts_text
 from ablation.scheduling import check_storage, default_storage
 from ablation.storage.state import State
@@ -65,28 +64,6 @@ def _prepared_data(study: Study, state: State) -> Dataset | None:
     for section in sections:
         make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
     return dataset
-
-
-def needed_files(prepared: Prepared, state: State) -> tuple[Needed, ...]:
-    """Return what the jobs of a study read: its data set, where it has one, and the user's code, elsewhere."""
-    needs = []
-    if prepared.dataset is not None:
-        folder = prepared.dataset.folder
-        name = (state.data / folder.name).relative_to(state.folder).as_posix()
-        needs.append(Needed(name=name, files={file.name: file for file in sorted(folder.iterdir())}))
-    if prepared.code is not None:
-        needs.append(Needed(name=_code_folder(prepared.code), files=prepared.code.files))
-    return tuple(needs)
-
-
-def code_folders(prepared: Prepared) -> tuple[str, ...]:
-    """Return where the user's code is looked for below a place that it is brought to."""
-    code = prepared.code
-    return tuple(f"{_code_folder(code)}/{folder}" for folder in code.folders) if code is not None else ()
-
-
-def _code_folder(code: CarriedCode) -> str:
-    return f"code/{code.digest}"
 
 
 def required_of_nodes(study: Study, *, is_here: bool) -> tuple[Callable[[str], object], ...]:

@@ -14,7 +14,8 @@ from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
-from ablation.coordinator.execution import Execution, Losses, next_done, result_of_lost_worker
+from ablation.coordinator.execution import Execution, next_done
+from ablation.coordinator.losses import Losses, result_of_lost_worker
 from ablation.coordinator.progress import Progress
 from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
@@ -170,21 +171,21 @@ class VariantTuning:
             planned=planned,
             settings=variant.settings,
             heldout_split="validation",
-            data_folder=self.execution.data_folder,
-            folder=RunFolder(path=self.execution.below(folder.path)),
+            data_folder=self.execution.jobs.data_folder,
+            folder=RunFolder(path=self.execution.jobs.below(folder.path)),
             device=trial.slot,
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
-            carried_code=self.execution.carried_code,
+            carried_code=self.execution.jobs.carried_code,
             objective=objective_of(self.study.spec.metric.name)[0],
-            commit=self.execution.commit,
-            cudnn_benchmark=self.execution.cudnn_benchmark,
+            commit=self.execution.jobs.commit,
+            cudnn_benchmark=self.execution.jobs.cudnn_benchmark,
             stops_below=trial.suggestion.stops_below,
             is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial
-        files = self.execution.files_of([trial.job])
+        files = self.execution.jobs.files([trial.job], self.execution.note_change)
         future = self.execution.executor.submit(run_tuning_job, trial.job, files=files)
         self.running[future] = self.running.pop(placeholder)
         future.add_done_callback(self._done.put)

@@ -42,7 +42,7 @@ class UploadDesk:
         self._look: int | None = None
         self._record: StudyRecord | None = None
         """What the uploader was told last."""
-        self._is_closing = False
+        self.is_closing = False
         self._deaths = 0
         self.death: str | None = None
         """That the uploader's process has died, until there is another one."""
@@ -77,7 +77,7 @@ class UploadDesk:
             kept.pop(run.upload.number, None)
 
     def close(self) -> None:
-        self._is_closing = True
+        self.is_closing = True
         self._changed.notify_all()
 
     def has_work(self) -> bool:
@@ -107,10 +107,10 @@ class UploadDesk:
             self._fates = {number: run.fate for number, run in self._runs.items() if run.fate != "under way"}
             self._record = None
             delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (self._deaths - 1))
-            return not self._changed.wait_for(lambda: self._is_closing, timeout=delay_s)
+            return not self._changed.wait_for(lambda: self.is_closing, timeout=delay_s)
 
     def _is_urgent(self) -> bool:
-        return bool(self._begun or self._fates) or self._look is not None or self._is_closing
+        return bool(self._begun or self._fates) or self._look is not None or self.is_closing
 
     def _news(self) -> News:
         """Return what the uploader does not know, which it does now."""
@@ -121,7 +121,7 @@ class UploadDesk:
             changed=list(self._has_changed),
             record=record if record is not self._record else None,
             look=self._look,
-            is_last=self._is_closing,
+            is_last=self.is_closing,
         )
         self._begun, self._fates, self._has_changed = {}, {}, {}
         self._record, self._look = record, None

@@ -30,12 +30,19 @@ from ablation.output import make_unfailing
 from ablation.stopping import ASKING
 from ablation.tracking import StudyRecord, Tracker
 
+STARTING_LOOK_S = 0.1
+"""Seconds between two looks whether a process that starts is still wanted."""
 DEAD_S = 1.0
 """Seconds within which a process whose pipe is closed has an exit status."""
 
 
 class MainDesk(Desk, Protocol):
     """A desk that outlives its uploaders."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether there is no time to wait for a process to start."""
+        ...
 
     def begin_again(self, error: WorkerLost, /) -> bool:
         """Take it that the next uploader knows nothing; say whether there is to be one, after a while."""
@@ -68,24 +75,27 @@ class _Ending:
     """There is nothing left to do, or the study is another's."""
 
 
-def upload_beside(desk: MainDesk, equipment: Equipment) -> None:
+def upload_beside(desk: MainDesk, equipment: Equipment) -> bool:
     """Have a desk's work done by a process until there is no more; to be called by a thread of its own.
+
+    Say whether all was tried: at the end nobody waits for a process that is still starting.
 
     Raises:
         StudyTakenOver: another process runs the study.
     """
     while (error := _served(desk, equipment)) is not None:
         if not desk.begin_again(error):
-            return
+            return False
+    return True
 
 
-def _served(desk: Desk, equipment: Equipment) -> WorkerLost | None:
+def _served(desk: MainDesk, equipment: Equipment) -> WorkerLost | None:
     """Start a process and serve it to its end; return that it has died, None where it has done all."""
     mine, theirs = SpawnedContext().Pipe()
     with mine:
         process, is_done = _started(theirs, equipment), False
         try:
-            is_done = _serve(desk, mine)
+            is_done = _has_started(desk, mine) and _serve(desk, mine)
             process.join(timeout=0.0 if is_done else DEAD_S)
         finally:
             process.kill()  # it has nothing more to do, and Python takes half a second to end
@@ -109,6 +119,14 @@ def _started(theirs: Connection, equipment: Equipment) -> BaseProcess:
         theirs.close()
     atexit.register(process.kill)  # before Python's own, which asks it to end, and waits
     return process
+
+
+def _has_started(desk: MainDesk, pipe: Connection) -> bool:
+    """Wait until the process says something, or has died; say whether that was before the end."""
+    while not pipe.poll(STARTING_LOOK_S):
+        if desk.is_closing:
+            return False
+    return True
 
 
 def _serve(desk: Desk, pipe: Connection) -> bool:

@@ -237,20 +237,17 @@ class Uploads:
                 self._end()
 
     def _upload(self, desk: UploadDesk) -> None:
-        """Record what is on a desk, in this thread or in a process."""
+        """Record what is on a desk, in a process; in this thread where none can, or at the end none is there yet."""
         with contextlib.suppress(StudyTakenOver):  # whoever runs the study sees it at the lease, and nothing is written
             if not desk.has_work():
                 return
-            if self._open_elsewhere is None:
+            if self._open_elsewhere is None or not upload_beside(desk, self._equipment(self._open_elsewhere)):
                 Uploader(self._tracker, desk).run()
-            else:
-                equipment = Equipment(
-                    open_tracker=self._open_elsewhere,
-                    nonce=self._lease.nonce,
-                    environment=self._environment,
-                    folder=Path.cwd(),
-                )
-                upload_beside(desk, equipment)
+
+    def _equipment(self, open_tracker: Callable[[], Tracker]) -> Equipment:
+        return Equipment(
+            open_tracker=open_tracker, nonce=self._lease.nonce, environment=self._environment, folder=Path.cwd()
+        )
 
     def _end(self) -> None:
         """Say how the study stands, where that is to be said, and leave it to others."""

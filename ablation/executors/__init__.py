@@ -1,4 +1,4 @@
-"""Runs callables and returns futures: in this process, or in processes of which one may be killed."""
+"""Runs callables and returns futures: in this process, in others of which one may be killed, or on other machines."""
 
 import importlib.util
 from collections.abc import Callable, Mapping

@@ -11,16 +11,16 @@ from typing import Any
 import dask
 from distributed import Client
 from distributed.comm.core import FatalCommClosedError
+from distributed.core import clean_exception
 
 from ablation.errors import AblationError, CertificateForeign, CertificateMissing
 from ablation.executors.addresses import SECURE, check_network
-from ablation.executors.nodes.agent import Refused
-from ablation.executors.nodes.fitness import why_of_versions
+from ablation.executors.nodes.fitness import why_of_agent
 from ablation.executors.nodes.plugin import NAME, AgentPlugin, hold
+from ablation.executors.nodes.refusing import Refused
 
 CERTIFICATE = tuple(f"distributed.comm.tls.{name}" for name in ("ca-file", "client.cert", "client.key"))
 """What dask's configuration must name for TLS."""
-NOT_INSTALLED = "No module named 'ablation'"
 CONNECT_S = 10.0
 CLOSE_S = 1.0
 ANSWER_S = 5.0
@@ -57,7 +57,8 @@ class Connection:
             address, asynchronous=True, set_as_default=False, timeout=CONNECT_S
         )
         try:
-            await asyncio.wait_for(client, timeout=2 * CONNECT_S)
+            async with asyncio.timeout(2 * CONNECT_S):
+                await client
             rpc: Any = client.scheduler
             found = await _answered(rpc.identity(n_workers=0), ANSWER_S)
             check_network(str(found["address"]), is_open=is_open)
@@ -100,10 +101,14 @@ class Connection:
             return str(error)
         message = {"op": "plugin-add", "plugin": pickle.dumps(AgentPlugin()), "name": self._plugin}
         said = await self._to_one(address, message, LONG_S)
+        if isinstance(said, OSError | TimeoutError):
+            raise NoAnswer(f"{type(said).__name__}: {said}")
         if isinstance(said, dict) and said.get("status") == "OK":
             return None
-        text = str(said.get("exception_text") or said.get("text") or said) if isinstance(said, dict) else str(said)
-        return why_of_versions({"ablation": None}) if NOT_INSTALLED in text else text
+        failed = clean_exception(said["exception"])[1] if isinstance(said, dict) and "exception" in said else None
+        if isinstance(failed, Refused):
+            return str(failed)
+        return why_of_agent(str(said.get("exception_text", said) if isinstance(said, dict) else said))
 
     async def ask(self, address: str, verb: str, *, timeout_s: float = LONG_S, **asked: Any) -> Any:
         """Return an agent's answer.
@@ -156,7 +161,8 @@ class Connection:
 
 async def _answered(calling: Any, timeout_s: float) -> Any:
     try:
-        return await asyncio.wait_for(calling, timeout=timeout_s)
+        async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for may lose that this task was cancelled
+            return await calling
     except (OSError, TimeoutError, ValueError) as error:  # ValueError of a connection pool that was closed
         raise NoAnswer(f"{type(error).__name__}: {error}") from error
 

@@ -43,10 +43,12 @@ def device_text(device: str) -> str:
     """Return a device with its model and memory, where it is a GPU, and whether bf16 is a gain on it."""
     if device == "cpu":
         return f"cpu{' (no instructions for bf16)' if lacks_bf16_units() else ''}"
-    found = torch.cuda.get_device_properties(device)
-    asked = PRECISIONS["bf16"].capability
-    is_old = asked is not None and (found.major, found.minor) < asked
-    return f"{device} ({found.name}, {found.total_memory / MIB / 1024:.1f} GiB{', no bf16' if is_old else ''})"
+    found, lacking = torch.cuda.get_device_properties(device), ""
+    try:
+        check_precision("bf16", torch.device(device))
+    except PrecisionUnavailable:
+        lacking = ", no bf16"
+    return f"{device} ({found.name}, {found.total_memory / MIB / 1024:.1f} GiB{lacking})"
 
 
 def why_no_gpu() -> str | None:

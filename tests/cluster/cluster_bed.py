@@ -84,6 +84,7 @@ class Bed:
         ending = self.end()
         assert 0 == ending.status, ending.output
         assert TRACEBACK not in ending.output
+        assert "was never retrieved" not in ending.output
         assert [] == self.problems(alone), ending.output
         return ending
 

@@ -30,9 +30,15 @@ def _accept(server: socket.socket, port: int, counted: Counted) -> None:
     with suppress(OSError):  # it is closed
         while True:
             theirs, _ = server.accept()
-            ours = socket.create_connection(("127.0.0.1", port))
-            threading.Thread(target=_pass, args=[theirs, ours, counted], daemon=True).start()
-            threading.Thread(target=_pass, args=[ours, theirs, None], daemon=True).start()
+            threading.Thread(target=_lead, args=[theirs, port, counted], daemon=True).start()
+
+
+def _lead(theirs: socket.socket, port: int, counted: Counted) -> None:
+    with suppress(OSError), theirs, socket.create_connection(("127.0.0.1", port)) as ours:
+        back = threading.Thread(target=_pass, args=[ours, theirs, None], daemon=True)
+        back.start()
+        _pass(theirs, ours, counted)
+        back.join()
 
 
 def _pass(source: socket.socket, target: socket.socket, counted: Counted | None) -> None:

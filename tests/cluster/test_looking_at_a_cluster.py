@@ -1,16 +1,18 @@
 """What `ablation doctor` says of a cluster, and which clusters are refused as others may reach them."""
 
 import json
+import os
+import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import TINY, eventually
+from conftest import PROJECT, TINY, eventually
 from engine import Cluster
 
-from ablation import __version__
 from ablation.cli import main
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")  # with its configuration
@@ -18,22 +20,8 @@ import dask
 
 pytestmark = pytest.mark.slow
 
-TLS = "distributed.comm.tls"
-ROLES = ("scheduler", "worker", "client")
 ELSEWHERE = "tcp://10.0.0.5:8786"
 OLDER = "import ablation\nablation.__version__ = '0.0.1'\n"
-ABSENT = """
-import sys
-
-
-class Absent:
-    def find_spec(self, name, *_):
-        if name == "ablation":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-
-sys.meta_path.insert(0, Absent())
-"""
 SCHEDULER_ELSEWHERE = f"""
 def dask_setup(scheduler):
     identity = scheduler.handlers["identity"]
@@ -61,26 +49,26 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield made
 
 
-def certificate(folder: Path) -> dict[str, str]:
-    """Make a certificate as docs/cluster.md does, and return dask's settings with it for all roles."""
-    folder.mkdir()
-    key, made = str(folder / "key.pem"), str(folder / "cert.pem")
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", "/CN=ablation")
-    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True)
-    files = {f"{TLS}.{role}.{what}": file for role in ROLES for what, file in (("cert", made), ("key", key))}
-    return {f"{TLS}.ca-file": made, **files}
+def certificate(home: Path) -> Path:
+    """Make a certificate by the commands of docs/cluster.md, and return the folder of dask's configuration with it."""
+    page = (PROJECT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (commands,) = [block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "openssl" in block]
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    subprocess.run(["bash", "-ec", commands], env=environment, cwd=home, check=True, capture_output=True)
+    return home / ".config" / "dask"
 
 
-def environment_of(settings: Mapping[str, object]) -> dict[str, str]:
-    """Return settings of dask as variables."""
-    return {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value) for name, value in settings.items()}
+def configured(folder: Path) -> Any:
+    """Return a context in which this process has dask's configuration of a folder."""
+    return dask.config.set(dask.config.merge(dask.config.config, dask.config.collect([str(folder)], env={})))
 
 
 def preloading(role: str, folder: Path, code: str) -> dict[str, str]:
     """Return what has a scheduler or a worker run code when it starts."""
     file = folder / f"preloaded_by_{role}.py"
     file.write_text(code)
-    return environment_of({f"distributed.{role}.preload": [str(file)]})
+    return {f"DASK_DISTRIBUTED__{role.upper()}__PRELOAD": str([str(file)])}
 
 
 def invoke(*words: object) -> Result:
@@ -103,37 +91,26 @@ def workers_of(where: object) -> str:
 def test_each_node_is_told_with_its_folder_and_whether_it_is_fit(folder: Path, cluster: Cluster) -> None:
     cluster.add("good")
     cluster.add("older", environment=preloading("worker", folder, OLDER))
-    eventually(lambda: len(cluster.workers()) == 2)
+    cluster.add("blocked", kept=folder / "tiny.yaml" / "node")
+    eventually(lambda: len(cluster.workers()) == 3)
 
     result = doctor(cluster.file, "tiny.yaml", "--json")
 
     assert 0 == result.exit_code, result.output
     nodes = {node["label"].partition("(")[2].rstrip(")"): node for node in json.loads(result.stdout)["nodes"]}
-    assert {"good": True, "older": False} == {name: node["is_fit"] for name, node in nodes.items()}
+    assert {"good": True, "older": False, "blocked": False} == {name: node["is_fit"] for name, node in nodes.items()}
     assert {"cpu": 1} == nodes["good"]["slots"]
     assert str(cluster.folder / "good" / "node") == nodes["good"]["folder"]
     assert abs(nodes["good"]["clock_s"]) < 5
     assert "it has ablation 0.0.1, and this machine ablation" in nodes["older"]["why"]
+    assert nodes["blocked"]["why"].startswith("its folder cannot be used: ")
+    assert str(folder / "tiny.yaml") in nodes["blocked"]["why"]
     assert "(older) gets no runs: it has ablation 0.0.1" in doctor(cluster.file).stdout
     (folder / "tf32.yaml").write_bytes(TINY.replace(b"epochs: 2", b"epochs: 2, precision: tf32"))
     required = doctor(cluster.file, "tf32.yaml")
     assert 2 == required.exit_code
     assert "(good) gets no runs: " in required.stdout
     assert "tf32" in required.stdout.partition("(good) gets no runs: ")[2]
-
-
-def test_a_worker_without_this_project_and_one_whose_folder_cannot_be_made_say_what_they_lack(
-    folder: Path, cluster: Cluster
-) -> None:
-    cluster.add("bare", environment=preloading("worker", folder, ABSENT))
-    cluster.add("homeless", kept=folder / "tiny.yaml" / "node")
-    eventually(lambda: len(cluster.workers()) == 2)
-
-    found = doctor(cluster.file).stdout
-
-    assert f"(bare) gets no runs: it has no ablation, and this machine ablation {__version__}" in found
-    assert "(homeless) gets no runs: its folder cannot be used: " in found
-    assert f"'{folder / 'tiny.yaml'}' (ABLATION_NODE_DIR names another)" in found
 
 
 def test_a_folder_that_nodes_see_too_is_told_as_shared(folder: Path, cluster: Cluster) -> None:
@@ -190,15 +167,14 @@ def test_a_worker_that_listens_to_others_gets_no_runs(folder: Path) -> None:
 
 def test_a_cluster_with_tls_is_used_with_its_certificate_and_no_other(folder: Path) -> None:
     ours, others = certificate(folder / "ours"), certificate(folder / "others")
-    scheme = {"distributed.comm.default-scheme": "tls", "distributed.comm.require-encryption": True}
-    with Cluster(folder / "cluster", environment_of({**ours, **scheme})) as cluster:
+    with Cluster(folder / "cluster", {"DASK_CONFIG": str(ours)}) as cluster:
         cluster.start_scheduler()
         cluster.add("only")
-        with dask.config.set(ours):
+        with configured(ours):
             eventually(lambda: workers_of(cluster.file).startswith("1, 1 of them fit"))
             study = invoke("study", "tiny.yaml", "--executor", f"dask:{cluster.file}", "--seeds", "1")
         without = doctor(cluster.file)
-        with dask.config.set(others):
+        with configured(others):
             foreign = doctor(cluster.file)
 
     assert 0 == study.exit_code, study.output

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from cluster_bed import LEASE_S, TRACEBACK, Bed, MakeBed
 from cluster_chaos import NodesChaos
+from cluster_checks import left_at, unequal_files
 from cluster_study import Alone, alone
 from conftest import eventually
 from counting import counted
 from disks import fill, mounted
+from engine import Node
 from forking import PROJECT, QUICK
 from leftovers import open_to_others
 
@@ -27,8 +29,8 @@ CARRIED_S = 2.0
 """For the checkpoint of a node that is asked to end, beyond the grace."""
 OTHER_VERSION = "0.0.7"
 CHAOS_SEEDS = (1, 2)
-CHAOS_STUDY_SEEDS = 6
-CHAOS_S = 15.0
+CHAOS_STUDY_SEEDS = 4
+CHAOS_S = 10.0
 pytest_plugins = ["cluster_fixtures"]
 
 
@@ -185,6 +187,26 @@ def test_a_node_of_another_version_gets_no_job_and_both_versions_are_said(
     assert f"and this machine ablation {ablation.__version__}" in output
 
 
+def test_files_that_are_not_as_alone_and_what_jobs_left_at_a_node_are_told(expected: Alone, tmp_path: Path) -> None:
+    found = {identity: dict(files) for identity, files in expected.files.items()}
+    first, second, third, _ = found
+    found[first]["model_state.pt"] = "another"
+    del found[second]["test_logits.npz"]
+    found[third]["more.txt"] = "more"
+    node = Node(tmp_path / "a", [], {}, is_nannied=False, kept=None)
+    run = node.kept / "of" / "7" / "begun" / "nodes" / first
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+
+    assert [
+        f"{first}: model_state.pt is not as alone",
+        f"{second}: test_logits.npz is not as alone",
+        f"{third}: alone there is no more.txt",
+    ] == list(unequal_files(found, expected.files))
+    assert [f"a: of/7/begun/nodes/{first}/metrics.jsonl is left"] == list(left_at(node))
+    assert [] == list(unequal_files(expected.files, expected.files))
+
+
 def other_version(folder: Path) -> Path:
     """Return a folder in which `ablation` is of another version."""
     there = folder / "other"
@@ -205,6 +227,7 @@ def test_two_studies_share_a_cluster(make_bed: MakeBed, expected: Alone) -> None
 
 
 def test_nodes_may_come_late_and_leave(bed: Bed, expected: Alone) -> None:
+    bed.take(str(bed.cluster.file), "--device", "cpu")  # else the first worker decides, and is waited for
     bed.start()
     eventually(lambda: bed.is_still_running() and "there is no worker now" in bed.command.output)
     first = bed.cluster.add("a")

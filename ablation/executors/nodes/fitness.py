@@ -1,5 +1,6 @@
 """Whether a node can train what this machine would: the same versions, and the device that was asked for."""
 
+import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -35,7 +36,16 @@ def why_of_engine(versions: object) -> str | None:
     return None
 
 
-def why_of_agent(said: Mapping[str, Any]) -> str | None:
+def why_of_agent(error: str) -> str:
+    """Return why a worker is unfit which could not be given an agent, by the error that it met."""
+    if re.search(r"No module named .?'ablation.?'", error):
+        return f"it has no ablation, and this machine ablation {__version__}"
+    if "No module named" in error or "ImportError" in error:
+        return f"it has another ablation than this machine, {__version__}: {error}"
+    return error
+
+
+def why_of_hello(said: Mapping[str, Any]) -> str | None:
     """Return why a node is unfit, from the versions that its agent says; None where they are the same."""
     return why_of_versions({"ablation": said.get("version"), "Python": said.get("python"), "torch": said.get("torch")})
 

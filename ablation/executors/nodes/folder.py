@@ -165,3 +165,8 @@ def _link(link: Path, target: Path) -> None:
     beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     beside.symlink_to(target, target_is_directory=True)
     beside.replace(link)
+
+
+def folder_unusable(error: OSError) -> str:
+    """Return why a node is unfit whose folder the system refuses."""
+    return f"its folder cannot be used: {error} (ABLATION_NODE_DIR names another)"

@@ -57,7 +57,12 @@ def writing_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskFull(folder, error.strerror or str(error)) if is_no_room(error) else error from None
+        raise of_this_disk(error, folder) from error
+
+
+def of_this_disk(error: OSError, folder: Path) -> Exception:
+    """Return an error of this machine's files in the user's terms, where there is no room."""
+    return DiskFull(folder, error.strerror or str(error)) if is_no_room(error) else error
 
 
 def _id_in(folder: Path) -> str:

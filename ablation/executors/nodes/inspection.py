@@ -12,8 +12,8 @@ from pathlib import Path
 from ablation.errors import SchedulerMissing
 from ablation.executors.addresses import Where
 from ablation.executors.connection import Connection, NoAnswer
-from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.jobs import packed
+from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import Node, Roster
 
 GREETED_S = 180.0

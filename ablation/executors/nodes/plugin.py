@@ -7,29 +7,32 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from distributed import Worker, WorkerPlugin, get_worker
 from distributed.core import Status
 from distributed.worker import secede
 
-from ablation.executors.nodes.agent import Agent, Refused, unusable
+from ablation.executors.nodes.agent import Agent
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.folder import NodeFolder
+from ablation.executors.nodes.folder import NodeFolder, folder_unusable
+from ablation.executors.nodes.refusing import Refused
+from ablation.executors.nodes.slots import Slots
 
 NAME = "ablation"
 """Of the operation that is added to a worker."""
 ASKED = (signal.SIGTERM, signal.SIGINT)
 LOOK_S = 1.0
-VERBS = frozenset(
+OF_AGENT = frozenset(
     {
-        "ask", "check", "complete", "end", "expect", "expect_leave", "find_shared", "has", "hello", "offer_checkpoint",
-        "offer_ended", "piece_of_need", "pieces", "put", "put_leave", "release", "reserve", "sees", "start",
+        "ask", "check", "end", "expect_leave", "find_shared", "has", "hello", "offer_checkpoint", "offer_ended",
+        "pieces", "put_leave", "release", "reserve", "sees", "start",
     }
 )  # fmt: skip
-"""What coordinators and other nodes may ask of an agent."""
+OF_ARRIVALS = frozenset({"complete", "expect", "piece_of_need", "put"})
+"""What coordinators and other nodes may ask of an agent, and of what arrives there."""
 
 
 class AgentPlugin(WorkerPlugin):
@@ -38,12 +41,10 @@ class AgentPlugin(WorkerPlugin):
     async def setup(self, worker: Worker) -> None:
         if NAME not in worker.extensions:
             try:
-                agent = await asyncio.to_thread(Agent, NodeFolder.of_this_process(), threads=worker.state.nthreads)
+                agent = Agent(NodeFolder.of_this_process(), slots=Slots(worker.state.nthreads))
             except OSError as error:
-                worker.handlers[NAME] = _refusing(unusable(error))
-                return
-            if NAME not in worker.extensions:
-                worker.extensions[NAME] = AgentService(worker, agent)
+                raise Refused("wrong", folder_unusable(error)) from error
+            worker.extensions[NAME] = AgentService(worker, agent)
 
 
 class AgentService:
@@ -67,15 +68,20 @@ class AgentService:
             if verb == "fetch":
                 await self._fetch(**asked)
                 return {"answer": None}
-            if verb not in VERBS:
-                raise Refused("wrong", f"it cannot {verb!r}")
-            return {"answer": await asyncio.to_thread(getattr(self.agent, verb), **asked)}
+            return {"answer": await asyncio.to_thread(self._asked_for(verb), **asked)}
         except Refused as refused:
             return {"refused": refused.kind, "text": str(refused)}
         except CarriedWrong as error:
             return {"refused": "wrong", "text": str(error)}
         except OSError as error:
             return {"refused": "stale", "text": f"{type(error).__name__}: {error}"}
+
+    def _asked_for(self, verb: str) -> Callable[..., Any]:
+        if verb in OF_AGENT:
+            return cast("Callable[..., Any]", getattr(self.agent, verb))
+        if verb in OF_ARRIVALS:
+            return cast("Callable[..., Any]", getattr(self.agent.arrivals, verb))
+        raise Refused("wrong", f"it cannot {verb!r}")
 
     async def close(self) -> None:
         """Bring the agent's jobs to an end, and wait until their coordinators have what they left."""
@@ -107,7 +113,7 @@ class AgentService:
 
     async def _fetch(self, *, need: str, peer: str, files: list[Any]) -> None:
         """Bring what jobs need from another node."""
-        delivery = await asyncio.to_thread(self.agent.expect, files=files)
+        delivery = await asyncio.to_thread(self.agent.arrivals.expect, files=files)
         for file in map(CarriedFile.from_plain, files):
             offset = 0
             while offset < file.size:
@@ -116,18 +122,11 @@ class AgentService:
                 data = said.get("answer")
                 if not data:
                     raise Refused("stale", f"{peer} does not have it: {said.get('text', '')}")
-                await asyncio.to_thread(self.agent.put, delivery=delivery, name=file.name, offset=offset, data=data)
+                await asyncio.to_thread(
+                    self.agent.arrivals.put, delivery=delivery, name=file.name, offset=offset, data=data
+                )
                 offset += len(data)
-        await asyncio.to_thread(self.agent.complete, delivery=delivery, need=need)
-
-
-def _refusing(text: str) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Return what answers for a worker that has no agent."""
-
-    async def refuse(**_: Any) -> dict[str, Any]:
-        return {"refused": "wrong", "text": text}
-
-    return refuse
+        await asyncio.to_thread(self.agent.arrivals.complete, delivery=delivery, need=need)
 
 
 def hold(token: str) -> None:
@@ -136,6 +135,6 @@ def hold(token: str) -> None:
     service = worker.extensions.get(NAME)
     if not isinstance(service, AgentService):
         return
-    if service.agent.most_jobs() > worker.state.nthreads:
+    if service.agent.slots.most() > worker.state.nthreads:
         secede()  # type: ignore[no-untyped-call] # or the next job's task would wait for this one
     service.agent.wait(token)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ablation.executors.interface import JobExited
-from ablation.executors.nodes.agent import Refused
 from ablation.executors.nodes.delivering import (
     Asking,
     Deliveries,
@@ -22,14 +21,17 @@ from ablation.executors.nodes.delivering import (
     place_checkpoints,
     place_ended,
 )
-from ablation.executors.nodes.files import CarriedFile, Incoming, reading
+from ablation.executors.nodes.files import CarriedFile, CarriedWrong, Incoming, reading
 from ablation.executors.nodes.home import CoordinatorFolder
+from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import Node, RemoteJob
 from ablation.stopping import Preempted
 
 T = TypeVar("T")
 CARRY_EVERY_S = float(os.environ.get("ABLATION_CARRY_SECONDS", "60"))
 """Seconds from one carried checkpoint of a job to the next, at least."""
+TAKES = 3
+"""Times that what a job left is fetched, where it is not what was announced."""
 CARRY_SHARE = 20
 """The same, in times that it took to carry one."""
 
@@ -66,7 +68,7 @@ class Remote:
         await self._ask(
             "reserve",
             coordinator=self._coordinator,
-            round=job.round,
+            asked_in=job.round,
             device=device,
             of=self._home.id if self._home is not None else "0" * 32,
             leaves=list(job.leaves),
@@ -90,10 +92,16 @@ class Remote:
         """
         await self._job.ended.wait()
         await self._stop_carrying()
-        said = await self._ask("offer_ended")
-        with reading():
-            left, kind, value = said["left"], str(said["kind"]), bytes(said["value"])
-        await self._take_ended(left)
+        for attempt in range(TAKES):
+            said = await self._ask("offer_ended")
+            with reading():
+                left, kind, value = said["left"], str(said["kind"]), bytes(said["value"])
+            try:
+                await self._take_ended(left)
+                break
+            except CarriedWrong:  # what its code has left behind may still write
+                if attempt == TAKES - 1:
+                    raise
         return _outcome(kind, value)
 
     async def close(self) -> None:
@@ -112,8 +120,9 @@ class Remote:
         carrying, self._carrying = self._carrying, None
         if carrying is not None:
             carrying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(carrying)
+            await asyncio.wait([carrying])
+            if not carrying.cancelled() and (error := carrying.exception()) is not None:
+                raise error
 
     # What comes from there
 

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from ablation.errors import DiskFull
 from ablation.executors.interface import Files
-from ablation.executors.nodes.agent import LEASE_S, Refused
+from ablation.executors.nodes.agent import LEASE_S
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong, reading
-from ablation.executors.nodes.fitness import why_of_agent, why_of_engine, why_of_slots
+from ablation.executors.nodes.fitness import why_of_engine, why_of_hello, why_of_slots
 from ablation.executors.nodes.home import writing_in
 from ablation.executors.nodes.news import FolderNews
+from ablation.executors.nodes.refusing import Refused
 
 POLL_S = 1.0
 """Seconds between two questions what is new."""
@@ -113,6 +114,7 @@ class Roster:
         self.nodes: dict[str, Node] = {}
         self._checks: list[bytes] = []
         self.round = 0
+        self.on_lost: Callable[[str], object] = lambda _: None
         self._note = note
         self._looked_at = time.monotonic()
 
@@ -149,7 +151,7 @@ class Roster:
             if why is not None:
                 return why
             said = await connection.ask(node.address, "hello")
-            if (why := why_of_agent(said)) is not None:
+            if (why := why_of_hello(said)) is not None:
                 return why
             if self.device == "auto":
                 self.device = "cuda" if said["slots"]["cuda"] else "cpu"
@@ -170,6 +172,7 @@ class Roster:
     def lose(self, address: str, how: str) -> None:
         """Forget a node; its jobs are lost with it."""
         node = self.nodes.pop(address)
+        self.on_lost(address)
         if node.is_fit and not node.jobs:
             self._note(f"node {node.label} {how}")
         for task in (node.greeting, node.asking):
@@ -212,7 +215,7 @@ class Roster:
     def _question(self) -> dict[str, Any]:
         self.round += 1
         jobs = [job for node in self.nodes.values() for job in node.jobs.values()]
-        return {"coordinator": self.id, "round": self.round, "seen": {job.token: job.seen for job in jobs}}
+        return {"coordinator": self.id, "asked_in": self.round, "seen": {job.token: job.seen for job in jobs}}
 
     async def _ask_alone(self, node: Node, asked: Mapping[str, Any], connection: Engine) -> None:
         with contextlib.suppress(OSError, Refused, DiskFull):  # a full disk is seen again, with the next news of all

@@ -130,6 +130,43 @@ def test_no_more_jobs_run_than_are_wished(nodes: Nodes, tmp_path: Path) -> None:
     at_desk(nodes, tmp_path / "state", story, most=1)
 
 
+def _pickled(said: Any) -> Any:
+    """Return an answer whose result cannot be unpickled."""
+    return {**said, "value": b"cno_such_module\nNothing\n."}
+
+
+def test_a_result_that_cannot_be_read_is_the_loss_of_its_node_and_not_of_the_study(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    _with(nodes, "offer_ended", _pickled)
+
+    async def story(desk: Desk) -> None:
+        future = desk.submit(train_a_little)
+        await desk.until(future.done)
+
+        assert isinstance(future.exception(), NodeLost)
+        assert "sent a result that cannot be read here: ModuleNotFoundError: No module named" in str(future.exception())
+        assert [] == desk.notes
+
+    at_desk(nodes, tmp_path / "state", story)
+    assert (tmp_path / "state" / LEAVE / "result.json").exists()
+
+
+@pytest.mark.parametrize("lacking", ["left", "kind", "value"])
+def test_a_node_whose_last_answer_lacks_something_gets_no_more_runs(nodes: Nodes, tmp_path: Path, lacking: str) -> None:
+    _with(nodes, "offer_ended", lambda said: {key: said[key] for key in said if key != lacking})
+
+    async def story(desk: Desk) -> None:
+        future = desk.submit(train_a_little)
+        await desk.until(future.done)
+
+        assert isinstance(future.exception(), NodeLost)
+        assert f"its answer cannot be read: KeyError: '{lacking}'" in str(future.exception())
+        await desk.until(lambda: desk.placing.slots == 1)
+
+    at_desk(nodes, tmp_path / "state", story)
+
+
 def test_a_job_whose_node_is_gone_says_so(nodes: Nodes, tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         future = desk.submit(end_when_asked)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablation.executors.interface import JobExited
+from ablation.executors.interface import NodeLost
 from ablation.executors.nodes.delivering import (
     Asking,
     Deliveries,
@@ -89,6 +89,7 @@ class Remote:
 
         Raises:
             Exception: what the job raised.
+            NodeLost: what it sent cannot be read.
         """
         await self._job.ended.wait()
         await self._stop_carrying()
@@ -102,7 +103,17 @@ class Remote:
             except CarriedWrong:  # what its code has left behind may still write
                 if attempt == TAKES - 1:
                     raise
-        return _outcome(kind, value)
+        found = self._unpickled(value)
+        if kind == "result":
+            return found
+        raise found if isinstance(found, Exception) else Preempted
+
+    def _unpickled(self, sent: bytes) -> Any:
+        try:
+            return pickle.loads(sent)  # noqa: S301 - of a worker that dask trusts as much
+        except Exception as error:
+            text = f"sent a result that cannot be read here: {type(error).__name__}: {error}"
+            raise NodeLost(self._node.label, text) from error
 
     async def close(self) -> None:
         """Have the node forget the job, and what it left there; one that was lost forgets it when it is asked again."""
@@ -188,14 +199,3 @@ async def _to_its_end(function: Callable[[T], object], given: T) -> None:
     except asyncio.CancelledError:
         await calling
         raise
-
-
-def _outcome(kind: str, pickled: bytes) -> Any:
-    """Return a job's result, or raise its error."""
-    try:
-        value = pickle.loads(pickled)  # noqa: S301 - of a worker that dask trusts as much
-    except Exception as error:
-        raise JobExited(f"what it returned cannot be read here: {type(error).__name__}: {error}") from error
-    if kind == "result":
-        return value
-    raise value if isinstance(value, Exception) else Preempted

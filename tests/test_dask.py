@@ -10,7 +10,7 @@ import pytest
 from conftest import SPARED, eventually
 
 from ablation.errors import ArgumentInvalid, SchedulerMissing
-from ablation.executors import Executor, dask, make_executor
+from ablation.executors import Executor, JobExited, dask, make_executor
 from ablation.executors.addresses import Where
 from ablation.executors.nodes.fitness import here
 from ablation.testing import WorkersContract
@@ -117,6 +117,23 @@ def test_until_there_is_a_fit_worker_it_is_said_why_the_others_are_not_and_what_
         f"node old gets no runs: it has Python 3.9, and this machine Python {here()['Python']}",
         dask.NO_FIRST_WORKER,
     ]
+
+
+def test_what_ends_the_thread_that_asks_is_told_to_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ending(*_: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(dask, "Connection", Engine())
+    monkeypatch.setattr(dask, "POLL_S", 0.01)
+
+    with dask.DaskExecutor("tcp://127.0.0.1:1", say=str, device="cpu") as executor:
+        future = executor.submit(int)
+        executor._in_loop(ending)
+        eventually(lambda: not executor._thread.is_alive())
+
+        with pytest.raises(JobExited, match="SystemExit: 3"):
+            assert executor.slots
+        assert isinstance(future.exception(timeout=0), JobExited)
 
 
 @pytest.mark.slow

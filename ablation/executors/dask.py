@@ -23,7 +23,7 @@ from ablation.executors.interface import Files, T, carried
 from ablation.executors.nodes.agent import LEASE_S
 from ablation.executors.nodes.home import of_this_disk
 from ablation.executors.nodes.jobs import packed
-from ablation.executors.nodes.placing import Placing
+from ablation.executors.nodes.placing import Placing, settle
 from ablation.executors.nodes.roster import POLL_S, RemoteJob, Roster
 from ablation.stopping import GRACE_S
 
@@ -66,7 +66,7 @@ class DaskExecutor:
         self._failure: BaseException | None = None
         self._ready: Future[None] = Future()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="dask", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dask", daemon=True)
         self._thread.start()
         try:
             self._ready.result()
@@ -134,6 +134,14 @@ class DaskExecutor:
         (self._notes.append if self._ready.done() else self._say)(text)
 
     # The one thread
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except BaseException as error:  # noqa: BLE001 - or whoever waits for a job, or for slots, would for ever
+            self._failure = carried(error)
+            for future in list(self._futures):
+                settle(future, error=self._failure)
 
     async def _work(self) -> None:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()

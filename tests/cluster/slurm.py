@@ -120,7 +120,9 @@ class Slurm:
         """Submit a batch script, and return the job's number."""
         command = ["sbatch", "--parsable", *options]
         given = {**self._environment, **(environment or {})}
-        done = subprocess.run(command, env=given, input=script, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=given, cwd=self._folder, input=script, check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def cancel(self, job: str) -> None:

@@ -1,7 +1,10 @@
 """What an agent promises its coordinators: slots, tokens, leases, files; and what their side makes of it."""
 
 import asyncio
+import errno
+import os
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -19,7 +22,7 @@ from ablation.executors.nodes import agent as agents
 from ablation.executors.nodes.agent import Agent
 from ablation.executors.nodes.delivering import MOST_SENT, Deliveries
 from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.fitness import here, why_of_agent, why_of_engine, why_of_hello
+from ablation.executors.nodes.fitness import here, why_of_agent, why_of_engine, why_of_hello, why_of_slots
 from ablation.executors.nodes.folder import NodeFolder
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.jobs import packed
@@ -371,15 +374,20 @@ def test_data_is_copied_where_the_nonce_is_not_seen_or_a_copy_is_wished(tmp_path
 
 
 def test_a_node_of_other_versions_is_unfit_with_both_sides_named() -> None:
-    slots = {"slots": {"cpu": 1, "cuda": 0}, "why_no_gpu": "the driver is too old"}
-    same = {"version": here()["ablation"], "python": here()["Python"], "torch": f"{here()['torch']}+cu999", **slots}
+    same = {"version": here()["ablation"], "python": here()["Python"], "torch": f"{here()['torch']}+cu999"}
 
-    assert why_of_hello(same, "cpu") is None
-    assert why_of_hello({**same, "version": "0.0.1"}, "cpu") == (
+    assert why_of_hello(same) is None
+    assert why_of_hello({**same, "version": "0.0.1"}) == (
         f"it has ablation 0.0.1, and this machine ablation {here()['ablation']}"
     )
-    assert why_of_hello({**same, "torch": ""}, "cpu") == f"it has no torch, and this machine torch {here()['torch']}"
-    assert why_of_hello(same, "cuda") == "it has no GPU, which was asked for: the driver is too old"
+    assert why_of_hello({**same, "torch": ""}) == f"it has no torch, and this machine torch {here()['torch']}"
+
+
+def test_a_node_without_the_device_is_unfit_and_says_why() -> None:
+    said = {"slots": {"cpu": 1, "cuda": 0}, "why_no_gpu": "the driver is too old"}
+
+    assert why_of_slots(said, "cpu") is None
+    assert why_of_slots(said, "cuda") == "it has no GPU, which was asked for: the driver is too old"
 
 
 def test_a_worker_of_another_python_is_unfit_before_anything_is_sent_to_it() -> None:
@@ -438,6 +446,40 @@ class Silent:
 
     async def ask_all(self, addresses: object, verb: str, **asked: Any) -> dict[str, Any]:
         raise OSError
+
+
+class Answering(Silent):
+    """An engine with one node, whose agent says what a test has it say, by question."""
+
+    def __init__(self, **said: Any) -> None:
+        self._said = said
+
+    async def versions(self, address: str) -> object:
+        return {}
+
+    async def add_agent(self, address: str) -> str | None:
+        return None
+
+    async def ask(self, address: str, verb: str, **asked: Any) -> Any:
+        return self._said[verb]
+
+    async def ask_all(self, addresses: object, verb: str, **asked: Any) -> dict[str, Any]:
+        return {"n": self._said[verb]}
+
+
+def _hello(**said: Any) -> dict[str, Any]:
+    versions = {"version": here()["ablation"], "python": here()["Python"], "torch": here()["torch"]}
+    return {"agent": "a", "folder": "f", "slots": {"cpu": 1, "cuda": 0}, **versions, **said}
+
+
+async def _greeted(engine: Answering, notes: list[str]) -> Roster:
+    """Return a roster that has greeted the engine's node."""
+    roster = Roster(device="auto", note=notes.append)
+    roster.see({"n": 1}, engine)
+    greeting = roster.nodes["n"].greeting
+    assert greeting is not None
+    await greeting
+    return roster
 
 
 def _roster(tmp_path: Path, notes: list[str]) -> tuple[Roster, RemoteJob]:
@@ -504,6 +546,72 @@ def test_an_idle_node_that_goes_is_told_and_an_unfit_one_once(tmp_path: Path) ->
     roster.see({}, Silent())
 
     assert ["node host (n) gets no runs: it has no disk"] == notes
+
+
+def test_a_node_of_another_version_does_not_decide_on_which_device_a_study_is_trained() -> None:
+    notes: list[str] = []
+    hello = _hello(version="0.0.1", slots={"cpu": 1, "cuda": 1})
+
+    roster = asyncio.run(_greeted(Answering(hello=hello, check=None), notes))
+
+    assert roster.device == "auto"
+    assert "gets no runs: it has ablation 0.0.1" in notes[0]
+
+
+def test_a_node_whose_greeting_cannot_be_read_is_unfit() -> None:
+    notes: list[str] = []
+
+    asyncio.run(_greeted(Answering(hello=_hello(slots=None), check=None), notes))
+
+    assert "gets no runs: its answer cannot be read: " in notes[0]
+
+
+def _news(**said: Any) -> dict[str, Any]:
+    return {"serial": 1, "folders": {}, "is_ended": False, "kept": 0, **said}
+
+
+def _folder_news(**said: Any) -> dict[str, Any]:
+    return {LEAVE: {"started": None, "epochs": b"{}", "offset": 0, "is_anew": False, **said}}
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        pytest.param(None, id="none"),
+        pytest.param({}, id="empty"),
+        pytest.param(_news(serial="one"), id="no number"),
+        pytest.param(_news(folders={"begun/study/other": _folder_news()[LEAVE]}), id="of another run"),
+        pytest.param(_news(folders=_folder_news(offset=1)), id="with a gap"),
+        pytest.param(_news(folders=_folder_news(offset=2**70)), id="beyond any file"),
+    ],
+)
+def test_a_node_whose_news_cannot_be_taken_is_unfit_and_its_run_is_resumed_elsewhere(
+    tmp_path: Path, news: object
+) -> None:
+    notes: list[str] = []
+    roster, job = _roster(tmp_path, notes)
+    answer = {"agent": "a", "free": {}, "is_ending": False, "jobs": {job.token: news}}
+
+    asyncio.run(roster.ask_for_news(Answering(ask=answer)))
+
+    assert (job.lost or "").startswith("is not to be trusted: ")
+    assert "node host (n) gets no runs: " in notes[0]
+    assert not (tmp_path / "begun/study/other").exists()
+    assert not (tmp_path / LEAVE / "metrics.jsonl").exists() or not (tmp_path / LEAVE / "metrics.jsonl").stat().st_size
+
+
+def test_news_that_do_not_fit_on_this_disk_are_told_with_the_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ablation.executors.nodes.news.FolderNews.write", full)
+    roster, job = _roster(tmp_path, [])
+    answer = {"agent": "a", "free": {}, "is_ending": False, "jobs": {job.token: _news(folders=_folder_news())}}
+
+    with pytest.raises(DiskFull, match=re.escape(f"cannot write in {tmp_path}: No space left")):
+        asyncio.run(roster.ask_for_news(Answering(ask=answer)))
 
 
 def test_a_full_disk_is_told_with_its_folder() -> None:

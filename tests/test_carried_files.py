@@ -42,7 +42,21 @@ def _arrived(folder: Path, beside: Path, names: list[str]) -> Incoming:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/etc/passwd", "../x", "artifacts/../../x", "a//b", "./a", "a/./b", "a/", "a\x00b", "a\nb"]
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "../x",
+        "artifacts/../../x",
+        "a//b",
+        "./a",
+        "a/./b",
+        "a/",
+        "a\x00b",
+        "a\nb",
+        "a/\ud800",
+        "a/" + 256 * "b",
+    ],
 )
 def test_a_name_that_may_lead_elsewhere_is_refused(name: str) -> None:
     with pytest.raises(CarriedWrong, match="no name of a file that may be sent"):
@@ -73,6 +87,13 @@ def test_nothing_else_is_taken(name: str) -> None:
     assert not is_of_a_run(name)
     with pytest.raises(CarriedWrong, match="which is no file of a run"):
         checked([{"name": name, "size": 1, "digest": "0" * 64}])
+
+
+def test_a_name_is_not_of_a_file_and_of_a_folder() -> None:
+    files = [{"name": name, "size": 1, "digest": "0" * 64} for name in ("artifacts/a", "artifacts/a/b/c")]
+
+    with pytest.raises(CarriedWrong, match="it sends 'artifacts/a/b/c', which is no file of a run"):
+        checked(files)
 
 
 @pytest.mark.parametrize(

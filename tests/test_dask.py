@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from conftest import SPARED, eventually
 from ablation.errors import ArgumentInvalid, SchedulerMissing
 from ablation.executors import Executor, dask, make_executor
 from ablation.executors.addresses import Where
+from ablation.executors.nodes.fitness import here
 from ablation.testing import WorkersContract
 
 LOOPBACK = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
@@ -59,6 +60,63 @@ def test_a_scheduler_that_is_not_there_is_told_at_once_and_waited_for(
 def test_which_gpu_a_job_gets_is_the_engines_to_give(device: str) -> None:
     with pytest.raises(ArgumentInvalid, match="auto, cpu or cuda: which GPU a job gets is the engine's to give"):
         dask.DaskExecutor("scheduler.json", device=device, say=str)
+
+
+class Engine:
+    """A scheduler with a worker of another Python, and with a fit one from when that is missed."""
+
+    scheduler = "scheduler"
+
+    def __init__(self) -> None:
+        self.there = {"old": 1}
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        if text == dask.NO_FIRST_WORKER:
+            self.there["new"] = 1
+
+    async def to(self, address: str, *, is_open: bool) -> "Engine":
+        return self
+
+    async def workers(self) -> dict[str, int]:
+        return self.there
+
+    async def describe(self, address: str) -> str:
+        return address
+
+    async def versions(self, address: str) -> object:
+        return {"packages": {"python": "3.9.1.final.0" if address == "old" else sys.version}}
+
+    async def add_agent(self, address: str) -> str | None:
+        return None
+
+    async def ask(self, address: str, verb: str, **asked: object) -> object:
+        versions = {"version": here()["ablation"], "python": here()["Python"], "torch": here()["torch"]}
+        hello = {"agent": address, "folder": address, "slots": {"cpu": 1, "cuda": 0}, **versions}
+        return hello if verb == "hello" else None
+
+    async def ask_all(self, addresses: Collection[str], verb: str, **asked: object) -> dict[str, object]:
+        return {address: {"agent": address, "free": {}, "is_ending": False, "jobs": {}} for address in addresses}
+
+    async def close(self) -> None:
+        return None
+
+
+def test_until_there_is_a_fit_worker_it_is_said_why_the_others_are_not_and_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine()
+    monkeypatch.setattr(dask, "Connection", engine)
+    monkeypatch.setattr(dask, "POLL_S", 0.01)
+
+    with dask.DaskExecutor("tcp://127.0.0.1:1", say=engine.say) as executor:
+        assert executor.is_on_gpu is False
+
+    assert engine.said == [
+        f"node old gets no runs: it has Python 3.9, and this machine Python {here()['Python']}",
+        dask.NO_FIRST_WORKER,
+    ]
 
 
 @pytest.mark.slow

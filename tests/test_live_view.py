@@ -121,9 +121,11 @@ def test_each_variant_has_a_line_with_its_runs() -> None:
 
 
 def test_a_study_without_a_worker_says_so_as_long_as_it_waits() -> None:
-    lines = lines_of(replace(of_variants(1), waiting="there is no worker now; the study waits for one"))
+    lines = lines_of(
+        replace(of_variants(1), waiting="there is no worker now that is fit and free; the study waits for one")
+    )
 
-    assert "there is no worker now; the study waits for one" == lines[2]
+    assert "there is no worker now that is fit and free; the study waits for one" == lines[2]
 
 
 def test_of_many_variants_those_under_way_come_first_and_the_rest_is_counted() -> None:

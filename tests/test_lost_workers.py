@@ -198,7 +198,7 @@ def test_a_study_without_a_worker_says_so_and_waits_for_one(
     outcome = bench.run(study)
 
     assert {Outcome.DONE: len(outcome.record.plan.runs)} == outcome.ended
-    assert 1 == bench.notes.count("there is no worker now; the study waits for one")
+    assert 1 == bench.notes.count("there is no worker now that is fit and free; the study waits for one")
 
 
 @pytest.mark.slow

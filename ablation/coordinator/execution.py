@@ -33,7 +33,7 @@ from ablation.worker import DeviceLost, Fusing, alike, run_jobs
 
 T = TypeVar("T")
 POLL_S = 0.5
-NO_WORKER = "there is no worker now; the study waits for one"
+NO_WORKER = "there is no worker now that is fit and free; the study waits for one"
 LAST_UPLOADS_S = 3.0
 LAST_RELEASE_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0

@@ -21,8 +21,9 @@ from ablation.executors.addresses import Where
 from ablation.executors.connection import Connection, NoAnswer
 from ablation.executors.interface import Files, T, carried
 from ablation.executors.nodes.agent import LEASE_S
+from ablation.executors.nodes.home import of_this_disk
 from ablation.executors.nodes.jobs import packed
-from ablation.executors.nodes.placing import Placing, of_this_disk
+from ablation.executors.nodes.placing import Placing
 from ablation.executors.nodes.roster import POLL_S, RemoteJob, Roster
 from ablation.stopping import GRACE_S
 
@@ -31,6 +32,7 @@ COMES_S, COMES_BACK_S = 60.0, 3600.0
 STOP_S = 1.5
 """Seconds beyond the grace in which what ended jobs left is fetched, where this process is to end."""
 DEVICES = ("auto", "cpu", "cuda")
+NO_FIRST_WORKER = "there is no worker now that is fit; the first one decides on which device runs are trained"
 
 
 class DaskExecutor:
@@ -151,9 +153,7 @@ class DaskExecutor:
     async def _tend(self) -> None:
         """Look who is there and what is new, again and again."""
         self._connection = connection = await self._connected(COMES_S)
-        with contextlib.suppress(NoAnswer):
-            if self._roster.device == "auto" and not await connection.workers():
-                self._note("there is no worker now; the first one decides on which device runs are trained")
+        is_said = False
         while True:
             try:
                 await self._look(connection)
@@ -163,6 +163,9 @@ class DaskExecutor:
                 raise of_this_disk(error, Path(str(error.filename))) from error
             if self._roster.device != "auto" and not self._ready.done():
                 self._ready.set_result(None)
+            if not (self._ready.done() or is_said) and all(node.is_unfit for node in self._roster.nodes.values()):
+                self._note(NO_FIRST_WORKER)
+                is_said = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._woken.wait()

@@ -226,7 +226,7 @@ def place_ended(folder: Path, incoming: Incoming) -> None:
         if path.relative_to(folder).as_posix() not in incoming.files:
             path.unlink(missing_ok=True)
     if RESULT in incoming.files:
-        write_whole(folder / RESULT, (incoming.folder / RESULT).read_text())
+        write_whole(folder / RESULT, (incoming.folder / RESULT).read_text(errors="replace"))
 
 
 def _checkpoints(incoming: Incoming) -> list[CarriedFile]:

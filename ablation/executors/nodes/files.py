@@ -1,5 +1,6 @@
 """Carries files between machines: which ones of a run's folder, in pieces, by size and digest, whole or not at all."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -8,7 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ablation.errors import CarriedError
@@ -21,12 +22,27 @@ PIECE = 4 * 1024 * 1024
 MOST_BYTES = 16 * 1024**3
 MOST_FILES = 20_000
 """Of what a folder may be sent."""
+LONGEST_NAME = 255
+"""Bytes of a file's name; Linux has none longer."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class CarriedWrong(CarriedError):
     """What was sent is not what was announced, or nothing that is taken."""
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Read what another machine has answered.
+
+    Raises:
+        CarriedWrong: it is nothing that can be read.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CarriedWrong(f"its answer cannot be read: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +78,15 @@ def check_name(name: str) -> None:
         CarriedWrong: it may lead elsewhere.
     """
     parts = name.split("/")
-    if not name or _UNSEEN.search(name) or any(part in ("", ".", "..") for part in parts):
+    if _UNSEEN.search(name) or any(part in ("", ".", "..") for part in parts) or not _is_encodable(parts):
         raise CarriedWrong(f"{name!r:.200} is no name of a file that may be sent")
+
+
+def _is_encodable(parts: Iterable[str]) -> bool:
+    try:
+        return all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_of_a_run(name: str) -> bool:
@@ -83,12 +106,18 @@ def checked(plain: object, *, is_taken: Any = is_of_a_run) -> tuple[CarriedFile,
         CarriedWrong: one is not taken, or they are too many or too large.
     """
     found = tuple(map(CarriedFile.from_plain, plain if isinstance(plain, list | tuple) else [plain]))
-    refused = [file.name for file in found if not is_taken(file.name)]
+    names = {file.name for file in found}
+    refused = [file.name for file in found if not is_taken(file.name) or names & _above(file.name)]
     if refused:
         raise CarriedWrong(f"it sends {refused[0]!r:.200}, which is no file of a run")
     if len(found) > MOST_FILES or sum(file.size for file in found) > MOST_BYTES:
         raise CarriedWrong(f"it sends more than {MOST_FILES} files or {MOST_BYTES // 1024**3} GiB of one run")
     return found
+
+
+def _above(name: str) -> set[str]:
+    """Return the names of the folders that a file is in."""
+    return {str(folder) for folder in PurePosixPath(name).parents}
 
 
 def described(folder: Path, name: str) -> CarriedFile:

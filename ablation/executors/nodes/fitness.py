@@ -45,15 +45,17 @@ def why_of_agent(error: str) -> str:
     return error
 
 
-def why_of_hello(said: Mapping[str, Any], device: str) -> str | None:
-    """Return why a node is unfit by what its agent says; None where it is not."""
-    versions = {"ablation": said.get("version"), "Python": said.get("python"), "torch": said.get("torch")}
-    if (why := why_of_versions(versions)) is not None:
-        return why
-    if not said.get("slots", {}).get(device):
-        reason = said.get("why_no_gpu") or "PyTorch finds none"
-        return f"it has no GPU, which was asked for: {reason}"
-    return None
+def why_of_hello(said: Mapping[str, Any]) -> str | None:
+    """Return why a node is unfit, from the versions that its agent says; None where they are the same."""
+    return why_of_versions({"ablation": said.get("version"), "Python": said.get("python"), "torch": said.get("torch")})
+
+
+def why_of_slots(said: Mapping[str, Any], device: str) -> str | None:
+    """Return why a node is unfit for a device, from what its agent says; None where it has one."""
+    if said.get("slots", {}).get(device):
+        return None
+    reason = said.get("why_no_gpu") or "PyTorch finds none"
+    return f"it has no GPU, which was asked for: {reason}"
 
 
 def _public(version: str) -> str:

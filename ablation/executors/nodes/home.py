@@ -6,9 +6,11 @@ import shutil
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.errors import DiskFull, is_no_room
 from ablation.storage.permissions import make_folder
 
 FORGOTTEN_S = 24 * 3600.0
@@ -43,6 +45,24 @@ class CoordinatorFolder:
         """Remove all but the id."""
         shutil.rmtree(self.folder / f"incoming-{self.nonce.name}", ignore_errors=True)
         self.nonce.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Write on this machine what a node sends.
+
+    Raises:
+        DiskFull: there is no room in the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise of_this_disk(error, folder) from error
+
+
+def of_this_disk(error: OSError, folder: Path) -> Exception:
+    """Return an error of this machine's files in the user's terms, where there is no room."""
+    return DiskFull(folder, error.strerror or str(error)) if is_no_room(error) else error
 
 
 def _id_in(folder: Path) -> str:

@@ -55,6 +55,9 @@ class FolderNews:
         """Have the run's folder here say the same.
 
         An attempt never has the epochs of the one before: those go first.
+
+        Raises:
+            CarriedWrong: they leave a gap after what is here.
         """
         folder.mkdir(parents=True, exist_ok=True)
         epochs = folder / EPOCHS
@@ -66,6 +69,8 @@ class FolderNews:
         if not (self.epochs or epochs.exists()):
             return
         epochs.touch()
+        if self.offset > epochs.stat().st_size:
+            raise CarriedWrong("it sends news of a run that leave a gap")
         with epochs.open("r+b") as file:
             file.seek(self.offset)
             file.write(self.epochs)

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablation.errors import DiskFull, is_no_room
+from ablation.errors import DiskFull
 from ablation.executors.interface import NodeLost
 from ablation.executors.nodes.agent import LEASE_S
 from ablation.executors.nodes.delivering import Asking, Deliveries
 from ablation.executors.nodes.files import CarriedWrong
-from ablation.executors.nodes.home import CoordinatorFolder
+from ablation.executors.nodes.home import CoordinatorFolder, of_this_disk
 from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.remote import Remote
 from ablation.executors.nodes.roster import Node, RemoteJob, Roster
@@ -181,8 +181,3 @@ def settle(future: "Future[Any]", *, result: Any = None, error: BaseException | 
         future.set_exception(error)
     else:
         future.set_result(result)
-
-
-def of_this_disk(error: OSError, folder: Path) -> Exception:
-    """Return an error of this machine's files in the user's terms, where there is no room."""
-    return DiskFull(folder, error.strerror or str(error)) if is_no_room(error) else error

@@ -21,7 +21,7 @@ from ablation.executors.nodes.delivering import (
     place_checkpoints,
     place_ended,
 )
-from ablation.executors.nodes.files import CarriedFile, CarriedWrong, Incoming
+from ablation.executors.nodes.files import CarriedFile, CarriedWrong, Incoming, reading
 from ablation.executors.nodes.home import CoordinatorFolder
 from ablation.executors.nodes.refusing import Refused
 from ablation.executors.nodes.roster import Node, RemoteJob
@@ -94,13 +94,15 @@ class Remote:
         await self._stop_carrying()
         for attempt in range(TAKES):
             said = await self._ask("offer_ended")
+            with reading():
+                left, kind, value = said["left"], str(said["kind"]), bytes(said["value"])
             try:
-                await self._take_ended(said["left"])
+                await self._take_ended(left)
                 break
             except CarriedWrong:  # what its code has left behind may still write
                 if attempt == TAKES - 1:
                     raise
-        return _outcome(said)
+        return _outcome(kind, value)
 
     async def close(self) -> None:
         """Have the node forget the job, and what it left there; one that was lost forgets it when it is asked again."""
@@ -188,12 +190,12 @@ async def _to_its_end(function: Callable[[T], object], given: T) -> None:
         raise
 
 
-def _outcome(said: Mapping[str, Any]) -> Any:
+def _outcome(kind: str, pickled: bytes) -> Any:
     """Return a job's result, or raise its error."""
     try:
-        value = pickle.loads(said["value"])  # noqa: S301 - of a worker that dask trusts as much
+        value = pickle.loads(pickled)  # noqa: S301 - of a worker that dask trusts as much
     except Exception as error:
         raise JobExited(f"what it returned cannot be read here: {type(error).__name__}: {error}") from error
-    if said["kind"] == "result":
+    if kind == "result":
         return value
     raise value if isinstance(value, Exception) else Preempted

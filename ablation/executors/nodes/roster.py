@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ablation.errors import DiskFull
 from ablation.executors.interface import Files
 from ablation.executors.nodes.agent import LEASE_S
-from ablation.executors.nodes.files import CarriedFile, CarriedWrong
-from ablation.executors.nodes.fitness import why_of_engine, why_of_hello
+from ablation.executors.nodes.files import CarriedFile, CarriedWrong, reading
+from ablation.executors.nodes.fitness import why_of_engine, why_of_hello, why_of_slots
+from ablation.executors.nodes.home import writing_in
 from ablation.executors.nodes.news import FolderNews
 from ablation.executors.nodes.refusing import Refused
 
@@ -135,9 +137,10 @@ class Roster:
         """See whether a node is fit; one that does not answer is greeted again."""
         with contextlib.suppress(OSError):
             try:
-                why = await self._why_unfit(node, connection)
-            except Refused as refused:
-                why = str(refused)
+                with reading():
+                    why = await self._why_unfit(node, connection)
+            except (Refused, CarriedWrong) as error:
+                why = str(error)
             if why is not None:
                 self.set_unfit(node, why)
 
@@ -148,9 +151,11 @@ class Roster:
             if why is not None:
                 return why
             said = await connection.ask(node.address, "hello")
+            if (why := why_of_hello(said)) is not None:
+                return why
             if self.device == "auto":
                 self.device = "cuda" if said["slots"]["cuda"] else "cpu"
-            if (why := why_of_hello(said, self.device)) is not None:
+            if (why := why_of_slots(said, self.device)) is not None:
                 return why
             node.agent, node.folder, node.slots = said["agent"], said["folder"], int(said["slots"][self.device])
         checks = list(self._checks)
@@ -213,20 +218,29 @@ class Roster:
         return {"coordinator": self.id, "asked_in": self.round, "seen": {job.token: job.seen for job in jobs}}
 
     async def _ask_alone(self, node: Node, asked: Mapping[str, Any], connection: Engine) -> None:
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError, Refused, DiskFull):  # a full disk is seen again, with the next news of all
             said = await connection.ask(node.address, "ask", **asked)
             node.silent_s = 0.0
             await self._hear(node, said, asked["seen"])
 
     async def _hear(self, node: Node, said: Mapping[str, Any], asked: Mapping[str, int]) -> None:
-        """Take a node's answer: what is new of its jobs, and whether it has room."""
+        """Take a node's answer; one that gives none that can be taken gets no more jobs, and has lost its own."""
+        try:
+            with reading():
+                await self._take_answer(node, said, asked)
+        except CarriedWrong as error:
+            self.set_unfit(node, str(error))
+            self._lose_jobs(node, f"is not to be trusted: {error}")
+
+    async def _take_answer(self, node: Node, said: Mapping[str, Any], asked: Mapping[str, int]) -> None:
+        """Take what is new of a node's jobs, and whether it has room."""
         if said["agent"] != node.agent:
             self.lose(node.address, "was started anew")
             return
         jobs = said["jobs"]
         for token, job in list(node.jobs.items()):
             if token in jobs:
-                await self._take_news(node, job, jobs[token])
+                await self._take_news(job, jobs[token])
             elif job.is_started and token in asked and not job.ended.is_set():
                 job.lost = "has ended the job, as it was not asked for it"
                 if job.task is not None:
@@ -235,18 +249,13 @@ class Roster:
         mine = sum(not jobs[token]["is_ended"] for token in jobs)
         node.others = max(0, node.slots - int(said["free"].get(self.device, node.slots)) - mine)
 
-    async def _take_news(self, node: Node, job: RemoteJob, news: Mapping[str, Any]) -> None:
-        assert job.files is not None or not news["folders"]
-        try:
-            changed = {leave: FolderNews.from_plain(plain) for leave, plain in news["folders"].items()}
-            if not set(changed) <= set(job.leaves):
-                raise CarriedWrong("it sends news of other runs than it trains")
-        except CarriedWrong as error:
-            self.set_unfit(node, str(error))
-            self._lose_jobs(node, str(error))
-            return
+    async def _take_news(self, job: RemoteJob, news: Mapping[str, Any]) -> None:
+        changed = {leave: FolderNews.from_plain(plain) for leave, plain in news["folders"].items()}
+        if not set(changed) <= set(job.leaves):
+            raise CarriedWrong("it sends news of other runs than it trains")
         if changed and job.files is not None:
-            await asyncio.to_thread(_write, changed, job.files.home)
+            with writing_in(job.files.home):
+                await asyncio.to_thread(_write, changed, job.files.home)
             for leave in changed:
                 job.files.on_change(leave)
         job.seen = int(news["serial"])

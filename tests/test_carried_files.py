@@ -19,7 +19,7 @@ from ablation.executors.nodes.files import (
     is_of_a_run,
     read_piece,
 )
-from ablation.executors.nodes.news import ALL_ANEW, FolderNews, FolderWatch
+from ablation.executors.nodes.news import FolderNews, FolderWatch
 
 CHECKPOINT = "checkpoints/epoch-000003-eager.pt"
 
@@ -277,15 +277,6 @@ def test_a_run_that_goes_back_to_a_checkpoint_has_the_epochs_after_it_no_more(tm
     _told(watch, 1).write(here)
 
     assert (here / "metrics.jsonl").read_text() == "1\n"
-
-
-def test_a_coordinator_that_lost_what_it_had_is_told_everything(tmp_path: Path) -> None:
-    watch = FolderWatch(_write(tmp_path, started_json="{}", **{"metrics.jsonl": "1\n"}))
-    watch.confirm(ALL_ANEW)
-
-    news = _told(watch, 1)
-
-    assert (news.epochs, news.started) == (b"1\n", b"{}")
 
 
 @pytest.mark.parametrize("plain", [None, {}, {"started": None, "epochs": "1", "offset": 0, "is_anew": False}])

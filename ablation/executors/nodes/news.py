@@ -9,17 +9,14 @@ from ablation.executors.nodes.files import CarriedWrong
 from ablation.storage.files import write_whole
 from ablation.storage.run_folder import EPOCHS, RESULT, STARTED, RunFolder
 
-ALL_ANEW = -1
-"""What a coordinator says that it has seen where it needs everything again."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What the coordinator has of a folder: so many bytes of epochs, by their digest, and a `started.json`."""
 
-    size: int = 0
-    digest: str = hashlib.sha256().hexdigest()
-    started: bytes = b""
+    size: int
+    digest: str
+    started: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +88,6 @@ class FolderWatch:
 
     def confirm(self, serial: int) -> None:
         """Take note of the last answer that has arrived; what was in a later one is sent again."""
-        if serial == ALL_ANEW:
-            self._arrived, self._sent, self.is_dirty = _Seen(), None, True
         if self._sent is not None:
             sent_in, sent = self._sent
             self._sent = None

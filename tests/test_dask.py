@@ -1,13 +1,14 @@
 """The contract of executors on a real dask cluster: two workers, each a node with a folder of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SPARED, eventually
+from conftest import PROJECT, SPARED, eventually
 
 from ablation.errors import ArgumentInvalid, SchedulerMissing
 from ablation.executors import Executor, JobExited, dask, make_executor
@@ -144,3 +145,28 @@ class TestDaskExecutor(WorkersContract):
         with make_executor("dask", devices=("auto",), workers=None, threads=1, where=where) as made:
             eventually(lambda: len(made.slots) == 2)
             yield made
+
+
+HUNG = """
+import asyncio, os, signal
+from types import SimpleNamespace
+from ablation.executors.nodes import plugin
+
+async def main():
+    agent = SimpleNamespace(end_all=lambda: None, see_leases=lambda: None)
+    service = plugin.AgentService(SimpleNamespace(handlers={}, status=None), agent)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(60)
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+plugin.ENDS_S = 0.2
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_dask_does_not_end_ends_all_the_same() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+    done = subprocess.run([sys.executable, "-c", HUNG], env=environment, timeout=60, check=False)
+
+    assert 128 + signal.SIGTERM == done.returncode

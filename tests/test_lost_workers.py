@@ -134,6 +134,32 @@ def test_a_lost_node_is_no_death_of_its_run_unless_ten_are_lost_without_getting_
     assert failed.error == "10 nodes were lost with it before it got on; the last time, its node n7 has left"
 
 
+class Forgetful(InlineExecutor):
+    """Trains each job, and loses the result of the first."""
+
+    def __init__(self) -> None:
+        super().__init__(device="cpu")
+        self.has_lost = False
+
+    def submit(self, function: Callable[..., T], *args: Any, files: Files | None = None) -> "Future[T]":
+        future = super().submit(function, *args, files=files)
+        if not self.has_lost:
+            assert files is not None
+            (files.home / files.leaves[0] / "result.json").unlink()
+            self.has_lost = True
+        return future
+
+
+@pytest.mark.slow
+def test_a_run_that_is_said_to_be_done_and_has_no_result_is_trained_again(bench: Bench) -> None:
+    bench.executor = Forgetful()
+
+    assert {Outcome.DONE: 4} == bench.run(tiny_study()).ended
+    assert 1 == sum("its result did not reach its folder; it resumes after" in note for note in bench.notes) + sum(
+        "its result did not reach its folder; it begins anew" in note for note in bench.notes
+    )
+
+
 @pytest.mark.slow
 def test_a_trial_of_tuning_goes_on_when_its_node_was_lost(bench: Bench) -> None:
     bench.executor = DeadlyExecutor(unlucky="tuning/normalization=batch/trial-0", times=9, error=GONE)

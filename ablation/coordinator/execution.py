@@ -17,7 +17,7 @@ from ablation.coordinator.budget import Allowance, Budget
 from ablation.coordinator.jobs import StudyJobs
 from ablation.coordinator.lease import Lease
 from ablation.coordinator.looks import LooksUnderWay, confusion_at_chance
-from ablation.coordinator.losses import Losses, fate, result_of_lost_worker
+from ablation.coordinator.losses import Losses, ResultLost, fate, result_of_lost_worker
 from ablation.coordinator.progress import Progress, by_variant
 from ablation.coordinator.uploads import Uploads, upload_run
 from ablation.errors import AblationError, MetricsMissing, StorageUnavailable
@@ -263,11 +263,14 @@ class Execution:
     ) -> Generator[Progress, None, None]:
         """Take a run's result; one whose worker died goes on, a few times, before it counts as failed."""
         error, planned, allowance = future.exception(), under.planned, self.allowance
+        finished = self._folder(planned).ended()
         self._under_way.pop(planned, None)
         assert allowance is not None
+        if error is None and finished is None:
+            error = ResultLost()
         if error is None:
             result = future.result()[position]
-        elif isinstance(error, WorkerLost | NodeLost) and (finished := self._folder(planned).ended()) is not None:
+        elif isinstance(error, WorkerLost | NodeLost) and finished is not None:
             result = finished  # it died after its work was done
         elif self.losses.are_too_many(error, planned, self._folder(planned)):
             assert error is not None

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from ablation.errors import CarriedError
 from ablation.executors import NodeLost, WorkerLost
 from ablation.records import Outcome, PlannedRun, RunResult
 from ablation.storage.run_folder import RunFolder
@@ -13,6 +14,13 @@ MAX_TRIES = 3
 """Deaths of a run's worker, without an epoch kept in between, after which the run has failed."""
 MOST_NODES_LOST = 10
 """The same of nodes that were lost with it, which is no fault of the run."""
+
+
+class ResultLost(NodeLost):
+    """A job said that it is done, and its run's folder has no result."""
+
+    def __init__(self) -> None:
+        CarriedError.__init__(self, "its result did not reach its folder")
 
 
 @dataclass(slots=True, kw_only=True)

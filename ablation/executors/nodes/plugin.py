@@ -25,6 +25,8 @@ NAME = "ablation"
 """Of the operation that is added to a worker."""
 ASKED = (signal.SIGTERM, signal.SIGINT)
 LOOK_S = 1.0
+ENDS_S = 30.0
+"""Seconds that dask has to end a worker, once its agent has ended: it hangs where its scheduler ends at that moment."""
 OF_AGENT = frozenset(
     {
         "ask", "check", "end", "expect_leave", "find_shared", "has", "hello", "offer_checkpoint", "offer_ended",
@@ -104,6 +106,7 @@ class AgentService:
 
     async def _close_then(self, number: int, before: Any) -> None:
         await self.close()
+        _end_at_last(number)
         if self._worker.status in (Status.closing, Status.closed):
             return  # it ends already; dask hangs where it is interrupted in that
         if callable(before):
@@ -127,6 +130,13 @@ class AgentService:
                 )
                 offset += len(data)
         await asyncio.to_thread(self.agent.arrivals.complete, delivery=delivery, need=need)
+
+
+def _end_at_last(number: int) -> None:
+    """End this process after a while, whatever dask does."""
+    timer = threading.Timer(ENDS_S, os._exit, [128 + number])
+    timer.daemon = True
+    timer.start()
 
 
 def hold(token: str) -> None:

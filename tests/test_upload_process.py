@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import eventually
+from conftest import SPARED, eventually
 from factories import make_plan
 from sparing import RECORDED_BESIDE
 
@@ -293,7 +293,10 @@ def test_a_process_ends_with_its_coordinator_however_that_ends(tmp_path: Path, h
     code = KILLED.format(tests=str(Path(__file__).parent), how=how)
     (tmp_path / "state").mkdir()
 
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    environment = {**os.environ, "PYTHONPATH": SPARED}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
 
     pid = int(ended.stdout)
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -97,7 +97,7 @@ class TestPickles:
             ("ablation/executors/interface.py", "pickle.dumps(error)"),
             ("ablation/executors/serving.py", "asked"),  # a worker, of the process that started it
             ("ablation/executors/nodes/jobs.py", "call"),  # a process of a node, of its coordinator
-            ("ablation/executors/nodes/remote.py", "said['value']"),  # the coordinator, of a node: dask does so too
+            ("ablation/executors/nodes/remote.py", "sent"),  # the coordinator, of a node: dask does so too
         } == read
 
     def test_no_model_of_mlflows_is_loaded(self) -> None:

@@ -109,7 +109,7 @@ def _started(theirs: Connection, equipment: Equipment) -> BaseProcess:
 
     A terminal sends them to all processes of its foreground, and it is the coordinator's to say when recording ends.
     """
-    process = SpawnedContext().Process(target=_upload, args=(theirs, equipment), name="uploads", daemon=True)
+    process = SpawnedContext().Process(target=_upload, args=(theirs, equipment), name="uploads")
     multiprocessing.resource_tracker.ensure_running()  # which `start` would do, and unblock signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     try:

@@ -248,7 +248,8 @@ class RecordedRun:
     `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
     empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion`, `test_correct`,
     `constant_share` and `details` are those of RunEvaluation. `commit` and `versions` (of libraries, by name) say what
-    trained it; `problems`, in words, what of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
+    trained it; `problems`, in words, what of its record is missing or damaged. `device` names the path too that trained
+    the run there: `cuda:0, fused`.
     `is_first` is that of RunResult, and False of versions that did not record it.
     `attempt` is that of the run's folder which it is the record of, empty where it is not known; `is_read_back`
     whether the metrics were seen to be those of the folder when they were recorded.

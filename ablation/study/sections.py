@@ -45,6 +45,11 @@ def _is_recordable(value: Any) -> bool:
     return not isinstance(value, str) or recordable_text(value) == value
 
 
+LossName = Literal["cross_entropy", "mse", "huber", "mae", "binary_cross_entropy"]
+USUAL_LOSSES = tuple(dict.fromkeys(task.losses[0] for task in TASKS.values()))
+"""What a task is trained on where nothing else is named: it follows from the data."""
+
+
 class OpenSection(Section):
     """A section whose other keys are arguments of the code that it names."""
 
@@ -253,8 +258,10 @@ class Training(Section):
     )
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="sgd only")
     weight_decay: float = Field(default=0.0, ge=0.0, le=10.0, description="L2 for adam and sgd, decoupled for adamw")
-    loss: Literal["cross_entropy"] | CodeName = Field(
-        default="cross_entropy", description="cross_entropy, or your own: 'file.py:loss', called with logits and labels"
+    loss: LossName | CodeName = Field(
+        default="cross_entropy",
+        description="cross_entropy; of a regression mse, huber or mae; of multilabel binary_cross_entropy; or your "
+        "own: 'file.py:loss', called with outputs and targets",
     )
     epoch_choice: Literal["last", "best-validation"] = Field(
         default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
@@ -270,7 +277,7 @@ class Training(Section):
     )
 
     def configuration(self) -> dict[str, Any]:
-        idle = {"loss"} if self.loss == "cross_entropy" else set()
+        idle = {"loss"} if self.loss in USUAL_LOSSES else set()
         idle |= {"precision"} if self.precision == "fp32" else set()
         return self.model_dump(mode="json", exclude=idle if self.optimizer in WITH_MOMENTUM else {*idle, "momentum"})
 

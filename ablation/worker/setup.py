@@ -57,7 +57,7 @@ def begin(
         data=data,
         settings=training_settings(settings),
         seed=seed,
-        objective=make_objective(shape),
+        objective=make_objective(shape, training),
         cudnn_benchmark=cudnn_benchmark,
     )
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)

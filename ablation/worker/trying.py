@@ -70,7 +70,9 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=told, objective=make_objective(shape)):
+        for _ in train(
+            model, data, chosen, study_seed=0, seed=0, loss=told, objective=make_objective(shape, settings.engine)
+        ):
             pass
     return is_same_start
 

@@ -38,9 +38,8 @@ from ablation.records.settings import (
     EpochChoice,
     FunctionTraining,
     ModelSettings,
-    OptimizerName,
     Precision,
-    Schedule,
+    ScheduleUnit,
     Settings,
 )
 from ablation.records.spending import OutOfBudget, Spending
@@ -78,7 +77,6 @@ __all__ = [
     "ModelSettings",
     "ModelSummary",
     "Objective",
-    "OptimizerName",
     "OutOfBudget",
     "Outcome",
     "Plan",
@@ -88,7 +86,7 @@ __all__ = [
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",
-    "Schedule",
+    "ScheduleUnit",
     "Settings",
     "Spending",
     "TunedVariant",

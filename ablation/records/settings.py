@@ -12,8 +12,7 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | FunctionTraining")
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "one-cycle"]
+ScheduleUnit = Literal["epoch", "step"]
 EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
 ARGUMENTS = "arguments"
@@ -79,11 +78,16 @@ class EngineTraining:
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerName
+    optimizer: str
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float
-    schedule: Schedule
+    schedule: str
+    schedule_arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: ScheduleUnit = "epoch"
+    warmup: float = 0.0
     momentum: float
     weight_decay: float
+    gradient_clipping: float | Literal["none"] = "none"
     loss: str = "cross_entropy"
     epoch_choice: EpochChoice = "last"
     precision: Precision = "fp32"
@@ -94,7 +98,18 @@ class EngineTraining:
         return _record(cls, values, path)
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return them without those that came last and have their defaults, as earlier versions wrote them."""
+        return {name: value for name, value in asdict(self).items() if _UNSET.get(name, _NONE) != value}
+
+
+_NONE = object()
+_UNSET: Mapping[str, Any] = {
+    "optimizer_arguments": {},
+    "schedule_arguments": {},
+    "schedule_unit": "epoch",
+    "warmup": 0.0,
+    "gradient_clipping": "none",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

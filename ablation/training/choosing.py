@@ -108,6 +108,8 @@ def measurement_key(members: Sequence[Member], loss: Loss) -> str:
         getattr(loss, "__qualname__", repr(type(loss))),
         len(members),
         *(["cudnn.benchmark"] if first.cudnn_benchmark else []),
+        *(["clipped"] if any(member.settings.gradient_clipping is not None for member in members) else []),
+        *([dict(settings.optimizer_arguments)] if settings.optimizer_arguments else []),
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from ablation.errors import CodeInvalid
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import TrainingData, batch_bounds, training_batches
+from ablation.training.clipping import clip_alone
 from ablation.training.evaluation import Evaluation, evaluate
 from ablation.training.optimizers import make_optimizer
 from ablation.training.precision import compute
-from ablation.training.schedules import learning_rate_at
+from ablation.training.schedules import learning_rates
 from ablation.training.settings import Loss, Member
 from ablation.training.snapshots import (
     StepsSnapshot,
     copied,
     host_state,
+    make_optimizer_state,
     named_tensors,
     optimizer_state,
     put_back,
@@ -83,6 +85,9 @@ class EagerSteps:
         if self._device.type == "cpu":
             _keep_freed_memory()
         self._optimizer = make_optimizer(member.model, member.settings)
+        self._rates = learning_rates(
+            member.settings, len(batch_bounds(len(member.data.train), member.settings.batch_size))
+        )
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
@@ -102,9 +107,7 @@ class EagerSteps:
         self._model.train()
         losses: list[Tensor] = []
         for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
-            rate = learning_rate_at(
-                step, steps * settings.epochs, schedule=settings.schedule, peak=settings.learning_rate
-            )
+            rate = self._rates[step]
             loss, logits = self._step(images, labels, rate)
             losses.append(loss)
             loss_sum += loss * len(labels)
@@ -133,8 +136,10 @@ class EagerSteps:
 
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:  # noqa: ARG002 - epochs are told apart by number
         (kept,) = snapshots
+        parameters = list(self._model.parameters())
         put_back(named_tensors(self._model), kept.tensors)
-        put_back_optimizer(self._optimizer, list(self._model.parameters()), kept.optimizer, position=None)
+        make_optimizer_state(self._optimizer, parameters, kept.optimizer)
+        put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=None)
         put_back_host_state(self._modules(), kept.host)
 
     def _modules(self) -> list[nn.Module]:
@@ -148,6 +153,7 @@ class EagerSteps:
         loss = checked_loss(self._loss(logits, labels))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
         return loss.detach(), logits.detach()
 

@@ -79,6 +79,11 @@ def training_settings(settings: Settings) -> TrainingSettings:
         epoch_choice=training.epoch_choice,
         augmentation=data.augmentation,
         precision=training.precision,
+        optimizer_arguments=training.optimizer_arguments,
+        schedule_arguments=training.schedule_arguments,
+        schedule_unit=training.schedule_unit,
+        warmup=training.warmup,
+        gradient_clipping=None if training.gradient_clipping == "none" else training.gradient_clipping,
     )
 
 

@@ -9,10 +9,12 @@ from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, ModelSettings, Settings, Variant
+from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
+from ablation.training.optimizers import FUSED
 from ablation.training.precision import logits_of
+from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
@@ -25,7 +27,15 @@ def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
     model = settings.model
     is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
-    return is_odd or bool(code_names(settings))
+    return is_odd or bool(code_names(settings)) or _has_choices_of_torch(settings)
+
+
+def _has_choices_of_torch(settings: Settings) -> bool:
+    """Whether PyTorch's own optimizers and schedules say what they can be given."""
+    training = settings.training
+    if not isinstance(training, EngineTraining):
+        return False
+    return bool(training.optimizer not in FUSED or training.optimizer_arguments or training.schedule not in SCHEDULES)
 
 
 def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
@@ -54,7 +64,9 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
     _, model_settings = settings.sections()
     loss = loss_of(settings.engine, code)
-    chosen = replace(training_settings(settings), epochs=1, epoch_choice="last")
+    whole = training_settings(settings)
+    learning_rates(whole, steps_per_epoch=1)
+    chosen = replace(whole, epochs=1, epoch_choice="last")
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
     del other

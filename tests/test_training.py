@@ -114,7 +114,7 @@ def test_training_equals_a_plain_loop_to_the_bit(
     settings = settings_of(epochs=3, optimizer=optimizer, weight_decay=1e-3)
     curve, result = run(make_model(normalization=normalization), data, settings)
 
-    assert expected == [(metrics.train_loss, metrics.train_accuracy) for metrics in curve]
+    assert expected == [(metrics.train["loss"], metrics.train["accuracy"]) for metrics in curve]
     assert states_equal(reference.state_dict(), dict(result.state))
 
 
@@ -402,7 +402,7 @@ def test_epoch_metrics_are_the_models_at_the_epochs_end() -> None:
 
     assert [1, 2, 3] == [metrics.epoch for metrics in curve]
     assert expected == [
-        (metrics.sample_loss, metrics.sample_accuracy, metrics.heldout_loss, metrics.heldout_accuracy)
+        (metrics.sample["loss"], metrics.sample["accuracy"], metrics.heldout["loss"], metrics.heldout["accuracy"])
         for metrics in curve
     ]
 
@@ -410,7 +410,7 @@ def test_epoch_metrics_are_the_models_at_the_epochs_end() -> None:
 def test_without_a_validation_split_test_is_held_out() -> None:
     curve, result = run(make_model(), make_data(), settings_of(epochs=3))
 
-    assert (curve[-1].heldout_loss, curve[-1].heldout_accuracy) == (
+    assert (curve[-1].heldout["loss"], curve[-1].heldout["accuracy"]) == (
         result.metrics["test_loss"],
         result.metrics["test_accuracy"],
     )
@@ -428,7 +428,7 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "test_brier_score": brier_score(test.logits, data.test_labels),
-        "learning_curve_area": sum(metrics.heldout_accuracy for metrics in curve) / 3,
+        "learning_curve_area": sum(metrics.heldout["accuracy"] for metrics in curve) / 3,
         "final_train_accuracy": trained.accuracy,
         "final_train_loss": trained.loss,
         "generalization_gap": test.loss - trained.loss,
@@ -436,7 +436,7 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
     } == result.metrics
     assert METRICS.keys() == result.metrics.keys()
     assert (Outcome.DONE, 3, None) == (result.outcome, result.measured_epoch, result.diverged_epoch)
-    assert np.array_equal(test.logits.numpy(), result.test_logits)
+    assert np.array_equal(test.logits.numpy(), result.test_outputs)
     assert states_equal(model.state_dict(), dict(result.state))
 
 
@@ -474,7 +474,7 @@ def test_best_validation_measures_the_epoch_with_the_highest_validation_accuracy
         between=lambda _: states.append({name: tensor.clone() for name, tensor in model.state_dict().items()}),
     )
 
-    accuracies = [metrics.heldout_accuracy for metrics in curve]
+    accuracies = [metrics.heldout["accuracy"] for metrics in curve]
     best = accuracies.index(max(accuracies))
     assert best != 7, "the last epoch must not be the best one for this test to mean anything"
     assert best + 1 == result.measured_epoch
@@ -510,7 +510,7 @@ def test_loss_that_is_not_finite_ends_the_run_as_diverged_in_its_epoch(value: fl
     assert (Outcome.DIVERGED, 2, None) == (result.outcome, result.diverged_epoch, result.measured_epoch)
     assert 8 == result.diverged_step
     assert {"training_seconds"} == result.metrics.keys()
-    assert (None, {}, {}) == (result.test_logits, result.confusion, result.state)
+    assert (None, {}, {}) == (result.test_outputs, result.confusion, result.state)
 
 
 def test_learning_rate_that_is_far_too_large_diverges() -> None:
@@ -530,7 +530,7 @@ def test_loss_that_is_not_finite_on_test_alone_is_diverged_in_the_last_epoch() -
 
     curve, result = run(model, data, settings_of(epochs=2))
 
-    assert all(math.isfinite(metrics.heldout_loss) for metrics in curve)
+    assert all(math.isfinite(metrics.heldout["loss"]) for metrics in curve)
     assert (Outcome.DIVERGED, 2) == (result.outcome, result.diverged_epoch)
 
 
@@ -543,7 +543,7 @@ def test_run_is_repeated_to_the_bit(augmentation: str) -> None:
 
     assert untimed(first_curve) == untimed(second_curve)
     assert states_equal(dict(first.state), dict(second.state))
-    assert np.array_equal(first.test_logits, second.test_logits)
+    assert np.array_equal(first.test_outputs, second.test_outputs)
 
 
 def test_other_seed_is_another_run() -> None:
@@ -651,7 +651,7 @@ def test_features_are_trained_on_as_they_are_and_as_in_a_plain_loop(shape: tuple
 
     curve, result = run(InPlace(features=math.prod(shape)), data, settings_of())
 
-    assert losses == pytest.approx([metrics.train_loss for metrics in curve], rel=1e-6)
+    assert losses == pytest.approx([metrics.train["loss"] for metrics in curve], rel=1e-6)
     assert states_equal(reference.state_dict(), dict(result.state))
 
 
@@ -729,8 +729,8 @@ def test_a_contiguous_layout_is_the_same_training_within_rounding() -> None:
     first, _ = run(make_model(), data, settings)
     second, _ = run(make_model(), dataclasses.replace(data, layout=torch.contiguous_format), settings)
 
-    assert [metrics.train_loss for metrics in first] == pytest.approx(
-        [metrics.train_loss for metrics in second], rel=1e-3
+    assert [metrics.train["loss"] for metrics in first] == pytest.approx(
+        [metrics.train["loss"] for metrics in second], rel=1e-3
     )
 
 
@@ -752,7 +752,9 @@ def test_a_loss_is_trained_on_and_everything_evaluated_stays_cross_entropy() -> 
     plain, expected = run(make_model(), data, rate)
     other, result = run(make_model(), data, rate, loss=ten_more)
 
-    assert [metrics.train_loss + 10 for metrics in plain] == pytest.approx([metrics.train_loss for metrics in other])
+    assert [metrics.train["loss"] + 10 for metrics in plain] == pytest.approx(
+        [metrics.train["loss"] for metrics in other]
+    )
     evaluated = ("sample_loss", "heldout_loss", "sample_accuracy")
     assert [[getattr(one, name) for name in evaluated] for one in plain] == [
         [getattr(one, name) for name in evaluated] for one in other

@@ -120,8 +120,8 @@ def test_training_is_the_cpus_within_rounding(optimizer: str) -> None:
     there, result = run(model.cuda(), on_gpu(data), settings)
 
     assert result.outcome is Outcome.DONE
-    assert [metrics.train_loss for metrics in there] == pytest.approx(
-        [metrics.train_loss for metrics in here], rel=1e-3
+    assert [metrics.train["loss"] for metrics in there] == pytest.approx(
+        [metrics.train["loss"] for metrics in here], rel=1e-3
     )
     assert all(not tensor.is_cuda for tensor in result.state.values())
 
@@ -178,7 +178,7 @@ def test_fused_runs_train_what_each_does_alone_within_rounding(backend: Backend)
     )
 
     for index, curve in enumerate(expected):
-        assert [metrics.train_loss for metrics in curve] == pytest.approx(
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
             [metrics[index].train_loss for metrics in curves], rel=1e-2
         )
     assert {Outcome.DONE} == {result.outcome for result in results}
@@ -458,8 +458,8 @@ def test_a_job_goes_on_by_the_path_that_it_was_interrupted_on(
 
     assert [path] * count == [one.path for one in results]
     assert [[1, 2, 3, 4]] * count == [[metrics.epoch for metrics in run.epochs] for run in runs]
-    first = [metrics.train_loss for metrics in interrupted[0].epochs[:2]]
-    assert first == [metrics.train_loss for metrics in runs[0].epochs[:2]]  # they were kept, not trained again
+    first = [metrics.train["loss"] for metrics in interrupted[0].epochs[:2]]
+    assert first == [metrics.train["loss"] for metrics in runs[0].epochs[:2]]  # they were kept, not trained again
 
 
 @pytest.mark.parametrize("backend", [None, *BACKENDS], ids=str)
@@ -477,7 +477,7 @@ def test_every_replay_draws_dropout_anew(backend: Backend | None) -> None:
     else:
         curve, _ = finished(train_fused([still(seed) for seed in SEEDS], backend=backend, study_seed=STUDY_SEED))
 
-    for losses in zip(*([metrics.train_loss for metrics in epoch] for epoch in curve), strict=True):
+    for losses in zip(*([metrics.train["loss"] for metrics in epoch] for epoch in curve), strict=True):
         assert len(set(losses)) == 8
 
 

@@ -130,7 +130,7 @@ def test_steps_as_a_graph_has_them_train_to_the_bit_what_eager_ones_do(settings:
 
     assert untimed(curve) == untimed([metrics for (metrics,) in found])
     assert states_equal(dict(expected.state), dict(result.state))
-    assert np.array_equal(expected.test_logits, result.test_logits)
+    assert np.array_equal(expected.test_outputs, result.test_outputs)
     assert expected.measured_epoch == result.measured_epoch
 
 
@@ -182,7 +182,7 @@ def test_members_have_splits_statistics_and_batch_norm_of_their_own() -> None:
     curves, results = fused(members, "grouped")
 
     for index, (curve, result) in enumerate(expected):
-        assert [metrics.heldout_loss for metrics in curve] == pytest.approx(
+        assert [metrics.heldout["loss"] for metrics in curve] == pytest.approx(
             [metrics[index].heldout_loss for metrics in curves], rel=1e-4
         )
         torch.testing.assert_close(
@@ -205,7 +205,7 @@ def test_members_may_differ_in_the_optimizers_numbers(backend: Backend) -> None:
 
     for index, (curve, _) in enumerate(expected):
         assert [metrics.learning_rate for metrics in curve] == [metrics[index].learning_rate for metrics in curves]
-        assert [metrics.train_loss for metrics in curve] == pytest.approx(
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
             [metrics[index].train_loss for metrics in curves], rel=1e-4
         )
 
@@ -292,7 +292,7 @@ def test_models_of_the_users_own_are_fused_as_they_are(backend: Backend) -> None
     curves, results = fused(members, backend)
 
     for index, (curve, result) in enumerate(expected):
-        assert [metrics.train_loss for metrics in curve] == pytest.approx(
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
             [metrics[index].train_loss for metrics in curves], rel=1e-4
         )
         assert results[index].state.keys() == result.state.keys()
@@ -310,8 +310,8 @@ def test_models_that_answer_with_a_mapping_are_fused_as_those_that_answer_with_l
 
     curves, _ = fused([member(seed, Answering, data=data) for seed in SEEDS], backend)
 
-    assert [[one.train_loss for one in epoch] for epoch in expected] == [
-        [one.train_loss for one in epoch] for epoch in curves
+    assert [[one.train["loss"] for one in epoch] for epoch in expected] == [
+        [one.train["loss"] for one in epoch] for epoch in curves
     ]
 
 
@@ -341,7 +341,7 @@ def test_features_are_trained_on_together() -> None:
 
     curves, _ = fused(members, "grouped")
 
-    assert curves[-1][2].train_loss == pytest.approx(curve[-1].train_loss, rel=1e-4)
+    assert curves[-1][2].train_loss == pytest.approx(curve[-1].train["loss"], rel=1e-4)
 
 
 def test_tied_and_frozen_parameters_stay_so() -> None:

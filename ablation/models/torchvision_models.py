@@ -79,7 +79,7 @@ def _built(name: str, options: Mapping[str, Any], shape: DataShape) -> nn.Module
             raise ModelInvalid(
                 f"{key} cannot be set: models are untrained, with one output per class", path=f"model.{key}"
             )
-    fixed: dict[str, Any] = {"weights": None, "num_classes": len(shape.classes)}
+    fixed: dict[str, Any] = {"weights": None, "num_classes": shape.outputs}
     if name in WITH_AUXILIARY:
         fixed |= {"aux_logits": False, "init_weights": True}
     try:

@@ -3,7 +3,7 @@
 from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
-from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, Objective, is_count, is_number
+from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
     LONGEST_SHOWN,
@@ -16,6 +16,7 @@ from ablation.records.names import (
 from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
 from ablation.records.runs import (
     EVALUATION_FILE,
+    KEPT_OUTPUTS,
     MODEL_FILE,
     RUN_COLUMNS,
     Epoch,
@@ -30,6 +31,7 @@ from ablation.records.runs import (
     device_and_path,
     epoch_metrics,
     is_at_chance,
+    output_file,
 )
 from ablation.records.settings import (
     Augmentation,
@@ -41,19 +43,24 @@ from ablation.records.settings import (
     Precision,
     ScheduleUnit,
     Settings,
+    TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
+from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, Score, Task, TaskName
 
 __all__ = [
+    "ENGINE_METRICS",
     "EVALUATION_FILE",
     "FIRST_MEASURED",
+    "IGNORED",
+    "KEPT_OUTPUTS",
     "LONGEST_SHOWN",
-    "METRICS",
     "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
     "RUN_COLUMNS",
     "SIGNS",
+    "TASKS",
     "AnswerSummary",
     "Augmentation",
     "Component",
@@ -76,7 +83,6 @@ __all__ = [
     "Metric",
     "ModelSettings",
     "ModelSummary",
-    "Objective",
     "OutOfBudget",
     "Outcome",
     "Plan",
@@ -87,10 +93,15 @@ __all__ = [
     "RunEvaluation",
     "RunResult",
     "ScheduleUnit",
+    "Score",
     "Settings",
     "Spending",
+    "TargetScaling",
+    "Task",
+    "TaskName",
     "TunedVariant",
     "TuningTrial",
+    "Unit",
     "Variant",
     "device_and_path",
     "epoch_metrics",
@@ -101,6 +112,7 @@ __all__ = [
     "is_recordable_name",
     "is_study_name",
     "looks_text",
+    "output_file",
     "recordable_text",
     "same_starts_text",
     "seeds_text",

@@ -9,12 +9,15 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ablation.records.tasks import IGNORED, TaskName
+
 R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | FunctionTraining")
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
 ScheduleUnit = Literal["epoch", "step"]
 EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
+TargetScaling = Literal["standardize", "none"]
 ARGUMENTS = "arguments"
 _KINDS: Mapping[Any, Any] = {Literal: str, float: int | float}
 """What plain values of a type are instances of. A choice may be one of a later version: its runs are summarized too."""
@@ -25,6 +28,7 @@ class DataSettings:
     """A `data` section. `size` is the pixels of a square's side, or (height, width); None where images keep theirs.
 
     `validation` is the share of the training images that the seed holds out, `limit` how many are drawn from at all.
+    `ignore_index` is a setting of targets that have positions, `target_scaling` of a regression's.
     """
 
     name: str
@@ -33,6 +37,9 @@ class DataSettings:
     augmentation: Augmentation = "none"
     root: str | None = None
     size: int | tuple[int, int] | None = None
+    task: TaskName = "classification"
+    ignore_index: int = IGNORED
+    target_scaling: TargetScaling = "standardize"
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -50,8 +57,13 @@ class DataSettings:
             "name": self.name,
             **({"root": self.root} if self.name != "digits" else {}),  # which are embedded
             **({"size": size} if self.name == "images" else {}),
+            **{name: value for name in _OF_TASKS if (value := getattr(self, name)) != _DEFAULTS[name]},
             **self.arguments,
         }
+
+
+_OF_TASKS = ("task", "ignore_index", "target_scaling")
+_DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

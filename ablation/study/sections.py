@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
-from ablation.records import is_recordable_name, recordable_text
+from ablation.records import IGNORED, TASKS, TaskName, is_recordable_name, recordable_text
 from ablation.study.torch_names import MOMENTUM, OPTIMIZERS, OWN_SCHEDULES, SCHEDULES, WEIGHT_DECAY
 
 MAX_PATTERNS = 1000
@@ -145,6 +145,33 @@ class OwnData(DataSection, OpenSection):
 
     name: CodeName
     root: Root | None = None
+    task: TaskName = Field(default="classification", description="what the targets are: " + ", ".join(TASKS))
+    ignore_index: int = Field(
+        default=IGNORED,
+        ge=-(2**31),
+        lt=2**31,
+        description="tokens and segmentation: the target that counts for nothing",
+    )
+    target_scaling: Literal["standardize", "none"] = Field(
+        default="standardize", description="regression: whether targets are standardized by the training split"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        values = super().configuration()
+        return {key: value for key, value in values.items() if key not in self._without_effect()}
+
+    def _without_effect(self) -> set[str]:
+        """Return the keys of tasks that have their default, or have no effect in this one."""
+        idle = {key for key in OF_TASKS if getattr(self, key) == type(self).model_fields[key].default}
+        return idle | {key for key, tasks in TASKS_OF.items() if self.task not in tasks}
+
+
+TASKS_OF: Mapping[str, tuple[TaskName, ...]] = {
+    "ignore_index": ("tokens", "segmentation"),
+    "target_scaling": ("regression",),
+}
+"""The tasks that a key of `data` is a setting of."""
+OF_TASKS = ("task", *TASKS_OF)
 
 
 class ModelSection(Section):

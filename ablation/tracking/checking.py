@@ -5,9 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ablation.provenance import LIBRARIES
-from ablation.records import EVALUATION_FILE, DataFacts, RunEvaluation
-
-CURVES = ("train_loss", "train_accuracy", "train_sample_loss", "train_sample_accuracy", "epoch_seconds")
+from ablation.records import EVALUATION_FILE, TASKS, DataFacts, RunEvaluation, TaskName
 
 LARGEST = 1e300
 """Of a number that is compared: sums and intervals of larger ones would be infinite."""
@@ -50,12 +48,15 @@ def library_versions(provenance: Mapping[str, str]) -> dict[str, str]:
     return {name: version for name, version in versions.items() if version}
 
 
-def curve_names(heldout_split: str) -> tuple[str, ...]:
-    return (*CURVES, f"{heldout_split}_loss", f"{heldout_split}_accuracy")
+def curve_names(heldout_split: str, task: TaskName) -> tuple[str, ...]:
+    """Return the curves that every finished run of the engine has; those of further scores may be missing."""
+    measured = ("loss", TASKS[task].score)
+    splits = ("train", "train_sample", heldout_split)
+    return (*(f"{split}_{name}" for split in splits for name in measured), "epoch_seconds")
 
 
-def missing_curves(curves: Mapping[str, Sequence[object]], heldout_split: str) -> Problems:
-    return tuple(f"no curve of {name}" for name in curve_names(heldout_split) if not curves.get(name))
+def missing_curves(curves: Mapping[str, Sequence[object]], heldout_split: str, task: TaskName) -> Problems:
+    return tuple(f"no curve of {name}" for name in curve_names(heldout_split, task) if not curves.get(name))
 
 
 def checked_evaluation(text: str | None, data: DataFacts) -> tuple[RunEvaluation, Problems]:

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ablation.records import Augmentation, EpochChoice, Precision, ScheduleUnit
 from ablation.training.batches import TrainingData
+from ablation.training.tasks import CLASSIFICATION, Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (B, classes), labels (B,)) to a scalar."""
-LOSSES: Mapping[str, Loss] = {"cross_entropy": functional.cross_entropy}
+"""(outputs (B, …), targets (B, …)) to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +42,30 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMetric:
+    """A metric of the user's: (outputs (N, …), targets (N, …)) of a split to a number, NaN where it is undefined.
+
+    Outputs are logits, or predictions in the unit of the targets. It is called on test, and on the held-out split after
+    every epoch where `is_of_epochs`.
+    """
+
+    name: str
+    function: Callable[[NDArray[Any], NDArray[Any]], float]
+    is_of_epochs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One run among those that are trained together: its freshly initialized model, on the device of its data.
 
     With `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing them in the first steps of a graph.
+    `metrics` are the user's own, beside those of the task.
     """
 
     model: nn.Module
     data: TrainingData
     settings: TrainingSettings
     seed: int
+    objective: Objective = CLASSIFICATION
+    metrics: tuple[OwnMetric, ...] = ()
     cudnn_benchmark: bool = False

@@ -35,10 +35,10 @@ class StepsSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestSnapshot:
-    """The epoch with the best validation accuracy so far: its number, the accuracy, and the model's state."""
+    """The epoch with the best score on validation so far: its number, the score, and the model's state."""
 
     epoch: int
-    accuracy: float
+    value: float
     state: Tensors
 
 
@@ -72,11 +72,17 @@ class Snapshot:
         best = values["best"]
         return cls(
             epoch=int(values["epoch"]),
-            curve=tuple(EpochMetrics(**metrics) for metrics in values["curve"]),
+            curve=tuple(EpochMetrics.from_plain(metrics) for metrics in values["curve"]),
             steps=StepsSnapshot(**values["steps"]),
-            best=BestSnapshot(**best) if best is not None else None,
+            best=_best(best) if best is not None else None,
             diverged_step=values["diverged_step"],
         )
+
+
+def _best(values: Mapping[str, Any]) -> BestSnapshot:
+    """Read a best epoch; earlier versions called its score by the name of the only one there was."""
+    value = values["value"] if "value" in values else values["accuracy"]
+    return BestSnapshot(epoch=values["epoch"], value=value, state=values["state"])
 
 
 class SnapshotMismatch(Exception):

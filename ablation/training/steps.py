@@ -1,7 +1,7 @@
 """The interface of what trains and evaluates models epoch by epoch, and the plain form of it: one model, eagerly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, assert_never
@@ -35,13 +35,12 @@ Split = Literal["sample", "heldout", "test", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningMeans:
-    """One run's epoch in training mode: means over its batches, and the learning rate of the last step.
+    """One run's epoch in training mode: loss and scores over its batches, and the learning rate of the last step.
 
     `diverged_step` is the first step of the training, counted from 1, whose loss was not finite, where one was.
     """
 
-    loss: float
-    accuracy: float
+    values: Mapping[str, float]
     learning_rate: float
     diverged_step: int | None = None
 
@@ -53,8 +52,11 @@ class Steps(Protocol):
         """Train every member on its epoch, counted from 1; synchronizes with the device once, at the end."""
         ...
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
-        """Evaluate every member's model on a split of its data, in evaluation mode."""
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
+        """Evaluate every member's model on a split of its data, in evaluation mode.
+
+        Outputs that the task does not keep are kept on the CPU where `keeps_outputs` asks for them.
+        """
         ...
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -77,10 +79,11 @@ class Steps(Protocol):
 class EagerSteps:
     """Trains one model, operation by operation."""
 
-    def __init__(self, member: Member, *, study_seed: int, loss: Loss) -> None:
+    def __init__(self, member: Member, *, study_seed: int, loss: Loss | None) -> None:
         self._model, self._data, self._settings = member.model, member.data, member.settings
         self._study_seed, self._seed = study_seed, member.seed
-        self._loss = loss
+        self._objective = member.objective
+        self._loss = loss or member.objective.loss
         self._device = member.data.images.device
         if self._device.type == "cpu":
             _keep_freed_memory()
@@ -91,11 +94,11 @@ class EagerSteps:
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
-        settings = self._settings
+        settings, objective = self._settings, self._objective
         count = len(self._data.train)
         steps = len(batch_bounds(count, settings.batch_size))
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        tally: Tensor | int = 0
         batches = training_batches(
             self._data,
             batch_size=settings.batch_size,
@@ -108,17 +111,32 @@ class EagerSteps:
         losses: list[Tensor] = []
         for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
             rate = self._rates[step]
-            loss, logits = self._step(images, labels, rate)
+            targets = objective.prepared(labels, self._data.scale)
+            loss, outputs = self._step(images, targets, rate)
+            own = objective.tally(outputs.unsqueeze(0), targets.unsqueeze(0))[0]
             losses.append(loss)
-            loss_sum += loss * len(labels)
-            correct += (logits.argmax(1) == labels).sum()
-        loss_mean, accuracy = (loss_sum / count).item(), correct.item() / count  # the epoch's one synchronization
+            loss_sum += loss * objective.weights(own, len(targets))
+            tally = tally + own
+        assert isinstance(tally, Tensor)
+        weight = objective.weights(tally, count)
+        loss_mean = (loss_sum / weight).item()  # the epoch's one synchronization
         diverged = None if math.isfinite(loss_mean) else first_step_not_finite(torch.stack(losses), epoch)
-        return [RunningMeans(loss=loss_mean, accuracy=accuracy, learning_rate=rate, diverged_step=diverged)]
+        values = {"loss": loss_mean, **objective.scores(tally, count, self._data.scale)}
+        return [RunningMeans(values=values, learning_rate=rate, diverged_step=diverged)]
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
         images, labels, indices = split_of(self._data, split)
-        return [evaluate(self._model, images, labels, self._data, indices=indices, precision=self._settings.precision)]
+        found = evaluate(
+            self._model,
+            images,
+            labels,
+            self._data,
+            indices=indices,
+            precision=self._settings.precision,
+            objective=self._objective,
+            keeps_outputs=keeps_outputs,
+        )
+        return [found]
 
     def state(self, member: int) -> dict[str, Tensor]:
         assert member == 0
@@ -145,17 +163,17 @@ class EagerSteps:
     def _modules(self) -> list[nn.Module]:
         return [self._model, *([self._loss] if isinstance(self._loss, nn.Module) else [])]
 
-    def _step(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """Take one step and return the batch's loss and logits, detached."""
+    def _step(self, images: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Take one step and return the batch's loss and outputs, detached."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = compute(partial(self._model, images), self._settings.precision, self._device)
-        loss = checked_loss(self._loss(logits, labels))
+        outputs = compute(partial(self._model, images), self._settings.precision, self._device)
+        loss = checked_loss(self._loss(outputs, targets))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
-        return loss.detach(), logits.detach()
+        return loss.detach(), outputs.detach()
 
 
 def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -190,7 +208,7 @@ def checked_loss(loss: Tensor) -> Tensor:
     elif loss.dim():
         what = f"returned a tensor of shape {tuple(loss.shape)}; take its mean"
     elif not loss.requires_grad:
-        what = "returned a tensor without a gradient; compute it from the logits with torch"
+        what = "returned a tensor without a gradient; compute it from the outputs with torch"
     else:
         return loss
     raise CodeInvalid(f"the loss must return a scalar tensor, and {what}", path="training.loss")

@@ -1,5 +1,6 @@
 """Tries a variant before a study starts: one batch on the CPU, so that what is wrong is said at once and by name."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -9,13 +10,14 @@ from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, Variant
+from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
 from ablation.training.optimizers import FUSED
 from ablation.training.precision import logits_of
 from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
+from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
 from ablation.worker.setup import loss_of, seed_generators, training_settings
@@ -78,8 +80,9 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), model_settings.name)
     with running(name, path="model.name", doing="it was trained on one batch"):
-        _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings.engine.loss)):
+        _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
+        told = _told(loss, settings.engine.loss) if loss is not None else None
+        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=told, objective=make_objective(shape)):
             pass
     return is_same_start
 
@@ -109,17 +112,37 @@ def _told(loss: Loss, name: str) -> Loss:
     return called
 
 
-def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
+def _input_type(shape: DataShape) -> torch.dtype:
+    return torch.int64 if shape.vocabulary else torch.float32
+
+
+def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
     was_training = model.training
     with torch.no_grad():
-        logits = logits_of(model.eval()(inputs))
+        outputs = logits_of(model.eval()(inputs))
     model.train(was_training)
-    expected = (len(inputs), len(shape.classes))
-    given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if given != expected:
-        way = "" if isinstance(logits, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
-        what = f"not logits {expected}: one per class{way}"
+    given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    allowed = [(len(inputs), *one) for one in allowed_output_shapes(shape)]
+    if given not in allowed:
+        way = "" if isinstance(outputs, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
+        what = f"not {OUTPUTS[shape.task]} {allowed[0]}, as the targets need{way}"
         raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
+
+
+def allowed_output_shapes(shape: DataShape) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes that a model's output for one input may have, the usual one first."""
+    usual = shape.output_shape
+    return (usual, ()) if shape.task == "regression" and usual == (1,) else (usual,)
+
+
+OUTPUTS: Mapping[TaskName, str] = {
+    "classification": "logits, one per class,",
+    "regression": "predictions, one per target,",
+    "multilabel": "logits, one per label,",
+    "tokens": "logits, one per position and class,",
+    "segmentation": "logits, one per class and pixel,",
+}
+"""What a model gives, by task."""
 
 
 def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:

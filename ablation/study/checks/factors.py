@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
-from ablation.records import METRICS, RUN_COLUMNS, is_recordable_name
+from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.expected import expected
 from ablation.study.factors import MAX_LEVELS, is_part
@@ -108,7 +108,7 @@ def _component_problems(here: Location, values: Mapping[str, Any]) -> Iterator[F
     if not is_name or name in (OTHERS, SETTINGS):
         message = f"a part's name has at most {MAX_KEY} letters, digits, - and _; '{OTHERS}' and '{SETTINGS}' are taken"
         yield here, message
-    elif name in (*RUN_COLUMNS, *METRICS):
+    elif name in (*RUN_COLUMNS, *ENGINE_METRICS):
         yield here, f"{shown(name)} is a column of every run table; give the part another name"
     if values.get("model") is None:
         yield here, "there is no model section whose modules could be removed or replaced"

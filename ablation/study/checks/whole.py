@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
-from ablation.records import RUN_COLUMNS, Variant
+from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
@@ -20,7 +20,7 @@ from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
-from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics
+from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics, task_of
 
 Found = tuple[Location, str]
 
@@ -195,6 +195,10 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         named.append((("metric", "name"), name))
         if is_own_training(values) and name not in known and metric.get("direction") is None:
             yield ("metric", "direction"), f"is missing: say whether to maximize or minimize {name}"
+        engine = TASKS[task_of(values)].metrics.get(name)
+        given = metric.get("direction", engine.direction) if engine is not None else None
+        if engine is not None and given in SIGNS and given != engine.direction:
+            yield ("metric", "direction"), f"must be {engine.direction!r} for {name}, not {value_text(given)}"
     for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
         if isinstance(question, Mapping) and isinstance(question.get("on"), str):
             named.append((("questions", index, "on"), question["on"]))

@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import (
@@ -23,6 +22,7 @@ from ablation.training.batches import (
     draw_epoch,
     epoch_examples,
     gather,
+    gather_targets,
     make_moves,
     standardize,
     standardize_stacked,
@@ -42,6 +42,7 @@ from ablation.training.snapshots import (
     put_back_optimizer,
 )
 from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
+from ablation.training.tasks import Scale
 from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
@@ -91,11 +92,12 @@ class ResidentSteps:
         models: Models,
         *,
         study_seed: int,
-        loss: Loss,
+        loss: Loss | None,
         generators: Sequence[torch.Generator],
         masks: CountedMasks | None = None,
     ) -> None:
-        self._members, self._models, self._loss = members, models, loss
+        self._members, self._models, self._objective = members, models, members[0].objective
+        self._loss = loss or self._objective.loss
         self._study_seed, self._generators, self._masks = study_seed, generators, masks
         first = members[0]
         self._data, self._settings = first.data, first.settings
@@ -107,33 +109,43 @@ class ResidentSteps:
             torch.stack([getattr(member.data, name) for member in members]) for name in ("mean", "deviation")
         )  # (S, C)
         self._scale, self._offset = 1 / self._deviation, -self._mean / self._deviation
+        scales = [member.data.scale for member in members]
+        self._scales: Scale | None = None
+        if all(scale is not None for scale in scales):
+            mean, deviation = (torch.stack([scale[part] for scale in scales if scale is not None]) for part in (0, 1))
+            self._scales = mean.unsqueeze(1), deviation.unsqueeze(1)  # (S, 1, …)
         self._moves = make_moves(self._data.images, self._settings.augmentation)
         self._drawn = self._draw(1)
         self._examples = self._on_device(self._drawn)
         self._prepare_optimizer()
         self._prepare_steps()
-        self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor | None]]] = {}
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         self._seed(epoch)
         with self._on_stream():
             self._examples.copy_(self._on_device(self._drawn))
-            for tensor in (self._loss_sums, self._correct, self._step_in_epoch):
-                tensor.zero_()
+            for tensor in (self._loss_sums, self._tallies, self._step_in_epoch):
+                if tensor is not None:
+                    tensor.zero_()
             for start, stop in self._bounds:
                 self._take_step(stop - start)
             if epoch < self._settings.epochs:
                 self._drawn = self._draw(epoch + 1)
-            losses = (self._loss_sums / self._count).tolist()  # the epoch's one synchronization
-            accuracies = [correct / self._count for correct in self._correct.tolist()]
+            assert self._tallies is not None
+            weights = self._objective.weights(self._tallies, self._count)
+            losses = (self._loss_sums / weights).tolist()  # the epoch's one synchronization
+            scores = self._scores(self._tallies.cpu(), self._count)
         return [
-            RunningMeans(loss=loss, accuracy=accuracy, learning_rate=rate, diverged_step=step)
-            for loss, accuracy, rate, step in zip(
-                losses, accuracies, self._rates_at(epoch), self._diverged_steps(losses, epoch), strict=True
+            RunningMeans(values={"loss": loss, **own}, learning_rate=rate, diverged_step=step)
+            for loss, own, rate, step in zip(
+                losses, scores, self._rates_at(epoch), self._diverged_steps(losses, epoch), strict=True
             )
         ]
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
+        if keeps_outputs and not self._objective.keeps_outputs:
+            return self._evaluated_keeping(split)
         if split not in self._evaluations:
             self._evaluations[split] = Replayed(
                 partial(self._evaluated, split),
@@ -144,10 +156,34 @@ class ResidentSteps:
         if split in ("test", "train"):
             self._let_go_of_graphs()
         with self._on_stream():
-            losses, accuracies, logits = self._evaluations[split]()
-            kept = logits.clone()
-            found = zip(losses.tolist(), accuracies.tolist(), kept, strict=True)
-        return [Evaluation(loss=loss, accuracy=accuracy, logits=own) for loss, accuracy, own in found]
+            losses, tallies, outputs = self._evaluations[split]()
+            kept = outputs.clone() if outputs is not None else None
+            return self._told(losses, tallies, kept, self._count_of(split))
+
+    def _told(self, losses: Tensor, tallies: Tensor, outputs: Tensor | None, count: int) -> list[Evaluation]:
+        tallies = tallies.clone()
+        scores = self._scores(tallies.cpu(), count)
+        return [
+            Evaluation(
+                loss=loss, scores=own, tally=tallies[member], outputs=outputs[member] if outputs is not None else None
+            )
+            for member, (loss, own) in enumerate(zip(losses.tolist(), scores, strict=True))
+        ]
+
+    def _evaluated_keeping(self, split: Split) -> list[Evaluation]:
+        """Evaluate without a graph, with the outputs on the CPU."""
+        with self._on_stream():
+            kept: list[Tensor] = []
+            losses, tallies, _ = self._evaluated(split, kept)
+            return self._told(losses, tallies, torch.cat(kept, dim=1), self._count_of(split))
+
+    def _scores(self, tallies: Tensor, count: int) -> list[dict[str, float]]:
+        found = zip(tallies, self._members, strict=True)
+        return [self._objective.scores(own, count, member.data.scale) for own, member in found]
+
+    def _count_of(self, split: Split) -> int:
+        images, _, indices = split_of(self._data, split)
+        return len(images if indices is None else indices)
 
     def state(self, member: int) -> dict[str, Tensor]:
         return self._models.state(member)
@@ -259,7 +295,7 @@ class ResidentSteps:
         self._counters = torch.zeros(2, 1, dtype=torch.int64, device=self._device)
         self._step_number, self._step_in_epoch = self._counters
         self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
-        self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
+        self._tallies: Tensor | None = None
         self._epoch_losses = torch.zeros(len(self._bounds), len(self._members), device=self._device)
         self._steps: dict[int, Replayed[None]] = {}
         self._unwatched = WATCHED_STEPS
@@ -283,15 +319,19 @@ class ResidentSteps:
         """Take one step of every member; reads and writes tensors of this object alone."""
         places = torch.add(self._offsets[:size], self._step_in_epoch, alpha=self._settings.batch_size)
         examples = self._examples.index_select(2, places)  # (K, S, B)
-        inputs, labels = self._inputs(gather(self._data.images, examples.flatten(1), self._moves)), examples[1]
+        inputs = self._inputs(gather(self._data.images, examples.flatten(1), self._moves))
+        targets = self._targets(gather_targets(self._data.labels, examples.flatten(1), self._moves))
         torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
         with self._algorithms():
-            losses, logits = self._models.backward(inputs, labels, self._loss)
+            losses, outputs = self._models.backward(inputs, targets, self._loss)
         self._clip()
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
-        self._loss_sums += losses * size
-        self._correct += (logits.argmax(2) == labels).sum(1)
+        tallies = self._objective.tally(outputs, targets)
+        self._loss_sums += losses * self._objective.weights(tallies, size)
+        if self._tallies is None:  # in the first step, which is no graph's
+            self._tallies = torch.zeros_like(tallies)
+        self._tallies += tallies
         self._counters += 1
 
     def _clip(self) -> None:
@@ -301,23 +341,43 @@ class ResidentSteps:
             for member, largest in enumerate(self._largest):
                 clip_alone(self._models.parameters(slice(member, member + 1)), largest)
 
-    def _evaluated(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
-        """Return losses (S,), accuracies (S,) and logits (S, N, classes)."""
+    def _evaluated(self, split: Split, kept: list[Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return losses (S,), tallies (S, …) and outputs (S, N, …), None where the task does not keep them.
+
+        Where it does not, `kept` takes them part by part, on the CPU.
+        """
         images, labels, _ = split_of(self._data, split)
         found = [split_of(member.data, split)[2] for member in self._members]
         whole = torch.arange(len(images), device=self._device)
         indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
-        with self._algorithms():
-            parts = [self._models.logits(self._gathered(images, part)) for part in self._parts(indices)]
-        logits = torch.cat(parts, dim=1)
-        truth = labels[indices]
-        return self._cross_entropies(logits, truth), (logits.argmax(2) == truth).double().mean(1), logits
+        if self._objective.keeps_outputs:
+            with self._algorithms():
+                parts = [self._models.logits(self._gathered(images, part)) for part in self._parts(indices)]
+            outputs = torch.cat(parts, dim=1)
+            truth = self._targets(labels[indices.flatten()])
+            return self._mean_losses(outputs, truth), self._objective.tally(outputs, truth), outputs
+        sums, tallies = torch.zeros_like(self._loss_sums), torch.zeros((), dtype=torch.int64, device=self._device)
+        for part in self._parts(indices):
+            with self._algorithms():
+                outputs = self._models.logits(self._gathered(images, part))
+            truth = self._targets(labels[part.flatten()])
+            own = self._objective.tally(outputs, truth)
+            sums += self._mean_losses(outputs, truth) * self._objective.weights(own, part.shape[1])
+            tallies = tallies + own
+            if kept is not None:
+                kept.append(outputs.cpu())
+        weights = self._objective.weights(tallies, indices.shape[1])
+        return sums / (weights.clamp(min=1) if isinstance(weights, Tensor) else weights), tallies, None
 
-    def _cross_entropies(self, logits: Tensor, truth: Tensor) -> Tensor:
+    def _mean_losses(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return (S,); of models that are not stacked each is computed as for a model alone, to the bit."""
         if self._models.is_stacked:
-            return functional.cross_entropy(logits.mT, truth, reduction="none").mean(1)
-        return torch.stack([functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)])
+            return self._objective.mean_losses(outputs, truth)
+        return torch.stack([self._objective.mean_loss(own, true) for own, true in zip(outputs, truth, strict=True)])
+
+    def _targets(self, targets: Tensor) -> Tensor:
+        """Return targets (S·B, …) as they are trained on, (S, B, …)."""
+        return self._objective.prepared(targets.view(len(self._members), -1, *targets.shape[1:]), self._scales)
 
     def _parts(self, indices: Tensor) -> list[Tensor]:
         size = evaluated_at_once(self._device, self._settings.batch_size)
@@ -329,7 +389,7 @@ class ResidentSteps:
     def _inputs(self, images: Tensor) -> Tensor:
         """Return images (S·B, H, W, C) as a batch for each member (S, B, C, H, W); features (S·B, …) as (S, B, …)."""
         apart = images.view(len(self._members), -1, *images.shape[1:])
-        if images.is_floating_point() or not self._models.is_stacked:
+        if images.dtype != torch.uint8 or not self._models.is_stacked:
             mean, deviation = (own[:, None, None, None, :] for own in (self._mean, self._deviation))
             return standardize(apart, mean, deviation, layout=self._data.layout)
         return standardize_stacked(apart, self._scale, self._offset, layout=self._data.layout)

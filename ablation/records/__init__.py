@@ -35,6 +35,7 @@ from ablation.records.runs import (
 )
 from ablation.records.settings import (
     Augmentation,
+    ClassWeights,
     DataSettings,
     EngineTraining,
     EpochChoice,
@@ -46,7 +47,7 @@ from ablation.records.settings import (
     TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
-from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, Score, Task, TaskName
+from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
     "ENGINE_METRICS",
@@ -63,6 +64,7 @@ __all__ = [
     "TASKS",
     "AnswerSummary",
     "Augmentation",
+    "ClassWeights",
     "Component",
     "DataFacts",
     "DataOutline",
@@ -80,6 +82,7 @@ __all__ = [
     "Locked",
     "LockedMetric",
     "LockedQuestion",
+    "LossSetting",
     "Metric",
     "ModelSettings",
     "ModelSummary",

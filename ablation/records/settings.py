@@ -15,6 +15,7 @@ R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | Function
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
 ScheduleUnit = Literal["epoch", "step"]
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
 EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
 TargetScaling = Literal["standardize", "none"]
@@ -101,6 +102,8 @@ class EngineTraining:
     weight_decay: float
     gradient_clipping: float | Literal["none"] = "none"
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
     precision: Precision = "fp32"
     threads: int = 1
@@ -111,7 +114,8 @@ class EngineTraining:
 
     def plain(self) -> dict[str, Any]:
         """Return them without those that came last and have their defaults, as earlier versions wrote them."""
-        return {name: value for name, value in asdict(self).items() if _UNSET.get(name, _NONE) != value}
+        values = {name: value for name, value in asdict(self).items() if _UNSET.get(name, _NONE) != value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 _NONE = object()
@@ -121,6 +125,8 @@ _UNSET: Mapping[str, Any] = {
     "schedule_unit": "epoch",
     "warmup": 0.0,
     "gradient_clipping": "none",
+    "label_smoothing": 0.0,
+    "class_weights": "none",
 }
 
 

@@ -245,6 +245,20 @@ class OwnModel(ModelSection, OpenSection):
     name: CodeName
 
 
+def _not_all_zero(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        raise ValueError("weights that are all 0 leave nothing to train on")
+    return weights
+
+
+Weights = Annotated[
+    tuple[Annotated[float, Field(ge=0.0)], ...],
+    Field(min_length=1, max_length=100_000),
+    AfterValidator(_not_all_zero),
+    "a list of numbers of at least 0, one per class",
+]
+
+
 class Training(Section):
     epochs: int = Field(default=20, ge=1, le=100_000)
     batch_size: int = Field(
@@ -274,6 +288,12 @@ class Training(Section):
     )
     loss: Literal["cross_entropy"] | CodeName = Field(
         default="cross_entropy", description="cross_entropy, or your own: 'file.py:loss', called with logits and labels"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="of the built-in loss: the share of each target that all classes have"
+    )
+    class_weights: Literal["none", "balanced"] | Weights = Field(
+        default="none", description="of the built-in loss: none, balanced over the training images, or one per class"
     )
     epoch_choice: Literal["last", "best-validation"] = Field(
         default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
@@ -313,7 +333,10 @@ class Training(Section):
         )
 
 
-_LATER = (*("precision", "optimizer_arguments", "schedule_arguments", "schedule_unit", "warmup", "gradient_clipping"),)
+_LATER = (
+    *("precision", "optimizer_arguments", "schedule_arguments", "schedule_unit", "warmup", "gradient_clipping"),
+    *("label_smoothing", "class_weights"),
+)
 
 
 class OwnTraining(OpenSection):

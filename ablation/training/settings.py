@@ -7,12 +7,12 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablation.records import Augmentation, EpochChoice, Precision, ScheduleUnit
+from ablation.records import Augmentation, ClassWeights, EpochChoice, Precision, ScheduleUnit
 from ablation.training.batches import TrainingData
 from ablation.training.tasks import CLASSIFICATION, Objective
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs (B, …), targets (B, …)) to a scalar."""
+Loss = Callable[..., Tensor]
+"""(outputs (B, …), targets (B, …)) to a scalar; a task's own takes the weights of the classes (K,) too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class TrainingSettings:
     schedule_unit: ScheduleUnit = "epoch"
     warmup: float = 0.0
     gradient_clipping: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class Member:
     """One run among those that are trained together: its freshly initialized model, on the device of its data.
 
     With `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing them in the first steps of a graph.
-    `metrics` are the user's own, beside those of the task.
+    `metrics` are the user's own, beside those of the task; `class_weights` (K,) are those of the classes in its loss.
     """
 
     model: nn.Module
@@ -68,4 +70,5 @@ class Member:
     seed: int
     objective: Objective = CLASSIFICATION
     metrics: tuple[OwnMetric, ...] = ()
+    class_weights: Tensor | None = None
     cudnn_benchmark: bool = False

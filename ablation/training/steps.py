@@ -83,7 +83,8 @@ class EagerSteps:
         self._model, self._data, self._settings = member.model, member.data, member.settings
         self._study_seed, self._seed = study_seed, member.seed
         self._objective = member.objective
-        self._loss = loss or member.objective.loss
+        self._loss = loss or own_loss(member)
+        self._weights = [member.class_weights] if loss is None and member.class_weights is not None else []
         self._device = member.data.images.device
         if self._device.type == "cpu":
             _keep_freed_memory()
@@ -168,12 +169,19 @@ class EagerSteps:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         outputs = compute(partial(self._model, images), self._settings.precision, self._device)
-        loss = checked_loss(self._loss(outputs, targets))
+        loss = checked_loss(self._loss(outputs, targets, *self._weights))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
         return loss.detach(), outputs.detach()
+
+
+def own_loss(member: Member) -> Loss:
+    """Return the loss of a member's task, smoothed as its settings say."""
+    loss: Loss = member.objective.loss
+    smoothing = member.settings.label_smoothing
+    return partial(loss, smoothing=smoothing) if smoothing else loss
 
 
 def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -13,6 +13,7 @@ from ablation.models import build_model, fastest_layout
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
+from ablation.training.class_weights import class_weights_of
 from ablation.training.optimizers import FUSED
 from ablation.training.precision import logits_of
 from ablation.training.schedules import SCHEDULES, learning_rates
@@ -33,11 +34,13 @@ def needs_trying(settings: Settings) -> bool:
 
 
 def _has_choices_of_torch(settings: Settings) -> bool:
-    """Whether PyTorch's own optimizers and schedules say what they can be given."""
+    """Whether PyTorch's optimizers and schedules say what they can be given, or the data which classes there are."""
     training = settings.training
     if not isinstance(training, EngineTraining):
         return False
-    return bool(training.optimizer not in FUSED or training.optimizer_arguments or training.schedule not in SCHEDULES)
+    is_stepped = training.schedule not in SCHEDULES
+    is_odd = training.optimizer not in FUSED or bool(training.optimizer_arguments)
+    return is_odd or is_stepped or training.class_weights != "none"
 
 
 def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
@@ -82,7 +85,17 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=told, objective=make_objective(shape)):
+        epochs = train(
+            model,
+            data,
+            chosen,
+            study_seed=0,
+            seed=0,
+            loss=told,
+            objective=make_objective(shape),
+            class_weights=class_weights_of(chosen.class_weights, data, shape),
+        )
+        for _ in epochs:
             pass
     return is_same_start
 

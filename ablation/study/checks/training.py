@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from ablation.lookup import did_you_mean
+from ablation.lookup import did_you_mean, is_same
+from ablation.records import TASKS, LossSetting
 from ablation.study.factors import levels_of
 from ablation.study.file import Location, shown
 from ablation.study.sections import Training
-from ablation.study.spec import is_own_training
+from ablation.study.spec import is_own_training, task_of
 from ablation.study.torch_names import (
     MOMENTUM,
     OPTIMIZERS,
@@ -59,6 +60,7 @@ def training_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     yield from _key_problems(values)
     yield from _unit_problems(values)
     yield from _warmup_problems(values)
+    yield from _loss_problems(values)
 
 
 def _settings(values: Mapping[str, Any], key: str) -> Iterator[tuple[Location, Any]]:
@@ -146,6 +148,21 @@ def _warmup_problems(values: Mapping[str, Any]) -> Iterator[Found]:
                 here,
                 f"a warm-up of {shown(warmup)} epochs is longer than a training of {min(epochs)}; it is in epochs",
             )
+
+
+def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse what a loss of the user's own, or that of the task, does not take."""
+    task, tune = task_of(values), values.get("tune")
+    own = next((loss for _, loss in _settings(values, "loss") if loss != Training.model_fields["loss"].default), None)
+    for key in get_args(LossSetting):
+        default, path = Training.model_fields[key].default, f"training.{key}"
+        used = [here for here, value in _settings(values, key) if not is_same(value, default)]
+        used += [("tune", path)] if isinstance(tune, Mapping) and path in tune else []
+        takers = ", ".join(name for name, each in TASKS.items() if key in each.loss_settings)
+        if used and key not in TASKS[task].loss_settings:
+            yield used[0], f"{key} is a setting of the losses of {takers}; this study's task is {task}"
+        elif used and own is not None:
+            yield used[0], f"{key} is of the built-in loss, and training.loss is {shown(own)}; do it in that"
 
 
 def _is_number(value: Any) -> bool:

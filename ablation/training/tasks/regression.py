@@ -1,6 +1,7 @@
 """One number per input, or several: mean squared error; RMSE, MAE and R² in the targets' unit."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,8 +33,18 @@ class Regression:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:
         return targets if scale is None else (targets - scale[0]) / scale[1]
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,  # noqa: ARG002 - there are no classes
+        *,
+        smoothing: float = 0.0,  # noqa: ARG002
+    ) -> Tensor:
         return self.mean_loss(outputs, targets)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        raise NotImplementedError  # there are no classes
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.mse_loss(fitted(outputs, targets), targets)

@@ -41,7 +41,7 @@ from ablation.training.snapshots import (
     put_back,
     put_back_optimizer,
 )
-from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
+from ablation.training.steps import RunningMeans, Split, first_step_not_finite, own_loss, split_of
 from ablation.training.tasks import Scale
 from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
@@ -97,7 +97,9 @@ class ResidentSteps:
         masks: CountedMasks | None = None,
     ) -> None:
         self._members, self._models, self._objective = members, models, members[0].objective
-        self._loss = loss or self._objective.loss
+        self._loss = loss or own_loss(members[0])
+        weights = [member.class_weights for member in members if member.class_weights is not None]
+        self._weights = [torch.stack(weights)] if loss is None and weights else []  # (S, K)
         self._study_seed, self._generators, self._masks = study_seed, generators, masks
         first = members[0]
         self._data, self._settings = first.data, first.settings
@@ -323,7 +325,7 @@ class ResidentSteps:
         targets = self._targets(gather_targets(self._data.labels, examples.flatten(1), self._moves))
         torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
         with self._algorithms():
-            losses, outputs = self._models.backward(inputs, targets, self._loss)
+            losses, outputs = self._models.backward(inputs, targets, self._loss, *self._weights)
         self._clip()
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))

@@ -38,9 +38,10 @@ from ablation.records.runs import _IS_RESULT
 from ablation.report import FORMATS, figures, numbers, tuning_tables
 from ablation.report.prose.verdicts import VERDICT_WORDS
 from ablation.scheduling.trials import PRUNERS, SAMPLERS, STATES
+from ablation.study import torch_names
 from ablation.study.design import DESIGNS
-from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
-from ablation.training import batches, loop, optimizers, precision, schedules, settings
+from ablation.study.sections import SECTIONS, Section, built_in_names
+from ablation.training import batches, loop, precision, schedules, settings
 from ablation.training.paths import BACKENDS, Backend
 from ablation.training.settings import TrainingSettings
 from ablation.training.tasks import OBJECTIVES
@@ -67,9 +68,10 @@ IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "OwnData.target_scaling": get_args(TargetScaling),
     "OwnData.task": OBJECTIVES,
     "Training.loss": {loss for task in TASKS.values() for loss in task.losses},
-    "Training.optimizer": optimizers.OPTIMIZERS,
+    "Training.class_weights": ("none", "balanced"),
+    "Training.gradient_clipping": ("none",),
     "Training.precision": precision.PRECISIONS,
-    "Training.schedule": schedules.SCHEDULES,
+    "Training.schedule_unit": schedules.UNITS,
     "Tuning.pruner": PRUNERS,
     "Tuning.sampler": SAMPLERS,
 }
@@ -120,13 +122,11 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
 @pytest.mark.parametrize(
     ("names", "table"),
     [
-        (get_args(TrainingSettings.__annotations__["optimizer"]), optimizers.OPTIMIZERS),
-        (get_args(TrainingSettings.__annotations__["schedule"]), schedules.SCHEDULES),
+        (torch_names.OWN_SCHEDULES, schedules.SCHEDULES),
         (get_args(TrainingSettings.__annotations__["epoch_choice"]), loop.EPOCH_CHOICES),
         (get_args(TrainingSettings.__annotations__["epoch_choice"]), trials.MEASURED),
         (get_args(TrainingSettings.__annotations__["augmentation"]), batches.AUGMENTATIONS),
         (get_args(settings.Precision), precision.PRECISIONS),
-        (WITH_MOMENTUM, optimizers.WITH_MOMENTUM),
         (NORMS_2D, NORMS_1D),
         (get_args(Direction), SIGNS),
         (get_args(Backend), BACKENDS),

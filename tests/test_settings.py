@@ -27,7 +27,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Cnn": {"name": "cnn", "dense": (8, 4), "remove": ("blocks.block1", "*.pool"), "replace": {"*.activation": "GELU"}},
     "Torchvision": {"name": "torchvision:resnet18", "stem": "small", "zero_init_residual": True},
     "OwnModel": {"name": "own.py:build", "epochs": 3, "root": "x", "arguments": {"a": None}},
-    "Training": {"optimizer": "sgd", "loss": "own.py:loss", "precision": "bf16", "threads": 2},
+    "Training": {
+        "optimizer": "sgd",
+        "optimizer_arguments": {"nesterov": True, "dampening": 0.0},
+        "schedule": "MultiStepLR",
+        "schedule_arguments": {"milestones": (1, 2)},
+        "schedule_unit": "step",
+        "warmup": 0.5,
+        "gradient_clipping": 1.0,
+        "loss": "own.py:loss",
+        "precision": "bf16",
+        "threads": 2,
+    },
     "OwnTraining": {"name": "own.py:train", "epochs": 3, "loss": "own.py:loss", "layers": [1, [2]], "model": None},
 }
 

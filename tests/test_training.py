@@ -38,7 +38,7 @@ from ablation.training import TrainingData
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
 from ablation.training.evaluation import evaluate
 from ablation.training.optimizers import make_optimizer
-from ablation.training.schedules import SCHEDULES, learning_rate_at
+from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.tasks.classification import brier_score, confusion_matrix
 
 
@@ -290,6 +290,10 @@ def test_training_does_not_write_to_the_data() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, now, strict=True))
 
 
+def rates_of(schedule: str, total_steps: int, *, peak: float) -> list[float]:
+    return learning_rates(settings_of(epochs=1, schedule=schedule, learning_rate=peak), total_steps)
+
+
 @pytest.mark.parametrize("total_steps", [4, 30, 1000])
 def test_cosine_is_torchs(total_steps: int) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
@@ -314,11 +318,10 @@ def assert_follows(
     name: str,
     tolerance: float,
 ) -> None:
+    rates = rates_of(name, total_steps, peak=0.3)
     for step in range(total_steps):
         expected = schedule.get_last_lr()[0]
-        assert learning_rate_at(step, total_steps, schedule=name, peak=0.3) == pytest.approx(
-            expected, rel=tolerance, abs=1e-12
-        )
+        assert rates[step] == pytest.approx(expected, rel=tolerance, abs=1e-12)
         optimizer.step()
         if step + 1 < total_steps:
             schedule.step()
@@ -327,26 +330,22 @@ def assert_follows(
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 7, 100])
 def test_every_schedule_stays_within_its_peak_comes_near_it_and_scales_with_it(name: str, total_steps: int) -> None:
-    rates = [learning_rate_at(step, total_steps, schedule=name, peak=0.5) for step in range(total_steps)]
+    rates = rates_of(name, total_steps, peak=0.5)
 
     assert all(0 <= rate <= 0.5 for rate in rates)
     assert total_steps < 7 or max(rates) > 0.9 * 0.5
-    assert [rate * 2 for rate in rates] == pytest.approx(
-        [learning_rate_at(step, total_steps, schedule=name, peak=1.0) for step in range(total_steps)]
-    )
+    assert [rate * 2 for rate in rates] == pytest.approx(rates_of(name, total_steps, peak=1.0))
 
 
 def test_constant_is_the_peak() -> None:
-    assert {0.3} == {learning_rate_at(step, 10, schedule="constant", peak=0.3) for step in range(10)}
+    assert [0.3] * 10 == rates_of("constant", 10, peak=0.3)
 
 
 def test_schedule_spans_all_epochs_step_by_step() -> None:
     curve, _ = run(make_model(), make_data(), settings_of(epochs=3, schedule="one-cycle", learning_rate=0.1))
 
     steps = 6  # 43 images in batches of 8
-    last_of_epoch = [
-        learning_rate_at(steps * epoch - 1, steps * 3, schedule="one-cycle", peak=0.1) for epoch in (1, 2, 3)
-    ]
+    last_of_epoch = [rates_of("one-cycle", steps * 3, peak=0.1)[steps * epoch - 1] for epoch in (1, 2, 3)]
     assert last_of_epoch == [metrics.learning_rate for metrics in curve]
 
 

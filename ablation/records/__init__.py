@@ -35,19 +35,19 @@ from ablation.records.runs import (
 )
 from ablation.records.settings import (
     Augmentation,
+    ClassWeights,
     DataSettings,
     EngineTraining,
     EpochChoice,
     FunctionTraining,
     ModelSettings,
-    OptimizerName,
     Precision,
-    Schedule,
+    ScheduleUnit,
     Settings,
     TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
-from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, Score, Task, TaskName
+from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
     "ENGINE_METRICS",
@@ -64,6 +64,7 @@ __all__ = [
     "TASKS",
     "AnswerSummary",
     "Augmentation",
+    "ClassWeights",
     "Component",
     "DataFacts",
     "DataOutline",
@@ -81,10 +82,10 @@ __all__ = [
     "Locked",
     "LockedMetric",
     "LockedQuestion",
+    "LossSetting",
     "Metric",
     "ModelSettings",
     "ModelSummary",
-    "OptimizerName",
     "OutOfBudget",
     "Outcome",
     "Plan",
@@ -94,7 +95,7 @@ __all__ = [
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",
-    "Schedule",
+    "ScheduleUnit",
     "Score",
     "Settings",
     "Spending",

@@ -14,8 +14,8 @@ from ablation.records.tasks import IGNORED, TaskName
 R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | FunctionTraining")
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "one-cycle"]
+ScheduleUnit = Literal["epoch", "step"]
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
 EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
 TargetScaling = Literal["standardize", "none"]
@@ -91,12 +91,19 @@ class EngineTraining:
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerName
+    optimizer: str
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float
-    schedule: Schedule
+    schedule: str
+    schedule_arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: ScheduleUnit = "epoch"
+    warmup: float = 0.0
     momentum: float
     weight_decay: float
+    gradient_clipping: float | Literal["none"] = "none"
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
     precision: Precision = "fp32"
     threads: int = 1
@@ -106,7 +113,21 @@ class EngineTraining:
         return _record(cls, values, path)
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return them without those that came last and have their defaults, as earlier versions wrote them."""
+        values = {name: value for name, value in asdict(self).items() if _UNSET.get(name, _NONE) != value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+_NONE = object()
+_UNSET: Mapping[str, Any] = {
+    "optimizer_arguments": {},
+    "schedule_arguments": {},
+    "schedule_unit": "epoch",
+    "warmup": 0.0,
+    "gradient_clipping": "none",
+    "label_smoothing": 0.0,
+    "class_weights": "none",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ablation.records.metrics import Direction, Metric, Unit
 
 TaskName = Literal["classification", "regression", "multilabel", "tokens", "segmentation"]
+LossSetting = Literal["label_smoothing", "class_weights"]
 IGNORED = -100
 """The target of positions that count for nothing, unless a study names another: PyTorch's own."""
 
@@ -39,6 +40,7 @@ class Task:
     beside them, then those of curves and of the training split. A run is at chance whose metric `chance` is within the
     collapse margin of `chance_level`, or of the largest class's share where that is None. `has_positions` says whether
     an example has a target for each of its positions: outputs are kept up to a size only then.
+    `loss_settings` are the settings of training that its own loss takes.
     """
 
     targets: str
@@ -53,6 +55,7 @@ class Task:
     has_confusion: bool
     has_classes: bool = True
     has_positions: bool = False
+    loss_settings: tuple[LossSetting, ...] = ("label_smoothing", "class_weights")
 
     @property
     def score(self) -> str:
@@ -130,6 +133,7 @@ TASKS: Mapping[TaskName, Task] = {
         default_metric="test_rmse",
         has_confusion=False,
         has_classes=False,
+        loss_settings=(),
     ),
     "multilabel": _task(
         targets="0 or 1 for each label, (N, K)",
@@ -149,6 +153,7 @@ TASKS: Mapping[TaskName, Task] = {
         chance_level=0.5,
         default_metric="test_macro_f1",
         has_confusion=False,
+        loss_settings=("class_weights",),
     ),
     "tokens": _task(
         targets="integers 0..K-1 for each position of a sequence, (N, T), or the ignore index",

@@ -225,15 +225,16 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            idle = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
-            values["model"] = {key: value for key, value in values["model"].items() if value or key not in idle}
+            rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
+            values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
         if isinstance(self.data, Images) and self.data.size is None:
             del values["data"]["size"]
+        if isinstance(self.training, Training):
+            idle = self.training.unset()
+            values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
         if isinstance(self.data, OwnData):
             usual = [key for key in OF_TASKS if values["data"][key] == OwnData.model_fields[key].default]
             values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
-        if values["training"].get("precision") == "fp32":
-            del values["training"]["precision"]
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
@@ -243,7 +244,9 @@ class StudySpec(Section):
 
     def settings(self) -> Settings:
         """Return the sections data, model and training whole, and the study's seed."""
-        return Settings.from_plain(self.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
+        own = self.training.with_its_arguments() if isinstance(self.training, Training) else self.training
+        spec = self.model_copy(update={"training": own})
+        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a factor's path."""
@@ -290,8 +293,11 @@ NOT_FACTORS = (
     *("data.name", "data.root", "data.size", "data.validation"),
     *(f"data.{key}" for key in OF_TASKS),
     *("training.name", "training.threads", "model.replace"),
+    *("training.optimizer_arguments", "training.schedule_arguments"),
 )
-"""Paths that may not vary: what is compared has one data set, split and thread count in common."""
+"""Paths that may not vary: what is compared has one data set, split and thread count in common.
+
+No level is a mapping either."""
 
 
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:

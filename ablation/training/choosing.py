@@ -107,6 +107,10 @@ def measurement_key(members: Sequence[Member], loss: Loss | None) -> str:
         _loss_name(first, loss),
         len(members),
         *(["cudnn.benchmark"] if first.cudnn_benchmark else []),
+        *(["clipped"] if any(member.settings.gradient_clipping is not None for member in members) else []),
+        *([dict(settings.optimizer_arguments)] if settings.optimizer_arguments else []),
+        *(["weighted"] if first.class_weights is not None else []),
+        *(["smoothed"] if settings.label_smoothing else []),
         *([list(data.labels.shape[1:])] if data.labels.dim() > 1 else []),
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

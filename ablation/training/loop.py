@@ -63,6 +63,7 @@ def train(
     loss: Loss | None = None,
     objective: Objective = CLASSIFICATION,
     metrics: tuple[OwnMetric, ...] = (),
+    class_weights: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[EpochMetrics, None, TrainingResult]:
     """Train `model`, already on the data's device, eagerly, and yield each epoch's metrics.
@@ -72,9 +73,9 @@ def train(
     infinite ends the run as diverged in that epoch; one that is so only when measured at the end, in the last epoch.
     torch's global generator is seeded anew for every epoch.
 
-    `loss` is what is trained on: (outputs (B, …), targets (B, …)) to a scalar; the objective's own where not given. The
-    running `train_loss` is of it; everything evaluated is the objective's plain loss, so that variants with different
-    losses are compared on one scale.
+    `loss` is what is trained on: (outputs (B, …), targets (B, …)) to a scalar; the objective's own where not given,
+    with `class_weights` (K,) and the settings' label smoothing. The running `train_loss` is of it; everything evaluated
+    is the objective's plain loss, so that variants with different losses are compared on one scale.
 
     With `checkpoints`, it goes on after the last epoch that is kept there, yields those that follow, and comes to what
     it would have without the interruption.
@@ -82,7 +83,15 @@ def train(
     Raises:
         CodeInvalid: the loss returned something that cannot be trained on.
     """
-    member = Member(model=model, data=data, settings=settings, seed=seed, objective=objective, metrics=metrics)
+    member = Member(
+        model=model,
+        data=data,
+        settings=settings,
+        seed=seed,
+        objective=objective,
+        metrics=metrics,
+        class_weights=class_weights,
+    )
     epochs = train_eager(member, study_seed=study_seed, loss=loss, checkpoints=checkpoints)
     while True:
         try:

@@ -22,7 +22,10 @@ Backend = Literal["grouped", "matmul", "streams"]
 """How fused convolutions are computed: as one grouped convolution, as one batched product of windows (im2col) with
 weights, or each model's on its own, on parallel streams in one graph."""
 BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
-NUMBERS = ("learning_rate", "schedule", "momentum", "weight_decay")
+NUMBERS = (
+    *("learning_rate", "schedule", "schedule_arguments", "schedule_unit", "warmup"),
+    *("momentum", "weight_decay", "gradient_clipping"),
+)
 """The settings that members of a fused training may differ in."""
 
 

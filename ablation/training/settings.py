@@ -1,18 +1,18 @@
 """The settings of a training, and what is trained: a run's model, data, settings and seed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablation.records import Augmentation, EpochChoice, OptimizerName, Precision, Schedule
+from ablation.records import Augmentation, ClassWeights, EpochChoice, Precision, ScheduleUnit
 from ablation.training.batches import TrainingData
 from ablation.training.tasks import CLASSIFICATION, Objective
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs (B, …), targets (B, …)) to a scalar."""
+Loss = Callable[..., Tensor]
+"""(outputs (B, …), targets (B, …)) to a scalar; a task's own takes the weights of the classes (K,) too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +20,27 @@ class TrainingSettings:
     """How to train; the fields of a study file's `training`, but for threads and loss, and its augmentation.
 
     `precision` is that of products and convolutions: bf16 by autocast, in training and evaluation, with the loss in
-    fp32; tf32 and fp32 differ only in what the device is set up for.
+    fp32; tf32 and fp32 differ only in what the device is set up for. `warmup` is in epochs; `gradient_clipping` is the
+    largest norm of the whole gradient, None where it is not clipped.
     """
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerName
+    optimizer: str
     learning_rate: float
-    schedule: Schedule
+    schedule: str
     momentum: float
     weight_decay: float
     epoch_choice: EpochChoice
     augmentation: Augmentation
     precision: Precision = "fp32"
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedule_arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: ScheduleUnit = "epoch"
+    warmup: float = 0.0
+    gradient_clipping: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +61,7 @@ class Member:
     """One run among those that are trained together: its freshly initialized model, on the device of its data.
 
     With `cudnn_benchmark`, cuDNN's algorithms are chosen on a GPU by timing them in the first steps of a graph.
-    `metrics` are the user's own, beside those of the task.
+    `metrics` are the user's own, beside those of the task; `class_weights` (K,) are those of the classes in its loss.
     """
 
     model: nn.Module
@@ -62,4 +70,5 @@ class Member:
     seed: int
     objective: Objective = CLASSIFICATION
     metrics: tuple[OwnMetric, ...] = ()
+    class_weights: Tensor | None = None
     cudnn_benchmark: bool = False

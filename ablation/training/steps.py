@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from ablation.errors import CodeInvalid
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import TrainingData, batch_bounds, training_batches
+from ablation.training.clipping import clip_alone
 from ablation.training.evaluation import Evaluation, evaluate
 from ablation.training.optimizers import make_optimizer
 from ablation.training.precision import compute
-from ablation.training.schedules import learning_rate_at
+from ablation.training.schedules import learning_rates
 from ablation.training.settings import Loss, Member
 from ablation.training.snapshots import (
     StepsSnapshot,
     copied,
     host_state,
+    make_optimizer_state,
     named_tensors,
     optimizer_state,
     put_back,
@@ -81,11 +83,15 @@ class EagerSteps:
         self._model, self._data, self._settings = member.model, member.data, member.settings
         self._study_seed, self._seed = study_seed, member.seed
         self._objective = member.objective
-        self._loss = loss or member.objective.loss
+        self._loss = loss or own_loss(member)
+        self._weights = [member.class_weights] if loss is None and member.class_weights is not None else []
         self._device = member.data.images.device
         if self._device.type == "cpu":
             _keep_freed_memory()
         self._optimizer = make_optimizer(member.model, member.settings)
+        self._rates = learning_rates(
+            member.settings, len(batch_bounds(len(member.data.train), member.settings.batch_size))
+        )
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
@@ -105,9 +111,7 @@ class EagerSteps:
         self._model.train()
         losses: list[Tensor] = []
         for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
-            rate = learning_rate_at(
-                step, steps * settings.epochs, schedule=settings.schedule, peak=settings.learning_rate
-            )
+            rate = self._rates[step]
             targets = objective.prepared(labels, self._data.scale)
             loss, outputs = self._step(images, targets, rate)
             own = objective.tally(outputs.unsqueeze(0), targets.unsqueeze(0))[0]
@@ -151,8 +155,10 @@ class EagerSteps:
 
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:  # noqa: ARG002 - epochs are told apart by number
         (kept,) = snapshots
+        parameters = list(self._model.parameters())
         put_back(named_tensors(self._model), kept.tensors)
-        put_back_optimizer(self._optimizer, list(self._model.parameters()), kept.optimizer, position=None)
+        make_optimizer_state(self._optimizer, parameters, kept.optimizer)
+        put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=None)
         put_back_host_state(self._modules(), kept.host)
 
     def _modules(self) -> list[nn.Module]:
@@ -163,11 +169,19 @@ class EagerSteps:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         outputs = compute(partial(self._model, images), self._settings.precision, self._device)
-        loss = checked_loss(self._loss(outputs, targets))
+        loss = checked_loss(self._loss(outputs, targets, *self._weights))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
         return loss.detach(), outputs.detach()
+
+
+def own_loss(member: Member) -> Loss:
+    """Return the loss of a member's task, smoothed as its settings say."""
+    loss: Loss = member.objective.loss
+    smoothing = member.settings.label_smoothing
+    return partial(loss, smoothing=smoothing) if smoothing else loss
 
 
 def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:

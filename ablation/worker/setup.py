@@ -13,6 +13,7 @@ from ablation.models import build_model, fastest_layout
 from ablation.records import DataShape, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
+from ablation.training.class_weights import class_weights_of
 from ablation.training.tasks import make_objective
 from ablation.worker.data import run_data
 from ablation.worker.devices import set_up
@@ -57,7 +58,8 @@ def begin(
         data=data,
         settings=training_settings(settings),
         seed=seed,
-        objective=make_objective(shape, training),
+        objective=make_objective(shape, training.loss),
+        class_weights=class_weights_of(training.class_weights, data, shape),
         cudnn_benchmark=cudnn_benchmark,
     )
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
@@ -84,6 +86,13 @@ def training_settings(settings: Settings) -> TrainingSettings:
         epoch_choice=training.epoch_choice,
         augmentation=data.augmentation,
         precision=training.precision,
+        optimizer_arguments=training.optimizer_arguments,
+        schedule_arguments=training.schedule_arguments,
+        schedule_unit=training.schedule_unit,
+        warmup=training.warmup,
+        label_smoothing=training.label_smoothing,
+        class_weights=training.class_weights,
+        gradient_clipping=None if training.gradient_clipping == "none" else training.gradient_clipping,
     )
 
 

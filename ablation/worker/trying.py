@@ -10,10 +10,13 @@ from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, ModelSettings, Settings, TaskName, Variant
+from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
+from ablation.training.class_weights import class_weights_of
+from ablation.training.optimizers import FUSED
 from ablation.training.precision import logits_of
+from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
 from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
@@ -27,7 +30,17 @@ def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
     model = settings.model
     is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
-    return is_odd or bool(code_names(settings))
+    return is_odd or bool(code_names(settings)) or _has_choices_of_torch(settings)
+
+
+def _has_choices_of_torch(settings: Settings) -> bool:
+    """Whether PyTorch's optimizers and schedules say what they can be given, or the data which classes there are."""
+    training = settings.training
+    if not isinstance(training, EngineTraining):
+        return False
+    is_stepped = training.schedule not in SCHEDULES
+    is_odd = training.optimizer not in FUSED or bool(training.optimizer_arguments)
+    return is_odd or is_stepped or training.class_weights != "none"
 
 
 def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
@@ -56,7 +69,9 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
     _, model_settings = settings.sections()
     loss = loss_of(settings.engine, code)
-    chosen = replace(training_settings(settings), epochs=1, epoch_choice="last")
+    whole = training_settings(settings)
+    learning_rates(whole, steps_per_epoch=1)
+    chosen = replace(whole, epochs=1, epoch_choice="last")
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
     del other
@@ -70,9 +85,17 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
-        for _ in train(
-            model, data, chosen, study_seed=0, seed=0, loss=told, objective=make_objective(shape, settings.engine)
-        ):
+        epochs = train(
+            model,
+            data,
+            chosen,
+            study_seed=0,
+            seed=0,
+            loss=told,
+            objective=make_objective(shape, settings.engine.loss),
+            class_weights=class_weights_of(chosen.class_weights, data, shape),
+        )
+        for _ in epochs:
             pass
     return is_same_start
 

@@ -14,6 +14,7 @@ from ablation.study.checks.design import design_problems, made_variants, questio
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.training import training_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
@@ -44,6 +45,7 @@ def check(
         unread_problems(values, code),
         tuning_problems(values),
         errors,
+        training_problems(values),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),

@@ -1,5 +1,6 @@
 """One class per input: cross entropy, accuracy, confusion matrix and Brier score."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
+from ablation.training.tasks.weights import balanced_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,13 @@ class Classification:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
         return targets
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, targets)
+    def loss(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+    ) -> Tensor:
+        return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=smoothing)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        return balanced_classes(parts, classes)
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, targets)

@@ -1,6 +1,6 @@
 """The interface of a task's computation: what is trained on, and what is counted of outputs and targets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -70,8 +70,18 @@ class Objective(Protocol):
         """Return targets of the data as they are trained on; `scale` broadcasts against them."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return what is trained on, a scalar, of one model."""
+    def loss(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+    ) -> Tensor:
+        """Return what is trained on, a scalar, of one model; the task's row in TASKS says which settings it takes.
+
+        `weights` (K,) are of the classes, or of the labels that are there; `smoothing` is label smoothing. Both are
+        PyTorch's: `weight` or `pos_weight`, and `label_smoothing`.
+        """
+        ...
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        """Return the weights (K,) that balance the targets of a training split, given in parts, of a task with any."""
         ...
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Several labels per input, each there or not: binary cross entropy; F1, AUROC and average precision of each label."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
+from ablation.training.tasks.weights import balanced_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,18 @@ class Multilabel:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
         return targets.float()
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.mean_loss(outputs, targets)
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,  # noqa: ARG002 - of tasks with one class
+    ) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:  # noqa: ARG002 - the targets have them
+        return balanced_labels(parts)
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(outputs, targets)

@@ -1,7 +1,7 @@
 """One number per input, or several: mean squared error; RMSE, MAE and R² in the targets' unit."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,8 +42,18 @@ class Regression:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:
         return targets if scale is None else (targets - scale[0]) / scale[1]
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        weights: Tensor | None = None,  # noqa: ARG002 - there are no classes
+        *,
+        smoothing: float = 0.0,  # noqa: ARG002
+    ) -> Tensor:
         return LOSSES[self.trained_on](fitted(outputs, targets), targets)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        raise NotImplementedError  # there are no classes
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.mse_loss(fitted(outputs, targets), targets)

@@ -1,5 +1,6 @@
 """One class per pixel: cross entropy per pixel; IoU, Dice and pixel accuracy from the confusion of pixels."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from torch.func import vmap
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
 from ablation.training.tasks.positions import mean_cross_entropy
+from ablation.training.tasks.weights import balanced_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,13 @@ class Segmentation:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
         return targets.long()
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.mean_loss(outputs, targets)
+    def loss(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+    ) -> Tensor:
+        return mean_cross_entropy(outputs.movedim(1, -1), targets, self.ignore_index, weights, smoothing=smoothing)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        return balanced_classes(parts, classes, ignore_index=self.ignore_index)
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return mean_cross_entropy(outputs.movedim(1, -1), targets, self.ignore_index)

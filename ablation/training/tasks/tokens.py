@@ -1,6 +1,7 @@
 """One class per position of a sequence: cross entropy per token, in nats and bits; accuracy per token."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from torch.func import vmap
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
 from ablation.training.tasks.positions import mean_cross_entropy
+from ablation.training.tasks.weights import balanced_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +32,13 @@ class Tokens:
     def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
         return targets.long()
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.mean_loss(outputs, targets)
+    def loss(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+    ) -> Tensor:
+        return mean_cross_entropy(outputs, targets, self.ignore_index, weights, smoothing=smoothing)
+
+    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
+        return balanced_classes(parts, classes, ignore_index=self.ignore_index)
 
     def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return mean_cross_entropy(outputs, targets, self.ignore_index)

@@ -27,12 +27,21 @@ from ablation.training.batches import (
     standardize,
     standardize_stacked,
 )
+from ablation.training.clipping import clip_alone, clip_stacked
 from ablation.training.evaluation import Evaluation
-from ablation.training.optimizers import optimizer_over
-from ablation.training.schedules import learning_rate_at
+from ablation.training.optimizers import check_can, optimizer_over
+from ablation.training.schedules import learning_rates
 from ablation.training.settings import Loss, Member, TrainingSettings
-from ablation.training.snapshots import StepsSnapshot, copied, optimizer_state, put_back, put_back_optimizer
-from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
+from ablation.training.snapshots import (
+    OptimizerState,
+    StepsSnapshot,
+    copied,
+    make_optimizer_state,
+    optimizer_state,
+    put_back,
+    put_back_optimizer,
+)
+from ablation.training.steps import RunningMeans, Split, first_step_not_finite, own_loss, split_of
 from ablation.training.tasks import Scale
 from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
@@ -88,7 +97,9 @@ class ResidentSteps:
         masks: CountedMasks | None = None,
     ) -> None:
         self._members, self._models, self._objective = members, models, members[0].objective
-        self._loss = loss or self._objective.loss
+        self._loss = loss or own_loss(members[0])
+        weights = [member.class_weights for member in members if member.class_weights is not None]
+        self._weights = [torch.stack(weights)] if loss is None and weights else []  # (S, K)
         self._study_seed, self._generators, self._masks = study_seed, generators, masks
         first = members[0]
         self._data, self._settings = first.data, first.settings
@@ -190,6 +201,8 @@ class ResidentSteps:
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:
         for member, kept in enumerate(snapshots):
             put_back(self._models.tensors(member), kept.tensors)
+        self._make_optimizer_state(snapshots)
+        for member, kept in enumerate(snapshots):
             parameters, position = self._optimized(member)
             put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=position)
         self._step_number.fill_(epoch * len(self._bounds))
@@ -220,6 +233,16 @@ class ResidentSteps:
         each = len(tensors) // (group.stop - group.start)
         return tensors[position * each : (position + 1) * each], None
 
+    def _make_optimizer_state(self, snapshots: Sequence[StepsSnapshot]) -> None:
+        parameters: list[Tensor] = []
+        kept: OptimizerState = []
+        for member, snapshot in enumerate(snapshots):
+            own, position = self._optimized(member)
+            if not position:  # those that are stacked stand for all members of their group
+                parameters += own
+                kept += snapshot.optimizer
+        make_optimizer_state(self._optimizer, parameters, kept)
+
     def _let_go_of_graphs(self) -> None:
         """Give their memory back when training is over, to what is evaluated once, at the end."""
         if self._captures is not None:
@@ -233,20 +256,26 @@ class ResidentSteps:
             self._captures.stream.synchronize()
 
     def _prepare_optimizer(self) -> None:
-        """Make an optimizer with a group for each run of members of the same numbers, and their learning rates."""
+        """Make an optimizer with a group for each run of members of the same numbers, and their learning rates.
+
+        Raises:
+            PathUnavailable: it cannot take the steps of all at once, or not in a graph.
+        """
+        check_can(
+            self._settings,
+            "fused" if self._models.is_stacked else "graph",
+            is_stacked=self._models.is_stacked,
+            is_captured=self._captures is not None,
+        )
         self._groups: list[slice] = []
         settings: list[TrainingSettings] = []
         for numbers, same in itertools.groupby(self._members, key=lambda member: member.settings):
             begin = self._groups[-1].stop if self._groups else 0
             self._groups.append(slice(begin, begin + len(list(same))))
             settings.append(numbers)
-        steps = len(self._bounds) * self._settings.epochs
         # On a CPU in double precision, which the host's own learning rate has.
         precise = torch.float32 if self._captures else torch.float64
-        table = [
-            [learning_rate_at(step, steps, schedule=own.schedule, peak=own.learning_rate) for step in range(steps)]
-            for own in settings
-        ]
+        table = [learning_rates(own, len(self._bounds)) for own in settings]
         self._rate_table = torch.tensor(table, dtype=precise, device=self._device)  # (groups, steps)
         self._host_rates = table
         self._rates = torch.zeros(len(self._groups), 1, dtype=precise, device=self._device)
@@ -255,6 +284,12 @@ class ResidentSteps:
             rates=list(self._rates.squeeze(1)),
             is_captured=self._captures is not None,
         )
+        largest = [member.settings.gradient_clipping for member in self._members]
+        self._is_clipped = any(limit is not None for limit in largest)
+        self._largest = largest
+        self._largest_norms = torch.tensor(
+            [math.inf if limit is None else limit for limit in largest], device=self._device
+        )  # (S,)
 
     def _prepare_steps(self) -> None:
         largest = max(stop - start for start, stop in self._bounds)
@@ -290,7 +325,8 @@ class ResidentSteps:
         targets = self._targets(gather_targets(self._data.labels, examples.flatten(1), self._moves))
         torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
         with self._algorithms():
-            losses, outputs = self._models.backward(inputs, targets, self._loss)
+            losses, outputs = self._models.backward(inputs, targets, self._loss, *self._weights)
+        self._clip()
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
         tallies = self._objective.tally(outputs, targets)
@@ -299,6 +335,13 @@ class ResidentSteps:
             self._tallies = torch.zeros_like(tallies)
         self._tallies += tallies
         self._counters += 1
+
+    def _clip(self) -> None:
+        if self._is_clipped and self._models.is_stacked:
+            clip_stacked(self._models.parameters(slice(None)), self._largest_norms)
+        elif self._is_clipped:
+            for member, largest in enumerate(self._largest):
+                clip_alone(self._models.parameters(slice(member, member + 1)), largest)
 
     def _evaluated(self, split: Split, kept: list[Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return losses (S,), tallies (S, …) and outputs (S, N, …), None where the task does not keep them.

@@ -32,13 +32,14 @@ from trainings import (
 )
 
 from ablation.errors import CodeInvalid
-from ablation.records import METRICS, EpochMetrics, Outcome
+from ablation.records import TASKS, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
-from ablation.training.evaluation import brier_score, confusion_matrix, evaluate
+from ablation.training.evaluation import evaluate
 from ablation.training.optimizers import make_optimizer
 from ablation.training.schedules import SCHEDULES, learning_rates
+from ablation.training.tasks.classification import brier_score, confusion_matrix
 
 
 @pytest.fixture(autouse=True)
@@ -371,9 +372,9 @@ def test_evaluation_equals_direct_computation() -> None:
         logits = model(standardized(data.images[indices].numpy(), data))
     truth = data.labels[indices]
     chosen = functional.log_softmax(logits.double(), 1)[torch.arange(300), truth]
-    torch.testing.assert_close(evaluation.logits.clone(), logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(evaluation.outputs.clone(), logits, rtol=1e-5, atol=1e-6)
     assert -chosen.mean().item() == pytest.approx(evaluation.loss, rel=1e-5)
-    assert (logits.argmax(1) == truth).double().mean().item() == evaluation.accuracy
+    assert (logits.argmax(1) == truth).double().mean().item() == evaluation.scores["accuracy"]
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -396,7 +397,7 @@ def test_epoch_metrics_are_the_models_at_the_epochs_end() -> None:
     def look(_: EpochMetrics) -> None:
         sample = evaluate(model, data.images, data.labels, data, indices=data.sample)
         heldout = evaluate(model, data.images, data.labels, data, indices=data.validation)
-        expected.append((sample.loss, sample.accuracy, heldout.loss, heldout.accuracy))
+        expected.append((sample.loss, sample.scores["accuracy"], heldout.loss, heldout.scores["accuracy"]))
 
     curve, _ = run(model, data, settings_of(epochs=3), between=look)
 
@@ -425,18 +426,18 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
     test = evaluate(model, data.test_images, data.test_labels, data)
     trained = evaluate(model, data.images, data.labels, data, indices=data.train)
     assert {
-        "test_accuracy": test.accuracy,
+        "test_accuracy": test.scores["accuracy"],
         "test_loss": test.loss,
-        "test_brier_score": brier_score(test.logits, data.test_labels),
+        "test_brier_score": brier_score(test.outputs, data.test_labels),
         "learning_curve_area": sum(metrics.heldout["accuracy"] for metrics in curve) / 3,
-        "final_train_accuracy": trained.accuracy,
+        "final_train_accuracy": trained.scores["accuracy"],
         "final_train_loss": trained.loss,
         "generalization_gap": test.loss - trained.loss,
         "training_seconds": sum(metrics.seconds for metrics in curve),
     } == result.metrics
-    assert METRICS.keys() == result.metrics.keys()
+    assert TASKS["classification"].metrics.keys() == result.metrics.keys()
     assert (Outcome.DONE, 3, None) == (result.outcome, result.measured_epoch, result.diverged_epoch)
-    assert np.array_equal(test.logits.numpy(), result.test_outputs)
+    assert np.array_equal(test.outputs.numpy(), result.test_outputs)
     assert states_equal(model.state_dict(), dict(result.state))
 
 
@@ -479,7 +480,9 @@ def test_best_validation_measures_the_epoch_with_the_highest_validation_accuracy
     assert best != 7, "the last epoch must not be the best one for this test to mean anything"
     assert best + 1 == result.measured_epoch
     assert states_equal(states[best], dict(result.state))
-    assert evaluate(model, data.test_images, data.test_labels, data).accuracy == result.metrics["test_accuracy"]
+    assert (
+        evaluate(model, data.test_images, data.test_labels, data).scores["accuracy"] == result.metrics["test_accuracy"]
+    )
 
 
 class FailsAt(nn.Module):
@@ -755,7 +758,7 @@ def test_a_loss_is_trained_on_and_everything_evaluated_stays_cross_entropy() -> 
     assert [metrics.train["loss"] + 10 for metrics in plain] == pytest.approx(
         [metrics.train["loss"] for metrics in other]
     )
-    evaluated = ("sample_loss", "heldout_loss", "sample_accuracy")
+    evaluated = ("sample", "heldout")
     assert [[getattr(one, name) for name in evaluated] for one in plain] == [
         [getattr(one, name) for name in evaluated] for one in other
     ]
@@ -771,7 +774,7 @@ def test_another_loss_is_another_training() -> None:
     first, _ = run(make_model(), data, settings_of())
     second, _ = run(make_model(), data, settings_of(), loss=nn.MultiMarginLoss())
 
-    assert first[-1].heldout_loss != second[-1].heldout_loss
+    assert first[-1].heldout["loss"] != second[-1].heldout["loss"]
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,9 @@ def test_a_graph_trains_what_eager_steps_do_within_rounding(optimizer: str) -> N
 
     found, (result,) = finished(train_graph(one, study_seed=STUDY_SEED))
 
-    for name in ("train_loss", "sample_loss", "heldout_loss"):  # dropout's masks are the same: one generator, one seed
-        own = [getattr(metrics, name) for metrics in curve]
-        assert own == pytest.approx([getattr(metrics, name) for (metrics,) in found], rel=1e-2)
+    for name in ("train", "sample", "heldout"):  # dropout's masks are the same: one generator, one seed
+        own = [getattr(metrics, name)["loss"] for metrics in curve]
+        assert own == pytest.approx([getattr(metrics, name)["loss"] for (metrics,) in found], rel=1e-2)
     assert expected.outcome is result.outcome is Outcome.DONE
 
 
@@ -179,7 +179,7 @@ def test_fused_runs_train_what_each_does_alone_within_rounding(backend: Backend)
 
     for index, curve in enumerate(expected):
         assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
-            [metrics[index].train_loss for metrics in curves], rel=1e-2
+            [metrics[index].train["loss"] for metrics in curves], rel=1e-2
         )
     assert {Outcome.DONE} == {result.outcome for result in results}
 
@@ -405,8 +405,8 @@ def test_bf16_is_coarser_than_fp32() -> None:
         for precision in ("fp32", "bf16")
     )
 
-    assert exact[0][0].train_loss != coarse[0][0][0].train_loss
-    assert exact[0][0].train_loss == pytest.approx(coarse[0][0][0].train_loss, rel=0.05)
+    assert exact[0][0].train["loss"] != coarse[0][0][0].train["loss"]
+    assert exact[0][0].train["loss"] == pytest.approx(coarse[0][0][0].train["loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("path", PATHS)

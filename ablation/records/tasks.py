@@ -6,7 +6,7 @@ targets are checked by in `datasets`, its section of the report in `report`; eac
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ablation.records.metrics import Direction, Metric, Unit
 
@@ -33,9 +33,11 @@ class Score:
 class Task:
     """A kind of target.
 
-    `targets` says in words what a data set gives. The first of `scores` is what runs are followed by: curves, the
-    choice of an epoch, `learning_curve_area`. `loss` is what `train_loss` and `test_loss` are, in words, and its unit.
-    `further` are metrics of the test split beside its loss and scores. A run is at chance whose metric `chance` is
+    `targets` says in words what a data set gives. `losses` are the names of those that it can be trained on, the usual
+    one first; what is evaluated is always that one, plain. The first of `scores` is what runs are followed by: curves,
+    the choice of an epoch, `learning_curve_area`. `loss` is what `train_loss` and `test_loss` are, and its unit.
+    `metrics` are what runs are compared on, by name: of the test split its scores, its loss and what is measured beside
+    them, then those of curves and of the training split. A run is at chance whose metric `chance` is
     within the collapse margin of `chance_level`, or of the largest class's share where that is None. `has_positions`
     says whether an example has a target for each of its positions: outputs are kept up to a size only then.
     `loss_settings` are the settings of training that its own loss takes.
@@ -43,9 +45,10 @@ class Task:
 
     targets: str
     scores: Mapping[str, Score]
+    losses: tuple[str, ...]
     loss: str
     loss_unit: Unit
-    further: Mapping[str, Metric]
+    metrics: Mapping[str, Metric]
     chance: str
     chance_level: float | None
     default_metric: str
@@ -59,42 +62,32 @@ class Task:
         """The name of what runs are followed by."""
         return next(iter(self.scores))
 
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        """What runs are compared on, by name."""
-        return {
-            **{
-                f"test_{name}": Metric(
-                    label=f"test {score.label}",
-                    direction=score.direction,
-                    unit=score.unit,
-                    tuned_by=name,
-                    meaningful=score.meaningful,
-                )
-                for name, score in self.scores.items()
-            },
-            "test_loss": Metric(label="test loss", direction="minimize", unit=self.loss_unit, tuned_by="loss"),
-            **self.further,
-            **_of_curves(self.score, self.scores[self.score], self.loss_unit),
-        }
-
     def direction_of(self, objective: str) -> Direction:
         """Return which way is better of what an epoch is measured by: `loss`, or a score."""
         return "minimize" if objective == "loss" else self.scores[objective].direction
 
 
-def _of_curves(name: str, score: Score, loss_unit: Unit) -> dict[str, Metric]:
+def _metrics(scores: Mapping[str, Score], loss_unit: Unit, further: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return the metrics of a task, with `further` ones of its test split."""
+    name, score = next(iter(scores.items()))
+    of_test = {
+        f"test_{each}": Metric(
+            label=f"test {own.label}",
+            direction=own.direction,
+            unit=own.unit,
+            tuned_by=each,
+            meaningful=own.meaningful,
+        )
+        for each, own in scores.items()
+    }
+    area, trained = f"area under the held-out {score.label} curve", f"training {score.label} at the end"
+    way, unit = score.direction, score.unit
     return {
-        "learning_curve_area": Metric(
-            label=f"area under the held-out {score.label} curve",
-            direction=score.direction,
-            unit=score.unit,
-            tuned_by=name,
-            meaningful=score.meaningful,
-        ),
-        f"final_train_{name}": Metric(
-            label=f"training {score.label} at the end", direction=score.direction, unit=score.unit, tuned_by=name
-        ),
+        **of_test,
+        "test_loss": Metric(label="test loss", direction="minimize", unit=loss_unit, tuned_by="loss"),
+        **further,
+        "learning_curve_area": Metric(label=area, direction=way, unit=unit, tuned_by=name, meaningful=score.meaningful),
+        f"final_train_{name}": Metric(label=trained, direction=way, unit=unit, tuned_by=name),
         "final_train_loss": Metric(
             label="training loss at the end", direction="minimize", unit=loss_unit, tuned_by=name
         ),
@@ -105,10 +98,15 @@ def _of_curves(name: str, score: Score, loss_unit: Unit) -> dict[str, Metric]:
     }
 
 
+def _task(*, further: Mapping[str, Metric], scores: Mapping[str, Score], loss_unit: Unit, **rest: Any) -> Task:
+    return Task(scores=scores, loss_unit=loss_unit, metrics=_metrics(scores, loss_unit, further), **rest)
+
+
 TASKS: Mapping[TaskName, Task] = {
-    "classification": Task(
+    "classification": _task(
         targets="integers 0..K-1 or class names, one per input, (N,)",
         scores={"accuracy": Score(label="accuracy", direction="maximize", unit="fraction", meaningful=0.005)},
+        losses=("cross_entropy",),
         loss="cross entropy",
         loss_unit="nats",
         further={
@@ -119,13 +117,14 @@ TASKS: Mapping[TaskName, Task] = {
         default_metric="test_accuracy",
         has_confusion=True,
     ),
-    "regression": Task(
+    "regression": _task(
         targets="numbers, (N,) or (N, K)",
         scores={
             "rmse": Score(label="RMSE", direction="minimize", unit="target"),
             "mae": Score(label="MAE", direction="minimize", unit="target"),
             "r2": Score(label="R²", direction="maximize", unit="score"),
         },
+        losses=("mse", "huber", "mae"),
         loss="mean squared error of what is trained on",
         loss_unit="score",
         further={},
@@ -136,9 +135,10 @@ TASKS: Mapping[TaskName, Task] = {
         has_classes=False,
         loss_settings=(),
     ),
-    "multilabel": Task(
+    "multilabel": _task(
         targets="0 or 1 for each label, (N, K)",
         scores={"macro_f1": Score(label="macro F1", direction="maximize", unit="fraction", meaningful=0.005)},
+        losses=("binary_cross_entropy",),
         loss="binary cross entropy, a label's mean",
         loss_unit="nats",
         further={
@@ -155,9 +155,10 @@ TASKS: Mapping[TaskName, Task] = {
         has_confusion=False,
         loss_settings=("class_weights",),
     ),
-    "tokens": Task(
+    "tokens": _task(
         targets="integers 0..K-1 for each position of a sequence, (N, T), or the ignore index",
         scores={"accuracy": Score(label="accuracy per token", direction="maximize", unit="fraction", meaningful=0.005)},
+        losses=("cross_entropy",),
         loss="cross entropy per token",
         loss_unit="nats",
         further={
@@ -172,13 +173,14 @@ TASKS: Mapping[TaskName, Task] = {
         has_confusion=False,
         has_positions=True,
     ),
-    "segmentation": Task(
+    "segmentation": _task(
         targets="integers 0..K-1 for each pixel, (N, H, W), or the ignore index",
         scores={
             "iou": Score(label="mean IoU", direction="maximize", unit="fraction", meaningful=0.005),
             "dice": Score(label="mean Dice", direction="maximize", unit="fraction", meaningful=0.005),
             "pixel_accuracy": Score(label="pixel accuracy", direction="maximize", unit="fraction", meaningful=0.005),
         },
+        losses=("cross_entropy",),
         loss="cross entropy per pixel",
         loss_unit="nats",
         further={},

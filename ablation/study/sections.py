@@ -44,6 +44,11 @@ def _is_recordable(value: Any) -> bool:
     return not isinstance(value, str) or recordable_text(value) == value
 
 
+LossName = Literal["cross_entropy", "mse", "huber", "mae", "binary_cross_entropy"]
+USUAL_LOSSES = tuple(dict.fromkeys(task.losses[0] for task in TASKS.values()))
+"""What a task is trained on where nothing else is named: it follows from the data."""
+
+
 class OpenSection(Section):
     """A section whose other keys are arguments of the code that it names."""
 
@@ -286,8 +291,10 @@ class Training(Section):
     gradient_clipping: Literal["none"] | Annotated[float, Field(gt=0.0)] = Field(
         default="none", description="largest norm of the whole gradient, or none"
     )
-    loss: Literal["cross_entropy"] | CodeName = Field(
-        default="cross_entropy", description="cross_entropy, or your own: 'file.py:loss', called with logits and labels"
+    loss: LossName | CodeName = Field(
+        default="cross_entropy",
+        description="cross_entropy; of a regression mse, huber or mae; of multilabel binary_cross_entropy; or your "
+        "own: 'file.py:loss', called with outputs and targets",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="of the built-in loss: the share of each target that all classes have"
@@ -311,7 +318,7 @@ class Training(Section):
     def configuration(self) -> dict[str, Any]:
         own = self.with_its_arguments()
         idle = own.unset() | {MOMENTUM, WEIGHT_DECAY} - set(OPTIMIZERS[self.optimizer].keys)
-        idle |= {"loss"} if self.loss == "cross_entropy" else set()
+        idle |= {"loss"} if self.loss in USUAL_LOSSES else set()
         idle |= {"schedule_unit"} if self.schedule in OWN_SCHEDULES else set()
         return own.model_dump(mode="json", exclude=idle)
 

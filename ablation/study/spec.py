@@ -173,12 +173,15 @@ class StudySpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_metric(cls, values: Any) -> Any:
-        """Give the metric what its task says of it: its name where it has none, direction and what is meaningful."""
+    def _fill_from_the_task(cls, values: Any) -> Any:
+        """Fill in the task's loss, its metric where none is named, and what it says of the metric."""
         chosen = values.get("metric", {}) if isinstance(values, Mapping) else None
         if not isinstance(chosen, Mapping):
             return values
         task = TASKS[task_of(values)]
+        training = values.get("training", {})
+        if isinstance(training, Mapping) and section_of("training", values) is Training:
+            values = {**values, "training": {"loss": task.losses[0], **training}}
         name = chosen.get("name", task.default_metric)
         known = task.metrics.get(name) if isinstance(name, str) else None
         filled = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}

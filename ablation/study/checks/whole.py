@@ -19,7 +19,7 @@ from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
-from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
+from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
 from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics, task_of
 
 Found = tuple[Location, str]
@@ -52,6 +52,7 @@ def check(
         design_problems(values),
         question_problems(values),
         _selection_problems(values),
+        _loss_problems(values),
     )
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
@@ -221,6 +222,21 @@ def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:
         if name in taken:
             what = "a column of every run table" if name in RUN_COLUMNS else "a factor of this study"
             yield location, f"{shown(name)} is {what}; give the metric another name, such as {shown(f'{name}_value')}"
+
+
+def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse losses that are another task's."""
+    task, path, factors = task_of(values), "training.loss", values.get("factors")
+    allowed, training = TASKS[task].losses, values.get("training")
+    here = training.get("loss") if isinstance(training, Mapping) and not is_own_training(values) else None
+    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
+    named: list[tuple[Location, Any]] = [
+        (("training", "loss"), here),
+        *((("factors", path), level) for level in levels),
+    ]
+    for location, loss in named:
+        if loss in get_args(LossName) and loss not in allowed:
+            yield location, f"{loss} is no loss of {task}; it has {', '.join(allowed)}, or your own: {CODE_FORM}"
 
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:

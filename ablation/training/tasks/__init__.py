@@ -6,7 +6,7 @@ batch by batch.
 
 from collections.abc import Callable, Mapping
 
-from ablation.records import DataShape, TaskName
+from ablation.records import TASKS, DataShape, EngineTraining, TaskName
 from ablation.training.tasks.classification import Classification
 from ablation.training.tasks.interface import Measures, Objective, Scale, Whole
 from ablation.training.tasks.multilabel import Multilabel
@@ -17,15 +17,16 @@ from ablation.training.tasks.tokens import Tokens
 __all__ = ["CLASSIFICATION", "OBJECTIVES", "Measures", "Objective", "Scale", "Whole", "make_objective"]
 
 CLASSIFICATION: Objective = Classification()
-OBJECTIVES: Mapping[TaskName, Callable[[DataShape], Objective]] = {
-    "classification": lambda _: CLASSIFICATION,
-    "regression": lambda _: Regression(),
-    "multilabel": lambda shape: Multilabel(classes=shape.classes),
-    "tokens": lambda shape: Tokens(classes=shape.classes, ignore_index=shape.ignore_index),
-    "segmentation": lambda shape: Segmentation(classes=shape.classes, ignore_index=shape.ignore_index),
+OBJECTIVES: Mapping[TaskName, Callable[[DataShape, str], Objective]] = {
+    "classification": lambda _shape, _loss: CLASSIFICATION,
+    "regression": lambda _, loss: Regression(trained_on=loss),
+    "multilabel": lambda shape, _: Multilabel(classes=shape.classes),
+    "tokens": lambda shape, _: Tokens(classes=shape.classes, ignore_index=shape.ignore_index),
+    "segmentation": lambda shape, _: Segmentation(classes=shape.classes, ignore_index=shape.ignore_index),
 }
 
 
-def make_objective(shape: DataShape) -> Objective:
-    """Return what a data set's task trains on and is measured by."""
-    return OBJECTIVES[shape.task](shape)
+def make_objective(shape: DataShape, training: EngineTraining) -> Objective:
+    """Return what a data set's task trains on, unless that is a loss of the user's own, and is measured by."""
+    usual = TASKS[shape.task].losses
+    return OBJECTIVES[shape.task](shape, training.loss if training.loss in usual else usual[0])

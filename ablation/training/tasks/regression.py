@@ -1,7 +1,7 @@
 """One number per input, or several: mean squared error; RMSE, MAE and R² in the targets' unit."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,10 +20,19 @@ CONSTANT_WITHIN = 0.05
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": functional.mse_loss,
+    "huber": functional.huber_loss,
+    "mae": functional.l1_loss,
+}
+"""What a regression can be trained on, by name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
     """Outputs and targets are float32 (B,) or (B, K); outputs (B, 1) do for targets (B,), and the other way round."""
 
+    trained_on: str = "mse"
     task: ClassVar[TaskName] = "regression"
     keeps_outputs: ClassVar[bool] = True
 
@@ -41,7 +50,7 @@ class Regression:
         *,
         smoothing: float = 0.0,  # noqa: ARG002
     ) -> Tensor:
-        return self.mean_loss(outputs, targets)
+        return LOSSES[self.trained_on](fitted(outputs, targets), targets)
 
     def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
         raise NotImplementedError  # there are no classes

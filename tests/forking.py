@@ -2,10 +2,12 @@
 
 A command is forked from this module run as a program, and goes on as `python -m …` or `python -c …` would, a process of
 its own in all that it does. What it starts itself, such as workers, is started in the usual way. How a program starts
-is no subject for it: what it imports, the encoding of its streams, its command line.
+and how Python takes it apart are no subjects for it: what it imports, the encoding of its streams, its command line.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -16,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +58,8 @@ MODULES = (
 SERVER = ("uvicorn", "mlflow.server.fastapi_app")
 """What MLflow's server would."""
 STATUS_BYTES = 4
+UNWRITTEN = 120
+"""Python's exit status where what is printed cannot be written."""
 MOST_BYTES = 1 << 20
 
 
@@ -243,14 +248,44 @@ def _main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     with _quietly():
         _import(sys.argv[2:])
+    gc.collect()
+    gc.freeze()  # a command that looks for garbage leaves alone what all commands share
     command = _serve(asked)
-    if command is None:
-        return
-    if command["arguments"][0] == "-c":
-        sys.argv[0] = "-c"
-        exec(compile(command["arguments"][1], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    _end(_status_of(command) if command is not None else 0)
+
+
+def _status_of(command: dict[str, Any]) -> int:
+    """Run a command, and return its exit status, minus the signal's number where that ends it."""
+    try:
+        if command["arguments"][0] == "-c":
+            sys.argv[0] = "-c"
+            exec(compile(command["arguments"][1], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
+        return 1
+    except BaseException as error:  # noqa: BLE001 - as Python does
+        sys.excepthook(type(error), error, error.__traceback__)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _end(status: int) -> None:
+    """End this process as Python does, but for taking apart all that was imported, which takes two seconds."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or UNWRITTEN
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ class Task:
 
     `targets` says in words what a data set gives. `losses` are the names of those that it can be trained on, the usual
     one first; what is evaluated is always that one, plain. The first of `scores` is what runs are followed by: curves,
-    the choice of an epoch, `learning_curve_area`. `loss` is what `train_loss` and `test_loss` are, and its unit.
-    `metrics` are what runs are compared on, by name: of the test split its scores, its loss and what is measured beside
-    them, then those of curves and of the training split. A run is at chance whose metric `chance` is
-    within the collapse margin of `chance_level`, or of the largest class's share where that is None. `has_positions`
-    says whether an example has a target for each of its positions: outputs are kept up to a size only then.
+    the choice of an epoch, `learning_curve_area`. `loss` says in words what `test_loss` is, `loss_unit` in which unit.
+    `metrics` are what runs are compared on, by name: of the test split its scores, its loss and what is measured
+    beside them, then those of curves and of the training split. A run is at chance whose metric `chance` is within the
+    collapse margin of `chance_level`, or of the largest class's share where that is None. `has_positions` says whether
+    an example has a target for each of its positions: outputs are kept up to a size only then.
     `loss_settings` are the settings of training that its own loss takes.
     """
 

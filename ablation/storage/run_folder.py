@@ -255,6 +255,8 @@ def _has_numbers(epoch: EpochMetrics) -> bool:
     splits = (epoch.train, epoch.sample, epoch.heldout)
     if not all(isinstance(values, Mapping) and "loss" in values for values in splits):
         return False
+    if not all(is_recordable_name(name) for values in splits for name in values):
+        return False
     measured = [*(value for values in splits for value in values.values())]
     measured += [epoch.learning_rate, epoch.seconds, epoch.images_per_second]
     return all(isinstance(value, float) or is_number(value) for value in measured)

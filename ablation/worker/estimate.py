@@ -37,7 +37,7 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     layout = fastest_layout(model_settings, torch.device(device))
     data = made_up_data(outline.shape, count, torch.device(device), layout=layout)
     *_, last = train(
-        model, data, timed, study_seed=0, seed=0, loss=loss, objective=make_objective(outline.shape, training)
+        model, data, timed, study_seed=0, seed=0, loss=loss, objective=make_objective(outline.shape, training.loss)
     )
     sizes = split_sizes(outline, data_settings)
     heldout = sizes.test if data_settings.validation == "none" else sizes.validation

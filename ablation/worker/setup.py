@@ -53,7 +53,7 @@ def begin(
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(model_settings, shape, code=code).to(device)
-    objective = make_objective(shape, training)
+    objective = make_objective(shape, training.loss)
     member = Member(
         model=model,
         data=data,

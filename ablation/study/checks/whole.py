@@ -198,7 +198,7 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             yield ("metric", "direction"), f"is missing: say whether to maximize or minimize {name}"
         engine = TASKS[task_of(values)].metrics.get(name)
         given = metric.get("direction", engine.direction) if engine is not None else None
-        if engine is not None and given in SIGNS and given != engine.direction:
+        if engine is not None and isinstance(given, str) and given in SIGNS and given != engine.direction:
             yield ("metric", "direction"), f"must be {engine.direction!r} for {name}, not {value_text(given)}"
     for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
         if isinstance(question, Mapping) and isinstance(question.get("on"), str):

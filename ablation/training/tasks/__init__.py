@@ -6,7 +6,7 @@ batch by batch.
 
 from collections.abc import Callable, Mapping
 
-from ablation.records import TASKS, DataShape, EngineTraining, TaskName
+from ablation.records import TASKS, DataShape, TaskName
 from ablation.training.tasks.classification import Classification
 from ablation.training.tasks.interface import Measures, Objective, Scale, Whole
 from ablation.training.tasks.multilabel import Multilabel
@@ -26,7 +26,7 @@ OBJECTIVES: Mapping[TaskName, Callable[[DataShape, str], Objective]] = {
 }
 
 
-def make_objective(shape: DataShape, training: EngineTraining) -> Objective:
-    """Return what a data set's task trains on, unless that is a loss of the user's own, and is measured by."""
-    usual = TASKS[shape.task].losses
-    return OBJECTIVES[shape.task](shape, training.loss if training.loss in usual else usual[0])
+def make_objective(shape: DataShape, loss: str = "") -> Objective:
+    """Return what a data set's task is measured by and trains on: a loss of its own by name, or its usual one."""
+    losses = TASKS[shape.task].losses
+    return OBJECTIVES[shape.task](shape, loss if loss in losses else losses[0])

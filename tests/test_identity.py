@@ -46,6 +46,8 @@ OTHER_VALUES: dict[str, Any] = {
     "training.momentum": 0.5,
     "training.weight_decay": 0.1,
     "training.gradient_clipping": 1.0,
+    "training.label_smoothing": 0.1,
+    "training.class_weights": "balanced",
     "training.loss": "losses.py:focal",
     "training.epoch_choice": "best-validation",
     "training.precision": "bf16",
@@ -143,6 +145,8 @@ def test_what_a_stepped_schedule_is_given_makes_another_run(path: str) -> None:
         ("training.schedule_unit", "epoch"),
         ("training.warmup", 0),
         ("training.gradient_clipping", "none"),
+        ("training.label_smoothing", 0),
+        ("training.class_weights", "none"),
     ],
 )
 def test_a_setting_that_came_later_makes_no_other_run_plan_or_document_by_its_default(path: str, default: Any) -> None:

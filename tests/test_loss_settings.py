@@ -13,11 +13,11 @@ from torch.nn import functional
 from trainings import SEED, SEEDS, SHAPE, STUDY_SEED, batches_of, begun, built_in, finished, make_data, settings_of
 
 from ablation.errors import SettingInvalid
-from ablation.records import TASKS, DataShape, TaskName
+from ablation.records import TASKS, TaskName
 from ablation.training import Backend, Member, train, train_eager, train_fused
 from ablation.training.class_weights import class_weights_of
 from ablation.training.paths import BACKENDS
-from ablation.training.tasks import OBJECTIVES, make_objective
+from ablation.training.tasks import OBJECTIVES, Objective
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.5])
 
@@ -34,8 +34,8 @@ def plain_model() -> nn.Module:
     return built_in(dropout=0.0)
 
 
-def shape_of(task: TaskName) -> DataShape:
-    return replace(SHAPE, task=task, ignore_index=-1)
+def objective_of(task: TaskName) -> Objective:
+    return OBJECTIVES[task](replace(SHAPE, task=task, ignore_index=-1), TASKS[task].losses[0])
 
 
 def drawn(task: TaskName) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ TORCHS: Mapping[TaskName, Callable[..., Tensor]] = {
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_a_smoothed_and_weighted_loss_is_torchs(task: TaskName, smoothing: float, weights: Tensor | None) -> None:
     outputs, targets = drawn(task)
-    objective = make_objective(shape_of(task))
+    objective = objective_of(task)
 
     loss = objective.loss(outputs, targets, weights, smoothing=smoothing)
 
@@ -81,7 +81,7 @@ def test_a_smoothed_and_weighted_loss_is_torchs(task: TaskName, smoothing: float
 def test_the_weights_of_labels_are_torchs_of_positives() -> None:
     outputs, targets = drawn("multilabel")
 
-    loss = make_objective(shape_of("multilabel")).loss(outputs, targets, WEIGHTS)
+    loss = objective_of("multilabel").loss(outputs, targets, WEIGHTS)
 
     assert torch.equal(functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=WEIGHTS), loss)
 
@@ -89,7 +89,7 @@ def test_the_weights_of_labels_are_torchs_of_positives() -> None:
 @pytest.mark.parametrize("task", [task for task in OBJECTIVES if "class_weights" in TASKS[task].loss_settings])
 def test_losses_of_stacked_models_are_each_with_its_own_weights(task: TaskName) -> None:
     outputs, targets = drawn(task)
-    objective = make_objective(shape_of(task))
+    objective = objective_of(task)
     smoothing = 0.1 if "label_smoothing" in TASKS[task].loss_settings else 0.0
     many = [torch.stack([tensor, tensor.flip(0)]) for tensor in (outputs, targets)]
     weights = torch.stack([WEIGHTS, WEIGHTS.flip(0) + 0.1])
@@ -102,7 +102,7 @@ def test_losses_of_stacked_models_are_each_with_its_own_weights(task: TaskName) 
 
 def test_positions_of_no_weight_leave_a_loss_of_zero() -> None:
     outputs, _ = drawn("tokens")
-    objective = make_objective(shape_of("tokens"))
+    objective = objective_of("tokens")
 
     for targets in (torch.full((3, 5), -1), torch.full((3, 5), 2)):
         assert 0.0 == objective.loss(outputs, targets, WEIGHTS).item()
@@ -112,7 +112,7 @@ def test_balanced_weights_are_scikit_learns_over_the_training_split() -> None:
     data = make_data(validation=True)
     labels = data.labels[data.train].numpy()
 
-    weights = class_weights_of("balanced", data, SHAPE)
+    weights = class_weights_of("balanced", data, objective_of("classification"), classes=4)
 
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
     assert weights is not None
@@ -122,7 +122,7 @@ def test_balanced_weights_are_scikit_learns_over_the_training_split() -> None:
 def test_balanced_weights_leave_out_what_counts_for_nothing_and_classes_that_are_not_there() -> None:
     data = replace(make_data(), labels=torch.tensor([[0, 0, -1], [0, 1, -1], [2, 2, 2]]), train=torch.tensor([0, 1]))
 
-    weights = class_weights_of("balanced", data, shape_of("tokens"))
+    weights = class_weights_of("balanced", data, objective_of("tokens"), classes=4)
 
     assert weights is not None
     assert [pytest.approx(4 / (4 * 3)), 1.0, 0.0, 0.0] == weights.tolist()
@@ -132,7 +132,7 @@ def test_balanced_labels_weigh_what_is_there_by_how_often_it_is_not() -> None:
     labels = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)
     data = replace(make_data(), labels=labels, train=torch.tensor([0, 1, 2]))
 
-    weights = class_weights_of("balanced", data, shape_of("multilabel"))
+    weights = class_weights_of("balanced", data, objective_of("multilabel"), classes=4)
 
     assert weights is not None
     assert [2.0, 1.0, 1.0, 2.0] == weights.tolist()
@@ -140,7 +140,7 @@ def test_balanced_labels_weigh_what_is_there_by_how_often_it_is_not() -> None:
 
 def test_weights_that_are_not_as_many_as_the_classes_are_refused() -> None:
     with pytest.raises(SettingInvalid) as refused:
-        class_weights_of((1.0, 2.0), make_data(), SHAPE)
+        class_weights_of((1.0, 2.0), make_data(), objective_of("classification"), classes=4)
 
     assert (
         "there are 2 weights for 4 classes: give one for each, in their order, or balanced @ training.class_weights"
@@ -182,7 +182,7 @@ def member(seed: int, **changes: Any) -> Member:
         data=own,
         settings=chosen,
         seed=seed,
-        class_weights=class_weights_of("balanced", own, SHAPE),
+        class_weights=class_weights_of("balanced", own, objective_of("classification"), classes=4),
     )
 
 

@@ -35,6 +35,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "schedule_unit": "step",
         "warmup": 0.5,
         "gradient_clipping": 1.0,
+        "label_smoothing": 0.1,
+        "class_weights": (1.0, 2.0),
         "loss": "own.py:loss",
         "precision": "bf16",
         "threads": 2,

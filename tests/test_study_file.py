@@ -75,6 +75,8 @@ EVERYTHING: dict[str, Any] = {
         "weight_decay": 0.001,
         "gradient_clipping": 1.0,
         "loss": "losses.py:focal",
+        "label_smoothing": 0.0,
+        "class_weights": "none",
         "epoch_choice": "best-validation",
         "precision": "bf16",
         "threads": 2,

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from ablation.errors import SettingInvalid
-from ablation.records import ClassWeights, DataShape
+from ablation.records import ClassWeights
 from ablation.training.batches import TrainingData
-from ablation.training.tasks import make_objective
+from ablation.training.tasks import Objective
 
 EXAMPLES_AT_ONCE = 1000
 PATH = "training.class_weights"
 
 
-def class_weights_of(chosen: ClassWeights, data: TrainingData, shape: DataShape) -> Tensor | None:
+def class_weights_of(chosen: ClassWeights, data: TrainingData, objective: Objective, *, classes: int) -> Tensor | None:
     """Return the weights (K,) that were chosen, on the data's device: None, balanced over the training split, or given.
 
     Raises:
@@ -23,9 +23,9 @@ def class_weights_of(chosen: ClassWeights, data: TrainingData, shape: DataShape)
     if chosen == "none":
         return None
     if chosen == "balanced":
-        return make_objective(shape).balanced(_targets(data), len(shape.classes))
-    if len(chosen) != len(shape.classes):
-        count = f"{len(chosen)} weights for {len(shape.classes)} classes"
+        return objective.balanced(_targets(data), classes)
+    if len(chosen) != classes:
+        count = f"{len(chosen)} weights for {classes} classes"
         raise SettingInvalid(f"there are {count}: give one for each, in their order, or balanced", path=PATH)
     return torch.tensor(chosen, dtype=torch.float32, device=data.labels.device)
 

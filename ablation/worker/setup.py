@@ -53,13 +53,14 @@ def begin(
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(model_settings, shape, code=code).to(device)
+    objective = make_objective(shape, training.loss)
     member = Member(
         model=model,
         data=data,
         settings=training_settings(settings),
         seed=seed,
-        objective=make_objective(shape, training.loss),
-        class_weights=class_weights_of(training.class_weights, data, shape),
+        objective=objective,
+        class_weights=class_weights_of(training.class_weights, data, objective, classes=len(shape.classes)),
         cudnn_benchmark=cudnn_benchmark,
     )
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)

@@ -85,6 +85,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
+        objective = make_objective(shape, settings.engine.loss)
         epochs = train(
             model,
             data,
@@ -92,8 +93,8 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
             study_seed=0,
             seed=0,
             loss=told,
-            objective=make_objective(shape, settings.engine.loss),
-            class_weights=class_weights_of(chosen.class_weights, data, shape),
+            objective=objective,
+            class_weights=class_weights_of(chosen.class_weights, data, objective, classes=len(shape.classes)),
         )
         for _ in epochs:
             pass

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from ablation.code import is_code
 from ablation.lookup import did_you_mean, is_same
 from ablation.records import TASKS, LossSetting
 from ablation.study.factors import levels_of
@@ -153,7 +154,7 @@ def _warmup_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse what a loss of the user's own, or that of the task, does not take."""
     task, tune = task_of(values), values.get("tune")
-    own = next((loss for _, loss in _settings(values, "loss") if loss != Training.model_fields["loss"].default), None)
+    own = next((loss for _, loss in _settings(values, "loss") if is_code(loss)), None)
     for key in get_args(LossSetting):
         default, path = Training.model_fields[key].default, f"training.{key}"
         used = [here for here, value in _settings(values, key) if not is_same(value, default)]

@@ -68,8 +68,9 @@ def test_a_whole_plan_is_read(plan: Plan) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(2))
 def test_a_damaged_plan_is_read_or_refused_in_a_sentence(part: int, plan: Plan) -> None:
+    known: set[str] = set()
     for what, document in list(mutations(json.loads(plan_to_json(plan))))[part::2]:
-        read_or_refused(what, document, plan)
+        read_or_refused(what, document, plan, known=known)
 
 
 def test_damaged_looks_are_read_or_refused_in_a_sentence() -> None:
@@ -89,11 +90,16 @@ def test_damaged_looks_are_read_or_refused_in_a_sentence() -> None:
         read_or_refused(what, {**document, "study": study, "locked": locked, "family": damaged.get("family")}, plan)
 
 
-def read_or_refused(what: str, document: Any, plan: Plan) -> None:
+def read_or_refused(what: str, document: Any, plan: Plan, *, known: set[str] | None = None) -> None:
+    """Read a damaged plan, unless it came to a known one: then all that reads it has read it."""
     try:
         damaged = plan_from_json(json.dumps(document))
     except ValueError:
         return
+    if known is not None:
+        if (text := repr(damaged)) in known:
+            return
+        known.add(text)
     try:
         read(damaged, plan)
     except AblationError:

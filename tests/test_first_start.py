@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 from conftest import PROJECT
+from forking import QUICK
 from mlflow.tracking import MlflowClient
 from optuna.storages import RDBStorage
 from sqlalchemy import Engine, event
@@ -54,7 +55,7 @@ def open_mlflow_as_before(path: Path) -> None:
 def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody else makes a store here: there is nothing to wait for."""
     monkeypatch.setattr(first_start, "SETTLED_S", 0.0)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [PROJECT, PROJECT / "tests"])))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [QUICK, PROJECT, PROJECT / "tests"])))
     monkeypatch.chdir(tmp_path)
 
 

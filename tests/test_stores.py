@@ -16,6 +16,7 @@ import optuna
 import pytest
 from conftest import PROJECT, mlflow_server
 from factories import make_plan, make_runs
+from forking import QUICK
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from postgresql import Postgresql
@@ -352,7 +353,7 @@ def test_eight_may_be_the_first_at_once(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = default_storage(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgresql_url")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [PROJECT, PROJECT / "tests"])))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [QUICK, PROJECT, PROJECT / "tests"])))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_stores", *OF_FIRST_USE])
     barrier = context.Barrier(8)

@@ -26,12 +26,13 @@ from trainings import (
     finished,
     make_data,
     make_model,
+    member_of_task,
     run,
     settings_of,
 )
 
 from ablation.errors import PathUnavailable
-from ablation.records import Outcome
+from ablation.records import Outcome, TaskName
 from ablation.stopping import Preempted
 from ablation.training import (
     Member,
@@ -49,6 +50,7 @@ from ablation.training.optimizers import ABILITIES, FUSED
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Precision
 from ablation.training.steps import EagerSteps
+from ablation.training.tasks import OBJECTIVES
 from ablation.training.together import resident
 from ablation.training.together.replay import Captures, Replayed
 from ablation.training.together.resident import ResidentSteps
@@ -80,7 +82,8 @@ def on_gpu(data: TrainingData) -> TrainingData:
         for field in dataclasses.fields(data)
         if isinstance(value := getattr(data, field.name), Tensor)
     }
-    return dataclasses.replace(data, **moved)
+    scale = (data.scale[0].cuda(), data.scale[1].cuda()) if data.scale is not None else None
+    return dataclasses.replace(data, **moved, scale=scale)
 
 
 @pytest.fixture(autouse=True)
@@ -277,6 +280,41 @@ def test_fused_runs_train_what_each_does_alone_within_rounding(backend: Backend)
         assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
             [metrics[index].train["loss"] for metrics in curves], rel=1e-2
         )
+    assert {Outcome.DONE} == {result.outcome for result in results}
+
+
+def of_task(task: TaskName, seed: int) -> Member:
+    one = member_of_task(task, seed, learning_rate=1e-3, epochs=3)
+    return dataclasses.replace(one, model=one.model.cuda(), data=on_gpu(one.data))
+
+
+@pytest.mark.parametrize("task", OBJECTIVES)
+def test_a_graph_trains_any_task_as_eager_steps_do(task: TaskName) -> None:
+    curve, expected = alone(of_task(task, 1))
+
+    found, (result,) = finished(train_graph(of_task(task, 1), study_seed=STUDY_SEED))
+
+    for own, (other,) in zip(curve, found, strict=True):
+        for split in ("train", "sample", "heldout"):
+            assert getattr(own, split) == pytest.approx(getattr(other, split), rel=1e-2, abs=1e-3)
+    assert result.metrics["test_loss"] == pytest.approx(expected.metrics["test_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("task", "backend"),
+    [*((task, "matmul") for task in OBJECTIVES), ("segmentation", "grouped"), ("tokens", "streams")],
+)
+def test_fused_runs_of_any_task_train_what_each_does_alone(task: TaskName, backend: Backend) -> None:
+    expected = [alone(of_task(task, seed))[0] for seed in SEEDS]
+
+    curves, results = finished(
+        train_fused([of_task(task, seed) for seed in SEEDS], backend=backend, study_seed=STUDY_SEED)
+    )
+
+    for index, curve in enumerate(expected):
+        for own, together in zip(curve, curves, strict=True):
+            assert own.train == pytest.approx(together[index].train, rel=1e-2, abs=1e-3)
+            assert own.heldout == pytest.approx(together[index].heldout, rel=1e-2, abs=1e-3)
     assert {Outcome.DONE} == {result.outcome for result in results}
 
 

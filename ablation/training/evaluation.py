@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ablation.records import Precision
 from ablation.training.batches import TrainingData, evaluation_batches
 from ablation.training.precision import compute
-from ablation.training.tasks import CLASSIFICATION, Objective, Whole
+from ablation.training.tasks import CLASSIFICATION, Objective, Whole, mean_over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +89,8 @@ def _measured_in_parts(
         start += len(outputs)
         if keeps_outputs:
             kept.append(outputs.cpu())
-    total = float(objective.weights(tally, len(truth)))
     return Evaluation(
-        loss=loss_sum.item() / max(total, 1.0),
+        loss=mean_over(loss_sum, objective.weights(tally, len(truth))).item(),
         scores=objective.scores(tally, len(truth), data.scale),
         tally=tally,
         outputs=torch.cat(kept) if keeps_outputs else None,

@@ -29,6 +29,7 @@ from ablation.training.snapshots import (
     put_back_host_state,
     put_back_optimizer,
 )
+from ablation.training.tasks import mean_over
 
 Split = Literal["sample", "heldout", "test", "train"]
 
@@ -119,8 +120,7 @@ class EagerSteps:
             loss_sum += loss * objective.weights(own, len(targets))
             tally = tally + own
         assert isinstance(tally, Tensor)
-        weight = objective.weights(tally, count)
-        loss_mean = (loss_sum / weight).item()  # the epoch's one synchronization
+        loss_mean = mean_over(loss_sum, objective.weights(tally, count)).item()  # the epoch's one synchronization
         diverged = None if math.isfinite(loss_mean) else first_step_not_finite(torch.stack(losses), epoch)
         values = {"loss": loss_mean, **objective.scores(tally, count, self._data.scale)}
         return [RunningMeans(values=values, learning_rate=rate, diverged_step=diverged)]

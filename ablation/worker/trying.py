@@ -9,7 +9,7 @@ from torch import nn
 from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
-from ablation.models import build_model, fastest_layout
+from ablation.models import build_model, example_input, fastest_layout
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
@@ -83,7 +83,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), model_settings.name)
     with running(name, path="model.name", doing="it was trained on one batch"):
-        _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
+        _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
         objective = make_objective(shape, settings.engine.loss)
         epochs = train(
@@ -124,10 +124,6 @@ def _told(loss: Loss, name: str) -> Loss:
             return loss(logits, labels)
 
     return called
-
-
-def _input_type(shape: DataShape) -> torch.dtype:
-    return torch.int64 if shape.vocabulary else torch.float32
 
 
 def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:

@@ -90,14 +90,16 @@ def record_in_a_thread(module: ModuleType) -> None:
 
 def end_at_once(module: ModuleType) -> None:
     """Have a spawned process end without taking apart what it imported, which takes it most of a second."""
-    run = module._main
+    main = module.spawn_main
 
-    def run_and_end(*given: Any) -> None:
-        status = run(*given)  # which has waited for threads, and written what was printed
-        atexit._run_exitfuncs()
-        os._exit(status & 0xFF)
+    def spawn_main(*given: Any, **more: Any) -> None:
+        try:
+            main(*given, **more)
+        except SystemExit as ended:  # threads have been waited for, and what was printed is written
+            atexit._run_exitfuncs()
+            os._exit(int(ended.code or 0) & 0xFF)
 
-    module._main = run_and_end
+    module.spawn_main = spawn_main
 
 
 Change = Callable[[ModuleType], None]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 
 from ablation.records import TASKS, DataShape, TaskName
 from ablation.training.tasks.classification import Classification
-from ablation.training.tasks.interface import Measures, Objective, Scale, Whole
+from ablation.training.tasks.interface import Measures, Objective, Scale, Whole, mean_over
 from ablation.training.tasks.multilabel import Multilabel
 from ablation.training.tasks.regression import Regression
 from ablation.training.tasks.segmentation import Segmentation
 from ablation.training.tasks.tokens import Tokens
 
-__all__ = ["CLASSIFICATION", "OBJECTIVES", "Measures", "Objective", "Scale", "Whole", "make_objective"]
+__all__ = ["CLASSIFICATION", "OBJECTIVES", "Measures", "Objective", "Scale", "Whole", "make_objective", "mean_over"]
 
 CLASSIFICATION: Objective = Classification()
 OBJECTIVES: Mapping[TaskName, Callable[[DataShape, str], Objective]] = {

@@ -115,3 +115,8 @@ class Objective(Protocol):
     def answers(self, outputs: Tensor, scale: Scale | None) -> Tensor:
         """Return outputs in the form of the targets, and of a regression in their unit: what others' metrics take."""
         ...
+
+
+def mean_over(total: Tensor, weights: Tensor | int) -> Tensor:
+    """Return sums (S,) over what `weights` counts, 0 where nothing counts."""
+    return total / (weights.clamp(min=1) if isinstance(weights, Tensor) else weights)

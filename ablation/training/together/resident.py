@@ -42,7 +42,7 @@ from ablation.training.snapshots import (
     put_back_optimizer,
 )
 from ablation.training.steps import RunningMeans, Split, first_step_not_finite, own_loss, split_of
-from ablation.training.tasks import Scale
+from ablation.training.tasks import Scale, mean_over
 from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
@@ -136,7 +136,7 @@ class ResidentSteps:
                 self._drawn = self._draw(epoch + 1)
             assert self._tallies is not None
             weights = self._objective.weights(self._tallies, self._count)
-            losses = (self._loss_sums / weights).tolist()  # the epoch's one synchronization
+            losses = mean_over(self._loss_sums, weights).tolist()  # the epoch's one synchronization
             scores = self._scores(self._tallies.cpu(), self._count)
         return [
             RunningMeans(values={"loss": loss, **own}, learning_rate=rate, diverged_step=step)
@@ -369,7 +369,7 @@ class ResidentSteps:
             if kept is not None:
                 kept.append(outputs.cpu())
         weights = self._objective.weights(tallies, indices.shape[1])
-        return sums / (weights.clamp(min=1) if isinstance(weights, Tensor) else weights), tallies, None
+        return mean_over(sums, weights), tallies, None
 
     def _mean_losses(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return (S,); of models that are not stacked each is computed as for a model alone, to the bit."""

@@ -48,10 +48,11 @@ from ablation.records.settings import (
     TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
-from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, LossSetting, Score, Task, TaskName
+from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
     "ENGINE_METRICS",
+    "ERROR_QUANTILES",
     "EVALUATION_FILE",
     "FIRST_MEASURED",
     "IGNORED",

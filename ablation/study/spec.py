@@ -174,18 +174,7 @@ class StudySpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_the_task(cls, values: Any) -> Any:
-        """Fill in the task's loss, its metric where none is named, and what it says of the metric."""
-        chosen = values.get("metric", {}) if isinstance(values, Mapping) else None
-        if not isinstance(chosen, Mapping):
-            return values
-        task = TASKS[task_of(values)]
-        training = values.get("training", {})
-        if isinstance(training, Mapping) and section_of("training", values) is Training:
-            values = {**values, "training": {"loss": task.losses[0], **training}}
-        name = chosen.get("name", task.default_metric)
-        known = task.metrics.get(name) if isinstance(name, str) else None
-        filled = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}
-        return {**values, "metric": {"name": name, **filled, **chosen}}
+        return filled(values) if isinstance(values, Mapping) else values
 
     @property
     def task(self) -> TaskName:
@@ -326,6 +315,19 @@ def task_of(values: Mapping[str, Any]) -> TaskName:
     data = values.get("data")
     name = data.get("task") if isinstance(data, Mapping) and section_of("data", values) is OwnData else None
     return next((task for task in TASKS if task == name), "classification")
+
+
+def filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an unchecked study with its task's loss, its metric where none is named, and what the task says of it."""
+    task, chosen, training = TASKS[task_of(values)], values.get("metric", {}), values.get("training", {})
+    if isinstance(training, Mapping) and section_of("training", values) is Training:
+        values = {**values, "training": {"loss": task.losses[0], **training}}
+    if not isinstance(chosen, Mapping):
+        return values
+    name = chosen.get("name", task.default_metric)
+    known = task.metrics.get(name) if isinstance(name, str) else None
+    said = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}
+    return {**values, "metric": {"name": name, **said, **chosen}}
 
 
 def known_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:

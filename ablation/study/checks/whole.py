@@ -20,7 +20,7 @@ from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
-from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics, task_of
+from ablation.study.spec import StudySpec, factor_fields, filled, is_own_training, known_metrics, task_of
 
 Found = tuple[Location, str]
 
@@ -38,7 +38,7 @@ def check(
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
     """
-    values = _with_tuples(values)
+    values = filled(_with_tuples(values))
     spec, errors = _validated(values)
     found = _merged(
         factor_problems(values),

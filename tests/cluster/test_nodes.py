@@ -230,7 +230,9 @@ def test_nodes_may_come_late_and_leave(bed: Bed, expected: Alone) -> None:
     bed.take(str(bed.cluster.file), "--device", "cpu")  # else the first worker decides, and is waited for
     bed.start()
     eventually(lambda: bed.is_still_running() and "there is no worker now" in bed.command.output)
-    first = bed.cluster.add("a", environment={PAUSE: str(4 * PAUSE_S)})  # so that it has not done all when another comes
+    first = bed.cluster.add(
+        "a", environment={PAUSE: str(4 * PAUSE_S)}
+    )  # so that it has not done all when another comes
     bed.await_epochs()
     bed.cluster.add("b")
     bed.await_epochs(runs=2)

@@ -497,6 +497,14 @@ class CodeMissing(AblationError):
         super().__init__(f"it has {there}, and the study's code was identified with {package} {wanted}")
 
 
+class SettingInvalid(AblationError):
+    """A setting of a training that PyTorch refuses; `path` is the key of the study file at fault."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        self.path = path
+        super().__init__(f"{message} @ {path}")
+
+
 class ComponentInvalid(AblationError):
     """A component that the model lacks, or that cannot be removed or replaced; `path` is the key at fault."""
 

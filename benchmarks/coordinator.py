@@ -57,7 +57,7 @@ from ablation.coordinator.uploads import Uploads
 from ablation.datasets import open_dataset
 from ablation.executors import Files, Place
 from ablation.provenance import LIBRARIES
-from ablation.records import EVALUATION_FILE, METRICS, EpochMetrics, Outcome, RunEvaluation, RunResult
+from ablation.records import EVALUATION_FILE, TASKS, EpochMetrics, Outcome, RunEvaluation, RunResult
 from ablation.scheduling import Schedule, default_storage
 from ablation.storage.databases import sqlite_address
 from ablation.storage.state import State
@@ -285,7 +285,11 @@ def begin_made_up_run(job: Job) -> None:
 def record_made_up_run(job: Job) -> RunResult:
     """Do what a worker does with a run, but for the training; numbers that two seeds share would be remarked on."""
     accuracy = 0.7 + int(job.planned.identity[-8:], 16) / 2**36
-    metrics = {**dict.fromkeys(METRICS, accuracy), "peak_memory_mib": 800.0, "total_seconds": 1.0}
+    metrics = {
+        **dict.fromkeys(TASKS["classification"].metrics, accuracy),
+        "peak_memory_mib": 800.0,
+        "total_seconds": 1.0,
+    }
     result = RunResult(identity=job.planned.identity, outcome=Outcome.DONE, metrics=metrics, epochs=EPOCHS)
     assert job.data_folder is not None
     dataset = open_dataset(job.data_folder)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ablation import cli
 from ablation.cli.group import ORDER_OF_USE
-from ablation.records import METRICS
+from ablation.records import TASKS
 from ablation.study.expected import expected
 from ablation.study.factors import ComponentFactor, LabelledFactor, LabelledVariant
 from ablation.study.file import value_text
@@ -83,7 +83,6 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (Torchvision, "name"): "a classifier of torchvision, without weights",
     (OwnModel, "name"): "a function that returns an `nn.Module`",
     (Training, "epochs"): "passes over the training images",
-    (Training, "optimizer"): "the update rule",
     (OwnTraining, "name"): "a function that trains one run and returns its metrics",
     (OwnTraining, "threads"): "CPU threads per run; part of the run's identity, because results depend on it",
     (ComponentFactor, "remove"): "modules that are present in the baseline and absent at the other level",
@@ -159,7 +158,7 @@ def _meaning(section: type[Section], key: str, field: FieldInfo) -> str:
 def _metrics() -> str:
     rows = [
         (f"`{name}`", metric.label, metric.direction, metric.unit, f"{metric.meaningful or '–'}")
-        for name, metric in METRICS.items()
+        for name, metric in TASKS["classification"].metrics.items()
     ]
     heads = ("metric", "what it is", "direction", "unit", "`meaningful`")
     return f"### Metrics\n\nThe built-in ones.\n\n{_table(heads, rows)}"

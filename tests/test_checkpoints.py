@@ -80,7 +80,7 @@ def same(first: TrainingResult, second: TrainingResult) -> bool:
     return (
         one == other
         and (first.outcome, first.measured_epoch) == (second.outcome, second.measured_epoch)
-        and np.array_equal(first.test_logits, second.test_logits, equal_nan=True)
+        and np.array_equal(first.test_outputs, second.test_outputs, equal_nan=True)
         and first.state.keys() == second.state.keys()
         and all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     )

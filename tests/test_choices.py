@@ -21,18 +21,36 @@ from ablation.executors import EXECUTORS
 from ablation.models.build import BUILT_IN
 from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
 from ablation.models.torchvision_models import STEMS
-from ablation.records import METRICS, SIGNS, DataSettings, Direction, Failure, Metric, Outcome, TuningTrial
+from ablation.records import (
+    SIGNS,
+    TASKS,
+    DataSettings,
+    Direction,
+    Failure,
+    Metric,
+    Outcome,
+    TargetScaling,
+    TaskName,
+    TuningTrial,
+)
+from ablation.records.data import _OUTPUT_SHAPES
 from ablation.records.runs import _IS_RESULT
 from ablation.report import FORMATS, figures, numbers, tuning_tables
 from ablation.report.prose.verdicts import VERDICT_WORDS
 from ablation.scheduling.trials import PRUNERS, SAMPLERS, STATES
+from ablation.study import torch_names
 from ablation.study.design import DESIGNS
-from ablation.study.sections import SECTIONS, WITH_MOMENTUM, Section, built_in_names
-from ablation.training import batches, loop, optimizers, precision, schedules, settings
+from ablation.study.sections import SECTIONS, Section, built_in_names
+from ablation.training import batches, loop, precision, schedules, settings
 from ablation.training.paths import BACKENDS, Backend
 from ablation.training.settings import TrainingSettings
+from ablation.training.tasks import OBJECTIVES
 from ablation.training.together.operations import _CONVOLUTIONS, Convolution
 from ablation.worker import tuning_runs as trials
+from ablation.worker.data import MADE_UP_TARGETS
+from ablation.worker.trying import OUTPUTS
+
+METRICS = TASKS["classification"].metrics
 
 IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Cnn.activation": ACTIVATIONS,
@@ -47,10 +65,13 @@ IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Torchvision.normalization": NORMS_2D,
     "Torchvision.stem": STEMS,
     "Training.epoch_choice": loop.EPOCH_CHOICES,
-    "Training.loss": settings.LOSSES,
-    "Training.optimizer": optimizers.OPTIMIZERS,
+    "Training.class_weights": ("none", "balanced"),
+    "Training.gradient_clipping": ("none",),
+    "OwnData.target_scaling": get_args(TargetScaling),
+    "OwnData.task": OBJECTIVES,
+    "Training.loss": {loss for task in TASKS.values() for loss in task.losses},
     "Training.precision": precision.PRECISIONS,
-    "Training.schedule": schedules.SCHEDULES,
+    "Training.schedule_unit": schedules.UNITS,
     "Tuning.pruner": PRUNERS,
     "Tuning.sampler": SAMPLERS,
 }
@@ -101,20 +122,20 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
 @pytest.mark.parametrize(
     ("names", "table"),
     [
-        (get_args(TrainingSettings.__annotations__["optimizer"]), optimizers.OPTIMIZERS),
-        (get_args(TrainingSettings.__annotations__["schedule"]), schedules.SCHEDULES),
+        (torch_names.OWN_SCHEDULES, schedules.SCHEDULES),
         (get_args(TrainingSettings.__annotations__["epoch_choice"]), loop.EPOCH_CHOICES),
         (get_args(TrainingSettings.__annotations__["epoch_choice"]), trials.MEASURED),
         (get_args(TrainingSettings.__annotations__["augmentation"]), batches.AUGMENTATIONS),
         (get_args(settings.Precision), precision.PRECISIONS),
-        (WITH_MOMENTUM, optimizers.WITH_MOMENTUM),
         (NORMS_2D, NORMS_1D),
         (get_args(Direction), SIGNS),
         (get_args(Backend), BACKENDS),
         (get_args(Convolution), _CONVOLUTIONS),
-        (get_args(trials.Objective), trials.OBJECTIVES),
-        (sorted({str(metric.tuned_by) for metric in METRICS.values()}), trials.OBJECTIVES),
-        (get_args(trials.Objective), tuning_tables._OBJECTIVES),
+        (TASKS, OBJECTIVES),
+        (TASKS, get_args(TaskName)),
+        (TASKS, _OUTPUT_SHAPES),
+        (TASKS, OUTPUTS),
+        (TASKS, MADE_UP_TARGETS),
         (SAMPLERS, tuning_tables._SAMPLERS),
         (PRUNERS, tuning_tables._PRUNERS),
         ((*get_args(Metric.__annotations__["unit"]), "percent"), (*numbers._VALUES, "seconds")),
@@ -133,10 +154,10 @@ def test_names_that_layers_keep_apart_are_the_same(names: Collection[Any], table
 
 @pytest.mark.parametrize("name", METRICS)
 def test_tuning_looks_at_what_the_metric_says(name: str) -> None:
-    objective, direction = objective_of(name)
+    objective, direction = objective_of(name, "classification")
 
     assert METRICS[name].tuned_by == objective
-    assert tuning_tables._OBJECTIVES[objective].direction == direction
+    assert direction == {"loss": "minimize", "accuracy": "maximize"}[objective]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Identities: which settings make a run another run, and that the hash itself stays as it is."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -40,14 +41,24 @@ OTHER_VALUES: dict[str, Any] = {
     "training.optimizer": "adam",
     "training.learning_rate": 0.1,
     "training.schedule": "cosine",
+    "training.optimizer_arguments": {"nesterov": True},
+    "training.warmup": 0.5,
     "training.momentum": 0.5,
     "training.weight_decay": 0.1,
+    "training.gradient_clipping": 1.0,
+    "training.label_smoothing": 0.1,
+    "training.class_weights": "balanced",
     "training.loss": "losses.py:focal",
     "training.epoch_choice": "best-validation",
     "training.precision": "bf16",
     "training.threads": 2,
     "study_seed": 1,
 }
+OF_A_STEPPED_SCHEDULE: dict[str, Any] = {
+    "training.schedule_arguments": {"gamma": 0.5},
+    "training.schedule_unit": "step",
+}
+"""What alters a result only where the schedule is a class of PyTorch's."""
 WITHOUT_ALTERNATIVE = {"model.name"}
 IRRELEVANT = {"data.root"}
 
@@ -108,7 +119,8 @@ def test_the_alternatives_name_every_setting_there_is() -> None:
         for key in model.model_fields
     }
 
-    assert known | {"study_seed"} == OTHER_VALUES.keys() | WITHOUT_ALTERNATIVE | IRRELEVANT
+    named = OTHER_VALUES.keys() | OF_A_STEPPED_SCHEDULE.keys() | WITHOUT_ALTERNATIVE | IRRELEVANT
+    assert known | {"study_seed"} == named
 
 
 @pytest.mark.parametrize("path", OTHER_VALUES)
@@ -116,6 +128,36 @@ def test_every_setting_that_can_alter_a_result_makes_another_run(path: str) -> N
     factors = {"factors": {path: [OTHER_VALUES[path], 5]}} if path == "model.depth" else {}
 
     assert identity(**{path: OTHER_VALUES[path]}, **factors) != identity()
+
+
+@pytest.mark.parametrize("path", OF_A_STEPPED_SCHEDULE)
+def test_what_a_stepped_schedule_is_given_makes_another_run(path: str) -> None:
+    stepped = {"training.schedule": "ExponentialLR", "training.schedule_arguments": {"gamma": 0.9}}
+
+    assert identity(**{**stepped, path: OF_A_STEPPED_SCHEDULE[path]}) != identity(**stepped)
+
+
+@pytest.mark.parametrize(
+    ("path", "default"),
+    [
+        ("training.optimizer_arguments", {}),
+        ("training.schedule_arguments", {}),
+        ("training.schedule_unit", "epoch"),
+        ("training.warmup", 0),
+        ("training.gradient_clipping", "none"),
+        ("training.label_smoothing", 0),
+        ("training.class_weights", "none"),
+    ],
+)
+def test_a_setting_that_came_later_makes_no_other_run_plan_or_document_by_its_default(path: str, default: Any) -> None:
+    written, left_out = study(**{path: default}), study()
+
+    assert identity(**{path: default}) == identity()
+    assert written.locked() == left_out.locked()
+    assert written.spec.document() == left_out.spec.document()
+    assert path.removeprefix("training.") not in json.dumps(
+        [written.spec.document(), written.variants[0].settings.plain(), written.variants[0].configuration]
+    )
 
 
 def test_seed_data_and_the_users_code_make_another_run() -> None:

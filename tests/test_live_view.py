@@ -66,9 +66,10 @@ def lines_of(progress: Progress, *, columns: int = 80, rows: int = 23, ending: s
     return standing_lines(progress, room, left=30.0, epoch_text=lambda epoch: f"epoch {epoch.epoch}", ending=ending)
 
 
+LOSSES = st.fixed_dictionaries({"loss": st.floats()}, optional={"accuracy": st.floats(), "macro_f1": st.floats()})
 EPOCHS: st.SearchStrategy[Epoch | None] = st.one_of(
     st.none(),
-    st.builds(EpochMetrics),
+    st.builds(EpochMetrics, train=LOSSES, sample=LOSSES, heldout=LOSSES),
     st.builds(
         ReportedEpoch,
         epoch=st.integers(1, 999),

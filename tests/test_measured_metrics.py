@@ -11,9 +11,11 @@ from factories import make_plan, make_runs
 
 from ablation.analysis import analyse
 from ablation.pipeline import summarize_study
-from ablation.records import FIRST_MEASURED, METRICS, Metric, Outcome, Plan
+from ablation.records import FIRST_MEASURED, TASKS, Metric, Outcome, Plan
 from ablation.study import Study, parse_override, parse_study
 from ablation.study.plan_json import plan_from_json, plan_to_json
+
+METRICS = TASKS["classification"].metrics
 
 LATER = Metric(label="a later metric", direction="maximize", unit="score", tuned_by="accuracy")
 BEFORE = tuple(METRICS)

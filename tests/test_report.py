@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from pydantic import TypeAdapter
 
 from ablation.analysis import Analysis, Answer, Verdict, analyse
-from ablation.records import METRICS, Outcome, Plan, Variant
+from ablation.records import TASKS, Outcome, Plan, Variant
 from ablation.report import (
     answer_summaries,
     answers_text,
@@ -42,6 +42,8 @@ from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION, report_schema
 from ablation.report.table import Table
 from ablation.tracking.mlflow.notes import study_note
+
+METRICS = TASKS["classification"].metrics
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"

@@ -13,7 +13,7 @@ from scipy import integrate, stats
 from ablation.analysis import StudyLooks, run_table, statistics
 from ablation.analysis.answer_records import Verdict
 from ablation.analysis.answers import answers
-from ablation.records import METRICS, Outcome, Variant
+from ablation.records import TASKS, Outcome, Variant
 
 DIFFERENCES = (0.012, 0.007, -0.002, 0.015, 0.009)
 
@@ -219,7 +219,9 @@ def test_run_table_has_a_row_per_planned_run_in_the_plans_order():
     table = run_table(plan, runs)
 
     assert list(zip(table["variant"], table["seed"], strict=True)) == [(run.variant, run.seed) for run in plan.runs]
-    assert {"model.depth", "model.normalization", "peak_memory_mib", *METRICS} <= set(table.columns)
+    assert {"model.depth", "model.normalization", "peak_memory_mib", *TASKS["classification"].metrics} <= set(
+        table.columns
+    )
     row = table[(table["variant"] == "depth=2,normalization=none") & (table["seed"] == 1)].iloc[0]
     assert row["outcome"] is None
     assert row["run_id"] is None

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from postgresql import Postgresql
 
 from ablation.errors import StorageUnavailable
-from ablation.records import METRICS, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult, TuningTrial
+from ablation.records import TASKS, Outcome, Plan, PlannedRun, ReportedEpoch, RunResult, TuningTrial
 from ablation.scheduling import Schedule, TuningSchedule, default_storage, open_schedule, open_tuning, storage
 from ablation.scheduling import trials as tuning
 from ablation.storage.databases import with_driver
@@ -402,7 +402,12 @@ def test_a_study_is_recorded_by_an_mlflow_server_on_postgresql(
 
 
 def result_of(run: PlannedRun) -> RunResult:
-    return RunResult(identity=run.identity, outcome=Outcome.DONE, metrics=dict.fromkeys(METRICS, 0.5), epochs=2)
+    return RunResult(
+        identity=run.identity,
+        outcome=Outcome.DONE,
+        metrics=dict.fromkeys(TASKS["classification"].metrics, 0.5),
+        epochs=2,
+    )
 
 
 def _killed(*_: object) -> None:

@@ -32,13 +32,14 @@ from trainings import (
 )
 
 from ablation.errors import CodeInvalid
-from ablation.records import METRICS, EpochMetrics, Outcome
+from ablation.records import TASKS, EpochMetrics, Outcome
 from ablation.streams import Purpose, stream_seed
 from ablation.training import TrainingData
 from ablation.training.batches import CROP_PIXELS, _reflected, batch_bounds
-from ablation.training.evaluation import brier_score, confusion_matrix, evaluate
+from ablation.training.evaluation import evaluate
 from ablation.training.optimizers import make_optimizer
-from ablation.training.schedules import SCHEDULES, learning_rate_at
+from ablation.training.schedules import SCHEDULES, learning_rates
+from ablation.training.tasks.classification import brier_score, confusion_matrix
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +115,7 @@ def test_training_equals_a_plain_loop_to_the_bit(
     settings = settings_of(epochs=3, optimizer=optimizer, weight_decay=1e-3)
     curve, result = run(make_model(normalization=normalization), data, settings)
 
-    assert expected == [(metrics.train_loss, metrics.train_accuracy) for metrics in curve]
+    assert expected == [(metrics.train["loss"], metrics.train["accuracy"]) for metrics in curve]
     assert states_equal(reference.state_dict(), dict(result.state))
 
 
@@ -289,6 +290,10 @@ def test_training_does_not_write_to_the_data() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, now, strict=True))
 
 
+def rates_of(schedule: str, total_steps: int, *, peak: float) -> list[float]:
+    return learning_rates(settings_of(epochs=1, schedule=schedule, learning_rate=peak), total_steps)
+
+
 @pytest.mark.parametrize("total_steps", [4, 30, 1000])
 def test_cosine_is_torchs(total_steps: int) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
@@ -313,11 +318,10 @@ def assert_follows(
     name: str,
     tolerance: float,
 ) -> None:
+    rates = rates_of(name, total_steps, peak=0.3)
     for step in range(total_steps):
         expected = schedule.get_last_lr()[0]
-        assert learning_rate_at(step, total_steps, schedule=name, peak=0.3) == pytest.approx(
-            expected, rel=tolerance, abs=1e-12
-        )
+        assert rates[step] == pytest.approx(expected, rel=tolerance, abs=1e-12)
         optimizer.step()
         if step + 1 < total_steps:
             schedule.step()
@@ -326,26 +330,22 @@ def assert_follows(
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 7, 100])
 def test_every_schedule_stays_within_its_peak_comes_near_it_and_scales_with_it(name: str, total_steps: int) -> None:
-    rates = [learning_rate_at(step, total_steps, schedule=name, peak=0.5) for step in range(total_steps)]
+    rates = rates_of(name, total_steps, peak=0.5)
 
     assert all(0 <= rate <= 0.5 for rate in rates)
     assert total_steps < 7 or max(rates) > 0.9 * 0.5
-    assert [rate * 2 for rate in rates] == pytest.approx(
-        [learning_rate_at(step, total_steps, schedule=name, peak=1.0) for step in range(total_steps)]
-    )
+    assert [rate * 2 for rate in rates] == pytest.approx(rates_of(name, total_steps, peak=1.0))
 
 
 def test_constant_is_the_peak() -> None:
-    assert {0.3} == {learning_rate_at(step, 10, schedule="constant", peak=0.3) for step in range(10)}
+    assert [0.3] * 10 == rates_of("constant", 10, peak=0.3)
 
 
 def test_schedule_spans_all_epochs_step_by_step() -> None:
     curve, _ = run(make_model(), make_data(), settings_of(epochs=3, schedule="one-cycle", learning_rate=0.1))
 
     steps = 6  # 43 images in batches of 8
-    last_of_epoch = [
-        learning_rate_at(steps * epoch - 1, steps * 3, schedule="one-cycle", peak=0.1) for epoch in (1, 2, 3)
-    ]
+    last_of_epoch = [rates_of("one-cycle", steps * 3, peak=0.1)[steps * epoch - 1] for epoch in (1, 2, 3)]
     assert last_of_epoch == [metrics.learning_rate for metrics in curve]
 
 
@@ -372,9 +372,9 @@ def test_evaluation_equals_direct_computation() -> None:
         logits = model(standardized(data.images[indices].numpy(), data))
     truth = data.labels[indices]
     chosen = functional.log_softmax(logits.double(), 1)[torch.arange(300), truth]
-    torch.testing.assert_close(evaluation.logits.clone(), logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(evaluation.outputs.clone(), logits, rtol=1e-5, atol=1e-6)
     assert -chosen.mean().item() == pytest.approx(evaluation.loss, rel=1e-5)
-    assert (logits.argmax(1) == truth).double().mean().item() == evaluation.accuracy
+    assert (logits.argmax(1) == truth).double().mean().item() == evaluation.scores["accuracy"]
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -397,13 +397,13 @@ def test_epoch_metrics_are_the_models_at_the_epochs_end() -> None:
     def look(_: EpochMetrics) -> None:
         sample = evaluate(model, data.images, data.labels, data, indices=data.sample)
         heldout = evaluate(model, data.images, data.labels, data, indices=data.validation)
-        expected.append((sample.loss, sample.accuracy, heldout.loss, heldout.accuracy))
+        expected.append((sample.loss, sample.scores["accuracy"], heldout.loss, heldout.scores["accuracy"]))
 
     curve, _ = run(model, data, settings_of(epochs=3), between=look)
 
     assert [1, 2, 3] == [metrics.epoch for metrics in curve]
     assert expected == [
-        (metrics.sample_loss, metrics.sample_accuracy, metrics.heldout_loss, metrics.heldout_accuracy)
+        (metrics.sample["loss"], metrics.sample["accuracy"], metrics.heldout["loss"], metrics.heldout["accuracy"])
         for metrics in curve
     ]
 
@@ -411,7 +411,7 @@ def test_epoch_metrics_are_the_models_at_the_epochs_end() -> None:
 def test_without_a_validation_split_test_is_held_out() -> None:
     curve, result = run(make_model(), make_data(), settings_of(epochs=3))
 
-    assert (curve[-1].heldout_loss, curve[-1].heldout_accuracy) == (
+    assert (curve[-1].heldout["loss"], curve[-1].heldout["accuracy"]) == (
         result.metrics["test_loss"],
         result.metrics["test_accuracy"],
     )
@@ -426,18 +426,18 @@ def test_final_metrics_are_those_of_the_final_model() -> None:
     test = evaluate(model, data.test_images, data.test_labels, data)
     trained = evaluate(model, data.images, data.labels, data, indices=data.train)
     assert {
-        "test_accuracy": test.accuracy,
+        "test_accuracy": test.scores["accuracy"],
         "test_loss": test.loss,
-        "test_brier_score": brier_score(test.logits, data.test_labels),
-        "learning_curve_area": sum(metrics.heldout_accuracy for metrics in curve) / 3,
-        "final_train_accuracy": trained.accuracy,
+        "test_brier_score": brier_score(test.outputs, data.test_labels),
+        "learning_curve_area": sum(metrics.heldout["accuracy"] for metrics in curve) / 3,
+        "final_train_accuracy": trained.scores["accuracy"],
         "final_train_loss": trained.loss,
         "generalization_gap": test.loss - trained.loss,
         "training_seconds": sum(metrics.seconds for metrics in curve),
     } == result.metrics
-    assert METRICS.keys() == result.metrics.keys()
+    assert TASKS["classification"].metrics.keys() == result.metrics.keys()
     assert (Outcome.DONE, 3, None) == (result.outcome, result.measured_epoch, result.diverged_epoch)
-    assert np.array_equal(test.logits.numpy(), result.test_logits)
+    assert np.array_equal(test.outputs.numpy(), result.test_outputs)
     assert states_equal(model.state_dict(), dict(result.state))
 
 
@@ -475,12 +475,14 @@ def test_best_validation_measures_the_epoch_with_the_highest_validation_accuracy
         between=lambda _: states.append({name: tensor.clone() for name, tensor in model.state_dict().items()}),
     )
 
-    accuracies = [metrics.heldout_accuracy for metrics in curve]
+    accuracies = [metrics.heldout["accuracy"] for metrics in curve]
     best = accuracies.index(max(accuracies))
     assert best != 7, "the last epoch must not be the best one for this test to mean anything"
     assert best + 1 == result.measured_epoch
     assert states_equal(states[best], dict(result.state))
-    assert evaluate(model, data.test_images, data.test_labels, data).accuracy == result.metrics["test_accuracy"]
+    assert (
+        evaluate(model, data.test_images, data.test_labels, data).scores["accuracy"] == result.metrics["test_accuracy"]
+    )
 
 
 class FailsAt(nn.Module):
@@ -511,7 +513,7 @@ def test_loss_that_is_not_finite_ends_the_run_as_diverged_in_its_epoch(value: fl
     assert (Outcome.DIVERGED, 2, None) == (result.outcome, result.diverged_epoch, result.measured_epoch)
     assert 8 == result.diverged_step
     assert {"training_seconds"} == result.metrics.keys()
-    assert (None, {}, {}) == (result.test_logits, result.confusion, result.state)
+    assert (None, {}, {}) == (result.test_outputs, result.confusion, result.state)
 
 
 def test_learning_rate_that_is_far_too_large_diverges() -> None:
@@ -531,7 +533,7 @@ def test_loss_that_is_not_finite_on_test_alone_is_diverged_in_the_last_epoch() -
 
     curve, result = run(model, data, settings_of(epochs=2))
 
-    assert all(math.isfinite(metrics.heldout_loss) for metrics in curve)
+    assert all(math.isfinite(metrics.heldout["loss"]) for metrics in curve)
     assert (Outcome.DIVERGED, 2) == (result.outcome, result.diverged_epoch)
 
 
@@ -544,7 +546,7 @@ def test_run_is_repeated_to_the_bit(augmentation: str) -> None:
 
     assert untimed(first_curve) == untimed(second_curve)
     assert states_equal(dict(first.state), dict(second.state))
-    assert np.array_equal(first.test_logits, second.test_logits)
+    assert np.array_equal(first.test_outputs, second.test_outputs)
 
 
 def test_other_seed_is_another_run() -> None:
@@ -652,7 +654,7 @@ def test_features_are_trained_on_as_they_are_and_as_in_a_plain_loop(shape: tuple
 
     curve, result = run(InPlace(features=math.prod(shape)), data, settings_of())
 
-    assert losses == pytest.approx([metrics.train_loss for metrics in curve], rel=1e-6)
+    assert losses == pytest.approx([metrics.train["loss"] for metrics in curve], rel=1e-6)
     assert states_equal(reference.state_dict(), dict(result.state))
 
 
@@ -730,8 +732,8 @@ def test_a_contiguous_layout_is_the_same_training_within_rounding() -> None:
     first, _ = run(make_model(), data, settings)
     second, _ = run(make_model(), dataclasses.replace(data, layout=torch.contiguous_format), settings)
 
-    assert [metrics.train_loss for metrics in first] == pytest.approx(
-        [metrics.train_loss for metrics in second], rel=1e-3
+    assert [metrics.train["loss"] for metrics in first] == pytest.approx(
+        [metrics.train["loss"] for metrics in second], rel=1e-3
     )
 
 
@@ -753,8 +755,10 @@ def test_a_loss_is_trained_on_and_everything_evaluated_stays_cross_entropy() -> 
     plain, expected = run(make_model(), data, rate)
     other, result = run(make_model(), data, rate, loss=ten_more)
 
-    assert [metrics.train_loss + 10 for metrics in plain] == pytest.approx([metrics.train_loss for metrics in other])
-    evaluated = ("sample_loss", "heldout_loss", "sample_accuracy")
+    assert [metrics.train["loss"] + 10 for metrics in plain] == pytest.approx(
+        [metrics.train["loss"] for metrics in other]
+    )
+    evaluated = ("sample", "heldout")
     assert [[getattr(one, name) for name in evaluated] for one in plain] == [
         [getattr(one, name) for name in evaluated] for one in other
     ]
@@ -770,7 +774,7 @@ def test_another_loss_is_another_training() -> None:
     first, _ = run(make_model(), data, settings_of())
     second, _ = run(make_model(), data, settings_of(), loss=nn.MultiMarginLoss())
 
-    assert first[-1].heldout_loss != second[-1].heldout_loss
+    assert first[-1].heldout["loss"] != second[-1].heldout["loss"]
 
 
 @pytest.mark.parametrize(

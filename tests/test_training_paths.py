@@ -130,7 +130,7 @@ def test_steps_as_a_graph_has_them_train_to_the_bit_what_eager_ones_do(settings:
 
     assert untimed(curve) == untimed([metrics for (metrics,) in found])
     assert states_equal(dict(expected.state), dict(result.state))
-    assert np.array_equal(expected.test_logits, result.test_logits)
+    assert np.array_equal(expected.test_outputs, result.test_outputs)
     assert expected.measured_epoch == result.measured_epoch
 
 
@@ -157,9 +157,9 @@ def test_fused_training_is_each_runs_own_within_rounding(augmentation: str, back
     curves, results = fused(members, backend)
 
     for index, (curve, result) in enumerate(expected):
-        for name in ("train_loss", "sample_loss", "heldout_loss"):
-            own = [getattr(metrics, name) for metrics in curve]
-            assert own == pytest.approx([getattr(metrics[index], name) for metrics in curves], rel=1e-3)
+        for name in ("train", "sample", "heldout"):
+            own = [getattr(metrics, name)["loss"] for metrics in curve]
+            assert own == pytest.approx([getattr(metrics[index], name)["loss"] for metrics in curves], rel=1e-3)
         for name, tensor in result.state.items():
             torch.testing.assert_close(results[index].state[name], tensor, rtol=1e-2, atol=1e-4)
 
@@ -182,8 +182,8 @@ def test_members_have_splits_statistics_and_batch_norm_of_their_own() -> None:
     curves, results = fused(members, "grouped")
 
     for index, (curve, result) in enumerate(expected):
-        assert [metrics.heldout_loss for metrics in curve] == pytest.approx(
-            [metrics[index].heldout_loss for metrics in curves], rel=1e-4
+        assert [metrics.heldout["loss"] for metrics in curve] == pytest.approx(
+            [metrics[index].heldout["loss"] for metrics in curves], rel=1e-4
         )
         torch.testing.assert_close(
             results[index].state["blocks.block1.norm.running_mean"], result.state["blocks.block1.norm.running_mean"]
@@ -205,8 +205,8 @@ def test_members_may_differ_in_the_optimizers_numbers(backend: Backend) -> None:
 
     for index, (curve, _) in enumerate(expected):
         assert [metrics.learning_rate for metrics in curve] == [metrics[index].learning_rate for metrics in curves]
-        assert [metrics.train_loss for metrics in curve] == pytest.approx(
-            [metrics[index].train_loss for metrics in curves], rel=1e-4
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
+            [metrics[index].train["loss"] for metrics in curves], rel=1e-4
         )
 
 
@@ -292,8 +292,8 @@ def test_models_of_the_users_own_are_fused_as_they_are(backend: Backend) -> None
     curves, results = fused(members, backend)
 
     for index, (curve, result) in enumerate(expected):
-        assert [metrics.train_loss for metrics in curve] == pytest.approx(
-            [metrics[index].train_loss for metrics in curves], rel=1e-4
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
+            [metrics[index].train["loss"] for metrics in curves], rel=1e-4
         )
         assert results[index].state.keys() == result.state.keys()
 
@@ -310,8 +310,8 @@ def test_models_that_answer_with_a_mapping_are_fused_as_those_that_answer_with_l
 
     curves, _ = fused([member(seed, Answering, data=data) for seed in SEEDS], backend)
 
-    assert [[one.train_loss for one in epoch] for epoch in expected] == [
-        [one.train_loss for one in epoch] for epoch in curves
+    assert [[one.train["loss"] for one in epoch] for epoch in expected] == [
+        [one.train["loss"] for one in epoch] for epoch in curves
     ]
 
 
@@ -341,7 +341,7 @@ def test_features_are_trained_on_together() -> None:
 
     curves, _ = fused(members, "grouped")
 
-    assert curves[-1][2].train_loss == pytest.approx(curve[-1].train_loss, rel=1e-4)
+    assert curves[-1][2].train["loss"] == pytest.approx(curve[-1].train["loss"], rel=1e-4)
 
 
 def test_tied_and_frozen_parameters_stay_so() -> None:
@@ -548,6 +548,6 @@ def test_precision_is_that_of_the_products_in_every_path() -> None:
 
     curves, _ = fused([one], "grouped")
 
-    assert coarse[0].train_loss != fine[0].train_loss
-    assert coarse[0].train_loss == pytest.approx(fine[0].train_loss, rel=0.05)
-    assert curves[0][0].train_loss == pytest.approx(coarse[0].train_loss, rel=1e-2)
+    assert coarse[0].train["loss"] != fine[0].train["loss"]
+    assert coarse[0].train["loss"] == pytest.approx(fine[0].train["loss"], rel=0.05)
+    assert curves[0][0].train["loss"] == pytest.approx(coarse[0].train["loss"], rel=1e-2)

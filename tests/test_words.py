@@ -17,7 +17,7 @@ from ablation.analysis import Analysis, Answer, Verdict, analyse
 from ablation.analysis.answer_records import Difference, Interplay, Interval
 from ablation.analysis.joint import interplay
 from ablation.analysis.statistics import e_value, largest_e_value
-from ablation.records import METRICS, SIGNS, Outcome, Plan, RecordedRun, Variant
+from ablation.records import SIGNS, TASKS, Outcome, Plan, RecordedRun, Variant
 from ablation.report import answer_summaries, answers_text, report_text, sentence
 from ablation.report.figures.forest import forest_drawings
 from ablation.report.figures.panels import scale_over
@@ -26,6 +26,8 @@ from ablation.report.prose import headline, overview
 from ablation.report.tables import scorecard
 from ablation.study import load_study
 from ablation.tracking.mlflow.notes import escaped, study_note
+
+METRICS = TASKS["classification"].metrics
 
 DEPTH, NORM = "model.depth", "model.normalization"
 INTERACTION = {"interaction": [DEPTH, NORM]}

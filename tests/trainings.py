@@ -5,7 +5,7 @@ It needs torch and numpy alone, as the tests on a GPU do.
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablation.models import build_model
-from ablation.records import DataShape, EpochMetrics, ModelSettings
+from ablation.records import IGNORED, DataShape, EpochMetrics, ModelSettings, TaskName
 from ablation.streams import Purpose, stream_seed
-from ablation.training import Member, TrainingData, TrainingResult, TrainingSettings, train
+from ablation.training import Member, TrainingData, TrainingResult, TrainingSettings, train, train_eager
 from ablation.training.batches import training_batches
+from ablation.training.tasks import make_objective
 
 SHAPE = DataShape(channels=3, height=12, width=8, classes=("a", "b", "c", "d"))
 STUDY_SEED, SEED = 7, 2
@@ -88,6 +89,119 @@ def make_features(*shape: int) -> TrainingData:
     )
 
 
+def make_task(task: TaskName, *, train: int = 29, validation: bool = True) -> tuple[DataShape, TrainingData]:
+    """Make a data set of a task, small enough for a run to take a moment: what is to be learnt stands in the inputs."""
+    shape = TASK_SHAPES[task]
+    generator = torch.Generator().manual_seed(3)
+    count = train + 14
+    if shape.vocabulary:
+        inputs = torch.randint(0, shape.vocabulary, (count, *shape.features), generator=generator, dtype=torch.int32)
+    else:
+        inputs = torch.randn((count, *shape.input_shape), generator=generator)
+    targets = TASK_TARGETS[task](inputs)
+    order = torch.randperm(count, generator=generator)
+    kept = targets[order[:train]].double()
+    is_scaled = task == "regression"
+    return shape, TrainingData(
+        images=inputs,
+        labels=targets,
+        train=order[:train],
+        validation=order[train : train + 7] if validation else None,
+        sample=order[:10],
+        test_images=inputs[order[train + 7 :]],
+        test_labels=targets[order[train + 7 :]],
+        mean=torch.zeros(0),
+        deviation=torch.ones(0),
+        scale=(kept.mean(0).float(), kept.std(0, correction=0).float()) if is_scaled else None,
+    )
+
+
+def _ignoring(targets: Tensor) -> Tensor:
+    """Put the ignore index in the place of the first targets of every third example."""
+    changed = targets.clone()
+    changed[::3, :2] = IGNORED
+    return changed
+
+
+TASK_SHAPES: Mapping[TaskName, DataShape] = {
+    "classification": DataShape(channels=0, height=0, width=0, classes=("a", "b", "c"), features=(6,)),
+    "regression": DataShape(
+        channels=0, height=0, width=0, classes=(), features=(6,), task="regression", target_shape=(2,)
+    ),
+    "multilabel": DataShape(
+        channels=0,
+        height=0,
+        width=0,
+        classes=("a", "b", "c"),
+        features=(6,),
+        task="multilabel",
+        target_shape=(3,),
+    ),
+    "tokens": DataShape(
+        channels=0,
+        height=0,
+        width=0,
+        classes=tuple("abcde"),
+        features=(7,),
+        task="tokens",
+        target_shape=(7,),
+        vocabulary=5,
+    ),
+    "segmentation": DataShape(
+        channels=0,
+        height=0,
+        width=0,
+        classes=("a", "b", "c"),
+        features=(2, 6, 5),
+        task="segmentation",
+        target_shape=(6, 5),
+    ),
+}
+TASK_TARGETS: Mapping[TaskName, Callable[[Tensor], Tensor]] = {
+    "classification": lambda inputs: inputs[:, :3].argmax(1),
+    "regression": lambda inputs: 100 + 20 * inputs[:, :2] + inputs[:, 2:4],
+    "multilabel": lambda inputs: (inputs[:, :3] + 0.2 * inputs[:, 3:] > 0.3).to(torch.uint8),
+    "tokens": lambda inputs: _ignoring((inputs + inputs.roll(1, 1)) % 5),
+    "segmentation": lambda inputs: _ignoring((inputs[:, 0] > 0).int() + (inputs[:, 1] > 0.5).int()),
+}
+
+
+class TokenModel(nn.Module):
+    """An embedding, what came before at every position, and a layer for the next token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 12)
+        self.mixed = nn.Linear(12, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        embedded = self.embedding(ids)
+        before = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
+        answers: Tensor = self.head(torch.relu(self.mixed(embedded + before)))
+        return answers
+
+
+TASK_MODELS: Mapping[TaskName, Build] = {
+    "classification": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+    "regression": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)),
+    "multilabel": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+    "tokens": TokenModel,
+    "segmentation": lambda: nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1)),
+}
+
+
+def member_of_task(task: TaskName, seed: int = SEED, *, validation: bool = True, **changes: Any) -> Member:
+    shape, data = make_task(task, validation=validation)
+    return Member(
+        model=begun(seed, TASK_MODELS[task]),
+        data=data,
+        settings=settings_of(**changes),
+        seed=seed,
+        objective=make_objective(shape),
+    )
+
+
 def make_model(**changes: Any) -> nn.Module:
     torch.manual_seed(stream_seed(STUDY_SEED, Purpose.INITIALIZATION, SEED))
     return build_model(ModelSettings(name="cnn", arguments={**MODEL, **changes}), SHAPE)
@@ -150,4 +264,6 @@ def finished(epochs: Any) -> tuple[list[tuple[EpochMetrics | None, ...]], tuple[
 
 
 def alone(one: Member) -> tuple[list[EpochMetrics], TrainingResult]:
-    return run(copy.deepcopy(one.model), one.data, one.settings, seed=one.seed)
+    epochs = train_eager(dataclasses.replace(one, model=copy.deepcopy(one.model)), study_seed=STUDY_SEED)
+    curve, (result,) = finished(epochs)
+    return [metrics for (metrics,) in curve if metrics is not None], result

@@ -124,6 +124,7 @@ def _data(plan: Plan) -> DataDescription:
         test_images=plan.data.test_images,
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
+        task=plan.task,
         notes=plan.data.notes,
     )
 

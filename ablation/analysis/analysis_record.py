@@ -17,7 +17,7 @@ from ablation.analysis.descriptive_records import (
     VariantCurves,
     VariantRow,
 )
-from ablation.records import LeftOut, OutOfBudget, TunedVariant
+from ablation.records import LeftOut, OutOfBudget, TaskName, TunedVariant
 from ablation.study.labels import Labels
 
 
@@ -79,6 +79,7 @@ class DataDescription:
     test_images: int
     classes: tuple[str, ...]
     largest_class_share: float
+    task: TaskName = "classification"
     notes: tuple[str, ...] = ()
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from ablation.analysis.analysis_record import EqualSeeds
-from ablation.records import METRICS, Outcome, RecordedRun
+from ablation.records import ENGINE_METRICS, TASKS, Outcome, RecordedRun
 
 LARGEST_SPLIT = 100_000
 """Examples of a split on which two runs' shares of right answers may well be equal by chance."""
@@ -84,9 +84,12 @@ def _is_telling(numbers: Numbers) -> bool:
 
 def _is_fine(name: str, value: float) -> bool:
     """Whether a number is neither whole nor the share that something has of a split's examples."""
-    if name in METRICS:
-        return METRICS[name].unit == "nats"
+    if name in ENGINE_METRICS:
+        return not _UNITS[name] & {"fraction", "seconds"}
     if not math.isfinite(value):
         return False
     nearest = Fraction(value).limit_denominator(LARGEST_SPLIT)
     return abs(value - float(nearest)) > 1e-15 * max(1.0, abs(value))
+
+
+_UNITS = {name: {task.metrics[name].unit for task in TASKS.values() if name in task.metrics} for name in ENGINE_METRICS}

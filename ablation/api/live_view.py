@@ -109,7 +109,11 @@ def _running_lines(progress: Progress, room: Room, epoch_text: Callable[[Epoch],
 
 def _epoch_texts(epoch: Epoch) -> list[str]:
     if isinstance(epoch, EpochMetrics):
-        return [f"training loss {reported(epoch.train_loss)}", f"held-out accuracy {reported(epoch.heldout_accuracy)}"]
+        score = next((name for name in epoch.heldout if name != "loss"), "loss")
+        return [
+            f"training loss {reported(epoch.train['loss'])}",
+            f"held-out {score.replace('_', ' ')} {reported(epoch.heldout[score])}",
+        ]
     return [f"{name} {value:.4g}" for name, value in list(epoch.metrics.items())[:2]]
 
 

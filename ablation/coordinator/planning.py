@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences, few
 from ablation.records import (
-    METRICS,
+    KEPT_OUTPUTS,
     NOT_MEASURED,
+    TASKS,
     DataFacts,
     DataShape,
     LockedQuestion,
@@ -37,7 +39,7 @@ _MOST_PROBES = 8
 BYTES = 4
 """Of a number."""
 LITTLE = 2**20
-"""Bytes of what a run leaves beside its model and its logits, at most."""
+"""Bytes of what a run leaves beside its model and its outputs, at most."""
 CHECKPOINTS = 9
 """Copies of a model's parameters: two checkpoints and one being written, with two numbers of Adam's for each."""
 NO_DATA = DataFacts(
@@ -210,7 +212,7 @@ def outline_of(study: Study) -> Plan:
         data=NO_DATA,
         locked=now,
         locked_hash=locked_hash(now),
-        measured=tuple(METRICS),
+        measured=tuple(TASKS[study.spec.task].metrics),
     )
 
 
@@ -338,10 +340,12 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    images = plan.data.test_images * len(plan.data.shape.classes)
+    answers = plan.data.test_images * math.prod(plan.data.shape.output_shape)
+    if TASKS[plan.task].has_positions:
+        answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)
     kept = sum(
-        LITTLE + BYTES * (plan.summaries[run.variant].parameters + images)
+        LITTLE + BYTES * (plan.summaries[run.variant].parameters + answers)
         for run in plan.runs_to_train()
         if not (folder / "runs" / run.identity).exists()
     )

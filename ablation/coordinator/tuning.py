@@ -21,13 +21,14 @@ from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
 from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
-    METRICS,
     SIGNS,
+    TASKS,
     Direction,
     Epoch,
     Outcome,
     PlannedRun,
     RunResult,
+    TaskName,
     TunedVariant,
     TuningTrial,
     Variant,
@@ -39,7 +40,7 @@ from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import About, RunFolder
 from ablation.study import Study
 from ablation.study.search_spaces import FIRST_TUNING_SEED
-from ablation.worker import Objective, TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
+from ablation.worker import TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
 
 RUN_ID_S = 2.0
 """Seconds that a trial's end waits for the tracker's names of its runs."""
@@ -150,7 +151,7 @@ class VariantTuning:
             tuning=tuning,
             whole=self.study.whole_settings(),
             start=start,
-            direction=objective_of(spec.metric.name)[1],
+            direction=objective_of(spec.metric.name, spec.task)[1],
             study_seed=spec.study_seed,
             basis=self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=FIRST_TUNING_SEED),
         )
@@ -177,11 +178,11 @@ class VariantTuning:
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             carried_code=self.execution.jobs.carried_code,
-            objective=objective_of(self.study.spec.metric.name)[0],
+            objective=objective_of(self.study.spec.metric.name, self.study.spec.task)[0],
             commit=self.execution.jobs.commit,
             cudnn_benchmark=self.execution.jobs.cudnn_benchmark,
             stops_below=trial.suggestion.stops_below,
-            is_minimized=SIGNS[objective_of(self.study.spec.metric.name)[1]] < 0,
+            is_minimized=SIGNS[objective_of(self.study.spec.metric.name, self.study.spec.task)[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial
@@ -264,18 +265,15 @@ class VariantTuning:
         )
 
 
-def objective_of(metric: str) -> tuple[Objective, Direction]:
+def objective_of(metric: str, task: TaskName) -> tuple[str, Direction]:
     """Return what tuning looks at on the validation split where a study compares on a metric, and which way is better.
 
     Raises:
         KeyError: the metric is none of the engine's, whose runs alone are tuned.
     """
-    objective = METRICS[metric].tuned_by
+    objective = TASKS[task].metrics[metric].tuned_by
     assert objective is not None  # what the engine measures has one
-    return objective, _BETTER[objective]
-
-
-_BETTER: Mapping[Objective, Direction] = {"loss": "minimize", "accuracy": "maximize"}
+    return objective, TASKS[task].direction_of(objective)
 
 
 def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> TuningTrial:

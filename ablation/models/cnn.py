@@ -74,7 +74,7 @@ def build_cnn(settings: Mapping[str, Any], shape: DataShape) -> Cnn:
         for repeat in range(1, int(settings.get("repeats", 0)) + 1):
             blocks.add_module(f"block{block}_repeat{repeat}", _block(settings, outputs, outputs, is_pooled=False))
     features = channels[-1] * (shape.height // 2**depth) * (shape.width // 2**depth)
-    return Cnn(blocks, _dense(settings, features, len(shape.classes)))
+    return Cnn(blocks, _dense(settings, features, shape.outputs))
 
 
 def _check(settings: Mapping[str, Any], shape: DataShape) -> None:

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from ablation.errors import ModelInvalid
 from ablation.lookup import nearest_names
 from ablation.models.cnn import NORMS_2D
+from ablation.models.probe import example_input
 from ablation.records import DataShape
 
 PREFIX = "torchvision:"
@@ -79,7 +80,7 @@ def _built(name: str, options: Mapping[str, Any], shape: DataShape) -> nn.Module
             raise ModelInvalid(
                 f"{key} cannot be set: models are untrained, with one output per class", path=f"model.{key}"
             )
-    fixed: dict[str, Any] = {"weights": None, "num_classes": len(shape.classes)}
+    fixed: dict[str, Any] = {"weights": None, "num_classes": shape.outputs}
     if name in WITH_AUXILIARY:
         fixed |= {"aux_logits": False, "init_weights": True}
     try:
@@ -229,7 +230,7 @@ def _check_runs(model: nn.Module, shape: DataShape, message: str, *, path: str) 
     tensors = {key: tensor.to("meta") for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
     try:
         with torch.no_grad(), torch.device("meta"):
-            functional_call(model.eval(), tensors, (torch.zeros(1, *shape.input_shape),))
+            functional_call(model.eval(), tensors, (example_input(shape),))
     except Exception as error:
         raise ModelInvalid(f"{message}: {_said(error)}", path=path) from error
     finally:

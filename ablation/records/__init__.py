@@ -3,7 +3,7 @@
 from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
-from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric, Objective, is_count, is_number
+from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
     LONGEST_SHOWN,
@@ -16,8 +16,10 @@ from ablation.records.names import (
 from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
 from ablation.records.runs import (
     EVALUATION_FILE,
+    KEPT_OUTPUTS,
     MODEL_FILE,
     RUN_COLUMNS,
+    SCALE_DETAILS,
     Epoch,
     EpochMetrics,
     Failure,
@@ -30,33 +32,42 @@ from ablation.records.runs import (
     device_and_path,
     epoch_metrics,
     is_at_chance,
+    output_file,
 )
 from ablation.records.settings import (
     Augmentation,
+    ClassWeights,
     DataSettings,
     EngineTraining,
     EpochChoice,
     FunctionTraining,
     ModelSettings,
-    OptimizerName,
     Precision,
-    Schedule,
+    ScheduleUnit,
     Settings,
+    TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
+from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
+    "ENGINE_METRICS",
+    "ERROR_QUANTILES",
     "EVALUATION_FILE",
     "FIRST_MEASURED",
+    "IGNORED",
+    "KEPT_OUTPUTS",
     "LONGEST_SHOWN",
-    "METRICS",
     "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
     "RUN_COLUMNS",
+    "SCALE_DETAILS",
     "SIGNS",
+    "TASKS",
     "AnswerSummary",
     "Augmentation",
+    "ClassWeights",
     "Component",
     "DataFacts",
     "DataOutline",
@@ -74,11 +85,10 @@ __all__ = [
     "Locked",
     "LockedMetric",
     "LockedQuestion",
+    "LossSetting",
     "Metric",
     "ModelSettings",
     "ModelSummary",
-    "Objective",
-    "OptimizerName",
     "OutOfBudget",
     "Outcome",
     "Plan",
@@ -88,11 +98,16 @@ __all__ = [
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",
-    "Schedule",
+    "ScheduleUnit",
+    "Score",
     "Settings",
     "Spending",
+    "TargetScaling",
+    "Task",
+    "TaskName",
     "TunedVariant",
     "TuningTrial",
+    "Unit",
     "Variant",
     "device_and_path",
     "epoch_metrics",
@@ -103,6 +118,7 @@ __all__ = [
     "is_recordable_name",
     "is_study_name",
     "looks_text",
+    "output_file",
     "recordable_text",
     "same_starts_text",
     "seeds_text",

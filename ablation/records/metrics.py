@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
-Objective = Literal["loss", "accuracy"]
+Unit = Literal["fraction", "nats", "bits", "score", "target", "seconds"]
+"""`target`: that of a regression's targets."""
 SIGNS: Mapping[str, int] = {"maximize": 1, "minimize": -1}
 """What a value is multiplied with so that more is better, by direction."""
 
@@ -15,41 +16,17 @@ SIGNS: Mapping[str, int] = {"maximize": 1, "minimize": -1}
 class Metric:
     """A number that every finished run has; `meaningful` is the default half-width of its ROPE, where there is one.
 
-    `tuned_by` is what tuning looks at on the validation split where a study compares on the metric;
-    None where a training function measures it, which nothing tunes.
+    `tuned_by` is what tuning looks at on the validation split where a study compares on the metric: `loss`, or a score
+    of the task; None where a training function measures it, which nothing tunes.
     """
 
     label: str
     direction: Direction
-    unit: Literal["fraction", "nats", "score", "seconds"]
-    tuned_by: Objective | None
+    unit: Unit
+    tuned_by: str | None
     meaningful: float | None = None
 
 
-METRICS: Mapping[str, Metric] = {
-    "test_accuracy": Metric(
-        label="test accuracy", direction="maximize", unit="fraction", tuned_by="accuracy", meaningful=0.005
-    ),
-    "test_loss": Metric(label="test loss", direction="minimize", unit="nats", tuned_by="loss"),
-    "test_brier_score": Metric(label="Brier score on test", direction="minimize", unit="score", tuned_by="loss"),
-    "learning_curve_area": Metric(
-        label="area under the held-out accuracy curve",
-        direction="maximize",
-        unit="fraction",
-        tuned_by="accuracy",
-        meaningful=0.005,
-    ),
-    "final_train_accuracy": Metric(
-        label="training accuracy at the end", direction="maximize", unit="fraction", tuned_by="accuracy"
-    ),
-    "final_train_loss": Metric(
-        label="training loss at the end", direction="minimize", unit="nats", tuned_by="accuracy"
-    ),
-    "generalization_gap": Metric(
-        label="test loss minus training loss", direction="minimize", unit="nats", tuned_by="accuracy"
-    ),
-    "training_seconds": Metric(label="seconds of training", direction="minimize", unit="seconds", tuned_by="accuracy"),
-}
 FIRST_MEASURED = (
     "test_accuracy",
     "test_loss",

@@ -6,9 +6,10 @@ from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
 from ablation.records.locked import Locked, LockedQuestion
-from ablation.records.metrics import FIRST_MEASURED, METRICS, SIGNS, Direction, Metric
+from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.settings import Settings
+from ablation.records.tasks import TASKS, TaskName
 
 MOST_NAMED = 5
 
@@ -76,7 +77,7 @@ class Plan:
     questions, ROPE, alpha, seeds, collapse rule); `deviations` says in sentences what was changed since; `tuning` is
     what each variant's settings were found by, where the study tunes them; `code` has the digest of user code
     that a variant names, by variant. Two variants whose settings came out the same share their runs' identities.
-    `measured` are the metrics that its runs have, whatever METRICS has come to hold since. `same_starts` are the
+    `measured` are the metrics that its runs have, whatever its task has come to measure since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more.
@@ -142,6 +143,12 @@ class Plan:
         return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
 
     @property
+    def task(self) -> TaskName:
+        """The kind of target that the study's data has."""
+        data = self.baseline.settings.data
+        return data.task if data is not None else "classification"
+
+    @property
     def is_own_training(self) -> bool:
         """Whether a user's training function trains, which measures what it likes."""
         return self.baseline.settings.is_own_training
@@ -153,7 +160,8 @@ class Plan:
         own = {**self.study.get("metrics", {}), **self._filed_metric, chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
         asked = [chosen.name, *(each.on for each in self.every_question if each.on is not None)]
-        known = {name: METRICS[name] for name in (*self.measured, *asked) if name in METRICS}
+        engine = TASKS[self.task].metrics
+        known = {name: engine[name] for name in (*self.measured, *asked) if name in engine}
         return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
 
     @property
@@ -167,7 +175,7 @@ class Plan:
     def expected_metrics(self) -> tuple[str, ...]:
         """What every finished run of the study must have measured."""
         if not self.is_own_training:
-            return tuple(name for name in self.measured if name in METRICS)
+            return tuple(name for name in self.measured if name in TASKS[self.task].metrics)
         return tuple(dict.fromkeys((self.locked.metric.name, *self.study.get("metrics", {}))))
 
 

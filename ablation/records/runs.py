@@ -1,5 +1,6 @@
 """What a run measured and how it ended, as its folder has it and as the tracker does."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -10,10 +11,15 @@ from typing import Any, Literal, Self, get_args
 from ablation.records.metrics import is_count, is_number
 from ablation.records.names import is_recordable_name, recordable_text, unrecordable_name_text
 from ablation.records.plan import Plan, PlannedRun
+from ablation.records.tasks import TASKS, TaskName
 
 EVALUATION_FILE = "evaluation.json"
+SCALE_DETAILS = ("target_mean", "target_deviation")
+"""Details of a regression whose targets were standardized, by which its model's answers are turned back."""
 MODEL_FILE = "model_state.pt"
 """A finished run's tensors by their names, as torch saves them."""
+KEPT_OUTPUTS = 64 * 2**20
+"""Bytes of a run's outputs on test, as float32, up to which they are kept with it."""
 RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed", "device", "host", "error")
 """What a run table has beside factors and metrics: no compared metric and no part of a model is called so."""
 
@@ -22,22 +28,53 @@ RUN_COLUMNS = ("variant", "seed", "identity", "run_id", "outcome", "is_collapsed
 class EpochMetrics:
     """What one epoch of training showed.
 
-    `train_loss` and `train_accuracy` are running means over the epoch's batches, in training mode, as Keras shows
-    them; `sample_*` are in evaluation mode on a fixed sample of training images, at the epoch's end; `heldout_*` are
-    on validation, or on test where the study has no validation split. `epoch` counts from 1.
+    `train`, `sample` and `heldout` give the loss, the task's scores and metrics of the user's own by their names:
+    `loss`, `accuracy`. `train` are running means over the epoch's batches, in training mode, as Keras shows them;
+    `sample` are in evaluation mode on a fixed sample of training examples, at the epoch's end; `heldout` are on
+    validation, or on test where the study has no validation split. `epoch` counts from 1.
     """
 
     epoch: int
-    train_loss: float
-    train_accuracy: float
-    sample_loss: float
-    sample_accuracy: float
-    heldout_loss: float
-    heldout_accuracy: float
+    train: Mapping[str, float]
+    sample: Mapping[str, float]
+    heldout: Mapping[str, float]
     learning_rate: float
     seconds: float
     images_per_second: float
     timestamp_ms: int
+
+    def by_name(self, heldout_split: str) -> dict[str, float]:
+        """Return the metrics by the names they are recorded under, each split named."""
+        splits = {"train": self.train, "train_sample": self.sample, heldout_split: self.heldout}
+        return {
+            **{f"{split}_{name}": value for split, values in splits.items() for name, value in values.items()},
+            "learning_rate": self.learning_rate,
+            "epoch_seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+        }
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all its losses are finite: a run has diverged in an epoch where one is not."""
+        return all(math.isfinite(values["loss"]) for values in (self.train, self.sample, self.heldout))
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` gave, of earlier versions too: `train_loss` and `train_accuracy` beside it.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        if "train" in values:
+            return cls(**values)
+        splits: dict[str, Any] = {
+            split: {name: values[f"{split}_{name}"] for name in ("loss", "accuracy")} for split in _SPLITS
+        }
+        return cls(**splits, **{name: values[name] for name in _OF_EPOCHS})
+
+
+_SPLITS = ("train", "sample", "heldout")
+_OF_EPOCHS = ("epoch", "learning_rate", "seconds", "images_per_second", "timestamp_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +109,7 @@ _IS_RESULT: Mapping[Outcome, bool] = {Outcome.DONE: True, Outcome.DIVERGED: True
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended, and its final metrics (see METRICS; none of them non-finite, none at all where it failed).
+    """How a run ended, and its final metrics (see Task.metrics; none of them non-finite, none at all where it failed).
 
     `path` is how it was trained: eager, graph or fused, empty where a user's function trained it; `path_note`
     says how it was fused, or why it was trained by no faster path. `failure` is the class of a failed run's error.
@@ -150,15 +187,24 @@ def _is_metric(item: tuple[object, object]) -> bool:
 class RunEvaluation:
     """What a finished run's model answered, at the measured epoch; kept as the artifact EVALUATION_FILE.
 
-    `confusion` gives counts [true class][predicted class] for the splits `train` and `test`; `test_correct` has a
-    character per test image, in the order of the data set: 1 where the answer was right, else 0.
+    `confusion` gives counts [true class][predicted class] for the splits `train` and `test`, where the task has such;
+    `test_correct` has a character per test image of a classification, in the order of the data set: 1 where the answer
+    was right, else 0. `constant_share` is the share of the test answers that are the commonest one, None where
+    `confusion` tells it; `details` are a task's own numbers of the test split, by name, such as the F1 of each label.
     """
 
     confusion: Mapping[str, tuple[tuple[int, ...], ...]]
     test_correct: str
+    constant_share: float | None = None
+    details: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"confusion": dict(self.confusion), "test_correct": self.test_correct}
+        further = {"constant_share": self.constant_share, "details": dict(self.details)}
+        return {
+            "confusion": dict(self.confusion),
+            "test_correct": self.test_correct,
+            **{name: value for name, value in further.items() if value},
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "RunEvaluation":
@@ -173,13 +219,19 @@ class RunEvaluation:
                 str(split): tuple(tuple(int(count) for count in row) for row in rows)
                 for split, rows in document["confusion"].items()
             }
-            correct = document["test_correct"]
+            correct, share = document["test_correct"], document.get("constant_share")
+            details = {
+                str(name): tuple(float(value) for value in values)
+                for name, values in document.get("details", {}).items()
+            }
         except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an evaluation: {error!r}") from None
         is_square = all(len(row) == len(rows) for rows in confusion.values() for row in rows)
         if not is_square or not isinstance(correct, str) or set(correct) - {"0", "1"}:
             raise ValueError("not an evaluation: its matrices are not square, or its answers not 0 and 1")
-        return cls(confusion=confusion, test_correct=correct)
+        if not (share is None or is_number(share)) or not all(map(is_number, itertools.chain(*details.values()))):
+            raise ValueError("not an evaluation: its numbers are not finite")
+        return cls(confusion=confusion, test_correct=correct, constant_share=share, details=details)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +248,10 @@ class RecordedRun:
     """A planned run as the tracker has it, or the lack of it.
 
     `outcome` is None where there is no result yet (never started, under way, interrupted), then all else may be
-    empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion` and `test_correct` are those
-    of RunEvaluation. `commit` and `versions` (of libraries, by name) say what trained it; `problems`, in words, what
-    of its record is missing or damaged. `device` names the path too that trained the run there: `cuda:0, fused`.
+    empty. `curves` gives (epoch, value) pairs by the names of `epoch_metrics`; `confusion`, `test_correct`,
+    `constant_share` and `details` are those of RunEvaluation. `commit` and `versions` (of libraries, by name) say what
+    trained it; `problems`, in words, what of its record is missing or damaged. `device` names the path too that trained
+    the run there: `cuda:0, fused`.
     `is_first` is that of RunResult, and False of versions that did not record it.
     `attempt` is that of the run's folder which it is the record of, empty where it is not known; `is_read_back`
     whether the metrics were seen to be those of the folder when they were recorded.
@@ -211,6 +264,8 @@ class RecordedRun:
     curves: Mapping[str, tuple[tuple[int, float], ...]]
     confusion: Mapping[str, tuple[tuple[int, ...], ...]]
     test_correct: str = ""
+    constant_share: float | None = None
+    details: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     device: str = ""
     host: str = ""
     commit: str = ""
@@ -229,13 +284,21 @@ class RecordedRun:
 
 
 def is_at_chance(plan: Plan, outcome: Outcome | None, metrics: Mapping[str, float]) -> bool:
-    """Whether a finished run is no better than always answering the largest class, give or take the plan's margin.
+    """Whether a finished run is no better than a constant answer, give or take the plan's margin.
 
-    What it answered then tells whether it collapsed. Without classes, as with a user's training function, no run is.
+    What it answered then tells whether it collapsed. Of a task that has classes, no run is where the data has none, as
+    with a user's training function.
     """
-    if outcome is not Outcome.DONE or not plan.data.shape.classes:
+    task = TASKS[plan.task]
+    if outcome is not Outcome.DONE or (task.has_classes and not plan.data.shape.classes):
         return False
-    return metrics.get("test_accuracy", math.nan) <= plan.data.largest_class_share + plan.locked.collapse_margin
+    level = plan.data.largest_class_share if task.chance_level is None else task.chance_level
+    return metrics.get(task.chance, math.nan) <= level + plan.locked.collapse_margin
+
+
+def output_file(task: TaskName) -> tuple[str, str]:
+    """Return the file of a finished run's outputs on test, and their name in it, beside `targets`."""
+    return ("test_logits.npz", "logits") if task == "classification" else ("test_outputs.npz", "outputs")
 
 
 def device_and_path(device: str, path: str) -> str:
@@ -249,16 +312,4 @@ def device_and_path(device: str, path: str) -> str:
 
 def epoch_metrics(epoch: Epoch, *, heldout_split: str) -> dict[str, float]:
     """Return an epoch's metrics by the names they are recorded under, each split named."""
-    if isinstance(epoch, ReportedEpoch):
-        return dict(epoch.metrics)
-    return {
-        "train_loss": epoch.train_loss,
-        "train_accuracy": epoch.train_accuracy,
-        "train_sample_loss": epoch.sample_loss,
-        "train_sample_accuracy": epoch.sample_accuracy,
-        f"{heldout_split}_loss": epoch.heldout_loss,
-        f"{heldout_split}_accuracy": epoch.heldout_accuracy,
-        "learning_rate": epoch.learning_rate,
-        "epoch_seconds": epoch.seconds,
-        "images_per_second": epoch.images_per_second,
-    }
+    return dict(epoch.metrics) if isinstance(epoch, ReportedEpoch) else epoch.by_name(heldout_split)

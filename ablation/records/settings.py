@@ -9,13 +9,16 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ablation.records.tasks import IGNORED, TaskName
+
 R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | FunctionTraining")
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "one-cycle"]
+ScheduleUnit = Literal["epoch", "step"]
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
 EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
+TargetScaling = Literal["standardize", "none"]
 ARGUMENTS = "arguments"
 _KINDS: Mapping[Any, Any] = {Literal: str, float: int | float}
 """What plain values of a type are instances of. A choice may be one of a later version: its runs are summarized too."""
@@ -26,6 +29,7 @@ class DataSettings:
     """A `data` section. `size` is the pixels of a square's side, or (height, width); None where images keep theirs.
 
     `validation` is the share of the training images that the seed holds out, `limit` how many are drawn from at all.
+    `ignore_index` is a setting of targets that have positions, `target_scaling` of a regression's.
     """
 
     name: str
@@ -34,6 +38,9 @@ class DataSettings:
     augmentation: Augmentation = "none"
     root: str | None = None
     size: int | tuple[int, int] | None = None
+    task: TaskName = "classification"
+    ignore_index: int = IGNORED
+    target_scaling: TargetScaling = "standardize"
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -51,8 +58,13 @@ class DataSettings:
             "name": self.name,
             **({"root": self.root} if self.name != "digits" else {}),  # which are embedded
             **({"size": size} if self.name == "images" else {}),
+            **{name: value for name in _OF_TASKS if (value := getattr(self, name)) != _DEFAULTS[name]},
             **self.arguments,
         }
+
+
+_OF_TASKS = ("task", "ignore_index", "target_scaling")
+_DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +91,19 @@ class EngineTraining:
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerName
+    optimizer: str
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float
-    schedule: Schedule
+    schedule: str
+    schedule_arguments: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: ScheduleUnit = "epoch"
+    warmup: float = 0.0
     momentum: float
     weight_decay: float
+    gradient_clipping: float | Literal["none"] = "none"
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
     precision: Precision = "fp32"
     threads: int = 1
@@ -94,7 +113,21 @@ class EngineTraining:
         return _record(cls, values, path)
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return them without those that came last and have their defaults, as earlier versions wrote them."""
+        values = {name: value for name, value in asdict(self).items() if _UNSET.get(name, _NONE) != value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+_NONE = object()
+_UNSET: Mapping[str, Any] = {
+    "optimizer_arguments": {},
+    "schedule_arguments": {},
+    "schedule_unit": "epoch",
+    "warmup": 0.0,
+    "gradient_clipping": "none",
+    "label_smoothing": 0.0,
+    "class_weights": "none",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

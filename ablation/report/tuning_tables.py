@@ -6,7 +6,7 @@ from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
-from ablation.records import METRICS, SIGNS, Objective, TunedVariant, TuningTrial
+from ablation.records import SIGNS, TASKS, TunedVariant, TuningTrial
 from ablation.report.limits import shown_interval
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
@@ -23,12 +23,6 @@ from ablation.report.tables import interval_head, interval_mark
 from ablation.study.level_names import level_text, short_names
 from ablation.study.search_spaces import FIRST_TUNING_SEED, FROM_FILE, SETTINGS, TUNED
 
-_OBJECTIVES: Mapping[Objective, MeasuredMetric] = {
-    "loss": MeasuredMetric(name="validation_loss", label="validation loss", direction="minimize", unit="nats"),
-    "accuracy": MeasuredMetric(
-        name="validation_accuracy", label="validation accuracy", direction="maximize", unit="fraction"
-    ),
-}
 _SAMPLERS = {"tpe": "TPE sampler", "random": "random sampler"}
 _PRUNERS = {
     "median": "the median pruner stops a trial early that is behind the median of the earlier ones",
@@ -41,8 +35,14 @@ _BUDGET = ("trials", "seeds", "sampler", "pruner", "also_untuned")
 def objective(analysis: Analysis) -> MeasuredMetric:
     """Return what the trials are judged by."""
     compared = (analysis.study.get("metric") or {}).get("name", analysis.metric.name)
-    known = METRICS.get(compared)  # None where a later version's metric was compared
-    return _OBJECTIVES[(known and known.tuned_by) or "accuracy"]
+    task = TASKS[analysis.data.task]
+    known = task.metrics.get(compared)  # None where a later version's metric was compared
+    name = (known and known.tuned_by) or task.score
+    unit = task.loss_unit if name == "loss" else task.scores[name].unit
+    label = name if name == "loss" else task.scores[name].label
+    return MeasuredMetric(
+        name=f"validation_{name}", label=f"validation {label}", direction=task.direction_of(name), unit=unit
+    )
 
 
 def spaces(analysis: Analysis) -> list[tuple[str, str]]:

@@ -240,15 +240,26 @@ def _epoch(line: bytes) -> Epoch | None:
     """Return the epoch that a line is of, without metrics that no tracker takes; None where it is damaged."""
     try:
         values = json.loads(line)
-        epoch = ReportedEpoch(**values) if "metrics" in values else EpochMetrics(**values)
-    except (ValueError, TypeError, RecursionError):
+        epoch = ReportedEpoch(**values) if "metrics" in values else EpochMetrics.from_plain(values)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if not (is_count(epoch.epoch) and epoch.epoch and is_count(epoch.timestamp_ms)):
         return None
     if isinstance(epoch, EpochMetrics):
-        measured = [value for name, value in values.items() if name not in ("epoch", "timestamp_ms")]
-        return epoch if all(isinstance(value, float) or is_number(value) for value in measured) else None
+        return epoch if _has_numbers(epoch) else None
     return _recordable(epoch) if isinstance(epoch.metrics, Mapping) else None
+
+
+def _has_numbers(epoch: EpochMetrics) -> bool:
+    """Whether an epoch holds what it should; a loss that is not finite is a number too."""
+    splits = (epoch.train, epoch.sample, epoch.heldout)
+    if not all(isinstance(values, Mapping) and "loss" in values for values in splits):
+        return False
+    if not all(is_recordable_name(name) for values in splits for name in values):
+        return False
+    measured = [*(value for values in splits for value in values.values())]
+    measured += [epoch.learning_rate, epoch.seconds, epoch.images_per_second]
+    return all(isinstance(value, float) or is_number(value) for value in measured)
 
 
 def _recordable(epoch: ReportedEpoch) -> ReportedEpoch:

@@ -14,13 +14,12 @@ from pydantic.fields import FieldInfo
 
 from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
-from ablation.records import is_recordable_name, recordable_text
+from ablation.records import IGNORED, TASKS, TaskName, is_recordable_name, recordable_text
+from ablation.study.torch_names import MOMENTUM, OPTIMIZERS, OWN_SCHEDULES, SCHEDULES, WEIGHT_DECAY
 
 MAX_PATTERNS = 1000
 MAX_KEY = 200
 """Characters of the name of an argument or of a part: trackers keep parameters under names of at most 250."""
-WITH_MOMENTUM = ("sgd",)
-"""The optimizers that `momentum` is a setting of."""
 OWN = "your own code"
 TORCHVISION = "torchvision"
 SIZE_FORM = "a whole number of pixels from 1 to 4096, or two of them as [height, width]"
@@ -43,6 +42,11 @@ def _is_recordable(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_recordable, value))
     return not isinstance(value, str) or recordable_text(value) == value
+
+
+LossName = Literal["cross_entropy", "mse", "huber", "mae", "binary_cross_entropy"]
+USUAL_LOSSES = tuple(dict.fromkeys(task.losses[0] for task in TASKS.values()))
+"""What a task is trained on where nothing else is named: it follows from the data."""
 
 
 class OpenSection(Section):
@@ -85,6 +89,11 @@ Replacements = Annotated[
     dict[Pattern, Annotated[str, Field(min_length=1, max_length=4096)]],
     Field(max_length=MAX_PATTERNS),
     f"a mapping of names of modules to a class of torch.nn or {CODE_FORM}, such as {{'*.relu': GELU}}",
+]
+Plain = bool | int | float | str | None
+Arguments = Annotated[
+    dict[str, Annotated[Plain | tuple[Plain, ...], "a number, text, true, false, null or a list of these"]],
+    "a mapping of arguments to their values, such as {eps: 1e-6}",
 ]
 
 
@@ -141,6 +150,33 @@ class OwnData(DataSection, OpenSection):
 
     name: CodeName
     root: Root | None = None
+    task: TaskName = Field(default="classification", description="what the targets are: " + ", ".join(TASKS))
+    ignore_index: int = Field(
+        default=IGNORED,
+        ge=-(2**31),
+        lt=2**31,
+        description="tokens and segmentation: the target that counts for nothing",
+    )
+    target_scaling: Literal["standardize", "none"] = Field(
+        default="standardize", description="regression: whether targets are standardized by the training split"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        values = super().configuration()
+        return {key: value for key, value in values.items() if key not in self._without_effect()}
+
+    def _without_effect(self) -> set[str]:
+        """Return the keys of tasks that have their default, or have no effect in this one."""
+        idle = {key for key in OF_TASKS if getattr(self, key) == type(self).model_fields[key].default}
+        return idle | {key for key, tasks in TASKS_OF.items() if self.task not in tasks}
+
+
+TASKS_OF: Mapping[str, tuple[TaskName, ...]] = {
+    "ignore_index": ("tokens", "segmentation"),
+    "target_scaling": ("regression",),
+}
+"""The tasks that a key of `data` is a setting of."""
+OF_TASKS = ("task", *TASKS_OF)
 
 
 class ModelSection(Section):
@@ -214,20 +250,57 @@ class OwnModel(ModelSection, OpenSection):
     name: CodeName
 
 
+def _not_all_zero(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        raise ValueError("weights that are all 0 leave nothing to train on")
+    return weights
+
+
+Weights = Annotated[
+    tuple[Annotated[float, Field(ge=0.0)], ...],
+    Field(min_length=1, max_length=100_000),
+    AfterValidator(_not_all_zero),
+    "a list of numbers of at least 0, one per class",
+]
+
+
 class Training(Section):
     epochs: int = Field(default=20, ge=1, le=100_000)
     batch_size: int = Field(
         default=64, ge=2, le=1_000_000, description="a last batch of one image joins the batch before"
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(default=1e-3, gt=0.0, le=1000.0, description="its peak, where a schedule changes it")
-    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
-        default="constant", description="constant, cosine (to 0) or one-cycle"
+    optimizer: Annotated[str, "adam, adamw, sgd or a class of torch.optim, such as RMSprop"] = Field(
+        default="adam", description="adam, adamw, sgd or a class of torch.optim, such as RMSprop"
     )
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="sgd only")
+    optimizer_arguments: Arguments = Field(default={}, description="its other arguments, such as {betas: [0.9, 0.95]}")
+    learning_rate: float = Field(default=1e-3, gt=0.0, le=1000.0, description="its peak, where a schedule changes it")
+    schedule: Annotated[str, "constant, cosine, one-cycle or a class of torch.optim.lr_scheduler, such as StepLR"] = (
+        Field(
+            default="constant", description="constant, cosine (to 0), one-cycle or a class of torch's, such as StepLR"
+        )
+    )
+    schedule_arguments: Arguments = Field(default={}, description="of a class of torch's, such as {step_size: 10}")
+    schedule_unit: Literal["epoch", "step"] = Field(
+        default="epoch", description="what a class of torch's counts: epoch or step"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0.0, le=100_000.0, description="first epochs in which the rate rises to the schedule's"
+    )
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="of sgd, RMSprop and Muon")
     weight_decay: float = Field(default=0.0, ge=0.0, le=10.0, description="L2 for adam and sgd, decoupled for adamw")
-    loss: Literal["cross_entropy"] | CodeName = Field(
-        default="cross_entropy", description="cross_entropy, or your own: 'file.py:loss', called with logits and labels"
+    gradient_clipping: Literal["none"] | Annotated[float, Field(gt=0.0)] = Field(
+        default="none", description="largest norm of the whole gradient, or none"
+    )
+    loss: LossName | CodeName = Field(
+        default="cross_entropy",
+        description="cross_entropy; of a regression mse, huber or mae; of multilabel binary_cross_entropy; or your "
+        "own: 'file.py:loss', called with outputs and targets",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="of the built-in loss: the share of each target that all classes have"
+    )
+    class_weights: Literal["none", "balanced"] | Weights = Field(
+        default="none", description="of the built-in loss: none, balanced over the training images, or one per class"
     )
     epoch_choice: Literal["last", "best-validation"] = Field(
         default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
@@ -243,9 +316,34 @@ class Training(Section):
     )
 
     def configuration(self) -> dict[str, Any]:
-        idle = {"loss"} if self.loss == "cross_entropy" else set()
-        idle |= {"precision"} if self.precision == "fp32" else set()
-        return self.model_dump(mode="json", exclude=idle if self.optimizer in WITH_MOMENTUM else {*idle, "momentum"})
+        own = self.with_its_arguments()
+        idle = own.unset() | {MOMENTUM, WEIGHT_DECAY} - set(OPTIMIZERS[self.optimizer].keys)
+        idle |= {"loss"} if self.loss in USUAL_LOSSES else set()
+        idle |= {"schedule_unit"} if self.schedule in OWN_SCHEDULES else set()
+        return own.model_dump(mode="json", exclude=idle)
+
+    def unset(self) -> set[str]:
+        """Return the keys that came after the first version, and have their defaults."""
+        return {key for key in _LATER if getattr(self, key) == type(self).model_fields[key].default}
+
+    def with_its_arguments(self) -> "Training":
+        """Return it with the arguments that its optimizer and schedule take: others may be those of other levels."""
+        taken = {
+            "optimizer_arguments": OPTIMIZERS[self.optimizer].all_arguments,
+            "schedule_arguments": SCHEDULES[self.schedule].all_arguments,
+        }
+        return self.model_copy(
+            update={
+                key: {name: value for name, value in getattr(self, key).items() if name in names}
+                for key, names in taken.items()
+            }
+        )
+
+
+_LATER = (
+    *("precision", "optimizer_arguments", "schedule_arguments", "schedule_unit", "warmup", "gradient_clipping"),
+    *("label_smoothing", "class_weights"),
+)
 
 
 class OwnTraining(OpenSection):

@@ -4,10 +4,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.records import METRICS, Direction, LockedMetric, LockedQuestion, Settings
+from ablation.records import TASKS, Direction, LockedMetric, LockedQuestion, Settings, TaskName
 from ablation.study.budget import Budget
 from ablation.study.factors import (
     Assignment,
@@ -18,15 +18,16 @@ from ablation.study.factors import (
     Level,
     Listed,
 )
-from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
+    OF_TASKS,
     SECTIONS,
     Cnn,
     Data,
     Images,
     Model,
+    OwnData,
     OwnTraining,
     Section,
     Training,
@@ -75,24 +76,6 @@ class MetricChoice(Section):
     name: MetricName = "test_accuracy"
     direction: Direction | None = None
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_the_metric(cls, values: Any) -> Any:
-        name = values.get("name", "test_accuracy") if isinstance(values, dict) else None
-        if not isinstance(name, str) or name not in METRICS:
-            return values
-        metric = METRICS[name]
-        return {"direction": metric.direction, "meaningful": metric.meaningful, **values}
-
-    @field_validator("direction")
-    @classmethod
-    def _is_the_metrics_own(cls, direction: Direction | None, info: ValidationInfo) -> Direction | None:
-        name = info.data.get("name")
-        metric = METRICS.get(str(name))
-        if metric is not None and direction != metric.direction:
-            raise ValueError(f"must be {metric.direction!r} for {name}, not {value_text(direction)}")
-        return direction
 
     def locked(self) -> LockedMetric:
         assert self.direction is not None  # a checked study has one
@@ -168,9 +151,7 @@ class StudySpec(Section):
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
     seeds: Seeds = Field(default=5, description="runs per variant, or those at each planned look")
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
-    metric: MetricChoice = Field(
-        default_factory=lambda: MetricChoice.model_validate({}), examples=["metric: {name: test_accuracy}"]
-    )
+    metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
     metrics: Annotated[
         dict[MetricName, Direction], Field(max_length=100), "a mapping of metrics to maximize or minimize"
     ] = Field(default={}, description="further metrics that your own training function returns")
@@ -189,6 +170,27 @@ class StudySpec(Section):
         description="wall-clock time of the study's executions in all; it may change at any time, as no result depends "
         "on it",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_the_task(cls, values: Any) -> Any:
+        """Fill in the task's loss, its metric where none is named, and what it says of the metric."""
+        chosen = values.get("metric", {}) if isinstance(values, Mapping) else None
+        if not isinstance(chosen, Mapping):
+            return values
+        task = TASKS[task_of(values)]
+        training = values.get("training", {})
+        if isinstance(training, Mapping) and section_of("training", values) is Training:
+            values = {**values, "training": {"loss": task.losses[0], **training}}
+        name = chosen.get("name", task.default_metric)
+        known = task.metrics.get(name) if isinstance(name, str) else None
+        filled = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}
+        return {**values, "metric": {"name": name, **filled, **chosen}}
+
+    @property
+    def task(self) -> TaskName:
+        """The kind of target that its data has."""
+        return self.data.task if isinstance(self.data, OwnData) else "classification"
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -223,12 +225,16 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            idle = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
-            values["model"] = {key: value for key, value in values["model"].items() if value or key not in idle}
+            rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
+            values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
         if isinstance(self.data, Images) and self.data.size is None:
             del values["data"]["size"]
-        if values["training"].get("precision") == "fp32":
-            del values["training"]["precision"]
+        if isinstance(self.training, Training):
+            idle = self.training.unset()
+            values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
+        if isinstance(self.data, OwnData):
+            usual = [key for key in OF_TASKS if values["data"][key] == OwnData.model_fields[key].default]
+            values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
@@ -238,7 +244,9 @@ class StudySpec(Section):
 
     def settings(self) -> Settings:
         """Return the sections data, model and training whole, and the study's seed."""
-        return Settings.from_plain(self.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
+        own = self.training.with_its_arguments() if isinstance(self.training, Training) else self.training
+        spec = self.model_copy(update={"training": own})
+        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a factor's path."""
@@ -283,9 +291,13 @@ _RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
 FIXED = (*SECTIONS, "study_seed", "metric", "tune")
 NOT_FACTORS = (
     *("data.name", "data.root", "data.size", "data.validation"),
+    *(f"data.{key}" for key in OF_TASKS),
     *("training.name", "training.threads", "model.replace"),
+    *("training.optimizer_arguments", "training.schedule_arguments"),
 )
-"""Paths that may not vary: what is compared has one data set, split and thread count in common."""
+"""Paths that may not vary: what is compared has one data set, split and thread count in common.
+
+No level is a mapping either."""
 
 
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
@@ -309,7 +321,17 @@ def is_own_training(values: Mapping[str, Any]) -> bool:
     return section_of("training", values) is OwnTraining
 
 
+def task_of(values: Mapping[str, Any]) -> TaskName:
+    """Return the task of an unchecked study; classification where it names none that there is."""
+    data = values.get("data")
+    name = data.get("task") if isinstance(data, Mapping) and section_of("data", values) is OwnData else None
+    return next((task for task in TASKS if task == name), "classification")
+
+
 def known_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the metrics that questions may be asked on: the built-in ones, and those that a study declares."""
+    """Return the metrics that questions may be asked on: those of its task, and those that a study declares."""
     declared = values.get("metrics")
-    return (*METRICS, *(declared if isinstance(declared, Mapping) and is_own_training(values) else ()))
+    return (
+        *TASKS[task_of(values)].metrics,
+        *(declared if isinstance(declared, Mapping) and is_own_training(values) else ()),
+    )

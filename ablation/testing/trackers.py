@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ablation.records import (
-    METRICS,
     MODEL_FILE,
+    TASKS,
     AnswerSummary,
     EpochMetrics,
     Outcome,
@@ -357,12 +357,9 @@ class TrackerContract:
 def epoch_of(epoch: int, *, train_loss: float = 1.0) -> EpochMetrics:
     return EpochMetrics(
         epoch=epoch,
-        train_loss=train_loss,
-        train_accuracy=0.5,
-        sample_loss=0.9,
-        sample_accuracy=0.55,
-        heldout_loss=1.1,
-        heldout_accuracy=round(0.5 + epoch / 10, 1),
+        train={"loss": train_loss, "accuracy": 0.5},
+        sample={"loss": 0.9, "accuracy": 0.55},
+        heldout={"loss": 1.1, "accuracy": round(0.5 + epoch / 10, 1)},
         learning_rate=1e-3,
         seconds=2.0,
         images_per_second=100.0,
@@ -396,7 +393,7 @@ def answer_of(name: str, *, verdict: str = "helps", mean: float | None = 0.02, s
 
 
 def result_of(identity: str) -> RunResult:
-    metrics = {**dict.fromkeys(METRICS, 0.5), "test_accuracy": 0.7}
+    metrics = {**dict.fromkeys(TASKS["classification"].metrics, 0.5), "test_accuracy": 0.7}
     return RunResult(identity=identity, outcome=Outcome.DONE, metrics=metrics, epochs=2)
 
 

@@ -272,7 +272,7 @@ class MemoryTracker:
         evaluation, more = None, NO_PROBLEMS
         if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, result.outcome, metrics)):
             evaluation, more = checked_evaluation(run.evaluation, plan.data)
-            more = (*missing_curves(curves, plan.heldout_split), *more) if with_details else NO_PROBLEMS
+            more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
         return RecordedRun(
             planned=planned,
             run_id=run_id,
@@ -281,6 +281,8 @@ class MemoryTracker:
             curves=curves,
             confusion=evaluation.confusion if evaluation else {},
             test_correct=evaluation.test_correct if evaluation else "",
+            constant_share=evaluation.constant_share if evaluation else None,
+            details=evaluation.details if evaluation else {},
             device=device_and_path(run.provenance.get("device", ""), result.path),
             host=run.provenance.get("host", ""),
             commit=run.provenance.get("git_commit", ""),

@@ -26,16 +26,19 @@ AUGMENTATIONS: Mapping[str, tuple[str, ...]] = {
 # their activations stay below what the allocator hands back to the system; the logits are the same to the bit.
 CPU_EVALUATION_IMAGES = 100
 GPU_EVALUATION_IMAGES = 500
+TARGETS_OF_PIXELS = 3
+"""Dimensions of targets that have one for each pixel: (N, H, W)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
     """A run's data on its device.
 
-    `images` and `test_images` are uint8 (N, H, W, C) or float32 features (N, …), labels int64 (N,); `train`,
-    `validation` and `sample` are int64 indices into `images`; `mean` and `deviation` are per channel (C,), in units of
-    0..255, and not used for features. `layout` is that of the model and of its batches of images: a model that calls
-    `view` on them needs it contiguous.
+    `images` and `test_images` are uint8 (N, H, W, C), float32 features (N, …) or whole numbers int32 (N, …); labels are
+    as the task has its targets, (N, …); `train`, `validation` and `sample` are int64 indices into `images`; `mean` and
+    `deviation` are per channel (C,), in units of 0..255, and used for images alone. `layout` is that of the model and
+    of its batches of images: a model that calls `view` on them needs it contiguous. `scale` is the mean and deviation
+    of the training targets where these are standardized, each of the shape of one target.
     """
 
     images: Tensor
@@ -48,6 +51,7 @@ class TrainingData:
     mean: Tensor
     deviation: Tensor
     layout: torch.memory_format = torch.channels_last
+    scale: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +112,12 @@ def epoch_examples(data: TrainingData, trains: Sequence[Tensor], draws: Sequence
     """Return an epoch of S runs on the device, as `gather` takes it: int64 (K, S, N), in the order of training.
 
     `trains` are the runs' training splits. The K rows are the position of an image in the data, or of its first pixel
-    where images are moved; its label; then how its rows and its columns are moved.
+    where images are moved; its position again; then how its rows and its columns are moved.
     """
     device = data.images.device
     orders = torch.stack([draw.order for draw in draws]).to(device)
     indices = torch.stack([train[order] for train, order in zip(trains, orders, strict=True)])
-    found = torch.stack([indices, data.labels[indices]])
+    found = torch.stack([indices, indices])
     moves = [draw.moves for draw in draws if draw.moves is not None]
     if not moves:
         return found
@@ -124,7 +128,7 @@ def epoch_examples(data: TrainingData, trains: Sequence[Tensor], draws: Sequence
 def training_batches(
     data: TrainingData, *, batch_size: int, augmentation: str, study_seed: int, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch's batches: standardized images (B, C, H, W), or features (B, …), and labels (B,).
+    """Yield an epoch's batches: standardized images (B, C, H, W), or features (B, …), and their targets in the data.
 
     The last batch is what is left over; a single left-over image joins the batch before it, as batch normalization
     cannot train on one.
@@ -135,7 +139,10 @@ def training_batches(
     moves = make_moves(data.images, augmentation)
     for start, stop in batch_bounds(count, batch_size):
         images = gather(data.images, examples[:, start:stop], moves)
-        yield standardize(images, data.mean, data.deviation, layout=data.layout), examples[1, start:stop]
+        yield (
+            standardize(images, data.mean, data.deviation, layout=data.layout),
+            gather_targets(data.labels, examples[:, start:stop], moves),
+        )
 
 
 def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingData) -> Iterator[Tensor]:
@@ -148,7 +155,7 @@ def evaluation_batches(images: Tensor, indices: Tensor | None, data: TrainingDat
             batch = images.index_select(0, indices[start:stop])
         else:
             # A copy, as the model may change features in place, and the data may be mapped into memory read-only.
-            batch = images[start:stop].clone() if images.is_floating_point() else images[start:stop]
+            batch = images[start:stop] if images.dtype == torch.uint8 else images[start:stop].clone()
         yield standardize(batch, data.mean, data.deviation, layout=data.layout)
 
 
@@ -171,14 +178,21 @@ def gather(images: Tensor, examples: Tensor, moves: Moves | None) -> Tensor:
     return images.flatten(0, 2).index_select(0, pixels.flatten()).view(*pixels.shape, -1)
 
 
+def gather_targets(targets: Tensor, examples: Tensor, moves: Moves | None) -> Tensor:
+    """Return the targets (B, …) of examples (K, B); those that have a pixel each are moved as their images are."""
+    if moves is None or targets.dim() != TARGETS_OF_PIXELS:
+        return targets.index_select(0, examples[1])
+    return gather(targets.unsqueeze(-1), examples, moves).squeeze(-1)
+
+
 def standardize(images: Tensor, mean: Tensor, deviation: Tensor, *, layout: torch.memory_format) -> Tensor:
-    """Return uint8 (…, H, W, C) images as floats (…, C, H, W), or features as they are.
+    """Return uint8 (…, H, W, C) images as floats (…, C, H, W), features as they are, whole numbers as int64.
 
     `mean` and `deviation` broadcast against the images. The floats are channels-last in memory, as the images are,
     unless the layout is contiguous.
     """
-    if images.is_floating_point():
-        return images
+    if images.dtype != torch.uint8:
+        return images if images.is_floating_point() else images.long()
     floats = torch.sub(images, mean).div_(deviation).movedim(-1, -3)
     return floats if layout == torch.channels_last else floats.contiguous()
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 from ablation.errors import PathUnavailable
 from ablation.storage.permissions import make_folder
@@ -40,7 +39,7 @@ class BackendTimes:
 def choose_backend(
     members: Sequence[Member],
     *,
-    loss: Loss = functional.cross_entropy,
+    loss: Loss | None = None,
     cache: Path | None,
     must_gain: bool = False,
 ) -> Backend:
@@ -66,7 +65,7 @@ def choose_backend(
     return times.fastest
 
 
-def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross_entropy) -> BackendTimes:
+def measure_backends(members: Sequence[Member], *, loss: Loss | None = None) -> BackendTimes:
     """Time the step of every backend on copies of the members, which stay as they are.
 
     Raises:
@@ -89,7 +88,7 @@ def measure_backends(members: Sequence[Member], *, loss: Loss = functional.cross
     raise PathUnavailable("fused", str(error)) from error
 
 
-def measurement_key(members: Sequence[Member], loss: Loss) -> str:
+def measurement_key(members: Sequence[Member], loss: Loss | None) -> str:
     """Return what a measurement holds for: device, versions, model, data, batch, optimizer, precision, how many.
 
     It holds for one way to choose cuDNN's algorithms too.
@@ -105,14 +104,26 @@ def measurement_key(members: Sequence[Member], loss: Loss) -> str:
         [list(parameter.shape) for parameter in first.model.parameters()],
         list(data.images.shape[1:]),
         [settings.batch_size, settings.optimizer, settings.precision, settings.augmentation],
-        getattr(loss, "__qualname__", repr(type(loss))),
+        _loss_name(first, loss),
         len(members),
         *(["cudnn.benchmark"] if first.cudnn_benchmark else []),
+        *(["clipped"] if any(member.settings.gradient_clipping is not None for member in members) else []),
+        *([dict(settings.optimizer_arguments)] if settings.optimizer_arguments else []),
+        *(["weighted"] if first.class_weights is not None else []),
+        *(["smoothed"] if settings.label_smoothing else []),
+        *([list(data.labels.shape[1:])] if data.labels.dim() > 1 else []),
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -> int | None:
+def _loss_name(member: Member, loss: Loss | None) -> str:
+    if loss is None:
+        # What was measured before there were tasks keeps its key.
+        return "cross_entropy" if member.objective.task == "classification" else member.objective.task
+    return str(getattr(loss, "__qualname__", repr(type(loss))))
+
+
+def members_that_fit(member: Member, *, loss: Loss | None = None) -> int | None:
     """Return how many members like this one fit into its device's free memory together; None on a CPU.
 
     It is estimated from one step and the evaluations of a copy on its own, by what the allocator keeps for them: the
@@ -128,7 +139,7 @@ def members_that_fit(member: Member, *, loss: Loss = functional.cross_entropy) -
     return max(1, int(USED_SHARE * free / max(taken, 1)))
 
 
-def _bytes_taken(member: Member, loss: Loss, device: torch.device) -> int:
+def _bytes_taken(member: Member, loss: Loss | None, device: torch.device) -> int:
     free_memory()
     before = torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -168,7 +179,7 @@ def free_memory() -> None:
             torch.cuda.empty_cache()
 
 
-def _seconds(members: Sequence[Member], backend: Backend, loss: Loss) -> float:
+def _seconds(members: Sequence[Member], backend: Backend, loss: Loss | None) -> float:
     copies = [replace(member, model=copy.deepcopy(member.model)) for member in members]
     return fused_steps(copies, backend=backend, study_seed=0, loss=loss).seconds_per_step(TIMED_STEPS)
 

@@ -3,40 +3,50 @@
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ablation.records import EpochMetrics, Outcome
+from ablation.records import KEPT_OUTPUTS, SIGNS, TASKS, EpochMetrics, Outcome, Task
 from ablation.training.batches import TrainingData
-from ablation.training.evaluation import Evaluation, brier_score, confusion_matrix
-from ablation.training.settings import Loss, Member, TrainingSettings
+from ablation.training.evaluation import Evaluation
+from ablation.training.settings import Loss, Member, OwnMetric, TrainingSettings
 from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, SnapshotMismatch, copied
-from ablation.training.steps import EagerSteps, RunningMeans, Steps
+from ablation.training.steps import EagerSteps, RunningMeans, Steps, split_of
+from ablation.training.tasks import CLASSIFICATION, Objective
+
+BYTES = 4
+"""Of an output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
     """How training ended, and what was measured at the chosen epoch, in evaluation mode.
 
-    Confusion matrices are int64 counts [true class, predicted class]; `test_logits` float32 (N, classes) and
-    `test_correct` bool (N,) are in the order of the test images; `state` holds the plain tensors of the measured
-    model, on the CPU. A diverged run has only times, and the step whose loss was the first not to be finite, counted
-    from 1, where it was a step's.
+    Confusion matrices are int64 counts [true class, predicted class], where the task has such; `test_outputs` float32
+    (N, …) and `test_targets` (N, …) are in the order of the test examples, None where they are too large to keep: of a
+    regression in the unit of the data's targets, else logits. `test_correct` (N,), `constant_share` and `details` are
+    those of Measures. `state` holds the plain tensors of the measured model, on the CPU. `left_out` says which metrics
+    have no value. A diverged run has only times, and the step whose loss was the first not to be finite, counted from
+    1, where it was a step's.
     """
 
     outcome: Outcome
     metrics: Mapping[str, float]
     confusion: Mapping[str, NDArray[np.int64]]
-    test_logits: NDArray[np.float32] | None
+    test_outputs: NDArray[np.float32] | None
+    test_targets: NDArray[Any] | None
     test_correct: NDArray[np.bool_] | None
     state: Mapping[str, Tensor]
+    constant_share: float | None = None
+    details: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     measured_epoch: int | None = None
     diverged_epoch: int | None = None
     diverged_step: int | None = None
+    left_out: tuple[str, ...] = ()
 
 
 EpochsTogether = Generator[tuple[EpochMetrics | None, ...], None, tuple[TrainingResult, ...]]
@@ -50,7 +60,10 @@ def train(
     *,
     study_seed: int,
     seed: int,
-    loss: Loss = functional.cross_entropy,
+    loss: Loss | None = None,
+    objective: Objective = CLASSIFICATION,
+    metrics: tuple[OwnMetric, ...] = (),
+    class_weights: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[EpochMetrics, None, TrainingResult]:
     """Train `model`, already on the data's device, eagerly, and yield each epoch's metrics.
@@ -60,8 +73,9 @@ def train(
     infinite ends the run as diverged in that epoch; one that is so only when measured at the end, in the last epoch.
     torch's global generator is seeded anew for every epoch.
 
-    `loss` is what is trained on: (logits (B, classes), labels (B,)) to a scalar. The running `train_loss` is of it;
-    everything evaluated stays cross entropy, so that variants with different losses are compared on one scale.
+    `loss` is what is trained on: (outputs (B, …), targets (B, …)) to a scalar; the objective's own where not given,
+    with `class_weights` (K,) and the settings' label smoothing. The running `train_loss` is of it; everything evaluated
+    is the objective's plain loss, so that variants with different losses are compared on one scale.
 
     With `checkpoints`, it goes on after the last epoch that is kept there, yields those that follow, and comes to what
     it would have without the interruption.
@@ -69,20 +83,28 @@ def train(
     Raises:
         CodeInvalid: the loss returned something that cannot be trained on.
     """
-    member = Member(model=model, data=data, settings=settings, seed=seed)
+    member = Member(
+        model=model,
+        data=data,
+        settings=settings,
+        seed=seed,
+        objective=objective,
+        metrics=metrics,
+        class_weights=class_weights,
+    )
     epochs = train_eager(member, study_seed=study_seed, loss=loss, checkpoints=checkpoints)
     while True:
         try:
-            (metrics,) = next(epochs)
+            (measured,) = next(epochs)
         except StopIteration as end:
             results: tuple[TrainingResult, ...] = end.value
             return results[0]
-        assert metrics is not None
-        yield metrics
+        assert measured is not None
+        yield measured
 
 
 def train_eager(
-    member: Member, *, study_seed: int, loss: Loss, checkpoints: Checkpoints | None = None
+    member: Member, *, study_seed: int, loss: Loss | None = None, checkpoints: Checkpoints | None = None
 ) -> EpochsTogether:
     """Train one member as `train` does."""
     lay_out(member)
@@ -97,12 +119,13 @@ def train_members(members: Sequence[Member], steps: Steps, checkpoints: Checkpoi
     runs = [_Run(member, steps, index) for index, member in enumerate(members)]
     epochs = members[0].settings.epochs
     done = _go_on(runs, steps, checkpoints)
+    is_each_kept = any(metric.is_of_epochs for metric in members[0].metrics)
     heldout = steps.evaluate("heldout") if done == epochs else []
     for epoch in range(done + 1, epochs + 1):
         begun = time.perf_counter()
         means = steps.train_epoch(epoch)
         seconds = (time.perf_counter() - begun) / len(runs)
-        samples, heldout = steps.evaluate("sample"), steps.evaluate("heldout")
+        samples, heldout = steps.evaluate("sample"), steps.evaluate("heldout", keeps_outputs=is_each_kept)
         measured = zip(runs, means, samples, heldout, strict=True)
         yield tuple(run.record(epoch, seconds, mean, sample, held) for run, mean, sample, held in measured)
         if all(run.is_diverged for run in runs):
@@ -144,8 +167,8 @@ def _results(runs: Sequence["_Run"], steps: Steps, heldout: list[Evaluation]) ->
         return tuple(run.diverged() for run in runs)
     for run in runs:
         run.restore()
-    is_at_hand = all(run.data.validation is None and run.best is None for run in runs)
-    tests = heldout if is_at_hand else steps.evaluate("test")
+    is_at_hand = all(run.data.validation is None and run.best is None for run in runs) and runs[0].keeps_outputs
+    tests = heldout if is_at_hand else steps.evaluate("test", keeps_outputs=runs[0].wants_outputs)
     trained = steps.evaluate("train")
     return tuple(run.measure(test, whole) for run, test, whole in zip(runs, tests, trained, strict=True))
 
@@ -154,13 +177,27 @@ class _Run:
     """What one member has come to so far."""
 
     def __init__(self, member: Member, steps: Steps, index: int) -> None:
-        self.data = member.data
+        self.data, self._objective, self._metrics = member.data, member.objective, member.metrics
         self.is_diverged = False
+        self._left_out: dict[str, None] = {}
         self._diverged_step: int | None = None
-        self.best = EPOCH_CHOICES[member.settings.epoch_choice](steps, index)
+        self.best = EPOCH_CHOICES[member.settings.epoch_choice](steps, index, TASKS[member.objective.task])
         self._steps, self._index = steps, index
         self._curve: list[EpochMetrics] = []
         self._measured_epoch = member.settings.epochs
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether every evaluation has its outputs."""
+        return self._objective.keeps_outputs
+
+    @property
+    def wants_outputs(self) -> bool:
+        """Whether the outputs on test are wanted where the task does not keep them: to be recorded, or measured."""
+        objective = self._objective
+        if objective.keeps_outputs:
+            return False
+        return bool(self._metrics) or BYTES * objective.size(self.data.test_labels) <= KEPT_OUTPUTS
 
     def record(
         self, epoch: int, seconds: float, means: RunningMeans, sample: Evaluation, heldout: Evaluation
@@ -170,19 +207,16 @@ class _Run:
             return None
         metrics = EpochMetrics(
             epoch=epoch,
-            train_loss=means.loss,
-            train_accuracy=means.accuracy,
-            sample_loss=sample.loss,
-            sample_accuracy=sample.accuracy,
-            heldout_loss=heldout.loss,
-            heldout_accuracy=heldout.accuracy,
+            train=means.values,
+            sample=sample.values,
+            heldout={**heldout.values, **self._own_of_epoch(heldout)},
             learning_rate=means.learning_rate,
             seconds=seconds,
             images_per_second=len(self.data.train) / seconds,
             timestamp_ms=time.time_ns() // 1_000_000,
         )
         self._curve.append(metrics)
-        self.is_diverged = _is_diverged(metrics)
+        self.is_diverged = not metrics.is_finite
         self._diverged_step = means.diverged_step
         if self.best is not None and not self.is_diverged:
             self.best.consider(metrics)
@@ -199,7 +233,7 @@ class _Run:
 
     def go_on(self, snapshot: Snapshot) -> None:
         self._curve = list(snapshot.curve)
-        self.is_diverged = _is_diverged(self._curve[-1])
+        self.is_diverged = not self._curve[-1].is_finite
         self._diverged_step = snapshot.diverged_step
         if self.best is not None and snapshot.best is not None:
             self.best.go_on(snapshot.best)
@@ -212,39 +246,74 @@ class _Run:
     def measure(self, test: Evaluation, trained: Evaluation) -> TrainingResult:
         if self.is_diverged:
             return self.diverged()
-        data = self.data
+        data, objective = self.data, self._objective
+        whole = test.whole(data.test_labels, data, objective)
+        trained_whole = trained.whole(data.labels[data.train], data, objective)
+        measures = objective.measures(whole)
+        score = next(iter(test.scores))
         metrics = {
-            "test_accuracy": test.accuracy,
+            **{f"test_{name}": value for name, value in test.scores.items()},
             "test_loss": test.loss,
-            "test_brier_score": brier_score(test.logits, data.test_labels),
-            "learning_curve_area": sum(metrics.heldout_accuracy for metrics in self._curve) / len(self._curve),
-            "final_train_accuracy": trained.accuracy,
+            **measures.values,
+            "learning_curve_area": sum(metrics.heldout[score] for metrics in self._curve) / len(self._curve),
+            f"final_train_{score}": trained.scores[score],
             "final_train_loss": trained.loss,
             "generalization_gap": test.loss - trained.loss,
             "training_seconds": self._seconds,
         }
         if not all(map(math.isfinite, metrics.values())):
             return self.diverged()
+        outputs, targets = self._answers(test, data.test_labels)
+        own = self._own(self._metrics, outputs, targets)
+        confusion = {"train": objective.confusion(trained_whole), "test": objective.confusion(whole)}
+        is_kept = outputs is not None and (objective.keeps_outputs or outputs.nbytes <= KEPT_OUTPUTS)
+        too_large = f"the test outputs are left out: they are more than {KEPT_OUTPUTS // 2**20} MiB"
         state = self._steps.state(self._index)
         return TrainingResult(
             outcome=Outcome.DONE,
-            metrics=metrics,
-            confusion={
-                "train": confusion_matrix(trained.logits, data.labels[data.train]),
-                "test": confusion_matrix(test.logits, data.test_labels),
-            },
-            test_logits=test.logits.float().cpu().numpy(),
-            test_correct=(test.logits.argmax(1) == data.test_labels).cpu().numpy(),
+            metrics={**metrics, **own},
+            confusion={split: counts for split, counts in confusion.items() if counts is not None},
+            test_outputs=outputs if is_kept else None,
+            test_targets=targets if is_kept else None,
+            test_correct=measures.correct,
+            constant_share=measures.constant_share,
+            details=measures.details,
             state={name: tensor.detach().cpu() for name, tensor in state.items()},
             measured_epoch=self._measured_epoch,
+            left_out=(*measures.undefined, *self._left_out, *(() if is_kept else (too_large,))),
         )
+
+    def _answers(self, test: Evaluation, targets: Tensor) -> tuple[NDArray[np.float32] | None, NDArray[Any]]:
+        truth: NDArray[Any] = targets.cpu().numpy()
+        if test.outputs is None:
+            return None, truth
+        return self._objective.answers(test.outputs, self.data.scale).float().cpu().numpy(), truth
+
+    def _own_of_epoch(self, heldout: Evaluation) -> dict[str, float]:
+        asked = [metric for metric in self._metrics if metric.is_of_epochs]
+        if not asked:
+            return {}
+        _, labels, indices = split_of(self.data, "heldout")
+        return self._own(asked, *self._answers(heldout, labels if indices is None else labels[indices]))
+
+    def _own(
+        self, metrics: Sequence[OwnMetric], outputs: NDArray[np.float32] | None, targets: NDArray[Any]
+    ) -> dict[str, float]:
+        """Return the user's own metrics that have a value."""
+        if outputs is None:
+            return {}
+        found = {metric.name: metric.function(outputs, targets) for metric in metrics}
+        for name in (name for name, value in found.items() if not math.isfinite(value)):
+            self._left_out[f"metric {name} is left out: it is {found[name]}"] = None
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def diverged(self) -> TrainingResult:
         return TrainingResult(
             outcome=Outcome.DIVERGED,
             metrics={"training_seconds": self._seconds},
             confusion={},
-            test_logits=None,
+            test_outputs=None,
+            test_targets=None,
             test_correct=None,
             state={},
             diverged_epoch=self._curve[-1].epoch,
@@ -256,30 +325,29 @@ class _Run:
         return sum(metrics.seconds for metrics in self._curve)
 
 
-def _is_diverged(metrics: EpochMetrics) -> bool:
-    return not all(map(math.isfinite, (metrics.train_loss, metrics.sample_loss, metrics.heldout_loss)))
-
-
 class _BestEpoch:
-    """Keeps the weights of the epoch with the highest validation accuracy, the first where several have it."""
+    """Keeps the weights of the epoch with the best score on validation, the first where several have it."""
 
-    def __init__(self, steps: Steps, member: int) -> None:
+    def __init__(self, steps: Steps, member: int, task: Task) -> None:
         self._steps, self._member = steps, member
-        self._accuracy = -1.0
+        self._score = task.score
+        self._sign = SIGNS[task.direction_of(task.score)]
+        self._value = -self._sign * math.inf
         self._epoch = 0
         self._state: dict[str, Tensor] = {}
 
     def consider(self, metrics: EpochMetrics) -> None:
-        if metrics.heldout_accuracy > self._accuracy:
-            self._accuracy = metrics.heldout_accuracy
+        value = self._sign * metrics.heldout[self._score]
+        if value > self._sign * self._value:
+            self._value = metrics.heldout[self._score]
             self._epoch = metrics.epoch
             self._state = {name: tensor.detach().clone() for name, tensor in self._own_state().items()}
 
     def snapshot(self) -> BestSnapshot:
-        return BestSnapshot(epoch=self._epoch, accuracy=self._accuracy, state=copied(self._state))
+        return BestSnapshot(epoch=self._epoch, value=self._value, state=copied(self._state))
 
     def go_on(self, snapshot: BestSnapshot) -> None:
-        self._epoch, self._accuracy, self._state = snapshot.epoch, snapshot.accuracy, snapshot.state
+        self._epoch, self._value, self._state = snapshot.epoch, snapshot.value, snapshot.state
 
     def restore(self) -> int:
         """Put the best weights back into the model and return their epoch."""
@@ -291,8 +359,8 @@ class _BestEpoch:
         return self._steps.state(self._member)
 
 
-EPOCH_CHOICES: Mapping[str, Callable[[Steps, int], _BestEpoch | None]] = {
-    "last": lambda _steps, _member: None,
+EPOCH_CHOICES: Mapping[str, Callable[[Steps, int, Task], _BestEpoch | None]] = {
+    "last": lambda _steps, _member, _task: None,
     "best-validation": _BestEpoch,
 }
 """What keeps the weights of the epoch that is measured, by name; None where that is the last."""

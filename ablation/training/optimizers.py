@@ -1,22 +1,48 @@
-"""Makes the optimizer of a training in PyTorch's fused form: one pass over the parameters per step."""
+"""Makes the optimizer of a training: PyTorch's Adam, AdamW and SGD in their fused form, its others as they come.
 
-from collections.abc import Callable, Mapping, Sequence
+A fused Adam is one pass over the parameters per step; the others take what PyTorch chooses for their device.
+"""
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
+from ablation.errors import PathUnavailable, SettingInvalid
 from ablation.training.settings import TrainingSettings
 
 Group = tuple[Sequence[Tensor], TrainingSettings]
 """Parameters, and the settings that their numbers are taken from."""
-OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], bool], Optimizer]] = {
-    "adam": lambda groups, is_captured: Adam(groups, fused=True, capturable=is_captured),
-    "adamw": lambda groups, is_captured: AdamW(groups, fused=True, capturable=is_captured),
-    "sgd": lambda groups, _is_captured: SGD(groups, fused=True),
+PATH = "training.optimizer_arguments"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """What an optimizer can do beside its step.
+
+    Attributes:
+        is_elementwise: an element's update hangs on its own gradients alone, so parameters may be stacked.
+        is_captured: it reads its learning rate, and counts its steps, on the device.
+    """
+
+    is_elementwise: bool = False
+    is_captured: bool = False
+
+
+_BOTH = Ability(is_elementwise=True, is_captured=True)
+ABILITIES: Mapping[str, Ability] = {
+    **dict.fromkeys(("adam", "adamw", "sgd"), _BOTH),
+    **dict.fromkeys(("ASGD", "Adadelta", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop"), _BOTH),
+    "Adagrad": Ability(is_elementwise=True),
 }
-"""By name: (groups, whether steps are captured) to an optimizer."""
-WITH_MOMENTUM = ("sgd",)
+"""By name; what is not here can do neither: Adafactor and Muon look at a whole tensor, and at numbers on the host."""
+FUSED: Mapping[str, str] = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+"""By name, the classes of `torch.optim` that are made in their fused form."""
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
@@ -32,15 +58,62 @@ def optimizer_over(
     Args:
         rates: learning rates on the device, one per group, to be set before each step.
         is_captured: whether its steps are captured in a CUDA graph.
+
+    Raises:
+        SettingInvalid: there is none of that name, or PyTorch refuses its arguments.
     """
-    parameters: list[dict[str, Any]] = [
-        {"params": list(tensors), "lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        for tensors, settings in groups
-    ]
+    first = groups[0][1]
+    kind, takes = optimizer_class(first.optimizer)
+    parameters: list[dict[str, Any]] = [{"params": list(tensors), **_keys(own, takes)} for tensors, own in groups]
     for group, rate in zip(parameters, rates or (), strict=rates is not None):
         group["lr"] = rate
-    name = groups[0][1].optimizer
-    if name in WITH_MOMENTUM:
-        for group, (_, settings) in zip(parameters, groups, strict=True):
-            group["momentum"] = settings.momentum
-    return OPTIMIZERS[name](parameters, is_captured)
+    chosen: dict[str, Any] = {"fused": True} if first.optimizer in FUSED else {}
+    if is_captured:
+        # Not tensor by tensor: those of PyTorch's loops that take a rate on the device read it there.
+        chosen |= {name: True for name in ("capturable", *(["foreach"] if not chosen else [])) if name in takes}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in first.optimizer_arguments.items()
+    }
+    try:
+        # With the first group's numbers, which some classes check only where they are arguments.
+        return kind(parameters, **_keys(first, takes), **given, **chosen)
+    except (TypeError, ValueError) as error:
+        raise SettingInvalid(f"{kind.__name__} refuses {_shown(first)}: {error}", path=PATH) from error
+
+
+def check_can(settings: TrainingSettings, path: str, *, is_stacked: bool, is_captured: bool) -> None:
+    """See that an optimizer can do what a path asks of it.
+
+    Raises:
+        PathUnavailable: it cannot.
+    """
+    can = ABILITIES.get(settings.optimizer, Ability())
+    if is_stacked and not can.is_elementwise:
+        raise PathUnavailable(
+            path, f"an update of {settings.optimizer} looks at whole tensors, not at each element alone"
+        )
+    if is_captured and not can.is_captured:
+        raise PathUnavailable(path, f"{settings.optimizer} needs numbers of the host in each step")
+
+
+@functools.cache
+def optimizer_class(name: str) -> tuple[type[Optimizer], tuple[str, ...]]:
+    """Return an optimizer's class and the names of what it takes.
+
+    Raises:
+        SettingInvalid: this PyTorch has none of that name.
+    """
+    kind = getattr(torch.optim, FUSED.get(name, name), None)
+    if not isinstance(kind, type) or not issubclass(kind, Optimizer):
+        raise SettingInvalid(f"PyTorch {torch.__version__} has no optimizer {name!r}", path="training.optimizer")
+    return kind, tuple(inspect.signature(kind).parameters)
+
+
+def _keys(settings: TrainingSettings, takes: Sequence[str]) -> dict[str, Any]:
+    numbers = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "momentum": settings.momentum}
+    return {name: value for name, value in numbers.items() if name in takes}
+
+
+def _shown(settings: TrainingSettings) -> str:
+    given = ", ".join(f"{name}: {value}" for name, value in settings.optimizer_arguments.items())
+    return f"{{{given}}}" if given else "what it is given"

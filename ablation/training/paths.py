@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch.nn import functional
 
 from ablation.errors import PathUnavailable
 from ablation.training.loop import EpochsTogether, lay_out, train_members
@@ -23,7 +22,10 @@ Backend = Literal["grouped", "matmul", "streams"]
 """How fused convolutions are computed: as one grouped convolution, as one batched product of windows (im2col) with
 weights, or each model's on its own, on parallel streams in one graph."""
 BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
-NUMBERS = ("learning_rate", "schedule", "momentum", "weight_decay")
+NUMBERS = (
+    *("learning_rate", "schedule", "schedule_arguments", "schedule_unit", "warmup"),
+    *("momentum", "weight_decay", "gradient_clipping"),
+)
 """The settings that members of a fused training may differ in."""
 
 
@@ -31,7 +33,7 @@ def train_graph(
     member: Member,
     *,
     study_seed: int,
-    loss: Loss = functional.cross_entropy,
+    loss: Loss | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> EpochsTogether:
     """Train one member with each step as one CUDA graph; on a CPU its operations are called one by one.
@@ -50,7 +52,7 @@ def train_fused(
     *,
     backend: Backend,
     study_seed: int,
-    loss: Loss = functional.cross_entropy,
+    loss: Loss | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> EpochsTogether:
     """Train members of equal structure together; each comes to what it would alone, within rounding.
@@ -61,7 +63,7 @@ def train_fused(
     return train_members(members, fused_steps(members, backend=backend, study_seed=study_seed, loss=loss), checkpoints)
 
 
-def fused_steps(members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss) -> ResidentSteps:
+def fused_steps(members: Sequence[Member], *, backend: Backend, study_seed: int, loss: Loss | None) -> ResidentSteps:
     """Return the steps of members that are trained together.
 
     Raises:
@@ -89,6 +91,7 @@ def check_alike(members: Sequence[Member]) -> None:
         for what, mine, theirs in (
             ("parameters", _structure(first), _structure(member)),
             ("settings", _shared(first.settings), _shared(member.settings)),
+            ("task", first.objective, member.objective),
             ("sizes of their splits", _sizes(first), _sizes(member)),
         ):
             if mine != theirs:

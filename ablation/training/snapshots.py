@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,12 +13,11 @@ from torch.optim import Optimizer
 
 from ablation.records import EpochMetrics
 
-STEP = "step"
 PLAIN = (type(None), bool, int, float, str)
 """What a checkpoint may hold beside tensors; what only looks like it, as an enumeration, may not be read again."""
 Tensors = dict[str, Tensor]
-OptimizerState = list[Tensors]
-"""What the optimizer keeps of each parameter, in the order of the model's."""
+OptimizerState = list[dict[str, Any]]
+"""What the optimizer keeps of each parameter, in the order of the model's: tensors, and plain values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,10 @@ class StepsSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestSnapshot:
-    """The epoch with the best validation accuracy so far: its number, the accuracy, and the model's state."""
+    """The epoch with the best score on validation so far: its number, the score, and the model's state."""
 
     epoch: int
-    accuracy: float
+    value: float
     state: Tensors
 
 
@@ -73,11 +72,17 @@ class Snapshot:
         best = values["best"]
         return cls(
             epoch=int(values["epoch"]),
-            curve=tuple(EpochMetrics(**metrics) for metrics in values["curve"]),
+            curve=tuple(EpochMetrics.from_plain(metrics) for metrics in values["curve"]),
             steps=StepsSnapshot(**values["steps"]),
-            best=BestSnapshot(**best) if best is not None else None,
+            best=_best(best) if best is not None else None,
             diverged_step=values["diverged_step"],
         )
+
+
+def _best(values: Mapping[str, Any]) -> BestSnapshot:
+    """Read a best epoch; earlier versions called its score by the name of the only one there was."""
+    value = values["value"] if "value" in values else values["accuracy"]
+    return BestSnapshot(epoch=values["epoch"], value=value, state=values["state"])
 
 
 class SnapshotMismatch(Exception):
@@ -124,21 +129,48 @@ def put_back(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
 
 def optimizer_state(optimizer: Optimizer, parameters: Sequence[Tensor], *, position: int | None) -> OptimizerState:
     """Return copies of what the optimizer keeps of one model's parameters, at its place where they are stacked."""
-    states = [cast("Tensors", optimizer.state.get(parameter, {})) for parameter in parameters]
-    return [copied({key: _own(key, value, position) for key, value in state.items()}) for state in states]
+    states: list[dict[str, Any]] = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    return [
+        {
+            key: _own(value, position).detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+            for key, value in state.items()
+        }
+        for state in states
+    ]
+
+
+def make_optimizer_state(optimizer: Optimizer, parameters: Sequence[Tensor], kept: OptimizerState) -> None:
+    """Let an optimizer that has taken no step make what it keeps of the parameters that it had kept something of.
+
+    It takes a step along gradients of zero: so each value lies where, and as, this optimizer makes it. The parameters
+    stay as they are.
+    """
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter, values in zip(parameters, kept, strict=True):
+        parameter.grad = torch.zeros_like(parameter) if values else None
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for parameter, value in zip(parameters, before, strict=True):
+        parameter.detach().copy_(value)
 
 
 def put_back_optimizer(
     optimizer: Optimizer, parameters: Sequence[Tensor], kept: OptimizerState, *, position: int | None
 ) -> None:
-    """Give the optimizer what it kept of one model's parameters, each value in the layout of its parameter."""
+    """Give the optimizer, which has made its state, what it kept of one model's parameters.
+
+    Raises:
+        KeyError: it keeps something else.
+    """
     for parameter, values in zip(parameters, kept, strict=True):
-        state = optimizer.state[parameter]
+        state: dict[str, Any] = optimizer.state.get(parameter, {})
+        if state.keys() != values.keys():
+            raise KeyError(f"a snapshot of another optimizer: {sorted(state.keys() ^ values.keys())[:5]}")
         for key, value in values.items():
-            if key not in state:
-                like = value if key == STEP else parameter.detach()
-                state[key] = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
-            _own(key, state[key], position).copy_(value)
+            if isinstance(value, Tensor):
+                _own(state[key], position).copy_(value)
+            else:
+                state[key] = value
 
 
 def host_state(modules: Sequence[nn.Module]) -> dict[str, Any]:
@@ -178,9 +210,9 @@ def _attributes(root: nn.Module) -> dict[tuple[str, str], Any]:
     }
 
 
-def _own(key: str, value: Tensor, position: int | None) -> Tensor:
-    """Return one model's part of what is kept of stacked parameters, whose count of steps is one for all."""
-    return value if position is None or key == STEP else value[position]
+def _own(value: Tensor, position: int | None) -> Tensor:
+    """Return one model's part of what is kept of stacked parameters; a single number, as of steps, is one for all."""
+    return value if position is None or not value.dim() else value[position]
 
 
 def _fields(record: Any) -> dict[str, Any]:

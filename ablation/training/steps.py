@@ -1,7 +1,7 @@
 """The interface of what trains and evaluates models epoch by epoch, and the plain form of it: one model, eagerly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, assert_never
@@ -12,34 +12,36 @@ from torch import Tensor, nn
 from ablation.errors import CodeInvalid
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import TrainingData, batch_bounds, training_batches
+from ablation.training.clipping import clip_alone
 from ablation.training.evaluation import Evaluation, evaluate
 from ablation.training.optimizers import make_optimizer
 from ablation.training.precision import compute
-from ablation.training.schedules import learning_rate_at
+from ablation.training.schedules import learning_rates
 from ablation.training.settings import Loss, Member
 from ablation.training.snapshots import (
     StepsSnapshot,
     copied,
     host_state,
+    make_optimizer_state,
     named_tensors,
     optimizer_state,
     put_back,
     put_back_host_state,
     put_back_optimizer,
 )
+from ablation.training.tasks import mean_over
 
 Split = Literal["sample", "heldout", "test", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningMeans:
-    """One run's epoch in training mode: means over its batches, and the learning rate of the last step.
+    """One run's epoch in training mode: loss and scores over its batches, and the learning rate of the last step.
 
     `diverged_step` is the first step of the training, counted from 1, whose loss was not finite, where one was.
     """
 
-    loss: float
-    accuracy: float
+    values: Mapping[str, float]
     learning_rate: float
     diverged_step: int | None = None
 
@@ -51,8 +53,11 @@ class Steps(Protocol):
         """Train every member on its epoch, counted from 1; synchronizes with the device once, at the end."""
         ...
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
-        """Evaluate every member's model on a split of its data, in evaluation mode."""
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
+        """Evaluate every member's model on a split of its data, in evaluation mode.
+
+        Outputs that the task does not keep are kept on the CPU where `keeps_outputs` asks for them.
+        """
         ...
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -75,22 +80,27 @@ class Steps(Protocol):
 class EagerSteps:
     """Trains one model, operation by operation."""
 
-    def __init__(self, member: Member, *, study_seed: int, loss: Loss) -> None:
+    def __init__(self, member: Member, *, study_seed: int, loss: Loss | None) -> None:
         self._model, self._data, self._settings = member.model, member.data, member.settings
         self._study_seed, self._seed = study_seed, member.seed
-        self._loss = loss
+        self._objective = member.objective
+        self._loss = loss or own_loss(member)
+        self._weights = [member.class_weights] if loss is None and member.class_weights is not None else []
         self._device = member.data.images.device
         if self._device.type == "cpu":
             _keep_freed_memory()
         self._optimizer = make_optimizer(member.model, member.settings)
+        self._rates = learning_rates(
+            member.settings, len(batch_bounds(len(member.data.train), member.settings.batch_size))
+        )
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
-        settings = self._settings
+        settings, objective = self._settings, self._objective
         count = len(self._data.train)
         steps = len(batch_bounds(count, settings.batch_size))
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        tally: Tensor | int = 0
         batches = training_batches(
             self._data,
             batch_size=settings.batch_size,
@@ -102,20 +112,32 @@ class EagerSteps:
         self._model.train()
         losses: list[Tensor] = []
         for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
-            rate = learning_rate_at(
-                step, steps * settings.epochs, schedule=settings.schedule, peak=settings.learning_rate
-            )
-            loss, logits = self._step(images, labels, rate)
+            rate = self._rates[step]
+            targets = objective.prepared(labels, self._data.scale)
+            loss, outputs = self._step(images, targets, rate)
+            own = objective.tally(outputs.unsqueeze(0), targets.unsqueeze(0))[0]
             losses.append(loss)
-            loss_sum += loss * len(labels)
-            correct += (logits.argmax(1) == labels).sum()
-        loss_mean, accuracy = (loss_sum / count).item(), correct.item() / count  # the epoch's one synchronization
+            loss_sum += loss * objective.weights(own, len(targets))
+            tally = tally + own
+        assert isinstance(tally, Tensor)
+        loss_mean = mean_over(loss_sum, objective.weights(tally, count)).item()  # the epoch's one synchronization
         diverged = None if math.isfinite(loss_mean) else first_step_not_finite(torch.stack(losses), epoch)
-        return [RunningMeans(loss=loss_mean, accuracy=accuracy, learning_rate=rate, diverged_step=diverged)]
+        values = {"loss": loss_mean, **objective.scores(tally, count, self._data.scale)}
+        return [RunningMeans(values=values, learning_rate=rate, diverged_step=diverged)]
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
         images, labels, indices = split_of(self._data, split)
-        return [evaluate(self._model, images, labels, self._data, indices=indices, precision=self._settings.precision)]
+        found = evaluate(
+            self._model,
+            images,
+            labels,
+            self._data,
+            indices=indices,
+            precision=self._settings.precision,
+            objective=self._objective,
+            keeps_outputs=keeps_outputs,
+        )
+        return [found]
 
     def state(self, member: int) -> dict[str, Tensor]:
         assert member == 0
@@ -133,23 +155,33 @@ class EagerSteps:
 
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:  # noqa: ARG002 - epochs are told apart by number
         (kept,) = snapshots
+        parameters = list(self._model.parameters())
         put_back(named_tensors(self._model), kept.tensors)
-        put_back_optimizer(self._optimizer, list(self._model.parameters()), kept.optimizer, position=None)
+        make_optimizer_state(self._optimizer, parameters, kept.optimizer)
+        put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=None)
         put_back_host_state(self._modules(), kept.host)
 
     def _modules(self) -> list[nn.Module]:
         return [self._model, *([self._loss] if isinstance(self._loss, nn.Module) else [])]
 
-    def _step(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """Take one step and return the batch's loss and logits, detached."""
+    def _step(self, images: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Take one step and return the batch's loss and outputs, detached."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = compute(partial(self._model, images), self._settings.precision, self._device)
-        loss = checked_loss(self._loss(logits, labels))
+        outputs = compute(partial(self._model, images), self._settings.precision, self._device)
+        loss = checked_loss(self._loss(outputs, targets, *self._weights))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
-        return loss.detach(), logits.detach()
+        return loss.detach(), outputs.detach()
+
+
+def own_loss(member: Member) -> Loss:
+    """Return the loss of a member's task, smoothed as its settings say."""
+    loss: Loss = member.objective.loss
+    smoothing = member.settings.label_smoothing
+    return partial(loss, smoothing=smoothing) if smoothing else loss
 
 
 def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -184,7 +216,7 @@ def checked_loss(loss: Tensor) -> Tensor:
     elif loss.dim():
         what = f"returned a tensor of shape {tuple(loss.shape)}; take its mean"
     elif not loss.requires_grad:
-        what = "returned a tensor without a gradient; compute it from the logits with torch"
+        what = "returned a tensor without a gradient; compute it from the outputs with torch"
     else:
         return loss
     raise CodeInvalid(f"the loss must return a scalar tensor, and {what}", path="training.loss")

@@ -1,6 +1,5 @@
 """Trains runs: compared ones whole, tuning's up to where they are stopped; tries variants and estimates their cost."""
 
-from ablation.records import Objective
 from ablation.worker.devices import check_device, device_remarks, device_text, resolve_devices, why_no_gpu
 from ablation.worker.estimate import estimate_seconds
 from ablation.worker.failures import DeviceLost
@@ -13,7 +12,6 @@ __all__ = [
     "DeviceLost",
     "Fusing",
     "Job",
-    "Objective",
     "TuningJob",
     "alike",
     "check_device",

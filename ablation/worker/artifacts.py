@@ -17,7 +17,9 @@ from ablation.records import (
     PlannedRun,
     RunEvaluation,
     Settings,
+    TaskName,
     epoch_metrics,
+    output_file,
 )
 from ablation.storage.run_folder import RunFolder
 from ablation.training import TrainingResult
@@ -40,23 +42,31 @@ def write_curves(folder: RunFolder, epochs: Sequence[Epoch], *, heldout_split: s
 
 
 def write_evaluation(
-    folder: RunFolder, planned: PlannedRun, trained: TrainingResult, classes: tuple[str, ...]
+    folder: RunFolder, planned: PlannedRun, trained: TrainingResult, *, classes: tuple[str, ...], task: TaskName
 ) -> tuple[str, ...]:
-    """Write confusion matrices, answers, logits and the model, nothing of a diverged run; say what is left out."""
+    """Write confusion matrices, answers, outputs and the model, nothing of a diverged run; say what is left out."""
     if trained.outcome is Outcome.DIVERGED:
         return ()
     confusion = {split: counts.tolist() for split, counts in trained.confusion.items()}
-    correct = "".join("01"[is_correct] for is_correct in np.asarray(trained.test_correct).tolist())
-    evaluation = RunEvaluation(confusion=confusion, test_correct=correct)
+    answers = trained.test_correct.tolist() if trained.test_correct is not None else []
+    evaluation = RunEvaluation(
+        confusion=confusion,
+        test_correct="".join("01"[is_correct] for is_correct in answers),
+        constant_share=trained.constant_share,
+        details=trained.details,
+    )
     folder.write_json(EVALUATION_FILE, evaluation.to_json())
     for split, rows in confusion.items():
         named = [[name, *row] for name, row in zip(classes, rows, strict=True)]
         (folder.artifacts / f"confusion_{split}.csv").write_text(
             _csv(["true \\ predicted", *classes], named), encoding="utf-8"
         )
-    np.savez_compressed(folder.artifacts / "test_logits.npz", logits=np.asarray(trained.test_logits))
+    if trained.test_outputs is not None:
+        file, name = output_file(task)
+        arrays: dict[str, Any] = {name: trained.test_outputs, "targets": trained.test_targets}
+        np.savez_compressed(folder.artifacts / file, **arrays)
     torch.save(dict(trained.state), folder.artifacts / MODEL_FILE)
-    return _draw_confusion(folder, planned, confusion, classes)
+    return (*trained.left_out, *_draw_confusion(folder, planned, confusion, classes))
 
 
 def _draw_confusion(

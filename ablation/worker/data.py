@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
-from ablation.records import DataSettings, DataShape
+from ablation.records import DataSettings, DataShape, TaskName
 from ablation.training import TrainingData
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -34,12 +36,14 @@ def run_data(
 
 def made_up_data(shape: DataShape, count: int, device: torch.device, *, layout: torch.memory_format) -> TrainingData:
     """Make a data set up, of which `count` are trained on, for timing."""
-    if shape.features:
+    if shape.vocabulary:
+        images = torch.randint(0, shape.vocabulary, (count, *shape.features), dtype=torch.int32, device=device)
+    elif shape.features:
         images = torch.randn((count, *shape.features), device=device)
     else:
         size = (count, shape.height, shape.width, shape.channels)
         images = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
-    labels = torch.arange(count, device=device) % len(shape.classes)
+    labels = MADE_UP_TARGETS[shape.task](count, shape).to(device)
     few = torch.arange(2, device=device)
     return TrainingData(
         images=images,
@@ -53,6 +57,21 @@ def made_up_data(shape: DataShape, count: int, device: torch.device, *, layout: 
         deviation=torch.full((shape.channels,), 64.0, device=device),
         layout=layout,
     )
+
+
+def _classes_of(count: int, shape: DataShape) -> torch.Tensor:
+    numbers = torch.arange(count * math.prod(shape.target_shape)) % len(shape.classes)
+    return numbers.view(count, *shape.target_shape)
+
+
+MADE_UP_TARGETS: Mapping[TaskName, Callable[[int, DataShape], torch.Tensor]] = {
+    "classification": _classes_of,
+    "regression": lambda count, shape: torch.randn((count, *shape.target_shape)),
+    "multilabel": lambda count, shape: torch.randint(0, 2, (count, *shape.target_shape), dtype=torch.uint8),
+    "tokens": lambda count, shape: _classes_of(count, shape).int(),
+    "segmentation": lambda count, shape: _classes_of(count, shape).int(),
+}
+"""Targets for so many made-up inputs, as prepared data has them, by task."""
 
 
 def first_batch(dataset: Dataset, batch_size: int, *, layout: torch.memory_format) -> TrainingData:

@@ -9,6 +9,7 @@ from ablation.datasets import check_augmentation, split_sizes
 from ablation.models import build_model, fastest_layout
 from ablation.records import DataOutline, Settings
 from ablation.training import train
+from ablation.training.tasks import make_objective
 from ablation.worker.data import made_up_data
 from ablation.worker.devices import set_up
 from ablation.worker.setup import loss_of, training_settings
@@ -35,7 +36,9 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     model = build_model(model_settings, outline.shape, code=code).to(device)
     layout = fastest_layout(model_settings, torch.device(device))
     data = made_up_data(outline.shape, count, torch.device(device), layout=layout)
-    *_, last = train(model, data, timed, study_seed=0, seed=0, loss=loss)
+    *_, last = train(
+        model, data, timed, study_seed=0, seed=0, loss=loss, objective=make_objective(outline.shape, training.loss)
+    )
     sizes = split_sizes(outline, data_settings)
     heldout = sizes.test if data_settings.validation == "none" else sizes.validation
     per_image = last.seconds / count

@@ -202,7 +202,10 @@ class RunRecord:
         with self.writing():
             write_configuration(job.folder, job.planned, job.settings)
             write_curves(job.folder, self.epochs, heldout_split=job.heldout_split)
-            return () if trained is None else write_evaluation(job.folder, job.planned, trained, self._classes)
+            if trained is None:
+                return ()
+            task = job.settings.data.task if job.settings.data is not None else "classification"
+            return write_evaluation(job.folder, job.planned, trained, classes=self._classes, task=task)
 
     def failed(self, error: BaseException, *, error_text: str = "", path: str = "", path_note: str = "") -> RunResult:
         """Return the result of a run that an error ended; `error_text` is given where the error's traceback is gone."""

@@ -13,7 +13,8 @@ from ablation.models import build_model, fastest_layout
 from ablation.records import DataShape, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
-from ablation.training.settings import LOSSES
+from ablation.training.class_weights import class_weights_of
+from ablation.training.tasks import make_objective
 from ablation.worker.data import run_data
 from ablation.worker.devices import set_up
 
@@ -24,7 +25,7 @@ class Beginning:
 
     member: Member
     study_seed: int
-    loss: Loss
+    loss: Loss | None
     shape: DataShape
 
 
@@ -52,8 +53,15 @@ def begin(
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
     model = build_model(model_settings, shape, code=code).to(device)
+    objective = make_objective(shape, training.loss)
     member = Member(
-        model=model, data=data, settings=training_settings(settings), seed=seed, cudnn_benchmark=cudnn_benchmark
+        model=model,
+        data=data,
+        settings=training_settings(settings),
+        seed=seed,
+        objective=objective,
+        class_weights=class_weights_of(training.class_weights, data, objective, classes=len(shape.classes)),
+        cudnn_benchmark=cudnn_benchmark,
     )
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
 
@@ -79,14 +87,21 @@ def training_settings(settings: Settings) -> TrainingSettings:
         epoch_choice=training.epoch_choice,
         augmentation=data.augmentation,
         precision=training.precision,
+        optimizer_arguments=training.optimizer_arguments,
+        schedule_arguments=training.schedule_arguments,
+        schedule_unit=training.schedule_unit,
+        warmup=training.warmup,
+        label_smoothing=training.label_smoothing,
+        class_weights=training.class_weights,
+        gradient_clipping=None if training.gradient_clipping == "none" else training.gradient_clipping,
     )
 
 
-def loss_of(training: EngineTraining, code: CodeFolders) -> Loss:
-    """Return the loss that settings name: the user's own, or one of LOSSES."""
+def loss_of(training: EngineTraining, code: CodeFolders) -> Loss | None:
+    """Return the loss of the user's own that settings name; None where it is the task's."""
     name = training.loss
     if not is_code(name):
-        return LOSSES[name]
+        return None
     loss: Loss = code.load(name, path="training.loss")
     if isinstance(loss, type):
         raise CodeInvalid(f"{name} is a class; name a function, or a loss made of it in a file", path="training.loss")

@@ -1,5 +1,6 @@
 """Tries a variant before a study starts: one batch on the CPU, so that what is wrong is said at once and by name."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -8,12 +9,16 @@ from torch import nn
 from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
-from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, ModelSettings, Settings, Variant
+from ablation.models import build_model, example_input, fastest_layout
+from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
+from ablation.training.class_weights import class_weights_of
+from ablation.training.optimizers import FUSED
 from ablation.training.precision import logits_of
+from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
+from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
 from ablation.worker.setup import loss_of, seed_generators, training_settings
@@ -25,7 +30,17 @@ def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
     model = settings.model
     is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
-    return is_odd or bool(code_names(settings))
+    return is_odd or bool(code_names(settings)) or _has_choices_of_torch(settings)
+
+
+def _has_choices_of_torch(settings: Settings) -> bool:
+    """Whether PyTorch's optimizers and schedules say what they can be given, or the data which classes there are."""
+    training = settings.training
+    if not isinstance(training, EngineTraining):
+        return False
+    is_stepped = training.schedule not in SCHEDULES
+    is_odd = training.optimizer not in FUSED or bool(training.optimizer_arguments)
+    return is_odd or is_stepped or training.class_weights != "none"
 
 
 def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
@@ -54,7 +69,9 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
     _, model_settings = settings.sections()
     loss = loss_of(settings.engine, code)
-    chosen = replace(training_settings(settings), epochs=1, epoch_choice="last")
+    whole = training_settings(settings)
+    learning_rates(whole, steps_per_epoch=1)
+    chosen = replace(whole, epochs=1, epoch_choice="last")
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
     del other
@@ -66,8 +83,20 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), model_settings.name)
     with running(name, path="model.name", doing="it was trained on one batch"):
-        _check_logits(model, torch.zeros(2, *shape.input_shape), shape)
-        for _ in train(model, data, chosen, study_seed=0, seed=0, loss=_told(loss, settings.engine.loss)):
+        _check_outputs(model, example_input(shape, 2), shape)
+        told = _told(loss, settings.engine.loss) if loss is not None else None
+        objective = make_objective(shape, settings.engine.loss)
+        epochs = train(
+            model,
+            data,
+            chosen,
+            study_seed=0,
+            seed=0,
+            loss=told,
+            objective=objective,
+            class_weights=class_weights_of(chosen.class_weights, data, objective, classes=len(shape.classes)),
+        )
+        for _ in epochs:
             pass
     return is_same_start
 
@@ -97,17 +126,34 @@ def _told(loss: Loss, name: str) -> Loss:
     return called
 
 
-def _check_logits(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
+def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
     was_training = model.training
     with torch.no_grad():
-        logits = logits_of(model.eval()(inputs))
+        outputs = logits_of(model.eval()(inputs))
     model.train(was_training)
-    expected = (len(inputs), len(shape.classes))
-    given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if given != expected:
-        way = "" if isinstance(logits, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
-        what = f"not logits {expected}: one per class{way}"
+    given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    allowed = [(len(inputs), *one) for one in allowed_output_shapes(shape)]
+    if given not in allowed:
+        way = "" if isinstance(outputs, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
+        form, each = OUTPUTS[shape.task]
+        what = f"not {form} {allowed[0]}: one per {each}{way}"
         raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
+
+
+def allowed_output_shapes(shape: DataShape) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes that a model's output for one input may have, the usual one first."""
+    usual = shape.output_shape
+    return (usual, ()) if shape.task == "regression" and usual == (1,) else (usual,)
+
+
+OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
+    "classification": ("logits", "class"),
+    "regression": ("predictions", "target"),
+    "multilabel": ("logits", "label"),
+    "tokens": ("logits", "position and class"),
+    "segmentation": ("logits", "class and pixel"),
+}
+"""What a model gives, and for each of what, by task."""
 
 
 def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:

@@ -6,23 +6,16 @@ The test split is never evaluated, and the model is thrown away: what is kept is
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 import torch
 
 from ablation.errors import CarriedError
 from ablation.executors.interface import Place
-from ablation.records import Epoch, EpochMetrics, Objective, Outcome, RunResult
+from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
 from ablation.worker.paths import train_alone
 from ablation.worker.run import Job, RunRecord, check_code, path_note
-
-OBJECTIVES: Mapping[str, Callable[[EpochMetrics], float]] = {
-    "loss": attrgetter("heldout_loss"),
-    "accuracy": attrgetter("heldout_accuracy"),
-}
-"""What tuning looks at of an epoch, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +25,7 @@ class TuningJob(Job):
     Where the objective is minimized, it holds values with their sign turned.
     """
 
-    objective: Objective
+    objective: str
     stops_below: tuple[float, ...]
     is_minimized: bool
 
@@ -55,10 +48,10 @@ def run_tuning_job(job: TuningJob, place: Place | None = None) -> RunResult:
     return replicate.finish(_trained(replicate))
 
 
-def objective_curve(epochs: Sequence[Epoch], objective: Objective) -> tuple[float, ...]:
-    """Return what tuning looks at, by epoch: the loss or the accuracy on validation."""
+def objective_curve(epochs: Sequence[Epoch], objective: str) -> tuple[float, ...]:
+    """Return what tuning looks at, by epoch: the loss or a score on validation."""
     measured = [epoch for epoch in epochs if isinstance(epoch, EpochMetrics)]
-    return tuple(map(OBJECTIVES[objective], measured))
+    return tuple(epoch.heldout[objective] for epoch in measured)
 
 
 def is_whole(folder: RunFolder, result: RunResult) -> bool:
@@ -106,7 +99,7 @@ class _Replicate(RunRecord):
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
-        if is_pruned or not _is_finite(epoch) or epoch.epoch == self._job.settings.engine.epochs:
+        if is_pruned or not epoch.is_finite or epoch.epoch == self._job.settings.engine.epochs:
             raise _Ended(is_pruned=is_pruned)
 
 
@@ -118,7 +111,7 @@ def _trained(replicate: _Replicate) -> RunResult:
         return replicate.failed(trained.ended, error_text=trained.error_text, path=trained.path, path_note=note)
     replicate.write()
     curve = replicate.curve
-    is_diverged = not _is_finite(curve[-1])
+    is_diverged = not curve[-1].is_finite
     return RunResult(
         identity=replicate.job.planned.identity,
         outcome=Outcome.DIVERGED if is_diverged else Outcome.DONE,
@@ -141,7 +134,3 @@ def _is_hopeless(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
     sign = -1 if job.is_minimized else 1
     best = max(sign * value for value in objective_curve(epochs, job.objective))
     return best < job.stops_below[len(epochs) - 1]
-
-
-def _is_finite(epoch: EpochMetrics) -> bool:
-    return all(abs(value) < float("inf") for value in (epoch.train_loss, epoch.sample_loss, epoch.heldout_loss))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablation.lookup import did_you_mean, is_same
-from ablation.records import Variant
+from ablation.records import TASKS, Variant
 from ablation.study.comparisons import comparisons
 from ablation.study.design import (
     declared_levels,
@@ -17,7 +17,7 @@ from ablation.study.design import (
 from ablation.study.factors import has_label, levels_of
 from ablation.study.file import MAX_SHOWN, Location, shown
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
-from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec
+from ablation.study.spec import MAX_VARIANTS, OTHERS, PART_DESIGNS, Question, StudySpec, task_of
 
 Found = tuple[Location, str]
 MAX_VARIANT_NAME = 4_000
@@ -57,7 +57,8 @@ def design_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 def question_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     factors, questions = _levels(values), values.get("questions")
     chosen = values.get("metric")
-    metric = chosen.get("name", "test_accuracy") if isinstance(chosen, Mapping) else "test_accuracy"
+    usual = TASKS[task_of(values)].default_metric
+    metric = chosen.get("name", usual) if isinstance(chosen, Mapping) else usual
     seen: list[Any] = []
     for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
         if not isinstance(question, Mapping):

@@ -9,17 +9,18 @@ from pydantic import BaseModel, ValidationError
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
-from ablation.records import RUN_COLUMNS, Variant
+from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.training import training_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
-from ablation.study.sections import SECTIONS, Section, built_in_names, unknown_name
-from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics
+from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
+from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics, task_of
 
 Found = tuple[Location, str]
 
@@ -44,12 +45,14 @@ def check(
         unread_problems(values, code),
         tuning_problems(values),
         errors,
+        training_problems(values),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),
         design_problems(values),
         question_problems(values),
         _selection_problems(values),
+        _loss_problems(values),
     )
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
@@ -193,6 +196,10 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         named.append((("metric", "name"), name))
         if is_own_training(values) and name not in known and metric.get("direction") is None:
             yield ("metric", "direction"), f"is missing: say whether to maximize or minimize {name}"
+        engine = TASKS[task_of(values)].metrics.get(name)
+        given = metric.get("direction", engine.direction) if engine is not None else None
+        if engine is not None and isinstance(given, str) and given in SIGNS and given != engine.direction:
+            yield ("metric", "direction"), f"must be {engine.direction!r} for {name}, not {value_text(given)}"
     for index, question in enumerate(questions if isinstance(questions, tuple) else ()):
         if isinstance(question, Mapping) and isinstance(question.get("on"), str):
             named.append((("questions", index, "on"), question["on"]))
@@ -215,6 +222,21 @@ def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:
         if name in taken:
             what = "a column of every run table" if name in RUN_COLUMNS else "a factor of this study"
             yield location, f"{shown(name)} is {what}; give the metric another name, such as {shown(f'{name}_value')}"
+
+
+def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+    """Refuse losses that are another task's."""
+    task, path, factors = task_of(values), "training.loss", values.get("factors")
+    allowed, training = TASKS[task].losses, values.get("training")
+    here = training.get("loss") if isinstance(training, Mapping) and not is_own_training(values) else None
+    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
+    named: list[tuple[Location, Any]] = [
+        (("training", "loss"), here),
+        *((("factors", path), level) for level in levels),
+    ]
+    for location, loss in named:
+        if loss in get_args(LossName) and loss not in allowed:
+            yield location, f"{loss} is no loss of {task}; it has {', '.join(allowed)}, or your own: {CODE_FORM}"
 
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:

@@ -340,7 +340,7 @@ def _recorded(
     evaluation, more = None, NO_PROBLEMS
     if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, outcome, metrics)):
         evaluation, more = _evaluation(plan, artifacts, run)
-        more = (*missing_curves(curves, plan.heldout_split), *more) if with_details else NO_PROBLEMS
+        more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
     diverged_epoch = tags.get("ablation.diverged_epoch", "")
     return RecordedRun(
         planned=planned,
@@ -350,6 +350,8 @@ def _recorded(
         curves=curves,
         confusion=evaluation.confusion if evaluation else {},
         test_correct=evaluation.test_correct if evaluation else "",
+        constant_share=evaluation.constant_share if evaluation else None,
+        details=evaluation.details if evaluation else {},
         device=device_and_path(tags.get("ablation.device", ""), tags.get("ablation.path", "")),
         host=tags.get("ablation.host", ""),
         commit=tags.get("ablation.git_commit", ""),
@@ -369,7 +371,7 @@ def _curves(client: MlflowClient, plan: Plan, artifacts: Artifacts, run: Run) ->
     text, _ = artifacts.read(run, CURVES_FILE)
     if plan.is_own_training:
         return parse_curves(text, own_names(text)) if text is not None else {}
-    names = curve_names(plan.heldout_split)
+    names = curve_names(plan.heldout_split, plan.task)
     kept = parse_curves(text, names) if text is not None else {}
     return {name: kept.get(name) or _history(client, run.info.run_id, name) for name in names}
 

@@ -28,8 +28,10 @@ class Models(Protocol):
         """Return the parameters of some members; `backward` leaves their gradients in `grad`."""
         ...
 
-    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss, *further: Tensor) -> tuple[Tensor, Tensor]:
         """Compute gradients in training mode from inputs (S, B, …) and labels (S, B), a batch for each model.
+
+        The loss takes what is `further` given (S, …) after them, that of its model.
 
         Returns the losses (S,) and the logits (S, B, classes), detached. A model's gradient is that of its own loss.
         """
@@ -77,7 +79,7 @@ class SideBySide:
     def parameters(self, members: slice) -> list[Tensor]:
         return [parameter for model in self._models[members] for parameter in model.parameters()]
 
-    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss, *further: Tensor) -> tuple[Tensor, Tensor]:
         losses, logits = [], []
         with self._lanes() as lane:
             for index, model in enumerate(self._models):
@@ -85,7 +87,7 @@ class SideBySide:
                     model.train()
                     model.zero_grad(set_to_none=True)
                     answers = compute(partial(model, inputs[index]), self._precision, self._device)
-                    value = loss(answers, labels[index])
+                    value = loss(answers, labels[index], *(own[index] for own in further))
                     value.backward()  # type: ignore[no-untyped-call]
                 losses.append(value.detach())
                 logits.append(answers.detach())

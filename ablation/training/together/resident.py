@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ablation.streams import Purpose, stream_seed
 from ablation.training.batches import (
@@ -23,16 +22,27 @@ from ablation.training.batches import (
     draw_epoch,
     epoch_examples,
     gather,
+    gather_targets,
     make_moves,
     standardize,
     standardize_stacked,
 )
+from ablation.training.clipping import clip_alone, clip_stacked
 from ablation.training.evaluation import Evaluation
-from ablation.training.optimizers import optimizer_over
-from ablation.training.schedules import learning_rate_at
+from ablation.training.optimizers import check_can, optimizer_over
+from ablation.training.schedules import learning_rates
 from ablation.training.settings import Loss, Member, TrainingSettings
-from ablation.training.snapshots import StepsSnapshot, copied, optimizer_state, put_back, put_back_optimizer
-from ablation.training.steps import RunningMeans, Split, first_step_not_finite, split_of
+from ablation.training.snapshots import (
+    OptimizerState,
+    StepsSnapshot,
+    copied,
+    make_optimizer_state,
+    optimizer_state,
+    put_back,
+    put_back_optimizer,
+)
+from ablation.training.steps import RunningMeans, Split, first_step_not_finite, own_loss, split_of
+from ablation.training.tasks import Scale, mean_over
 from ablation.training.together.dropout import CountedMasks
 from ablation.training.together.models import Models
 from ablation.training.together.replay import Captures, Replayed
@@ -82,11 +92,14 @@ class ResidentSteps:
         models: Models,
         *,
         study_seed: int,
-        loss: Loss,
+        loss: Loss | None,
         generators: Sequence[torch.Generator],
         masks: CountedMasks | None = None,
     ) -> None:
-        self._members, self._models, self._loss = members, models, loss
+        self._members, self._models, self._objective = members, models, members[0].objective
+        self._loss = loss or own_loss(members[0])
+        weights = [member.class_weights for member in members if member.class_weights is not None]
+        self._weights = [torch.stack(weights)] if loss is None and weights else []  # (S, K)
         self._study_seed, self._generators, self._masks = study_seed, generators, masks
         first = members[0]
         self._data, self._settings = first.data, first.settings
@@ -98,33 +111,43 @@ class ResidentSteps:
             torch.stack([getattr(member.data, name) for member in members]) for name in ("mean", "deviation")
         )  # (S, C)
         self._scale, self._offset = 1 / self._deviation, -self._mean / self._deviation
+        scales = [member.data.scale for member in members]
+        self._scales: Scale | None = None
+        if all(scale is not None for scale in scales):
+            mean, deviation = (torch.stack([scale[part] for scale in scales if scale is not None]) for part in (0, 1))
+            self._scales = mean.unsqueeze(1), deviation.unsqueeze(1)  # (S, 1, …)
         self._moves = make_moves(self._data.images, self._settings.augmentation)
         self._drawn = self._draw(1)
         self._examples = self._on_device(self._drawn)
         self._prepare_optimizer()
         self._prepare_steps()
-        self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor | None]]] = {}
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         self._seed(epoch)
         with self._on_stream():
             self._examples.copy_(self._on_device(self._drawn))
-            for tensor in (self._loss_sums, self._correct, self._step_in_epoch):
-                tensor.zero_()
+            for tensor in (self._loss_sums, self._tallies, self._step_in_epoch):
+                if tensor is not None:
+                    tensor.zero_()
             for start, stop in self._bounds:
                 self._take_step(stop - start)
             if epoch < self._settings.epochs:
                 self._drawn = self._draw(epoch + 1)
-            losses = (self._loss_sums / self._count).tolist()  # the epoch's one synchronization
-            accuracies = [correct / self._count for correct in self._correct.tolist()]
+            assert self._tallies is not None
+            weights = self._objective.weights(self._tallies, self._count)
+            losses = mean_over(self._loss_sums, weights).tolist()  # the epoch's one synchronization
+            scores = self._scores(self._tallies.cpu(), self._count)
         return [
-            RunningMeans(loss=loss, accuracy=accuracy, learning_rate=rate, diverged_step=step)
-            for loss, accuracy, rate, step in zip(
-                losses, accuracies, self._rates_at(epoch), self._diverged_steps(losses, epoch), strict=True
+            RunningMeans(values={"loss": loss, **own}, learning_rate=rate, diverged_step=step)
+            for loss, own, rate, step in zip(
+                losses, scores, self._rates_at(epoch), self._diverged_steps(losses, epoch), strict=True
             )
         ]
 
-    def evaluate(self, split: Split) -> list[Evaluation]:
+    def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
+        if keeps_outputs and not self._objective.keeps_outputs:
+            return self._evaluated_keeping(split)
         if split not in self._evaluations:
             self._evaluations[split] = Replayed(
                 partial(self._evaluated, split),
@@ -135,10 +158,34 @@ class ResidentSteps:
         if split in ("test", "train"):
             self._let_go_of_graphs()
         with self._on_stream():
-            losses, accuracies, logits = self._evaluations[split]()
-            kept = logits.clone()
-            found = zip(losses.tolist(), accuracies.tolist(), kept, strict=True)
-        return [Evaluation(loss=loss, accuracy=accuracy, logits=own) for loss, accuracy, own in found]
+            losses, tallies, outputs = self._evaluations[split]()
+            kept = outputs.clone() if outputs is not None else None
+            return self._told(losses, tallies, kept, self._count_of(split))
+
+    def _told(self, losses: Tensor, tallies: Tensor, outputs: Tensor | None, count: int) -> list[Evaluation]:
+        tallies = tallies.clone()
+        scores = self._scores(tallies.cpu(), count)
+        return [
+            Evaluation(
+                loss=loss, scores=own, tally=tallies[member], outputs=outputs[member] if outputs is not None else None
+            )
+            for member, (loss, own) in enumerate(zip(losses.tolist(), scores, strict=True))
+        ]
+
+    def _evaluated_keeping(self, split: Split) -> list[Evaluation]:
+        """Evaluate without a graph, with the outputs on the CPU."""
+        with self._on_stream():
+            kept: list[Tensor] = []
+            losses, tallies, _ = self._evaluated(split, kept)
+            return self._told(losses, tallies, torch.cat(kept, dim=1), self._count_of(split))
+
+    def _scores(self, tallies: Tensor, count: int) -> list[dict[str, float]]:
+        found = zip(tallies, self._members, strict=True)
+        return [self._objective.scores(own, count, member.data.scale) for own, member in found]
+
+    def _count_of(self, split: Split) -> int:
+        images, _, indices = split_of(self._data, split)
+        return len(images if indices is None else indices)
 
     def state(self, member: int) -> dict[str, Tensor]:
         return self._models.state(member)
@@ -154,6 +201,8 @@ class ResidentSteps:
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:
         for member, kept in enumerate(snapshots):
             put_back(self._models.tensors(member), kept.tensors)
+        self._make_optimizer_state(snapshots)
+        for member, kept in enumerate(snapshots):
             parameters, position = self._optimized(member)
             put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=position)
         self._step_number.fill_(epoch * len(self._bounds))
@@ -184,6 +233,16 @@ class ResidentSteps:
         each = len(tensors) // (group.stop - group.start)
         return tensors[position * each : (position + 1) * each], None
 
+    def _make_optimizer_state(self, snapshots: Sequence[StepsSnapshot]) -> None:
+        parameters: list[Tensor] = []
+        kept: OptimizerState = []
+        for member, snapshot in enumerate(snapshots):
+            own, position = self._optimized(member)
+            if not position:  # those that are stacked stand for all members of their group
+                parameters += own
+                kept += snapshot.optimizer
+        make_optimizer_state(self._optimizer, parameters, kept)
+
     def _let_go_of_graphs(self) -> None:
         """Give their memory back when training is over, to what is evaluated once, at the end."""
         if self._captures is not None:
@@ -197,20 +256,26 @@ class ResidentSteps:
             self._captures.stream.synchronize()
 
     def _prepare_optimizer(self) -> None:
-        """Make an optimizer with a group for each run of members of the same numbers, and their learning rates."""
+        """Make an optimizer with a group for each run of members of the same numbers, and their learning rates.
+
+        Raises:
+            PathUnavailable: it cannot take the steps of all at once, or not in a graph.
+        """
+        check_can(
+            self._settings,
+            "fused" if self._models.is_stacked else "graph",
+            is_stacked=self._models.is_stacked,
+            is_captured=self._captures is not None,
+        )
         self._groups: list[slice] = []
         settings: list[TrainingSettings] = []
         for numbers, same in itertools.groupby(self._members, key=lambda member: member.settings):
             begin = self._groups[-1].stop if self._groups else 0
             self._groups.append(slice(begin, begin + len(list(same))))
             settings.append(numbers)
-        steps = len(self._bounds) * self._settings.epochs
         # On a CPU in double precision, which the host's own learning rate has.
         precise = torch.float32 if self._captures else torch.float64
-        table = [
-            [learning_rate_at(step, steps, schedule=own.schedule, peak=own.learning_rate) for step in range(steps)]
-            for own in settings
-        ]
+        table = [learning_rates(own, len(self._bounds)) for own in settings]
         self._rate_table = torch.tensor(table, dtype=precise, device=self._device)  # (groups, steps)
         self._host_rates = table
         self._rates = torch.zeros(len(self._groups), 1, dtype=precise, device=self._device)
@@ -219,6 +284,12 @@ class ResidentSteps:
             rates=list(self._rates.squeeze(1)),
             is_captured=self._captures is not None,
         )
+        largest = [member.settings.gradient_clipping for member in self._members]
+        self._is_clipped = any(limit is not None for limit in largest)
+        self._largest = largest
+        self._largest_norms = torch.tensor(
+            [math.inf if limit is None else limit for limit in largest], device=self._device
+        )  # (S,)
 
     def _prepare_steps(self) -> None:
         largest = max(stop - start for start, stop in self._bounds)
@@ -226,7 +297,7 @@ class ResidentSteps:
         self._counters = torch.zeros(2, 1, dtype=torch.int64, device=self._device)
         self._step_number, self._step_in_epoch = self._counters
         self._loss_sums = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
-        self._correct = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
+        self._tallies: Tensor | None = None
         self._epoch_losses = torch.zeros(len(self._bounds), len(self._members), device=self._device)
         self._steps: dict[int, Replayed[None]] = {}
         self._unwatched = WATCHED_STEPS
@@ -250,33 +321,65 @@ class ResidentSteps:
         """Take one step of every member; reads and writes tensors of this object alone."""
         places = torch.add(self._offsets[:size], self._step_in_epoch, alpha=self._settings.batch_size)
         examples = self._examples.index_select(2, places)  # (K, S, B)
-        inputs, labels = self._inputs(gather(self._data.images, examples.flatten(1), self._moves)), examples[1]
+        inputs = self._inputs(gather(self._data.images, examples.flatten(1), self._moves))
+        targets = self._targets(gather_targets(self._data.labels, examples.flatten(1), self._moves))
         torch.index_select(self._rate_table, 1, self._step_number, out=self._rates)
         with self._algorithms():
-            losses, logits = self._models.backward(inputs, labels, self._loss)
+            losses, outputs = self._models.backward(inputs, targets, self._loss, *self._weights)
+        self._clip()
         self._optimizer.step()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
-        self._loss_sums += losses * size
-        self._correct += (logits.argmax(2) == labels).sum(1)
+        tallies = self._objective.tally(outputs, targets)
+        self._loss_sums += losses * self._objective.weights(tallies, size)
+        if self._tallies is None:  # in the first step, which is no graph's
+            self._tallies = torch.zeros_like(tallies)
+        self._tallies += tallies
         self._counters += 1
 
-    def _evaluated(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
-        """Return losses (S,), accuracies (S,) and logits (S, N, classes)."""
+    def _clip(self) -> None:
+        if self._is_clipped and self._models.is_stacked:
+            clip_stacked(self._models.parameters(slice(None)), self._largest_norms)
+        elif self._is_clipped:
+            for member, largest in enumerate(self._largest):
+                clip_alone(self._models.parameters(slice(member, member + 1)), largest)
+
+    def _evaluated(self, split: Split, kept: list[Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return losses (S,), tallies (S, …) and outputs (S, N, …), None where the task does not keep them.
+
+        Where it does not, `kept` takes them part by part, on the CPU.
+        """
         images, labels, _ = split_of(self._data, split)
         found = [split_of(member.data, split)[2] for member in self._members]
         whole = torch.arange(len(images), device=self._device)
         indices = torch.stack([whole if own is None else own for own in found])  # (S, N)
-        with self._algorithms():
-            parts = [self._models.logits(self._gathered(images, part)) for part in self._parts(indices)]
-        logits = torch.cat(parts, dim=1)
-        truth = labels[indices]
-        return self._cross_entropies(logits, truth), (logits.argmax(2) == truth).double().mean(1), logits
+        if self._objective.keeps_outputs:
+            with self._algorithms():
+                parts = [self._models.logits(self._gathered(images, part)) for part in self._parts(indices)]
+            outputs = torch.cat(parts, dim=1)
+            truth = self._targets(labels[indices.flatten()])
+            return self._mean_losses(outputs, truth), self._objective.tally(outputs, truth), outputs
+        sums, tallies = torch.zeros_like(self._loss_sums), torch.zeros((), dtype=torch.int64, device=self._device)
+        for part in self._parts(indices):
+            with self._algorithms():
+                outputs = self._models.logits(self._gathered(images, part))
+            truth = self._targets(labels[part.flatten()])
+            own = self._objective.tally(outputs, truth)
+            sums += self._mean_losses(outputs, truth) * self._objective.weights(own, part.shape[1])
+            tallies = tallies + own
+            if kept is not None:
+                kept.append(outputs.cpu())
+        weights = self._objective.weights(tallies, indices.shape[1])
+        return mean_over(sums, weights), tallies, None
 
-    def _cross_entropies(self, logits: Tensor, truth: Tensor) -> Tensor:
+    def _mean_losses(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return (S,); of models that are not stacked each is computed as for a model alone, to the bit."""
         if self._models.is_stacked:
-            return functional.cross_entropy(logits.mT, truth, reduction="none").mean(1)
-        return torch.stack([functional.cross_entropy(own, true) for own, true in zip(logits, truth, strict=True)])
+            return self._objective.mean_losses(outputs, truth)
+        return torch.stack([self._objective.mean_loss(own, true) for own, true in zip(outputs, truth, strict=True)])
+
+    def _targets(self, targets: Tensor) -> Tensor:
+        """Return targets (S·B, …) as they are trained on, (S, B, …)."""
+        return self._objective.prepared(targets.view(len(self._members), -1, *targets.shape[1:]), self._scales)
 
     def _parts(self, indices: Tensor) -> list[Tensor]:
         size = evaluated_at_once(self._device, self._settings.batch_size)
@@ -288,7 +391,7 @@ class ResidentSteps:
     def _inputs(self, images: Tensor) -> Tensor:
         """Return images (S·B, H, W, C) as a batch for each member (S, B, C, H, W); features (S·B, …) as (S, B, …)."""
         apart = images.view(len(self._members), -1, *images.shape[1:])
-        if images.is_floating_point() or not self._models.is_stacked:
+        if images.dtype != torch.uint8 or not self._models.is_stacked:
             mean, deviation = (own[:, None, None, None, :] for own in (self._mean, self._deviation))
             return standardize(apart, mean, deviation, layout=self._data.layout)
         return standardize_stacked(apart, self._scale, self._offset, layout=self._data.layout)

@@ -57,19 +57,19 @@ class Stacked:
         self._views.append((members, views))
         return views
 
-    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def backward(self, inputs: Tensor, labels: Tensor, loss: Loss, *further: Tensor) -> tuple[Tensor, Tensor]:
         def one(
-            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor, truth: Tensor
+            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Tensor, truth: Tensor, *own: Tensor
         ) -> tuple[Tensor, Tensor]:
             logits = self._forward(parameters, buffers, batch)
             with self._operations:
-                return loss(logits, truth), logits
+                return loss(logits, truth, *own), logits
 
         self._masks.begin_step()
         self._model.train()
         for parameter in self._parameters.values():
             parameter.grad = None
-        losses, logits = vmap(one)(self._parameters, self._buffers, inputs, labels)
+        losses, logits = vmap(one)(self._parameters, self._buffers, inputs, labels, *further)
         losses.backward(self._ones.to(losses.dtype))  # type: ignore[no-untyped-call]  # each gradient is of its own loss
         for members, views in self._views:
             for view, parameter in zip(views, self._parameters.values(), strict=True):

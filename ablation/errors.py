@@ -489,6 +489,16 @@ class CodeInvalid(AblationError):
         super().__init__(f"{message} @ {path}{shown}")
 
 
+class ObjectiveUndefined(AblationError):
+    """A metric of the user's own that tuning looks at, and that has no value on validation."""
+
+    def __init__(self, metric: str, epoch: int) -> None:
+        super().__init__(
+            f"{metric} is undefined on validation after epoch {epoch}, and tuning looks at it there; take another "
+            "metric to tune by, or a larger share of data.validation"
+        )
+
+
 class CodeMissing(AblationError):
     """A package that the user's code imports, and that another machine has in another version, or not at all."""
 

@@ -101,6 +101,7 @@ def lock_plan(
         **differences(_fixed(previous.plan), _fixed(plan)),
         **_changed_reading(previous.plan, plan),
         **_changed_code(previous.plan, plan),
+        **_changed_metrics(previous.plan, plan),
     }
     if changed:
         raise StudyChanged(study.name, changed)
@@ -195,6 +196,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         runs=study.runs(data_digest=data.digest),
         data=data,
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
+        metric_code=study.metric_digests(),
         tuning=tuning,
     )
     is_settled = study.spec.tune is None or bool(tuning)
@@ -260,6 +262,20 @@ def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
         for variant in now.variants
         if (key := repr(variant.configuration)) in known and known[key] != now.code.get(variant.name)
     }
+
+
+def _changed_metrics(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return what was changed of metrics of the user's own that runs have values of: definitions, and their code."""
+    known = {metric.name: metric for metric in before.own_metrics}
+    both = [(known[metric.name], metric) for metric in now.own_metrics if metric.name in known]
+    changed = {
+        f"metrics.{new.name}.{key}": pair
+        for old, new in both
+        for key, pair in differences(old.plain(), new.plain()).items()
+        if key != "epochs"  # it alters no value
+    }
+    digests = {new.name: (before.metric_code.get(new.name), now.metric_code.get(new.name)) for _, new in both}
+    return {**changed, **{f"code of metrics.{name}": pair for name, pair in digests.items() if pair[0] != pair[1]}}
 
 
 def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:

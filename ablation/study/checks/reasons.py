@@ -26,13 +26,14 @@ def reason_for_key(key: str) -> str:
 
 
 def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
-    """Return why a metric is unknown: measured on validation, misspelt, or one of a training function's."""
+    """Return why a metric is unknown: measured on validation, misspelt, or one of the user's own, undeclared."""
     if is_own:
         hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
         return f"{hint}; declare it: `metrics: {{NAME: maximize}}`"
     if _OF_VALIDATION.match(name):
         return "; runs are compared on test: validation is for tuning and for training.epoch_choice"
-    also = "another metric needs a training function of your own that returns it (`training.name`)"
+    form = f"`metrics: {{{name}: {{function: 'm.py:NAME', direction: maximize}}}}`"
+    also = f"declare a metric of your own: {form}, or by the name of torchmetrics' (`torchmetrics:MulticlassF1Score`)"
     return did_you_mean(name, known) or f"; known: {', '.join(known)}; {also}"
 
 

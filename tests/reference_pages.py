@@ -83,7 +83,6 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (Torchvision, "name"): "a classifier of torchvision, without weights",
     (OwnModel, "name"): "a function that returns an `nn.Module`",
     (Training, "epochs"): "passes over the training images",
-    (Training, "optimizer"): "the update rule",
     (OwnTraining, "name"): "a function that trains one run and returns its metrics",
     (OwnTraining, "threads"): "CPU threads per run; part of the run's identity, because results depend on it",
     (ComponentFactor, "remove"): "modules that are present in the baseline and absent at the other level",

@@ -49,6 +49,7 @@ RAISED = [
     errors.ModelInvalid("too small", path="model.depth"),
     errors.CodeInvalid("net.py:Net raised ValueError", path="model.name", traceback="Traceback:\n  a"),
     errors.ComponentInvalid("no such component", path="model.remove"),
+    errors.SettingInvalid("no such optimizer", path="training.optimizer"),
     errors.DeviceUnavailable("cuda:9", ["cpu"]),
     errors.PrecisionUnavailable("tf32", "cpu", ["fp32", "bf16"]),
     errors.PathUnavailable("graph", "it\n waits"),

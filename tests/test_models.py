@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation.errors import ModelInvalid
-from ablation.models import Cnn, build_model, list_components, summarize_model
+from ablation.models import Cnn, build_model, example_input, list_components, summarize_model
 from ablation.models.cnn import NORMS_1D, NORMS_2D, Norm
 from ablation.records import DataShape, ModelSettings
 
@@ -278,3 +278,14 @@ def test_an_example_is_an_image_or_so_many_features() -> None:
 
     assert (3, 32, 32) == CIFAR10.input_shape
     assert (7,) == features.input_shape
+
+
+def test_a_model_of_whole_numbers_is_measured_with_whole_numbers() -> None:
+    tokens = DataShape(
+        channels=0, height=0, width=0, classes=("a", "b"), features=(6,), target_shape=(6,), vocabulary=5
+    )
+
+    summary = summarize_model(lambda: nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)), tokens)
+
+    assert 5 * 4 + 4 * 2 + 2 == summary.parameters
+    assert torch.int64 == example_input(tokens).dtype

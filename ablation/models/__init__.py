@@ -5,6 +5,7 @@ from ablation.models.changes import ModelChanges, model_changes
 from ablation.models.cnn import Cnn
 from ablation.models.components import edit_model, list_components
 from ablation.models.layout import fastest_layout
+from ablation.models.probe import example_input
 from ablation.models.replacements import replacement
 from ablation.models.summary import summarize_model
 from ablation.models.torchvision_models import build_torchvision
@@ -15,6 +16,7 @@ __all__ = [
     "build_model",
     "build_torchvision",
     "edit_model",
+    "example_input",
     "fastest_layout",
     "list_components",
     "model_changes",

@@ -10,6 +10,7 @@ from ablation.code import NO_FOLDERS, CodeFolders, bound, is_code, running
 from ablation.errors import CodeInvalid, ModelInvalid
 from ablation.models.cnn import build_cnn
 from ablation.models.components import Replacement, edit_model
+from ablation.models.probe import example_input
 from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
 from ablation.records import DataShape, ModelSettings
@@ -68,7 +69,7 @@ def _initialize_lazy(model: nn.Module, shape: DataShape) -> None:
 
 def _example(model: nn.Module, shape: DataShape) -> torch.Tensor:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return torch.zeros(1, *shape.input_shape, device=device)
+    return example_input(shape).to(device)
 
 
 def _replacement(name: str, code: CodeFolders) -> Replacement:

@@ -99,6 +99,11 @@ def build_and_probe(build: Callable[[], nn.Module], shape: DataShape) -> tuple[n
     return model, probe
 
 
+def example_input(shape: DataShape, count: int = 1) -> Tensor:
+    """Return so many inputs (B, …) as a model gets them, zeros all: whole numbers where the data are such."""
+    return torch.zeros(count, *shape.input_shape, dtype=torch.int64 if shape.vocabulary else torch.float32)
+
+
 def count_parameters(module: nn.Module) -> int:
     """Count the trainable parameters, each once."""
     return sum(
@@ -125,7 +130,7 @@ def without_batch(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
 def _built_on(device: str, build: Callable[[], nn.Module], shape: DataShape) -> tuple[nn.Module, Probe]:
     with torch.device(device):
         model = build()
-        return model, probe_model(model, torch.zeros(1, *shape.input_shape))
+        return model, probe_model(model, example_input(shape))
 
 
 @dataclass(slots=True, kw_only=True)

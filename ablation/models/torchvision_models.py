@@ -16,6 +16,7 @@ from torch.func import functional_call
 from ablation.errors import ModelInvalid
 from ablation.lookup import nearest_names
 from ablation.models.cnn import NORMS_2D
+from ablation.models.probe import example_input
 from ablation.records import DataShape
 
 PREFIX = "torchvision:"
@@ -229,7 +230,7 @@ def _check_runs(model: nn.Module, shape: DataShape, message: str, *, path: str) 
     tensors = {key: tensor.to("meta") for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
     try:
         with torch.no_grad(), torch.device("meta"):
-            functional_call(model.eval(), tensors, (torch.zeros(1, *shape.input_shape),))
+            functional_call(model.eval(), tensors, (example_input(shape),))
     except Exception as error:
         raise ModelInvalid(f"{message}: {_said(error)}", path=path) from error
     finally:

@@ -76,6 +76,7 @@ class _Study(_Sections):
 
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
+    others["data"]["shape"] = plan.data.shape.plain()
     for rare in ("family", "dropped", "metric_code"):
         if not others[rare]:
             del others[rare]

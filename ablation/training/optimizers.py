@@ -68,7 +68,9 @@ def optimizer_over(
     for group, rate in zip(parameters, rates or (), strict=rates is not None):
         group["lr"] = rate
     chosen: dict[str, Any] = {"fused": True} if first.optimizer in FUSED else {}
-    chosen |= {"capturable": True} if is_captured and "capturable" in takes else {}
+    if is_captured:
+        # Not tensor by tensor: those of PyTorch's loops that take a rate on the device read it there.
+        chosen |= {name: True for name in ("capturable", *(["foreach"] if not chosen else [])) if name in takes}
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in first.optimizer_arguments.items()
     }

@@ -9,7 +9,7 @@ from torch import nn
 from ablation.code import CodeFolders, code_names, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
-from ablation.models import build_model, fastest_layout
+from ablation.models import build_model, example_input, fastest_layout
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
@@ -83,7 +83,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), model_settings.name)
     with running(name, path="model.name", doing="it was trained on one batch"):
-        _check_outputs(model, torch.zeros(2, *shape.input_shape, dtype=_input_type(shape)), shape)
+        _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
         objective = make_objective(shape, settings.engine.loss)
         epochs = train(
@@ -126,10 +126,6 @@ def _told(loss: Loss, name: str) -> Loss:
     return called
 
 
-def _input_type(shape: DataShape) -> torch.dtype:
-    return torch.int64 if shape.vocabulary else torch.float32
-
-
 def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> None:
     was_training = model.training
     with torch.no_grad():
@@ -139,7 +135,8 @@ def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> 
     allowed = [(len(inputs), *one) for one in allowed_output_shapes(shape)]
     if given not in allowed:
         way = "" if isinstance(outputs, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
-        what = f"not {OUTPUTS[shape.task]} {allowed[0]}, as the targets need{way}"
+        form, each = OUTPUTS[shape.task]
+        what = f"not {form} {allowed[0]}: one per {each}{way}"
         raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
 
 
@@ -149,14 +146,14 @@ def allowed_output_shapes(shape: DataShape) -> tuple[tuple[int, ...], ...]:
     return (usual, ()) if shape.task == "regression" and usual == (1,) else (usual,)
 
 
-OUTPUTS: Mapping[TaskName, str] = {
-    "classification": "logits, one per class,",
-    "regression": "predictions, one per target,",
-    "multilabel": "logits, one per label,",
-    "tokens": "logits, one per position and class,",
-    "segmentation": "logits, one per class and pixel,",
+OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
+    "classification": ("logits", "class"),
+    "regression": ("predictions", "target"),
+    "multilabel": ("logits", "label"),
+    "tokens": ("logits", "position and class"),
+    "segmentation": ("logits", "class and pixel"),
 }
-"""What a model gives, by task."""
+"""What a model gives, and for each of what, by task."""
 
 
 def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:

@@ -1,15 +1,16 @@
 """Turns a plan and the recorded runs into the run table: one row per planned run."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from ablation.records import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, Variant, is_at_chance
+from ablation.records import RUN_COLUMNS, Outcome, Plan, PlannedRun, RecordedRun, TaskName, Variant, is_at_chance
 
 COLLAPSED_SHARE = 0.95
-"""From this share of answers in one class on a run at chance has collapsed; a poor model still tells classes apart."""
+"""From this share of equal answers on a run at chance has collapsed; a poor model still tells examples apart."""
 TEXT_COLUMNS = ("variant", "identity", "run_id", "outcome", "device", "host", "error")
 
 
@@ -79,11 +80,31 @@ def _finite(value: float | None) -> float:
 
 
 def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
-    """Whether a finished run is at chance and answers hardly anything but one class.
+    """Whether a finished run is at chance and gives hardly any answer but one.
 
-    Without a confusion matrix of the test split, being at chance is enough.
+    Of a classification without a confusion matrix of the test split, being at chance is enough; of other tasks, a run
+    whose answers are not known has not collapsed.
     """
-    if not is_at_chance(plan, record.outcome, record.metrics):
-        return False
+    return (
+        is_at_chance(plan, record.outcome, record.metrics) and _COMMONEST_ANSWER[plan.task](record) >= COLLAPSED_SHARE
+    )
+
+
+def _of_confusion(record: RecordedRun, *, unknown: float) -> float:
+    """Return the share of the test answers that are the commonest class, `unknown` without a matrix."""
     answers = [sum(column) for column in zip(*record.confusion.get("test", ()), strict=True)]
-    return not any(answers) or max(answers) >= COLLAPSED_SHARE * sum(answers)
+    return max(answers) / sum(answers) if any(answers) else unknown
+
+
+def _recorded_share(record: RecordedRun) -> float:
+    return record.constant_share or 0.0
+
+
+_COMMONEST_ANSWER: Mapping[TaskName, Callable[[RecordedRun], float]] = {
+    "classification": partial(_of_confusion, unknown=1.0),
+    "regression": _recorded_share,
+    "multilabel": _recorded_share,
+    "tokens": _recorded_share,
+    "segmentation": partial(_of_confusion, unknown=0.0),
+}
+"""The share of a run's test answers that are the commonest one, by task."""

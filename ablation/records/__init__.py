@@ -27,6 +27,7 @@ from ablation.records.runs import (
     KEPT_OUTPUTS,
     MODEL_FILE,
     RUN_COLUMNS,
+    SCALE_DETAILS,
     Epoch,
     EpochMetrics,
     Failure,
@@ -55,10 +56,11 @@ from ablation.records.settings import (
     TargetScaling,
 )
 from ablation.records.spending import OutOfBudget, Spending
-from ablation.records.tasks import ENGINE_METRICS, IGNORED, TASKS, LossSetting, Score, Task, TaskName
+from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
     "ENGINE_METRICS",
+    "ERROR_QUANTILES",
     "EVALUATION_FILE",
     "FIRST_MEASURED",
     "IGNORED",
@@ -68,6 +70,7 @@ __all__ = [
     "MOST_NAMED",
     "NOT_MEASURED",
     "RUN_COLUMNS",
+    "SCALE_DETAILS",
     "SIGNS",
     "TASKS",
     "TORCHMETRICS",

@@ -12,6 +12,8 @@ from ablation.records.metrics import Direction, Metric, Unit
 
 TaskName = Literal["classification", "regression", "multilabel", "tokens", "segmentation"]
 LossSetting = Literal["label_smoothing", "class_weights"]
+ERROR_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of a regression's errors on test, prediction minus target, that are recorded."""
 IGNORED = -100
 """The target of positions that count for nothing, unless a study names another: PyTorch's own."""
 

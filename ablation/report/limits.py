@@ -10,7 +10,13 @@ from ablation.report.numbers import scale_of
 _WIDTHS = {"fraction": 1.0, "percent": 100.0}
 _WIDTHS_BY_NAME = {"test_brier_score": 2.0}
 """How far apart two values of a metric can be, by its unit or name; any distance of the others."""
-_ENDS = {"fraction": (0.0, 1.0), "percent": (0.0, 100.0), "nats": (0.0, math.inf), "seconds": (0.0, math.inf)}
+_ENDS = {
+    "fraction": (0.0, 1.0),
+    "percent": (0.0, 100.0),
+    "nats": (0.0, math.inf),
+    "bits": (0.0, math.inf),
+    "seconds": (0.0, math.inf),
+}
 """The least and the largest value that there is of a unit, of a metric's own values."""
 
 

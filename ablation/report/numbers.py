@@ -9,13 +9,35 @@ _SCALES = {
     "fraction": (100.0, "points"),
     "percent": (1.0, "points"),
     "nats": (1.0, "nats"),
+    "bits": (1.0, "bits"),
     "score": (1.0, ""),
+    "target": (1.0, ""),
     "seconds": (1.0, "s"),
     "epochs": (1.0, "epochs"),
     "logits": (1.0, ""),
 }
-_VALUES = {"fraction": (2, " %"), "percent": (2, " %"), "nats": (4, ""), "score": (4, "")}
-"""The decimals of a value, and what follows it."""
+"""What a value is multiplied with, and the unit of a difference; of a metric's own unit, 1 and that unit."""
+_VALUES = {
+    "fraction": (2, " %"),
+    "percent": (2, " %"),
+    "nats": (4, ""),
+    "bits": (4, ""),
+    "score": (4, ""),
+    "target": (4, ""),
+}
+"""The decimals of a value, and what follows it; of a metric's own unit, 4 and that unit."""
+_IN_BRACKETS = {
+    "fraction": " (%)",
+    "percent": " (%)",
+    "nats": " (nats)",
+    "bits": " (bits)",
+    "score": "",
+    "target": "",
+    "seconds": " (s)",
+}
+"""What follows a metric's name at an axis or a column; of a metric's own unit, that unit."""
+_DIGITS_OF_TARGETS = 5
+"""Of a value in the unit of a regression's targets, which are of any size."""
 _SMALLEST, _LARGEST = 1e-5, 1e15
 """Between these a number is written out, and beyond them as `1.2e-9`."""
 _MOST_DECIMALS = 6
@@ -28,11 +50,16 @@ _LARGE_RATIO = 10
 
 def scale_of(unit: str) -> float:
     """Return what a metric's value is multiplied with to be shown."""
-    return _SCALES[unit][0]
+    return _SCALES[unit][0] if unit in _SCALES else 1.0
 
 
 def unit_of_differences(unit: str) -> str:
-    return _SCALES[unit][1]
+    return _SCALES[unit][1] if unit in _SCALES else unit
+
+
+def in_brackets(unit: str) -> str:
+    """Return what follows a metric's name where only numbers stand: ` (%)`, ` (nats)`, nothing without a unit."""
+    return _IN_BRACKETS.get(unit, f" ({unit})")
 
 
 def decimals_for(scale: float | None, shown: Sequence[float]) -> int:
@@ -97,7 +124,7 @@ def differences_text(values: Sequence[float], unit: str, *, decimals: int | None
 def given_difference(value: float, unit: str) -> str:
     """Return a difference that somebody gave: `0.5 points`, `1 point`, `2 s`."""
     number, noun = brief(scale_of(unit) * value), unit_of_differences(unit)
-    is_plural = number != "1" or noun == "s"  # seconds
+    is_plural = number != "1" or unit not in ("fraction", "percent", "nats", "bits", "epochs")
     return f"{number} {noun if is_plural else noun.removesuffix('s')}".rstrip()
 
 
@@ -124,8 +151,10 @@ def accuracy_unit(accuracy: float) -> str:
 
 def _value(value: float, unit: str, more: int) -> str:
     """Return a value with as many more decimals than usual, and at least two digits of a small one."""
-    decimals, ending = _VALUES[unit]
+    decimals, ending = _VALUES.get(unit, (4, f" {unit}"))
     scaled = scale_of(unit) * value
+    if unit == "target" and 1 <= abs(scaled) < _LARGEST:
+        decimals = max(0, min(decimals, _DIGITS_OF_TARGETS - 1 - _exponent(abs(scaled))))
     if scaled and abs(scaled) < 10**-decimals:
         decimals = 1 - _exponent(abs(scaled))
     if abs(scaled) >= _LARGEST:

@@ -26,6 +26,7 @@ from ablation.report.names import baseline_mark, comparison_text, is_absent, set
 from ablation.report.numbers import (
     MINUS,
     NONE,
+    in_brackets,
     magnitude,
     ratio_text,
     scale_of,
@@ -45,7 +46,6 @@ PACKAGES = r"""% Tables for one column: \input them where a float may stand. The
 %   \usepackage{booktabs, tabularx, amssymb}
 """
 _NAMES = {FULL: "Full model", BASELINE: "Baseline", ALL_OFF: "No part"}
-_UNITS = {"fraction": " (%)", "percent": " (%)", "nats": " (nats)", "seconds": " (s)"}
 
 
 def paper_document(analysis: Analysis) -> str:
@@ -198,7 +198,7 @@ def _change(factor: str, level: object) -> str:
 
 
 def _short(metric: MeasuredMetric) -> str:
-    return metric.label.replace("accuracy", "acc.") + _UNITS.get(metric.unit, "")
+    return metric.label.replace("accuracy", "acc.") + in_brackets(metric.unit)
 
 
 def _value_cell(spread: Spread | None, analysis: Analysis) -> Cell:

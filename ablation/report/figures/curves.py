@@ -12,7 +12,6 @@ from ablation.analysis.descriptive_records import VariantCurves
 from ablation.drawing import BLUE, DARK, GREEN, ORANGE, PALE, PURPLE, SKY, VERMILLION, text_of
 from ablation.records import SIGNS
 from ablation.report.figures.panels import (
-    UNITS,
     Drawing,
     Line,
     Margins,
@@ -27,7 +26,7 @@ from ablation.report.figures.panels import (
     within,
 )
 from ablation.report.learning_tables import DrawnCurve, drawn_curves
-from ablation.report.numbers import scale_of
+from ablation.report.numbers import in_brackets, scale_of
 from ablation.study.comparisons import LISTED
 
 _COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
@@ -108,7 +107,7 @@ def _course(curves: VariantCurves, curve: DrawnCurve, colour: str) -> _Course:
 
 
 def _drawing(courses: Sequence[_Course], curve: DrawnCurve) -> Drawing:
-    title, unit = text_of(curve.title), UNITS[curve.unit]
+    title, unit = text_of(curve.title), in_brackets(curve.unit)
     named = [course for course in courses if course.colour != PALE]
     drawn = [line for course in courses for line in (course.median, *((course.low, course.high) * (course in named)))]
     epochs = [epoch for line in drawn for epoch, _ in line]

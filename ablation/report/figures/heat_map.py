@@ -16,7 +16,6 @@ from ablation.drawing import DARK, text_of
 from ablation.records import SIGNS
 from ablation.report.figures.factor_pairs import PairPlot, pair_plots, short_name
 from ablation.report.figures.panels import (
-    UNITS,
     Drawing,
     Margins,
     axis_label,
@@ -26,7 +25,7 @@ from ablation.report.figures.panels import (
     pages,
     sentence_case,
 )
-from ablation.report.numbers import NONE, decimals_for, magnitude, scale_of
+from ablation.report.numbers import NONE, decimals_for, in_brackets, magnitude, scale_of
 
 _PANELS = 6
 _ROW = 0.34
@@ -84,7 +83,7 @@ def _figure(shown: Sequence[PairPlot], plots: Sequence[PairPlot], analysis: Anal
     decimals = decimals_for((high - low) / 10 or None, [])
     for axes, plot in zip(page.panels, shown, strict=True):
         _draw_cells(axes, plot, _means(plot, scale_of(metric.unit)), colours, decimals)
-    draw_colours(page, ScalarMappable(Normalize(low, high), colours.map), UNITS[metric.unit].strip(" ()"))
+    draw_colours(page, ScalarMappable(Normalize(low, high), colours.map), in_brackets(metric.unit).strip(" ()"))
     return page.figure
 
 

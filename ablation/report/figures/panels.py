@@ -17,7 +17,7 @@ from matplotlib.transforms import Transform
 from ablation.analysis.answer_records import MeasuredMetric
 from ablation.drawing import DARK, GREY, label_classes, quiet, text_of
 from ablation.report.limits import named_values
-from ablation.report.numbers import MINUS, brief
+from ablation.report.numbers import MINUS, brief, in_brackets
 
 Item = TypeVar("Item")
 Line = Sequence[tuple[float, float]]
@@ -29,7 +29,6 @@ _HEADER, _LINE = 0.38, 0.15
 LABEL_HEIGHT = 0.135
 """Of a name beside a panel, in inches."""
 _MOST_POINTS = 4000
-UNITS = {"fraction": " (%)", "percent": " (%)", "nats": " (nats)", "score": "", "seconds": " (s)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +248,7 @@ def within(points: Sequence[tuple[float, float]], *, scale: float = 1.0) -> list
 
 
 def axis_label(metric: MeasuredMetric) -> str:
-    return f"{metric.label}{UNITS[metric.unit]}"
+    return f"{metric.label}{in_brackets(metric.unit)}"
 
 
 def sentence_case(text: str) -> str:

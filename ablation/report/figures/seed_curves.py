@@ -8,7 +8,6 @@ from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import VariantCurves
 from ablation.drawing import BLUE, PALE, SKY, VERMILLION, text_of, wrapped
 from ablation.report.figures.panels import (
-    UNITS,
     Drawing,
     Margins,
     add_lines,
@@ -24,7 +23,7 @@ from ablation.report.figures.panels import (
     within,
 )
 from ablation.report.learning_tables import DrawnCurve, drawn_curves
-from ablation.report.numbers import scale_of
+from ablation.report.numbers import in_brackets, scale_of
 
 _MARGINS = Margins()
 
@@ -38,7 +37,7 @@ def seed_curves_drawings(analysis: Analysis) -> Iterator[Drawing]:
 
 
 def _quantity_drawings(variants: Sequence[VariantCurves], curve: DrawnCurve) -> Iterator[Drawing]:
-    name, title, scale, unit = curve.name, text_of(curve.title), scale_of(curve.unit), UNITS[curve.unit]
+    name, title, scale, unit = curve.name, text_of(curve.title), scale_of(curve.unit), in_brackets(curve.unit)
     known = [point for curves in variants for point in _known_points(curves, name)]
     epochs = [epoch for epoch, _ in known]
     room = 0.02 * (max(epochs) - min(epochs)) or 0.3

@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from ablation.records import TaskName
+<<<<<<< HEAD
+from ablation.records import SCALE_DETAILS, TaskName
+=======
+from ablation.records import ERROR_QUANTILES, TaskName
+>>>>>>> pages
 from ablation.training.tasks.interface import Measures, Scale, Whole
 
 CONSTANT_WITHIN = 0.05
 """Share of the targets' deviation within which predictions count as one answer."""
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -89,10 +92,10 @@ class Regression:
         truth = self.answers(whole.targets, whole.scale).double().cpu()
         errors = (answers - truth).flatten()
         near = (answers - answers.median(0).values).abs() <= CONSTANT_WITHIN * truth.std(0, correction=0)
-        quantiles = np.quantile(errors.numpy(), QUANTILES)
+        quantiles = np.quantile(errors.numpy(), ERROR_QUANTILES)
         return Measures(
             constant_share=near.double().mean().item(),
-            details={"error_quantiles": tuple(map(float, quantiles))},
+            details={"error_quantiles": tuple(map(float, quantiles)), **_scale_details(whole.scale)},
         )
 
     def confusion(self, whole: Whole) -> NDArray[np.int64] | None:  # noqa: ARG002 - there are no classes
@@ -100,6 +103,13 @@ class Regression:
 
     def answers(self, outputs: Tensor, scale: Scale | None) -> Tensor:
         return outputs if scale is None else outputs * scale[1] + scale[0]
+
+
+def _scale_details(scale: Scale | None) -> dict[str, tuple[float, ...]]:
+    """Return by what the targets were standardized: the model alone answers in that scale."""
+    if scale is None:
+        return {}
+    return {name: tuple(part.flatten().tolist()) for name, part in zip(SCALE_DETAILS, scale, strict=True)}
 
 
 def fitted(outputs: Tensor, targets: Tensor) -> Tensor:

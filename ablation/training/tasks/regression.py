@@ -12,11 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-<<<<<<< HEAD
-from ablation.records import SCALE_DETAILS, TaskName
-=======
-from ablation.records import ERROR_QUANTILES, TaskName
->>>>>>> pages
+from ablation.records import ERROR_QUANTILES, SCALE_DETAILS, TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
 
 CONSTANT_WITHIN = 0.05

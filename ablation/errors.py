@@ -550,6 +550,23 @@ class ModelNotKept(AblationError):
         super().__init__(f"study {study!r} has no such model: {reason}")
 
 
+class OutputsNotKept(AblationError):
+    """A metric that is asked for after the runs, none of which has kept what it is computed from."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(f"no run of study {study!r} has outputs on test to compute a metric from: {reason} @ --metric")
+
+
+class MetricTaken(AblationError):
+    """A metric that is asked for after the runs by a name that the study has for another."""
+
+    def __init__(self, study: str, name: str) -> None:
+        super().__init__(
+            f"study {study!r} has a metric {name!r} already: `--metric {name}` judges by it; give the other one "
+            f"another name, such as own_{name} @ --metric"
+        )
+
+
 class CodeUntrusted(AblationError):
     """Code that a recorded study names, and that whoever asks for its model has not said to trust."""
 

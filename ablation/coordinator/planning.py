@@ -17,6 +17,7 @@ from ablation.records import (
     TASKS,
     DataFacts,
     DataShape,
+    DeclaredMetric,
     LockedQuestion,
     ModelSettings,
     ModelSummary,
@@ -313,8 +314,20 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     dropped = [name for name in _names(before) if name in family - asked]
     return [
         *said,
+        *_changed_list("metrics", before.own_metrics, now.own_metrics, seen=seen),
         *([f"variants added: {'; '.join(added)}, {seen}"] if added else []),
         *([f"asked no more: {'; '.join(dropped)}, {seen}; alpha stays shared with them"] if dropped else []),
+    ]
+
+
+def _changed_list(
+    what: str, before: Sequence[DeclaredMetric], now: Sequence[DeclaredMetric], *, seen: str
+) -> list[str]:
+    """Say which metrics of the user's own were added and removed."""
+    then, later = ([metric.name for metric in metrics] for metrics in (before, now))
+    added, removed = ([name for name in one if name not in other] for one, other in ((later, then), (then, later)))
+    return [
+        f"{what} {how}: {', '.join(names)}, {seen}" for how, names in (("added", added), ("removed", removed)) if names
     ]
 
 

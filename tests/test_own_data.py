@@ -460,7 +460,7 @@ class TestRuns:
     def test_a_loss_in_the_training_section_is_used(self, train: Callable[..., RunResult], tmp_path: Path) -> None:
         def first_loss(**training: object) -> float:
             train(**training, learning_rate=1e-30)
-            return RunFolder(path=tmp_path / "run").epochs()[0].train_loss
+            return RunFolder(path=tmp_path / "run").epochs()[0].train["loss"]
 
         assert first_loss(loss="losses.py:double") == pytest.approx(2 * first_loss())
         assert first_loss(loss="cross_entropy") == first_loss()

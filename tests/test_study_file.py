@@ -259,6 +259,13 @@ def test_first_and_last_are_the_looks_or_are_said_to_be_too_many(first: int, dat
         assert expanded(first, last) == spec_of(text).looks
 
 
+def test_the_baselines_loss_is_the_tasks_where_losses_are_a_factor() -> None:
+    text = valid_with("model.depth: [2, 3]", "training.loss: [huber, mse]")
+    text = text.replace("{name: digits}", '{name: "d:load", task: regression}')
+
+    assert {"training.loss": "mse"} == parse_study(text.encode(), source="s.yaml").variants[0].levels
+
+
 def test_without_questions_a_study_asks_for_the_effect_of_each_factor() -> None:
     study = parse(valid_with("[2, 3]\n", "[2, 3]\n  model.width: [32, 64]\n"))
 
@@ -482,6 +489,9 @@ ONE_ERROR = {
     setting("metric: {name: validation_accuracy}"): (
         "unknown metric 'validation_accuracy'; runs are compared on test: validation is for tuning and for"
         " training.epoch_choice @ metric.name (line 8)"
+    ),
+    setting("metric: {name: test_rmse}"): (
+        "unknown metric 'test_rmse'; it is measured where `data.task` is regression @ metric.name (line 8)"
     ),
     setting("metric: {name: f1}"): (
         "unknown metric 'f1'; known: test_accuracy, test_loss, test_brier_score, learning_curve_area,"

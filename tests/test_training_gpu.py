@@ -42,9 +42,11 @@ from ablation.training import (
     free_memory,
     members_that_fit,
     set_precision,
+    train_eager,
     train_fused,
     train_graph,
 )
+from ablation.training.optimizers import ABILITIES, FUSED
 from ablation.training.paths import BACKENDS, Backend, fused_steps
 from ablation.training.settings import Precision
 from ablation.training.steps import EagerSteps
@@ -166,6 +168,100 @@ def test_a_graph_trains_what_eager_steps_do_within_rounding(optimizer: str) -> N
         own = [getattr(metrics, name)["loss"] for metrics in curve]
         assert own == pytest.approx([getattr(metrics, name)["loss"] for (metrics,) in found], rel=1e-2)
     assert expected.outcome is result.outcome is Outcome.DONE
+
+
+CAPTURED = [name for name, can in ABILITIES.items() if can.is_captured and name not in FUSED]
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_graph_trains_by_any_captured_optimizer_what_eager_steps_do(name: str) -> None:
+    def one() -> Member:
+        return member(1, plain, optimizer=name, epochs=4, learning_rate=1e-3, warmup=1.5, gradient_clipping=0.5)
+
+    curve, _ = alone(one())
+
+    found, _ = finished(train_graph(one(), study_seed=STUDY_SEED))
+
+    own = [metrics.train["loss"] for metrics in curve]
+    assert own == pytest.approx([metrics.train["loss"] for (metrics,) in found], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "grouped") for name in CAPTURED), ("RMSprop", "matmul"), ("NAdam", "streams")],
+)
+def test_fused_runs_train_by_any_captured_optimizer_what_each_does_alone(name: str, backend: Backend) -> None:
+    own: list[dict[str, Any]] = [{"gradient_clipping": 0.5}, {"warmup": 1.5}]
+
+    def members() -> list[Member]:
+        return [
+            member(seed, plain, optimizer=name, epochs=4, learning_rate=1e-3, **changes)
+            for seed, changes in enumerate(own)
+        ]
+
+    expected = [alone(one)[0] for one in members()]
+
+    curves, _ = finished(train_fused(members(), backend=backend, study_seed=STUDY_SEED))
+
+    for index, curve in enumerate(expected):
+        assert [metrics.train["loss"] for metrics in curve] == pytest.approx(
+            [metrics[index].train["loss"] for metrics in curves], rel=1e-2
+        )
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "Adafactor"])
+def test_an_optimizer_that_needs_the_host_is_stepped_eagerly_and_the_run_says_why(name: str, tmp_path: Path) -> None:
+    trained = list(train_together([replicate(seed, optimizer=name) for seed in SEEDS], DEVICE, no_gain(tmp_path)))
+
+    assert {"eager"} == {one.path for one in trained}
+    for one in trained:
+        assert f"not graph: {name} needs numbers of the host in each step" in one.note
+        assert not isinstance(one.ended, BaseException)
+
+
+@pytest.mark.parametrize("name", ["NAdam", "ASGD", "RMSprop", "Adagrad", "Adafactor"])
+@pytest.mark.parametrize("path", ["eager", "graph", "grouped"])
+def test_what_any_optimizer_keeps_lies_where_it_did_when_training_goes_on(path: str, name: str) -> None:
+    train, count = PATHS[path]
+
+    def members() -> list[Member]:
+        return [member(seed, optimizer=name, epochs=3) for seed in range(count)]
+
+    if path != "eager" and name not in CAPTURED:
+        with pytest.raises(PathUnavailable):
+            train(members(), None)
+        return
+    _, undisturbed = finished(train(members(), None))
+    kept = Kept(until=2)
+    with pytest.raises(Interruption):
+        finished(train(members(), kept))
+
+    _, again = finished(train(members(), kept))
+
+    for one, other in zip(undisturbed, again, strict=True):
+        assert one.metrics["test_loss"] == pytest.approx(other.metrics["test_loss"], rel=1e-2)
+        assert SIMULATED is None or same(one, other)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fused_runs_have_each_its_own_weights_of_classes(backend: Backend) -> None:
+    def members() -> list[Member]:
+        weights = [torch.tensor([1.0, 2.0, 0.5, 1.5]).roll(seed).cuda() for seed in SEEDS]
+        found = [member(seed, plain, optimizer="sgd", epochs=4, label_smoothing=0.1) for seed in SEEDS]
+        return [dataclasses.replace(one, class_weights=own) for one, own in zip(found, weights, strict=True)]
+
+    expected = [finished(train_eager(one, study_seed=STUDY_SEED))[0] for one in members()]
+
+    curves, _ = finished(train_fused(members(), backend=backend, study_seed=STUDY_SEED))
+
+    for index, curve in enumerate(expected):
+        assert [metrics.train["loss"] for (metrics,) in curve] == pytest.approx(
+            [metrics[index].train["loss"] for metrics in curves], rel=1e-2
+        )
+
+
+def plain() -> nn.Module:
+    return built_in(dropout=0.0, normalization="group")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -18,7 +18,16 @@ from ablation.api.arguments import check_kind
 from ablation.api.variants import variant_name
 from ablation.code import CodeFolders, code_names, is_code
 from ablation.errors import CodeUntrusted, ModelNotKept
-from ablation.records import MODEL_FILE, ModelSettings, Outcome, RecordedRun, Settings
+from ablation.records import (
+    EVALUATION_FILE,
+    MODEL_FILE,
+    SCALE_DETAILS,
+    ModelSettings,
+    Outcome,
+    RecordedRun,
+    RunEvaluation,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +47,8 @@ def trained_model(
 ) -> nn.Module:
     """Return the model of a run in evaluation mode, on the CPU; the generators of random numbers stay as they are.
 
+    That of a regression whose targets were standardized answers in the unit of the targets, by a forward hook.
+
     Raises:
         NameUnknown, ModelNotKept: there is no such run, or it keeps no model, and which there are.
         ArgumentInvalid: an argument is of a wrong type.
@@ -54,6 +65,8 @@ def trained_model(
     _compare_code(code, settings, plan.code.get(name), run)
     model = _built(settings.model, plan, code)
     _load_state(model, run, plan, tracker)
+    if settings.data is not None and settings.data.task == "regression" and settings.data.target_scaling != "none":
+        _scale_back(model, run, plan, tracker)
     return model.eval()
 
 
@@ -136,3 +149,22 @@ def _load_state(model: nn.Module, run: RecordedRun, plan: Plan, tracker: Tracker
         said = next(iter(str(error).splitlines()), type(error).__name__)
         reason = f"{MODEL_FILE} of run {run.planned.name} does not fit the model: {said}"
         raise ModelNotKept(plan.name, reason) from error
+
+
+def _scale_back(model: nn.Module, run: RecordedRun, plan: Plan, tracker: Tracker) -> None:
+    """Let a model answer in the unit of its targets.
+
+    Raises:
+        ModelNotKept: it is not recorded by what they were standardized.
+    """
+    import torch
+
+    content, problem = tracker.run_file(str(run.run_id), EVALUATION_FILE, limit=SPARE_BYTES)
+    try:
+        details = RunEvaluation.from_json((content or b"").decode()).details
+        shape = plan.data.shape.target_shape
+        mean, deviation = (torch.tensor(details[name]).reshape(shape or (1,)) for name in SCALE_DETAILS)
+    except (KeyError, ValueError, RuntimeError):
+        reason = problem or f"{EVALUATION_FILE} of run {run.planned.name} does not say how targets were standardized"
+        raise ModelNotKept(plan.name, reason) from None
+    model.register_forward_hook(lambda _module, _inputs, outputs: outputs * deviation + mean)

@@ -1,7 +1,8 @@
 """What is known of a data set: before it is read, and once it is prepared."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ablation.records.tasks import IGNORED, TaskName
 
@@ -26,6 +27,15 @@ class DataShape:
     vocabulary: int = 0
     ignore_index: int = IGNORED
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as records keep it: what came after the first version stands there only where it is used."""
+        usual = {each.name: each.default for each in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for each in fields(self)
+            if (value := getattr(self, name := each.name)) != usual[name] or name not in _LATER
+        }
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input as the model gets it, without the batch."""
@@ -42,6 +52,7 @@ class DataShape:
         return _OUTPUT_SHAPES[self.task](self)
 
 
+_LATER = ("task", "target_shape", "vocabulary", "ignore_index")
 _OUTPUT_SHAPES: Mapping[TaskName, Callable[[DataShape], tuple[int, ...]]] = {
     "classification": lambda shape: (len(shape.classes),),
     "regression": lambda shape: shape.target_shape or (1,),

@@ -14,6 +14,8 @@ from ablation.records.plan import Plan, PlannedRun
 from ablation.records.tasks import TASKS, TaskName
 
 EVALUATION_FILE = "evaluation.json"
+SCALE_DETAILS = ("target_mean", "target_deviation")
+"""Details of a regression whose targets were standardized, by which its model's answers are turned back."""
 MODEL_FILE = "model_state.pt"
 """A finished run's tensors by their names, as torch saves them."""
 KEPT_OUTPUTS = 64 * 2**20

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import LearningTarget, Points, Spread, TargetRow
-from ablation.records import TASKS, Unit
+from ablation.records import TASKS, Unit, declared_metrics
 from ablation.report.names import training_function
 from ablation.report.numbers import (
     NONE,
@@ -55,7 +55,17 @@ def drawn_curves(analysis: Analysis) -> tuple[DrawnCurve, ...]:
         ),
         DrawnCurve(name=f"{split}_loss", title=f"{split} loss", unit=task.loss_unit, file=f"{split}-loss"),
         DrawnCurve(name="train_loss", title="training loss", unit=task.loss_unit, file="train-loss"),
+        *_own_curves(analysis),
     )
+
+
+def _own_curves(analysis: Analysis) -> Iterator[DrawnCurve]:
+    """Yield the curves of metrics of the user's own that were measured after every epoch."""
+    split = analysis.heldout_split
+    for number, metric in enumerate(declared_metrics(analysis.study), start=1):
+        if metric.is_of_epochs:
+            title, unit = f"{split} {metric.name}", metric.metric().unit
+            yield DrawnCurve(name=f"{split}_{metric.name}", title=title, unit=unit, file=f"own-{number}")
 
 
 def targets(analysis: Analysis) -> Table:

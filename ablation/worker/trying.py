@@ -14,7 +14,7 @@ from ablation.records import DataShape, EngineTraining, ModelSettings, Settings,
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
 from ablation.training.class_weights import class_weights_of
-from ablation.training.optimizers import FUSED
+from ablation.training.optimizers import FUSED, try_step
 from ablation.training.precision import logits_of
 from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
@@ -71,6 +71,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     loss = loss_of(settings.engine, code)
     whole = training_settings(settings)
     learning_rates(whole, steps_per_epoch=1)
+    try_step(whole)
     chosen = replace(whole, epochs=1, epoch_choice="last")
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
@@ -135,7 +136,8 @@ def _check_outputs(model: nn.Module, inputs: torch.Tensor, shape: DataShape) -> 
     allowed = [(len(inputs), *one) for one in allowed_output_shapes(shape)]
     if given not in allowed:
         way = "" if isinstance(outputs, torch.Tensor) else "; return a tensor, or a mapping that has one as `logits`"
-        what = f"not {OUTPUTS[shape.task]} {allowed[0]}, as the targets need{way}"
+        form, each = OUTPUTS[shape.task]
+        what = f"not {form} {allowed[0]}: one per {each}{way}"
         raise ValueError(f"the model gives {given} for {len(inputs)} examples, {what}")
 
 
@@ -145,14 +147,14 @@ def allowed_output_shapes(shape: DataShape) -> tuple[tuple[int, ...], ...]:
     return (usual, ()) if shape.task == "regression" and usual == (1,) else (usual,)
 
 
-OUTPUTS: Mapping[TaskName, str] = {
-    "classification": "logits, one per class,",
-    "regression": "predictions, one per target,",
-    "multilabel": "logits, one per label,",
-    "tokens": "logits, one per position and class,",
-    "segmentation": "logits, one per class and pixel,",
+OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
+    "classification": ("logits", "class"),
+    "regression": ("predictions", "target"),
+    "multilabel": ("logits", "label"),
+    "tokens": ("logits", "position and class"),
+    "segmentation": ("logits", "class and pixel"),
 }
-"""What a model gives, by task."""
+"""What a model gives, and for each of what, by task."""
 
 
 def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from ablation.lookup import did_you_mean
+from ablation.records import TASKS
 
 _SEEDS = "`seeds` is the number of runs per variant"
 _KEYS = {
@@ -26,13 +27,17 @@ def reason_for_key(key: str) -> str:
 
 
 def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
-    """Return why a metric is unknown: measured on validation, misspelt, or one of a training function's."""
+    """Return why a metric is unknown: measured on validation, of another task, misspelt, or not declared."""
     if is_own:
         hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
         return f"{hint}; declare it: `metrics: {{NAME: maximize}}`"
     if _OF_VALIDATION.match(name):
         return "; runs are compared on test: validation is for tuning and for training.epoch_choice"
-    also = "another metric needs a training function of your own that returns it (`training.name`)"
+    tasks = [task for task, row in TASKS.items() if name in row.metrics]
+    if tasks:
+        return f"; it is measured where `data.task` is {' or '.join(tasks)}"
+    form = f"`metrics: {{{name}: {{function: 'm.py:NAME', direction: maximize}}}}`"
+    also = f"declare a metric of your own: {form}, or by the name of torchmetrics' (`torchmetrics:MulticlassF1Score`)"
     return did_you_mean(name, known) or f"; known: {', '.join(known)}; {also}"
 
 

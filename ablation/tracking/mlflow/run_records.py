@@ -78,6 +78,10 @@ class RunRecords:
             self.store.client.set_terminated(run_id, status, end_time=ended)
             self.begun.pop(run_id, None)
 
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        with self.store.explained(of=run_id):
+            self.log_latest(run_id, metrics, time_ms=time.time_ns() // 1_000_000, steps=dict.fromkeys(metrics, 0))
+
     def _note(self, run: Run, result: RunResult) -> dict[str, str]:
         """Return the tag that is a run's note; none where a person has written one, or the next report writes it."""
         if run.info.run_id not in self.begun or not is_free(run.data.tags.get(NOTE, "")):

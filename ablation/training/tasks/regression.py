@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from ablation.records import ERROR_QUANTILES, TaskName
+from ablation.records import ERROR_QUANTILES, SCALE_DETAILS, TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
 
 CONSTANT_WITHIN = 0.05
@@ -91,7 +91,7 @@ class Regression:
         quantiles = np.quantile(errors.numpy(), ERROR_QUANTILES)
         return Measures(
             constant_share=near.double().mean().item(),
-            details={"error_quantiles": tuple(map(float, quantiles))},
+            details={"error_quantiles": tuple(map(float, quantiles)), **_scale_details(whole.scale)},
         )
 
     def confusion(self, whole: Whole) -> NDArray[np.int64] | None:  # noqa: ARG002 - there are no classes
@@ -99,6 +99,13 @@ class Regression:
 
     def answers(self, outputs: Tensor, scale: Scale | None) -> Tensor:
         return outputs if scale is None else outputs * scale[1] + scale[0]
+
+
+def _scale_details(scale: Scale | None) -> dict[str, tuple[float, ...]]:
+    """Return by what the targets were standardized: the model alone answers in that scale."""
+    if scale is None:
+        return {}
+    return {name: tuple(part.flatten().tolist()) for name, part in zip(SCALE_DETAILS, scale, strict=True)}
 
 
 def fitted(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -107,10 +107,14 @@ def _set_sync_debug_mode(mode: str | int) -> None:
 def _replace_tensors() -> None:
     """Replace what reads or makes tensors without dispatching an operation."""
     tensor: Any = torch.Tensor
-    make, to_list = torch.tensor, tensor.tolist
+    make, convert, to_list = torch.tensor, torch.as_tensor, tensor.tolist
 
     def tensor_on(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         made = make(data, *args, **kwargs)
+        return made if device is None else made.to(device)
+
+    def as_tensor_on(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+        made = convert(data, *args, **kwargs)
         return made if device is None else made.to(device)
 
     def tolist(given: torch.Tensor) -> Any:
@@ -121,6 +125,7 @@ def _replace_tensors() -> None:
         return to_list(given.inner)
 
     torch.tensor = tensor_on
+    torch.as_tensor = as_tensor_on
     tensor.tolist = tolist
     tensor.cuda = lambda given, *args, **kwargs: given.to(GPU)
     torch.nn.Module.cuda = lambda module, device=None: module.to(GPU)  # type: ignore[method-assign]

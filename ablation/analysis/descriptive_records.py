@@ -234,6 +234,22 @@ class ConfusionDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDetail:
+    """A number that a task alone measures of the test split, over a variant's runs that are done.
+
+    `name` is what it is called in a run's evaluation (`error_quantiles` of a regression, `f1` of a label, `iou` of a
+    class), `item` which of them: a quantile, a label, a class. `difference` is to the baseline's, paired by seed.
+    """
+
+    name: str
+    item: str
+    variant: str
+    spread: Spread
+    difference: Difference | None
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disagreement:
     """On which share of the test images two runs differ in being right.
 

@@ -12,7 +12,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from ablation.errors import RecordRefused
-from ablation.records import DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
+from ablation.records import TASKS, DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
 from ablation.tracking.interface import RunDescription, RunNews
 from ablation.tracking.mlflow.attempts import log_batch
 from ablation.tracking.mlflow.notes import NOTE, is_free, run_note
@@ -177,7 +177,8 @@ def _described(description: RunDescription) -> dict[str, Any]:
 
 def _in_order(metrics: Mapping[str, float], heldout_split: str) -> dict[str, float]:
     """Return an epoch's metrics with those on the held-out split first: MLflow shows a run's as they came first."""
-    first = [f"{heldout_split}_accuracy", f"{heldout_split}_loss"]
+    measured = dict.fromkeys(task.score for task in TASKS.values())
+    first = [f"{heldout_split}_{name}" for name in (*measured, "loss")]
     return {name: metrics[name] for name in (*first, *metrics) if name in metrics}
 
 

@@ -18,6 +18,7 @@ from ablation.analysis.contrasts import (
     part_factors,
 )
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
+from ablation.analysis.details import task_details
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
 from ablation.analysis.finished import FinishedRuns
@@ -108,6 +109,7 @@ def analyse(
         confusion=confusion_matrices(finished),
         confusion_differences=confusion_differences(finished),
         disagreements=disagreements(finished),
+        details=task_details(finished),
         layers=layer_rows(plan),
         diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
@@ -125,6 +127,7 @@ def _data(plan: Plan) -> DataDescription:
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
         task=plan.task,
+        examples=plan.data.shape.examples,
         notes=plan.data.notes,
     )
 

@@ -14,6 +14,7 @@ from ablation.analysis.descriptive_records import (
     LayerRow,
     LearningTarget,
     MatchedLoss,
+    TaskDetail,
     VariantCurves,
     VariantRow,
 )
@@ -71,7 +72,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDescription:
-    """The data set as the report's front names it; `notes` say how its files were read, and which were not."""
+    """The data set as the report's front names it; `notes` say how its files were read, and which were not.
+
+    `examples` is what its inputs are called: images, sequences or examples.
+    """
 
     name: str
     digest: str
@@ -80,6 +84,7 @@ class DataDescription:
     classes: tuple[str, ...]
     largest_class_share: float
     task: TaskName = "classification"
+    examples: str = "images"
     notes: tuple[str, ...] = ()
 
 
@@ -139,6 +144,7 @@ class Analysis:
     confusion: tuple[ConfusionMatrix, ...]
     confusion_differences: tuple[ConfusionDifference, ...]
     disagreements: tuple[Disagreement, ...]
+    details: tuple[TaskDetail, ...]
     layers: tuple[LayerRow, ...]
     diagnostics: Diagnostics
     cost: Cost

@@ -239,3 +239,19 @@ class Disagreement:
     between_seeds: float | None
     with_baseline: float | None
     run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDetail:
+    """One of a task's own numbers on the test split in a variant, and its difference to the baseline, paired by seed.
+
+    `name` is that of RunEvaluation.details: `f1` or `iou` of a class, `error_quantiles` of a regression. `of` says of
+    what: the class's name, or the share of the errors (prediction minus target) at or below it: `0.05`.
+    """
+
+    variant: str
+    name: str
+    of: str
+    spread: Spread
+    difference: Difference | None
+    run_ids: tuple[str, ...]

@@ -42,6 +42,13 @@ class DataShape:
         return self.features or (self.channels, self.height, self.width)
 
     @property
+    def examples(self) -> str:
+        """What its inputs are called."""
+        if self.channels:
+            return "images"
+        return "sequences" if self.task == "tokens" else "examples"
+
+    @property
     def outputs(self) -> int:
         """How many numbers a model gives for one input, or for one position of it: one per class, label or target."""
         return self.output_shape[0] if self.task == "segmentation" else self.output_shape[-1]

@@ -14,7 +14,7 @@ from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json
 from ablation.records import same_starts_text
-from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
+from ablation.report import error_tables, learning_tables, part_tables, tables, task_tables, tuning_tables
 from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
 from ablation.report.html import html_document
@@ -61,6 +61,7 @@ _LATEX_TABLES: tuple[tuple[Callable[[Analysis], Table], str], ...] = (
     (tuning_tables.tuned_variants, "Tuning"),
     (tables.variants, "Variants"),
     (tables.secondary_metrics, "Other metrics, mean ± SD over seeds"),
+    (task_tables.details, "Errors on test"),
     (tables.costs, "Cost"),
 )
 
@@ -151,6 +152,9 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         seed_varies=_listed(analysis.seed_varies),
         baseline=baseline_levels_text(analysis),
         training_function=training_function(analysis),
+        examples=analysis.data.examples,
+        example=analysis.data.examples.removesuffix("s"),
+        section=task_tables.TASK_SECTIONS[analysis.data.task],
         tuning=_tuning(analysis),
         figures=pictures,
         tables={**_tables(analysis), "answers": tables.answer_rows(screen)},
@@ -201,6 +205,7 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         learning_tables.targets,
         learning_tables.matched_losses,
         learning_tables.best_epochs,
+        task_tables.details,
         error_tables.confusions,
         error_tables.confusion_differences,
         error_tables.disagreements,

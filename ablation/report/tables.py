@@ -145,7 +145,8 @@ def crossed(analysis: Analysis) -> Table:
         mean, both = difference_cells(over_both, unit, **look)
         _, alone = difference_cells(over_seeds, unit, **look)
         rows.append((comparison_text(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
-    head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
+    examples = analysis.data.examples
+    head = ("comparison", "difference", "other seeds, 95 %", f"other seeds and {examples}, 95 %", "seeds", examples)
     return Table(head=head, rows=tuple(rows))
 
 
@@ -183,7 +184,8 @@ def secondary_metrics(analysis: Analysis) -> Table:
 
 def costs(analysis: Analysis) -> Table:
     """Return what each variant costs, times as medians over its runs; of a user's own function, what was measured."""
-    head = ("variant", "parameters", "FLOPs per image", "training", "per epoch", "peak memory", "dominated by")
+    flops = f"FLOPs per {analysis.data.examples.removesuffix('s')}"
+    head = ("variant", "parameters", flops, "training", "per epoch", "peak memory", "dominated by")
     rows = tuple(map(_cost_row, analysis.variants))
     if not training_function(analysis):
         return Table(head=head, rows=rows)

@@ -73,7 +73,7 @@ def pareto_drawings(analysis: Analysis) -> Iterator[Drawing]:
     points = [point for row in analysis.variants if (point := _point(row, analysis, is_timed=is_timed))]
     if len(points) < 2 or not (is_timed or any(row.flops for row in analysis.variants)):
         return
-    cost = "training time" if is_timed else "FLOPs per image"
+    cost = "training time" if is_timed else f"FLOPs per {analysis.data.examples.removesuffix('s')}"
     text = (
         f"Each variant's mean {analysis.metric.label} against its {'median ' if is_timed else ''}{cost}, with the "
         "range over its seeds (thin lines). "

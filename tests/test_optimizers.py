@@ -19,7 +19,7 @@ from ablation.study import torch_names
 from ablation.study.torch_names import OPTIMIZERS, SCHEDULES
 from ablation.training import Backend, Member, SnapshotMismatch, TrainingSettings, train_fused, train_graph
 from ablation.training.clipping import clip_stacked
-from ablation.training.optimizers import ABILITIES, FUSED, check_can, optimizer_class, optimizer_over
+from ablation.training.optimizers import ABILITIES, FUSED, check_can, optimizer_class, optimizer_over, try_step
 from ablation.training.paths import BACKENDS
 from ablation.training.schedules import learning_rates
 
@@ -384,7 +384,7 @@ def test_an_optimizer_is_captured_only_where_torch_has_it_capturable_or_fused() 
         ),
         (
             {"optimizer_arguments": {"betas": 0.9}},
-            "Adam refuses {betas: 0.9}: 'float' object is not subscriptable @ training.optimizer_arguments",
+            "Adam refuses {betas: 0.9}: betas are 2 values, such as [0.9, 0.999] @ training.optimizer_arguments",
         ),
         (
             {"optimizer": "Muon"},
@@ -410,6 +410,30 @@ def test_what_torch_refuses_is_said_with_the_key_at_fault(changes: dict[str, Any
         run(begun(0, Layers), DATA, settings_of(**changes))
 
     assert said == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("adam", {"betas": [0.9]}, "Adam refuses {betas: [0.9]}: betas are 2 values, such as [0.9, 0.999] @ "),
+        ("adam", {"betas": [0.9, 0.9, 0.9]}, "Adam refuses {betas: [0.9, 0.9, 0.9]}: betas are 2 values, such as "),
+        ("Adafactor", {"eps": 0.1}, "Adafactor refuses {eps: 0.1}: eps are 2 values, such as [None, 0.001] @ "),
+        ("Muon", {"ns_steps": "a"}, "Muon refuses {ns_steps: a}: "),
+        ("Adadelta", {"rho": "high"}, "Adadelta refuses {rho: high}: "),
+    ],
+)
+def test_what_torch_refuses_in_its_first_step_is_said_before_a_model_is_trained(
+    name: str, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingInvalid) as refused:
+        try_step(settings_of(optimizer=name, optimizer_arguments=arguments))
+
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_arguments_that_every_optimizer_takes_are_tried(name: str) -> None:
+    try_step(settings_of(optimizer=name, optimizer_arguments=ARGUMENTS[name]))
 
 
 @pytest.mark.parametrize(

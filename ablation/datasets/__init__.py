@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablation.code import NO_FOLDERS, CodeFolders, is_code
 from ablation.datasets.arrays import Dataset, open_dataset
-from ablation.datasets.cache import Source, prepare_source, recorded_facts
+from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_facts
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
@@ -24,6 +24,7 @@ __all__ = [
     "channel_statistics",
     "check_augmentation",
     "describe",
+    "kept_dataset",
     "make_split",
     "open_dataset",
     "prepare",

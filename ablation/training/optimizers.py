@@ -19,6 +19,8 @@ from ablation.training.settings import TrainingSettings
 Group = tuple[Sequence[Tensor], TrainingSettings]
 """Parameters, and the settings that their numbers are taken from."""
 PATH = "training.optimizer_arguments"
+REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What PyTorch raises where an argument is of another type or range than it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +76,27 @@ def optimizer_over(
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in first.optimizer_arguments.items()
     }
+    _check_lengths(first, kind)
     try:
         # With the first group's numbers, which some classes check only where they are arguments.
         return kind(parameters, **_keys(first, takes), **given, **chosen)
-    except (TypeError, ValueError) as error:
-        raise SettingInvalid(f"{kind.__name__} refuses {_shown(first)}: {error}", path=PATH) from error
+    except REFUSALS as error:
+        raise _refused(first, error) from error
+
+
+def try_step(settings: TrainingSettings) -> None:
+    """Take a step over a matrix: some arguments PyTorch looks at in a step alone.
+
+    Raises:
+        SettingInvalid: PyTorch refuses them.
+    """
+    parameter = nn.Parameter(torch.ones(2, 2))
+    parameter.grad = torch.ones(2, 2)
+    optimizer = optimizer_over([([parameter], settings)])
+    try:
+        optimizer.step()
+    except REFUSALS as error:
+        raise _refused(settings, error) from error
 
 
 def check_can(settings: TrainingSettings, path: str, *, is_stacked: bool, is_captured: bool) -> None:
@@ -107,6 +125,20 @@ def optimizer_class(name: str) -> tuple[type[Optimizer], tuple[str, ...]]:
     if not isinstance(kind, type) or not issubclass(kind, Optimizer):
         raise SettingInvalid(f"PyTorch {torch.__version__} has no optimizer {name!r}", path="training.optimizer")
     return kind, tuple(inspect.signature(kind).parameters)
+
+
+def _check_lengths(settings: TrainingSettings, kind: type[Optimizer]) -> None:
+    """See that lists are as long as PyTorch's own defaults: it passes over what follows."""
+    for name, parameter in inspect.signature(kind).parameters.items():
+        default, given = parameter.default, settings.optimizer_arguments.get(name, parameter.default)
+        if isinstance(default, tuple) and not (isinstance(given, list | tuple) and len(given) == len(default)):
+            shown = ", ".join(map(str, default))
+            raise _refused(settings, ValueError(f"{name} are {len(default)} values, such as [{shown}]"))
+
+
+def _refused(settings: TrainingSettings, error: Exception) -> SettingInvalid:
+    kind, _ = optimizer_class(settings.optimizer)
+    return SettingInvalid(f"{kind.__name__} refuses {_shown(settings)}: {error}", path=PATH)
 
 
 def _keys(settings: TrainingSettings, takes: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ablation.records import DataShape, EngineTraining, ModelSettings, Settings,
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
 from ablation.training.class_weights import class_weights_of
-from ablation.training.optimizers import FUSED
+from ablation.training.optimizers import FUSED, try_step
 from ablation.training.precision import logits_of
 from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
@@ -71,6 +71,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     loss = loss_of(settings.engine, code)
     whole = training_settings(settings)
     learning_rates(whole, steps_per_epoch=1)
+    try_step(whole)
     chosen = replace(whole, epochs=1, epoch_choice="last")
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)

@@ -61,8 +61,17 @@ def plan_of_task(task: str, *, seeds: int = 3) -> Plan:
         validation=0.1,
     )
     facts = dataclasses.replace(plan.data, shape=SHAPES[task])
+    variants = tuple(
+        dataclasses.replace(
+            variant,
+            settings=dataclasses.replace(
+                variant.settings, data=dataclasses.replace(variant.settings.data, name="d.py:load", task=task)
+            ),
+        )
+        for variant in plan.variants
+    )
     study = {**plan.study, "data": {**plan.study["data"], "task": task}}
-    return dataclasses.replace(plan, study=study, data=facts, measured=tuple(TASKS[task].metrics))
+    return dataclasses.replace(plan, study=study, variants=variants, data=facts, measured=tuple(TASKS[task].metrics))
 
 
 def runs_of_task(plan: Plan, task: str) -> list[RecordedRun]:

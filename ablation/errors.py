@@ -489,6 +489,16 @@ class CodeInvalid(AblationError):
         super().__init__(f"{message} @ {path}{shown}")
 
 
+class ObjectiveUndefined(AblationError):
+    """A metric of the user's own that tuning looks at, and that has no value on validation."""
+
+    def __init__(self, metric: str, epoch: int) -> None:
+        super().__init__(
+            f"{metric} is undefined on validation after epoch {epoch}, and tuning looks at it there; take another "
+            "metric to tune by, or a larger share of data.validation"
+        )
+
+
 class CodeMissing(AblationError):
     """A package that the user's code imports, and that another machine has in another version, or not at all."""
 
@@ -538,6 +548,23 @@ class ModelNotKept(AblationError):
 
     def __init__(self, study: str, reason: str) -> None:
         super().__init__(f"study {study!r} has no such model: {reason}")
+
+
+class OutputsNotKept(AblationError):
+    """A metric that is asked for after the runs, none of which has kept what it is computed from."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(f"no run of study {study!r} has outputs on test to compute a metric from: {reason} @ --metric")
+
+
+class MetricTaken(AblationError):
+    """A metric that is asked for after the runs by a name that the study has for another."""
+
+    def __init__(self, study: str, name: str) -> None:
+        super().__init__(
+            f"study {study!r} has a metric {name!r} already: `--metric {name}` judges by it; give the other one "
+            f"another name, such as own_{name} @ --metric"
+        )
 
 
 class CodeUntrusted(AblationError):

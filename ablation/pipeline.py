@@ -25,9 +25,12 @@ from ablation.lookup import nearest_names
 from ablation.storage.databases import without_password
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pandas import DataFrame
 
     from ablation.analysis import Analysis, Comparison, RuleChange
+    from ablation.code import CodeFolders
     from ablation.coordinator.budget import Budget
     from ablation.coordinator.conclusion import StudyOutcome
     from ablation.coordinator.execution import Execution
@@ -35,10 +38,19 @@ if TYPE_CHECKING:
     from ablation.coordinator.preparation import Prepared
     from ablation.coordinator.progress import Progress
     from ablation.coordinator.uploads import Uploads
-    from ablation.records import Plan
+    from ablation.records import DeclaredMetric, Plan
     from ablation.storage.locks import Coordination
     from ablation.storage.state import State
     from ablation.tracking import StudyRecord, Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedMetrics:
+    """Metrics that somebody asks for after the runs, where their code is, and where data may be kept."""
+
+    metrics: tuple[DeclaredMetric, ...]
+    code: CodeFolders
+    data_cache: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,7 @@ def run_study(request: Request) -> Generator[Progress, None, StudyOutcome]:
                 _open(request, execution, plan)
                 if (yield from _tune(request, execution)):
                     yield from _train(request, execution)
+                    yield from _measure(request, execution)
                 return _report(execution)
             except BaseException as error:
                 execution.interrupt(killed=isinstance(error, GeneratorExit | KeyboardInterrupt))
@@ -228,6 +241,27 @@ def _train(request: Request, execution: Execution) -> Generator[Progress, None, 
     _wait_for(request.study.name, execution.uploads)
 
 
+def _measure(request: Request, execution: Execution) -> Generator[Progress, None, None]:
+    """Compute metrics that runs lack, as they were trained before the study had these, from the outputs they kept."""
+    from ablation.coordinator.kept_outputs import compute_metrics
+    from ablation.records import Outcome
+
+    record, tracker = execution.record, request.tracker
+    own = record.plan.own_metrics
+    runs = tracker.recorded_runs(record, with_details=False) if own else ()
+    done = {run.planned.identity: run for run in runs if run.outcome is Outcome.DONE}
+    lacking = [run for run in done.values() if any(metric.name not in run.metrics for metric in own)]
+    if not lacking:
+        return
+    found = compute_metrics(
+        record.plan, lacking, own, tracker=tracker, code=request.study.code, data_cache=request.state.data
+    )
+    for identity, values in found.values.items():
+        if values:
+            tracker.add_metrics(str(done[identity].run_id), values)
+    yield request.note(f"metrics that runs had not measured are {found.text()}")
+
+
 def _report(execution: Execution) -> StudyOutcome:
     """Write the report from what the tracker has, and mark how the study stands."""
     from ablation.coordinator.conclusion import conclude
@@ -297,18 +331,28 @@ def _synced(name: str, lease: Lease, uploads: Uploads, *, tracker: Tracker, stat
     return SyncOutcome(record=lease.record, recorded=count, to_do=to_do)
 
 
-def summarize_study(name: str, *, tracker: Tracker, change: RuleChange | None = None) -> tuple[StudyRecord, Analysis]:
+def summarize_study(
+    name: str, *, tracker: Tracker, change: RuleChange | None = None, asked: AskedMetrics | None = None
+) -> tuple[StudyRecord, Analysis]:
     """Analyse a study again, from what the tracker has and nothing else, by its locked rule or a changed one.
 
-    A changed rule judges the runs that the locked one has asked for: it has no others trained.
+    A changed rule judges the runs that the locked one has asked for: it has no others trained. Metrics that are `asked`
+    for are computed from the outputs that the runs have kept; the first is judged by, where the rule names none.
 
     Raises:
         StudyUnknown, NoResults, NameUnknown, TrackingUnavailable.
+        MetricTaken, OutputsNotKept, CodeInvalid: a metric cannot be computed.
     """
-    from ablation.analysis import StudyLooks, analyse, with_rule
+    from ablation.analysis import RuleChange, StudyLooks, analyse, with_rule
+    from ablation.coordinator.kept_outputs import with_metrics
 
     record = find_study(name, tracker=tracker)
     runs, plan = tracker.recorded_runs(record), record.plan
+    if asked is not None and asked.metrics:
+        plan, runs = with_metrics(
+            plan, runs, asked.metrics, tracker=tracker, code=asked.code, data_cache=asked.data_cache
+        )
+        change = replace(change or RuleChange(), metric=(change and change.metric) or asked.metrics[0].name)
     if change is not None and with_rule(plan, change) != plan:
         looks = StudyLooks.of(plan, runs, is_out_of_budget=record.spending.is_out)
         plan = with_rule(looks.plan_so_far, change)

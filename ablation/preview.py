@@ -135,10 +135,11 @@ def preview_study(
     from ablation.analysis import StudyLooks
     from ablation.analysis.power import power_of
     from ablation.datasets import split_sizes
-    from ablation.worker import needs_trying, try_variant
+    from ablation.worker import needs_trying, try_metrics, try_variant
 
     data = study.variants[0].settings.data
     outline = _outline(study, state)
+    try_metrics(study.spec.own_metrics, outline.shape, targets=None, code=study.code)
     same_starts = tuple(
         variant.name
         for variant in study.design_variants()

@@ -1,5 +1,6 @@
 """Builds small plans and recorded runs for tests, without a study file and without training."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ablation.analysis.details import DETAILS
 from ablation.records import (
+    TASKS,
     DataFacts,
     DataSettings,
     DataShape,
@@ -16,6 +19,7 @@ from ablation.records import (
     Locked,
     LockedMetric,
     LockedQuestion,
+    Metric,
     ModelSettings,
     ModelSummary,
     Outcome,
@@ -23,6 +27,7 @@ from ablation.records import (
     PlannedRun,
     RecordedRun,
     Settings,
+    TaskName,
     Variant,
 )
 from ablation.study import Study
@@ -59,6 +64,7 @@ def make_plan(
     alpha: float = 0.05,
     validation: float | str = "none",
     classes: tuple[str, ...] = CLASSES,
+    shape: DataShape | None = None,
     deviations: tuple[str, ...] = (),
 ) -> Plan:
     """Make the plan of a factorial study; the baseline has each factor's first level unless `baseline` says otherwise.
@@ -105,7 +111,7 @@ def make_plan(
         data=DataFacts(
             name="digits",
             digest=DIGEST,
-            shape=DataShape(channels=1, height=8, width=8, classes=classes),
+            shape=shape or DataShape(channels=1, height=8, width=8, classes=classes),
             train_images=1437,
             test_images=360,
             largest_class_share=LARGEST_CLASS_SHARE,
@@ -138,6 +144,86 @@ def make_runs(
         value = accuracy(variants[planned.variant], planned.seed)
         made.append(_run(plan, planned, outcome, value, device=device, host=host))
     return made
+
+
+TASK_SHAPES: Mapping[TaskName, DataShape] = {
+    "classification": DataShape(channels=1, height=8, width=8, classes=CLASSES),
+    "regression": DataShape(channels=0, height=0, width=0, classes=(), features=(6,), task="regression"),
+    "multilabel": DataShape(
+        channels=0,
+        height=0,
+        width=0,
+        classes=("red", "round", "old"),
+        features=(6,),
+        task="multilabel",
+        target_shape=(3,),
+    ),
+    "tokens": DataShape(
+        channels=0, height=0, width=0, classes=CLASSES, features=(16,), task="tokens", target_shape=(16,), vocabulary=4
+    ),
+    "segmentation": DataShape(
+        channels=3, height=8, width=8, classes=("sky", "road", "tree"), task="segmentation", target_shape=(8, 8)
+    ),
+}
+
+
+def make_task_plan(task: TaskName, **arguments: Any) -> Plan:
+    """Make the plan of a study of a task, judged on the task's usual metric."""
+    name = TASKS[task].default_metric
+    known = TASKS[task].metrics[name]
+    metric = {"name": name, "direction": known.direction, "meaningful": known.meaningful}
+    plan = make_plan(**{"metric": metric, "shape": TASK_SHAPES[task], **arguments})
+    data = {"name": "own.py:load", "validation": "none", **({} if task == "classification" else {"task": task})}
+    return dataclasses.replace(plan, study={**plan.study, "data": data})
+
+
+def make_task_runs(plan: Plan, *, skill: Accuracy = noisy_accuracy) -> list[RecordedRun]:
+    """Record every run of such a plan as done: better, on all that the task measures, the more `skill` it has."""
+    variants = {variant.name: variant for variant in plan.variants}
+    return [_task_run(plan, planned, skill(variants[planned.variant], planned.seed)) for planned in plan.runs]
+
+
+def _task_run(plan: Plan, planned: PlannedRun, skill: float) -> RecordedRun:
+    task, shape, noise = TASKS[plan.task], plan.data.shape, _noise(planned.variant, planned.seed, "task")
+    of = {name: _of_skill(metric, skill) for name, metric in task.metrics.items()}
+    epochs, splits = range(1, 5), ("train", "train_sample", plan.heldout_split)
+    curves = {
+        f"{split}_{name}": tuple((epoch, value * (0.9 + 0.025 * epoch)) for epoch in epochs)
+        for split in splits
+        for name, value in {"loss": of["test_loss"], task.score: of[f"test_{task.score}"]}.items()
+    }
+    spread = (-3.0, -1.6, -0.7, 0.0, 0.7, 1.6, 3.0)
+    details = {
+        "error_quantiles": tuple(30_000 * (1 - skill) * at + 100 * noise.random() for at in spread),
+        "f1": tuple(skill - 0.1 * place for place in range(len(shape.classes))),
+        "iou": tuple(skill - 0.1 * place for place in range(len(shape.classes))),
+    }
+    return RecordedRun(
+        planned=planned,
+        run_id=f"run-{planned.identity[:8]}",
+        outcome=Outcome.DONE,
+        metrics={**of, "training_seconds": 8.0 + noise.random(), "peak_memory_mib": 120.0},
+        curves={**curves, "epoch_seconds": tuple((epoch, 2.0) for epoch in epochs)},
+        confusion={split: _pixels(skill) for split in ("train", "test")} if plan.task == "segmentation" else {},
+        constant_share=None if plan.task == "segmentation" else 0.3,
+        details={name: details[name] for name in DETAILS[plan.task]},
+        device="cpu",
+        host="bench",
+        commit="0123456789abcdef0123456789abcdef01234567",
+        versions={"torch": "2.15.0", "mlflow": "3.17.2"},
+    )
+
+
+def _of_skill(metric: Metric, skill: float) -> float:
+    if metric.unit == "target":
+        return 30_000 * (1 - skill)
+    return skill if metric.direction == "maximize" else 2 * (1 - skill)
+
+
+def _pixels(skill: float) -> tuple[tuple[int, ...], ...]:
+    right = round(9000 * skill)
+    wrong = 9000 - right
+    return ((right, wrong, 0), (0, right, wrong), (wrong, 0, right))
 
 
 def _variant(levels: Mapping[str, Any], *, validation: float | str, is_baseline: bool) -> Variant:

@@ -179,7 +179,7 @@ def test_epochs_to_a_target_are_restricted_to_the_last_epoch():
     target = analyse(plan, with_records(plan, curves=curves)).targets[-1]
     baseline, other = target.rows
 
-    assert (1.0, 0.8) == (target.share_of_baseline, target.accuracy)
+    assert (1.0, 0.8) == (target.share_of_baseline, target.value)
     assert (2, 1) == (baseline.reached, other.reached)
     assert (3.0, 2.0) == (baseline.epochs.mean, other.epochs.mean)
     assert (30.0, 20.0) == (baseline.seconds and baseline.seconds.mean, other.seconds and other.seconds.mean)
@@ -225,7 +225,7 @@ def test_best_epoch_is_optimistic_by_what_it_is_above_the_last():
     values = {key: [0.5, 0.9, 0.8] for key in itertools.product((NONE, BATCH), (0, 1))}
     found = analyse(plan, with_records(plan, curves=accuracy_curves(values))).best_epochs[0]
 
-    assert (0.8, 0.9, 2.0) == pytest.approx((found.last_accuracy, found.best_accuracy, found.median_epoch))
+    assert (0.8, 0.9, 2.0) == pytest.approx((found.last, found.best, found.median_epoch))
     assert 0.1 == pytest.approx(found.optimism.mean)
 
 

@@ -37,7 +37,11 @@ STUDIES = studies()
 
 
 def test_there_is_a_template_of_each_kind_of_extension() -> None:
-    assert list(STUDIES) == ["own-model", "own-parts", "own-data", "own-loss", "own-training", "tuned"]
+    assert list(STUDIES) == [
+        *("own-model", "own-parts", "own-data"),
+        *("own-regression", "own-labels", "own-tokens", "own-segmentation"),
+        *("own-loss", "own-training", "tuned"),
+    ]
 
 
 @pytest.mark.parametrize(("name", "content"), BLOCK.findall(TEXT), ids=lambda value: value[:20].strip())

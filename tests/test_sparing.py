@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import SPARED
+from sqlalchemy import create_engine, text
 
 from ablation import drawing
 
@@ -28,6 +30,15 @@ def test_optimizers_take_the_same_steps_without_torchs_compiler() -> None:
     names = {"torch": torch}
     exec(STEP, names)
     assert f"{names['weight'].tolist()} False\n" == found
+
+
+def test_sqlite_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'any.db'}")
+    with engine.connect() as connection:
+        found = connection.execute(text("PRAGMA synchronous")).scalar()
+    engine.dispose()
+
+    assert 0 == found
 
 
 def test_tests_themselves_draw_figures() -> None:

@@ -1,6 +1,8 @@
 """From a plan and its recorded runs to the analysis: answers with verdicts, and all else that the report shows."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 from pandas import DataFrame
 
@@ -18,6 +20,7 @@ from ablation.analysis.contrasts import (
     part_factors,
 )
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
+from ablation.analysis.details import task_details
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
 from ablation.analysis.finished import FinishedRuns
@@ -26,7 +29,7 @@ from ablation.analysis.looks import StudyLooks
 from ablation.analysis.rule import RuleChange, with_rule
 from ablation.analysis.table import epoch_table, records_by_identity, run_table
 from ablation.errors import NoResults
-from ablation.records import LeftOut, OutOfBudget, Plan, RecordedRun
+from ablation.records import DataShape, LeftOut, OutOfBudget, Plan, RecordedRun, TaskName
 from ablation.study.labels import labels_of
 from ablation.study.search_spaces import SETTINGS
 
@@ -108,6 +111,7 @@ def analyse(
         confusion=confusion_matrices(finished),
         confusion_differences=confusion_differences(finished),
         disagreements=disagreements(finished),
+        details=task_details(finished),
         layers=layer_rows(plan),
         diagnostics=diagnose(plan, table, answered, recorded=recorded, left_out=left_out),
         cost=cost_of(table),
@@ -125,8 +129,35 @@ def _data(plan: Plan) -> DataDescription:
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
         task=plan.task,
+        inputs=_inputs(plan.data.shape),
+        targets=_TARGETS[plan.task](plan.data.shape),
         notes=plan.data.notes,
     )
+
+
+def _inputs(shape: DataShape) -> Literal["images", "sequences", "examples"]:
+    if shape.task == "tokens":
+        return "sequences"
+    return "examples" if shape.features else "images"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+_TARGETS: Mapping[TaskName, Callable[[DataShape], str]] = {
+    "classification": lambda shape: f"one of {len(shape.classes):,} classes",
+    "regression": lambda shape: (
+        f"{_times(shape.target_shape) if shape.target_shape else 'one'} number"
+        f"{'s' if math.prod(shape.target_shape) > 1 else ''}"
+    ),
+    "multilabel": lambda shape: f"{len(shape.classes):,} labels, each there or not",
+    "tokens": lambda shape: f"one of {len(shape.classes):,} classes at each of {_times(shape.target_shape)} positions",
+    "segmentation": lambda shape: (
+        f"one of {len(shape.classes):,} classes at each of {_times(shape.target_shape)} pixels"
+    ),
+}
+"""What one input's target is, by task."""
 
 
 def _code(runs: Iterable[RecordedRun]) -> CodeDescription:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ablation.analysis.answer_records import Answer, MeasuredMetric, MissingRun
 from ablation.analysis.descriptive_records import (
@@ -14,6 +14,7 @@ from ablation.analysis.descriptive_records import (
     LayerRow,
     LearningTarget,
     MatchedLoss,
+    TaskDetail,
     VariantCurves,
     VariantRow,
 )
@@ -71,7 +72,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDescription:
-    """The data set as the report's front names it; `notes` say how its files were read, and which were not."""
+    """The data set as the report's front names it; `notes` say how its files were read, and which were not.
+
+    `inputs` is what its inputs are called, `targets` says in words what one input's target is.
+    """
 
     name: str
     digest: str
@@ -80,6 +84,8 @@ class DataDescription:
     classes: tuple[str, ...]
     largest_class_share: float
     task: TaskName = "classification"
+    inputs: Literal["images", "sequences", "examples"] = "images"
+    targets: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -139,6 +145,7 @@ class Analysis:
     confusion: tuple[ConfusionMatrix, ...]
     confusion_differences: tuple[ConfusionDifference, ...]
     disagreements: tuple[Disagreement, ...]
+    details: tuple[TaskDetail, ...]
     layers: tuple[LayerRow, ...]
     diagnostics: Diagnostics
     cost: Cost

@@ -172,10 +172,13 @@ class TargetRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningTarget:
-    """A held-out accuracy to reach: a share of the baseline's median one after its last epoch."""
+    """A held-out score to reach: a share of the baseline's median one after its last epoch.
+
+    Where less is better, shares are above 1 and a run is there at this value or below.
+    """
 
     share_of_baseline: float
-    accuracy: float
+    value: float
     rows: tuple[TargetRow, ...]
 
 
@@ -197,12 +200,15 @@ class MatchedLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestEpoch:
-    """What choosing each run's best epoch on the held-out curve would seem to gain over the last: means over n runs."""
+    """What choosing each run's best epoch on the held-out curve would seem to gain over the last: means over n runs.
+
+    `last` and `best` are of the task's score, `optimism` is how much better the best one is.
+    """
 
     variant: str
     n: int
-    last_accuracy: float
-    best_accuracy: float
+    last: float
+    best: float
     optimism: Spread
     median_epoch: float
     run_ids: tuple[str, ...]
@@ -224,6 +230,22 @@ class ConfusionDifference:
     reseeding: Matrix | None
     size: float
     reseeding_size: float | None
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDetail:
+    """A number that a task alone measures of the test split, over a variant's runs that are done.
+
+    `name` is what it is called in a run's evaluation (`error_quantiles` of a regression, `f1` of a label, `iou` of a
+    class), `item` which of them: a quantile, a label, a class. `difference` is to the baseline's, paired by seed.
+    """
+
+    name: str
+    item: str
+    variant: str
+    spread: Spread
+    difference: Difference | None
     run_ids: tuple[str, ...]
 
 

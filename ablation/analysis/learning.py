@@ -10,15 +10,15 @@ import numpy as np
 from ablation.analysis import statistics
 from ablation.analysis.descriptive_records import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
 from ablation.analysis.finished import FinishedRuns, by_seed, curve, run_ids, spread_of
-from ablation.records import RecordedRun, Variant
+from ablation.records import SIGNS, TASKS, Direction, RecordedRun, Variant
 
-TARGETS = (0.90, 0.95, 1.0)
-"""Shares of the baseline's median held-out accuracy after the last epoch that all runs have."""
+TARGETS: Mapping[Direction, tuple[float, ...]] = {"maximize": (0.90, 0.95, 1.0), "minimize": (1.10, 1.05, 1.0)}
+"""Shares of the baseline's median held-out score after the last epoch that all runs have, by which way is better."""
 
 
 def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
     """Return how fast each variant reached each target; none where the baseline has no curve."""
-    name = f"{finished.plan.heldout_split}_accuracy"
+    name, direction = _followed(finished)
     runs = {variant.name: [run for run in finished.done(variant) if curve(run, name)] for variant in finished.variants}
     base = runs[finished.plan.baseline.name]
     if not base:
@@ -26,10 +26,10 @@ def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
     last = min(curve(run, name)[-1][0] for own in runs.values() for run in own)
     reached = float(np.median([_value_at(curve(run, name), last) for run in base]))
     found = []
-    for share in TARGETS:
-        accuracy = share * reached
+    for share in TARGETS[direction]:
+        value = share * reached
         epochs = {
-            variant: {run.planned.seed: _first_epoch(curve(run, name), accuracy, last) for run in own}
+            variant: {run.planned.seed: _first_epoch(curve(run, name), value, last, direction) for run in own}
             for variant, own in runs.items()
         }
         times = _times(finished, epochs, last=last)
@@ -38,7 +38,7 @@ def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
             for variant in finished.variants
             if runs[variant.name]
         ]
-        found.append(LearningTarget(share_of_baseline=share, accuracy=accuracy, rows=tuple(rows)))
+        found.append(LearningTarget(share_of_baseline=share, value=value, rows=tuple(rows)))
     return tuple(found)
 
 
@@ -52,22 +52,23 @@ def matched_losses(finished: FinishedRuns) -> tuple[MatchedLoss, ...]:
 
 
 def best_epochs(finished: FinishedRuns) -> tuple[BestEpoch, ...]:
-    """Return what the best epoch of each run's held-out accuracy is above its last, by variant."""
-    name = f"{finished.plan.heldout_split}_accuracy"
+    """Return how much better the best epoch of each run's held-out score is than its last, by variant."""
+    name, direction = _followed(finished)
+    sign = SIGNS[direction]
     found = []
     for variant in finished.variants:
         runs = [run for run in finished.done(variant) if curve(run, name)]
         if not runs:
             continue
-        best = [max(curve(run, name), key=lambda point: (point[1], -point[0])) for run in runs]
+        best = [max(curve(run, name), key=lambda point: (sign * point[1], -point[0])) for run in runs]
         last = [curve(run, name)[-1][1] for run in runs]
         found.append(
             BestEpoch(
                 variant=variant.name,
                 n=len(runs),
-                last_accuracy=float(np.mean(last)),
-                best_accuracy=float(np.mean([value for _, value in best])),
-                optimism=spread_of([value - end for (_, value), end in zip(best, last, strict=True)]),
+                last=float(np.mean(last)),
+                best=float(np.mean([value for _, value in best])),
+                optimism=spread_of([sign * (value - end) for (_, value), end in zip(best, last, strict=True)]),
                 median_epoch=float(np.median([epoch for epoch, _ in best])),
                 run_ids=run_ids(runs),
             )
@@ -176,5 +177,12 @@ def _value_at(points: Points, epoch: int) -> float:
     return next((value for at, value in reversed(points) if at <= epoch), points[0][1])
 
 
-def _first_epoch(points: Points, target: float, last: int) -> int | None:
-    return next((epoch for epoch, value in points if value >= target and epoch <= last), None)
+def _first_epoch(points: Points, target: float, last: int, direction: Direction) -> int | None:
+    sign = SIGNS[direction]
+    return next((epoch for epoch, value in points if sign * value >= sign * target and epoch <= last), None)
+
+
+def _followed(finished: FinishedRuns) -> tuple[str, Direction]:
+    """Return the curve of the task's score on the held-out split, and which way is better."""
+    task = TASKS[finished.plan.task]
+    return f"{finished.plan.heldout_split}_{task.score}", task.scores[task.score].direction

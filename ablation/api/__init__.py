@@ -111,6 +111,7 @@ def open(  # noqa: A001 - as ablation.open
     name: str,
     *,
     metric: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
     meaningful: float | None = None,
     alpha: float | None = None,
     tracking_uri: str | None = None,
@@ -119,6 +120,9 @@ def open(  # noqa: A001 - as ablation.open
 
     Args:
         metric: judge by this one; as with `meaningful` and `alpha`, another than the locked one is a deviation.
+        metrics: metrics to compute from the outputs that the runs kept, as a study file has them:
+            `{"f1": {"function": "metrics.py:f1", "direction": "maximize"}}`. The first is judged by, unless `metric`
+            names one.
         meaningful: what is below is too small to matter, in the metric's unit (a fraction, nats, seconds).
         alpha: family-wise error rate.
 
@@ -127,12 +131,15 @@ def open(  # noqa: A001 - as ablation.open
     """
     check_kind("name", name, kind="study")
     check_kind("metric", metric, is_optional=True)
+    check_kind("metrics", metrics, is_optional=True)
     check_above_zero("meaningful", meaningful)
     check_above_zero("alpha", alpha, below=1)
     tracker = tracker_at(tracking_uri)
     from ablation.analysis import RuleChange
+    from ablation.api.asked import asked_of
 
-    return StudyResult.recorded(name, tracker, change=RuleChange(metric=metric, meaningful=meaningful, alpha=alpha))
+    change = RuleChange(metric=metric, meaningful=meaningful, alpha=alpha)
+    return StudyResult.recorded(name, tracker, change=change, asked=asked_of(metrics))
 
 
 def plan(

@@ -15,6 +15,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "set": ((Mapping,), 'a mapping such as {"training.epochs": 5}'),
     "study": ((str,), "the name of a recorded study, as text"),
     "metric": ((str,), "the name of a metric"),
+    "metrics": ((Mapping,), 'a mapping such as {"f1": {"function": "metrics.py:f1", "direction": "maximize"}}'),
     "executor": ((str,), "text"),
     "tracking_uri": ((str,), "the address of an MLflow store, such as 'sqlite:///mlflow.db'"),
     "storage": ((str,), "the address of a database, such as 'sqlite:///optuna.db'"),

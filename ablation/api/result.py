@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ablation.analysis import Analysis, Answer, RuleChange
     from ablation.coordinator.conclusion import StudyOutcome
+    from ablation.pipeline import AskedMetrics
     from ablation.records import OutOfBudget, Plan
     from ablation.report import ReportFormat
     from ablation.tracking import StudyRecord, Tracker
@@ -44,17 +45,20 @@ class StudyResult:
         return cls(record=outcome.record, ended=outcome.ended, analysis=outcome.analysis, tracker=tracker)
 
     @classmethod
-    def recorded(cls, name: str, tracker: Tracker, *, change: RuleChange | None = None) -> Self:
-        """Read a recorded study; a changed rule is a deviation.
+    def recorded(
+        cls, name: str, tracker: Tracker, *, change: RuleChange | None = None, asked: AskedMetrics | None = None
+    ) -> Self:
+        """Read a recorded study; a changed rule is a deviation, and so are metrics that are asked for after the runs.
 
         Raises:
             StudyUnknown, NameUnknown, TrackingUnavailable.
+            MetricTaken, OutputsNotKept, CodeInvalid: a metric cannot be computed.
         """
         from ablation.pipeline import find_study, summarize_study
 
         analysis = None
         try:
-            record, analysis = summarize_study(name, tracker=tracker, change=change)
+            record, analysis = summarize_study(name, tracker=tracker, change=change, asked=asked)
         except NoResults:
             record = find_study(name, tracker=tracker)
         runs = tracker.recorded_runs(record, with_details=False)

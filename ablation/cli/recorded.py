@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     help="What is printed.",
 )
 @click.option("--output", type=OrBlank(click.Path(file_okay=False, path_type=Path)), help="Write the report here too.")
-@click.option("--metric", type=OrBlank(click.STRING), help="Judge by another metric: a deviation.")
+@click.option(
+    "--metric",
+    "metrics",
+    type=OrBlank(click.STRING),
+    multiple=True,
+    help="Judge by another metric: a deviation. NAME=FUNCTION:DIRECTION, such as f1=metrics.py:f1:maximize or "
+    "f1=torchmetrics:MulticlassF1Score:maximize, computes one from the outputs that the runs kept; repeatable.",
+)
 @click.option(
     "--meaningful",
     type=OrBlank(Above(0)),
@@ -43,7 +50,7 @@ def summarize(
     name: str,
     form: str,
     output: Path | None,
-    metric: str | None,
+    metrics: tuple[str | None, ...],
     meaningful: float | None,
     alpha: float | None,
     tracking_uri: str | None,
@@ -51,12 +58,14 @@ def summarize(
 ) -> None:
     """Make a study's report again, from MLflow alone."""
     from ablation.analysis import RuleChange
+    from ablation.api.asked import asked_metrics
     from ablation.api.places import tracker_at
     from ablation.pipeline import summarize_study
 
-    change = RuleChange(metric=metric, meaningful=meaningful, alpha=alpha)
+    named, asked = asked_metrics(tuple(metric for metric in metrics if metric is not None))
+    change = RuleChange(metric=named, meaningful=meaningful, alpha=alpha)
     tracker = tracker_at(tracking_uri)
-    record, analysis = summarize_study(name, tracker=tracker, change=change)
+    record, analysis = summarize_study(name, tracker=tracker, change=change, asked=asked)
     address = partial(tracker.run_address, record)
     from ablation.report import report_text, write_report
 

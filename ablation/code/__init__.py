@@ -12,7 +12,7 @@ from typing import Any
 from ablation.code.calling import bound, running
 from ablation.code.carrying import CarriedCode, carried_code, check_packages
 from ablation.code.loading import is_importing, load_code
-from ablation.code.names import code_names, code_problem, is_code
+from ablation.code.names import code_names, code_problem, is_code, metric_code_names
 from ablation.code.sources import code_digest, code_parts, find_place, settings_read
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "code_problem",
     "is_code",
     "is_importing",
+    "metric_code_names",
     "running",
 ]
 

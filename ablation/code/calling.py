@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def bound(
-    function: Callable[..., Any], arguments: Mapping[str, Any], *, offered: Mapping[str, Any], section: str
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    offered: Mapping[str, Any],
+    section: str,
+    positions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the keyword arguments to call the user's function with.
 
@@ -25,15 +30,22 @@ def bound(
         arguments: the study file's, all of which the function must take.
         offered: values that it gets where its signature names them.
         section: where the study file has the arguments, `model` for example.
+        positions: what it is called with by position, in words: its first arguments.
 
     Raises:
-        CodeInvalid: it takes no argument of that name, or wants one that the section does not give.
+        CodeInvalid: it takes no argument of that name, wants one that the section does not give, or takes too few by
+            position.
     """
     name = getattr(function, "__qualname__", type(function).__qualname__)
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # it is not written in Python
         return dict(arguments)
+    by_position = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if len(by_position) < len(positions) and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        takes = f"it takes {len(by_position) or 'none'} by position"
+        raise CodeInvalid(f"{name} is called with {' and '.join(positions)}, and {takes}", path=section)
+    parameters = [one for one in parameters if one not in by_position[: len(positions)]]
     named = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     unknown = [key for key in arguments if key not in named]
     if unknown and not any(one.kind is one.VAR_KEYWORD for one in parameters):

@@ -1,11 +1,12 @@
 """Tells names of code from other names, and says what is wrong with their form."""
 
 import keyword
+from collections.abc import Iterable
 from typing import Any
 
-from ablation.records import Settings
+from ablation.records import TORCHMETRICS, DeclaredMetric, Settings
 
-BUILT_IN = ("torchvision:",)
+BUILT_IN = ("torchvision:", TORCHMETRICS)
 FORMS = "write 'file.py:name' or 'package.module:name'"
 
 
@@ -21,6 +22,11 @@ def code_names(settings: Settings) -> list[str]:
     sections = [section.name for section in (settings.data, settings.model) if section is not None]
     replacements = settings.model.replace.values() if settings.model is not None else ()
     return [name for name in (*sections, *_trained_by(settings), *replacements) if is_code(name)]
+
+
+def metric_code_names(metrics: Iterable[DeclaredMetric]) -> list[str]:
+    """Return the code of the user's that measures metrics: it alters no run, and stands in no identity."""
+    return [metric.function for metric in metrics if is_code(metric.function)]
 
 
 def _trained_by(settings: Settings) -> list[Any]:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from ablation.analysis import Analysis, StudyLooks, analyse
-from ablation.code import code_names
 from ablation.coordinator.lease import Lease
 from ablation.records import Outcome, PlannedRun
 from ablation.report import answer_summaries, overview, write_report
@@ -72,7 +71,6 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
 def keep_code(study: Study, folder: Path) -> None:
     """Copy the study's own code to where its report will be: without it nobody else could train what was compared."""
     shutil.rmtree(folder, ignore_errors=True)
-    names = {name for variant in study.variants for name in code_names(variant.settings)}
-    for relative, file in study.code.files(names).items():
+    for relative, file in study.code.files(study.code_names()).items():
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / relative)

@@ -11,7 +11,7 @@ from ablation.coordinator.request import Request
 from ablation.datasets import Dataset
 from ablation.executors import Files, Needed
 from ablation.provenance import git_commit
-from ablation.records import Plan, PlannedRun
+from ablation.records import DeclaredMetric, Plan, PlannedRun
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
 from ablation.worker import Job
@@ -23,6 +23,7 @@ class StudyJobs:
 
     `code_digests` are by variant, `needs` what every job reads, `carried_code` where the user's code is looked for
     below a place that it is brought to, `commit` that of the repository which the study is run in, where there is one.
+    `metrics` are the user's own, `metric_digest` is that of their code.
     """
 
     state: State
@@ -33,6 +34,8 @@ class StudyJobs:
     carried_code: tuple[str, ...] = ()
     commit: str | None = None
     cudnn_benchmark: bool = False
+    metrics: tuple[DeclaredMetric, ...] = ()
+    metric_digest: str | None = None
 
     @classmethod
     def of(cls, request: Request, prepared: Prepared) -> Self:
@@ -48,6 +51,8 @@ class StudyJobs:
             carried_code=tuple(f"{carried}/{folder}" for folder in code.folders) if code is not None else (),
             commit=git_commit(),
             cudnn_benchmark=request.cudnn_benchmark,
+            metrics=study.spec.own_metrics,
+            metric_digest=study.metric_digest(),
         )
 
     def of_run(self, planned: PlannedRun, plan: Plan, *, slot: str) -> Job:
@@ -66,6 +71,8 @@ class StudyJobs:
             expected_metrics=plan.expected_metrics,
             commit=self.commit,
             cudnn_benchmark=self.cudnn_benchmark,
+            metrics=self.metrics,
+            metric_digest=self.metric_digest,
         )
 
     def files(self, jobs: Sequence[Job], on_change: Callable[[PlannedRun], object]) -> Files:

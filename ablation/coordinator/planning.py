@@ -17,6 +17,7 @@ from ablation.records import (
     TASKS,
     DataFacts,
     DataShape,
+    DeclaredMetric,
     LockedQuestion,
     ModelSettings,
     ModelSummary,
@@ -101,6 +102,7 @@ def lock_plan(
         **differences(_fixed(previous.plan), _fixed(plan)),
         **_changed_reading(previous.plan, plan),
         **_changed_code(previous.plan, plan),
+        **_changed_metrics(previous.plan, plan),
     }
     if changed:
         raise StudyChanged(study.name, changed)
@@ -195,6 +197,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         runs=study.runs(data_digest=data.digest),
         data=data,
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
+        metric_code=study.metric_digests(),
         tuning=tuning,
     )
     is_settled = study.spec.tune is None or bool(tuning)
@@ -262,6 +265,20 @@ def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def _changed_metrics(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return what was changed of metrics of the user's own that runs have values of: definitions, and their code."""
+    known = {metric.name: metric for metric in before.own_metrics}
+    both = [(known[metric.name], metric) for metric in now.own_metrics if metric.name in known]
+    changed = {
+        f"metrics.{new.name}.{key}": pair
+        for old, new in both
+        for key, pair in differences(old.plain(), new.plain()).items()
+        if key != "epochs"  # it alters no value
+    }
+    digests = {new.name: (before.metric_code.get(new.name), now.metric_code.get(new.name)) for _, new in both}
+    return {**changed, **{f"code of metrics.{name}": pair for name, pair in digests.items() if pair[0] != pair[1]}}
+
+
 def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     """Return how the data's files were and are read, where that may be why the data is another one."""
     if before.data.digest == now.data.digest or before.data.notes == now.data.notes:
@@ -297,8 +314,20 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     dropped = [name for name in _names(before) if name in family - asked]
     return [
         *said,
+        *_changed_list("metrics", before.own_metrics, now.own_metrics, seen=seen),
         *([f"variants added: {'; '.join(added)}, {seen}"] if added else []),
         *([f"asked no more: {'; '.join(dropped)}, {seen}; alpha stays shared with them"] if dropped else []),
+    ]
+
+
+def _changed_list(
+    what: str, before: Sequence[DeclaredMetric], now: Sequence[DeclaredMetric], *, seen: str
+) -> list[str]:
+    """Say which metrics of the user's own were added and removed."""
+    then, later = ([metric.name for metric in metrics] for metrics in (before, now))
+    added, removed = ([name for name in one if name not in other] for one, other in ((later, then), (then, later)))
+    return [
+        f"{what} {how}: {', '.join(names)}, {seen}" for how, names in (("added", added), ("removed", removed)) if names
     ]
 
 

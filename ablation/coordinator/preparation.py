@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
-from ablation.code import CarriedCode, check_packages, code_names
+from ablation.code import CarriedCode, check_packages
 from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
@@ -14,7 +14,7 @@ from ablation.scheduling import check_storage, default_storage
 from ablation.storage.state import State
 from ablation.storage.temporary import remove_left_behind
 from ablation.study import Study
-from ablation.worker import check_device, device_remarks, needs_trying, try_variant
+from ablation.worker import check_device, device_remarks, needs_trying, try_metrics, try_variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def required_of_nodes(study: Study, *, is_here: bool) -> tuple[Callable[[str], o
 
     Other machines must have the packages that the user's code imports, too.
     """
-    names = _code_names(study)
+    names = study.code_names()
     packages = () if is_here or not names else (partial(check_packages, study.code.packages(names)),)
     return (partial(check_device, study.variants), *packages)
 
@@ -82,18 +82,17 @@ def carried_code(study: Study) -> CarriedCode | None:
     Raises:
         CodeInvalid: it cannot be brought there.
     """
-    names = _code_names(study)
+    names = study.code_names()
     return study.code.carried(names) if names else None
-
-
-def _code_names(study: Study) -> set[str]:
-    return {name for variant in study.variants for name in code_names(variant.settings)}
 
 
 def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:
     """Try the variants that are more than the built-in model; return those that start alike with every seed."""
     study, shape = request.study, (dataset.facts if dataset is not None else NO_DATA).shape
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
+    try_metrics(
+        study.spec.own_metrics, shape, targets=dataset.test_labels if dataset is not None else None, code=study.code
+    )
     if tried:
         yield request.note(f"trying {len(tried)} variants on one batch each")
     alike = tuple(variant.name for variant in tried if try_variant(variant, shape, dataset=dataset, code=study.code))

@@ -23,6 +23,7 @@ from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
     SIGNS,
     TASKS,
+    DeclaredMetric,
     Direction,
     Epoch,
     Outcome,
@@ -139,6 +140,11 @@ class VariantTuning:
         for trial in self.running.values():
             self.execution.uploads.leave(trial.replicates[-1])
 
+    @property
+    def _objective(self) -> tuple[str, Direction]:
+        spec = self.study.spec
+        return objective_of(spec.metric.name, spec.task, spec.own_metrics)
+
     def _open(self, variant: Variant) -> TuningSchedule:
         spec, tuning = self.study.spec, self.study.spec.tune
         assert tuning is not None
@@ -151,7 +157,7 @@ class VariantTuning:
             tuning=tuning,
             whole=self.study.whole_settings(),
             start=start,
-            direction=objective_of(spec.metric.name, spec.task)[1],
+            direction=self._objective[1],
             study_seed=spec.study_seed,
             basis=self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=FIRST_TUNING_SEED),
         )
@@ -178,11 +184,13 @@ class VariantTuning:
             code=self.study.code,
             code_digest=self.study.code_digest(variant),
             carried_code=self.execution.jobs.carried_code,
-            objective=objective_of(self.study.spec.metric.name, self.study.spec.task)[0],
+            objective=self._objective[0],
             commit=self.execution.jobs.commit,
             cudnn_benchmark=self.execution.jobs.cudnn_benchmark,
+            metrics=self.execution.jobs.metrics,
+            metric_digest=self.execution.jobs.metric_digest,
             stops_below=trial.suggestion.stops_below,
-            is_minimized=SIGNS[objective_of(self.study.spec.metric.name, self.study.spec.task)[1]] < 0,
+            is_minimized=SIGNS[self._objective[1]] < 0,
         )
         placeholder: Future[RunResult] = Future()
         self.running[placeholder] = trial
@@ -265,12 +273,14 @@ class VariantTuning:
         )
 
 
-def objective_of(metric: str, task: TaskName) -> tuple[str, Direction]:
+def objective_of(metric: str, task: TaskName, own: Sequence[DeclaredMetric] = ()) -> tuple[str, Direction]:
     """Return what tuning looks at on the validation split where a study compares on a metric, and which way is better.
 
     Raises:
-        KeyError: the metric is none of the engine's, whose runs alone are tuned.
+        KeyError: the metric is none of the engine's, whose runs alone are tuned, nor one of those of the user's `own`.
     """
+    if (declared := next((each for each in own if each.name == metric), None)) is not None:
+        return declared.name, declared.direction
     objective = TASKS[task].metrics[metric].tuned_by
     assert objective is not None  # what the engine measures has one
     return objective, TASKS[task].direction_of(objective)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablation.code import NO_FOLDERS, CodeFolders, is_code
 from ablation.datasets.arrays import Dataset, open_dataset
-from ablation.datasets.cache import Source, prepare_source, recorded_facts
+from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_facts
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
@@ -24,6 +24,7 @@ __all__ = [
     "channel_statistics",
     "check_augmentation",
     "describe",
+    "kept_dataset",
     "make_split",
     "open_dataset",
     "prepare",
@@ -80,7 +81,13 @@ def _source(settings: DataSettings, *, cache: Path, code: CodeFolders) -> Source
             assert place is not None  # the section requires it
             return Images(root=place, size=_size(settings.size))
         case name if is_code(name):
-            return Own(code_name=name, arguments=own_arguments(settings, place=place), code=code)
+            return Own(
+                code_name=name,
+                arguments=own_arguments(settings, place=place),
+                code=code,
+                task=settings.task,
+                ignore_index=settings.ignore_index,
+            )
         case name:
             raise ValueError(f"no data set is called {name!r}; there are digits, cifar10 and images")
 

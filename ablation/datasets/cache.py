@@ -12,16 +12,24 @@ from typing import Protocol
 
 from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
 from ablation.errors import DataUnavailable
-from ablation.records import DataFacts, DataOutline
+from ablation.records import IGNORED, DataFacts, DataOutline, TaskName
 from ablation.storage.permissions import make_folder
+
+_IN_NAMES = 12
+"""Digits of a digest in the name of a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read."""
+    """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read.
+
+    `task` is that of its targets, `ignore_index` the one that counts for nothing.
+    """
 
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    task: TaskName = "classification"
+    ignore_index: int = IGNORED
 
 
 class Source(Protocol):
@@ -53,6 +61,13 @@ def recorded_facts(source: Source, *, cache: Path) -> DataFacts | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return replace(facts, notes=record.notes) if facts.digest == record.digest else None
+
+
+def kept_dataset(facts: DataFacts, *, cache: Path) -> Dataset | None:
+    """Return the data set of a recorded study from the cache, verified, or None where it is not there."""
+    ending = f"-{facts.digest[:_IN_NAMES]}"
+    kept = (verified(folder, digest=facts.digest) for folder in cache.glob("*-*") if folder.name.endswith(ending))
+    return next(filter(None, kept), None)
 
 
 def prepare_source(source: Source, *, cache: Path) -> Dataset:
@@ -119,8 +134,15 @@ def _make(source: Source, record: Path, cache: Path) -> Dataset:
     temporary.mkdir()
     try:
         written = source.write(temporary)
-        facts = write_facts(temporary, name=source.name, classes=written.classes, source=source.where)
-        dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:12]}", digest=facts.digest)
+        facts = write_facts(
+            temporary,
+            name=source.name,
+            classes=written.classes,
+            source=source.where,
+            task=written.task,
+            ignore_index=written.ignore_index,
+        )
+        dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:_IN_NAMES]}", digest=facts.digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     beside = record.with_suffix(".new")

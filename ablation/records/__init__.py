@@ -13,6 +13,14 @@ from ablation.records.names import (
     recordable_text,
     unrecordable_name_text,
 )
+from ablation.records.own_metrics import (
+    TORCHMETRICS,
+    DeclaredMetric,
+    Given,
+    MetricEpochs,
+    declared_metrics,
+    directions_of,
+)
 from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
 from ablation.records.runs import (
     EVALUATION_FILE,
@@ -65,6 +73,7 @@ __all__ = [
     "SCALE_DETAILS",
     "SIGNS",
     "TASKS",
+    "TORCHMETRICS",
     "AnswerSummary",
     "Augmentation",
     "ClassWeights",
@@ -73,6 +82,7 @@ __all__ = [
     "DataOutline",
     "DataSettings",
     "DataShape",
+    "DeclaredMetric",
     "Direction",
     "EngineTraining",
     "Epoch",
@@ -80,6 +90,7 @@ __all__ = [
     "EpochMetrics",
     "Failure",
     "FunctionTraining",
+    "Given",
     "Layer",
     "LeftOut",
     "Locked",
@@ -87,6 +98,7 @@ __all__ = [
     "LockedQuestion",
     "LossSetting",
     "Metric",
+    "MetricEpochs",
     "ModelSettings",
     "ModelSummary",
     "OutOfBudget",
@@ -109,7 +121,9 @@ __all__ = [
     "TuningTrial",
     "Unit",
     "Variant",
+    "declared_metrics",
     "device_and_path",
+    "directions_of",
     "epoch_metrics",
     "is_at_chance",
     "is_count",

@@ -7,7 +7,7 @@ from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
 Unit = Literal["fraction", "nats", "bits", "score", "target", "seconds"]
-"""`target`: that of a regression's targets."""
+"""`target`: that of a regression's targets; `score` has no name. A metric of the user's own may have any other."""
 SIGNS: Mapping[str, int] = {"maximize": 1, "minimize": -1}
 """What a value is multiplied with so that more is better, by direction."""
 
@@ -16,13 +16,13 @@ SIGNS: Mapping[str, int] = {"maximize": 1, "minimize": -1}
 class Metric:
     """A number that every finished run has; `meaningful` is the default half-width of its ROPE, where there is one.
 
-    `tuned_by` is what tuning looks at on the validation split where a study compares on the metric: `loss`, or a score
-    of the task; None where a training function measures it, which nothing tunes.
+    `tuned_by` is what tuning looks at on the validation split where a study compares on the metric: `loss`, a score of
+    the task, or the metric itself; None where that is not measured after every epoch, or by a training function.
     """
 
     label: str
     direction: Direction
-    unit: Unit
+    unit: Unit | str
     tuned_by: str | None
     meaningful: float | None = None
 

@@ -8,6 +8,7 @@ from ablation.records.data import DataFacts
 from ablation.records.locked import Locked, LockedQuestion
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
+from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
 from ablation.records.settings import Settings
 from ablation.records.tasks import TASKS, TaskName
 
@@ -80,7 +81,8 @@ class Plan:
     `measured` are the metrics that its runs have, whatever its task has come to measure since. `same_starts` are the
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
-    questions of that family which the study file asks no more.
+    questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
+    metric of the user's own that the engine measures.
     """
 
     study: Mapping[str, Any]
@@ -97,6 +99,7 @@ class Plan:
     same_starts: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
     dropped: tuple[LockedQuestion, ...] = ()
+    metric_code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -157,12 +160,18 @@ class Plan:
     def metrics(self) -> Mapping[str, Metric]:
         """What is compared beside the study's metric: what is measured, and what it declares of its own function."""
         chosen = self.locked.metric
-        own = {**self.study.get("metrics", {}), **self._filed_metric, chosen.name: chosen.direction}
+        own = {**directions_of(self.study), **self._filed_metric, chosen.name: chosen.direction}
         declared = {name: Metric(label=name, direction=way, unit="score", tuned_by=None) for name, way in own.items()}
         asked = [chosen.name, *(each.on for each in self.every_question if each.on is not None)]
         engine = TASKS[self.task].metrics
         known = {name: engine[name] for name in (*self.measured, *asked) if name in engine}
-        return {**declared, **known} if self.is_own_training else {**known, **declared, **known}
+        measured = {metric.name: metric.metric() for metric in self.own_metrics}
+        return {**declared, **known} if self.is_own_training else {**known, **declared, **measured, **known}
+
+    @property
+    def own_metrics(self) -> tuple[DeclaredMetric, ...]:
+        """The metrics of the user's own that the engine measures."""
+        return () if self.is_own_training else declared_metrics(self.study)
 
     @property
     def _filed_metric(self) -> dict[str, Direction]:
@@ -175,8 +184,9 @@ class Plan:
     def expected_metrics(self) -> tuple[str, ...]:
         """What every finished run of the study must have measured."""
         if not self.is_own_training:
-            return tuple(name for name in self.measured if name in TASKS[self.task].metrics)
-        return tuple(dict.fromkeys((self.locked.metric.name, *self.study.get("metrics", {}))))
+            known = (name for name in self.measured if name in TASKS[self.task].metrics)
+            return (*known, *(metric.name for metric in self.own_metrics))
+        return tuple(dict.fromkeys((self.locked.metric.name, *(self.study.get("metrics") or {}))))
 
 
 def same_starts_text(variants: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from ablation.analysis.statistics import FEWEST_FOR_SKEWNESS, skewness_limit
 from ablation.code import is_code
 from ablation.lookup import flatten
 from ablation.output import plain, plain_json
-from ablation.records import same_starts_text
+from ablation.records import TASKS, same_starts_text
 from ablation.report import error_tables, learning_tables, part_tables, tables, tuning_tables
 from ablation.report.answer_summaries import answer_summaries
 from ablation.report.figures import Picture, draw_figures, pictures_of
@@ -30,6 +30,7 @@ from ablation.report.prose.extension import extension_text
 from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
+from ablation.report.task_words import collapse_text, one_input, words_of
 from ablation.storage.temporary import temporary_folder
 from ablation.study.level_names import level_text
 
@@ -139,7 +140,7 @@ def _latex(analysis: Analysis) -> str:
 
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
-    found, screen = analysis.diagnostics, first_screen(analysis)
+    found, screen, task = analysis.diagnostics, first_screen(analysis), TASKS[analysis.data.task]
     return render(
         "report.md.jinja",
         analysis=analysis,
@@ -164,8 +165,11 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         most_alpha=level_percent(analysis.alpha * (1 + GROWTH_SHARE)),
         extension=extension_text(analysis),
         looks=", ".join(map(str, analysis.looks)),
-        collapse=f"{100 * analysis.collapse_margin:.4g} points",
-        chance=f"{100 * analysis.data.largest_class_share:.4g} %",
+        words=words_of(analysis),
+        details_left_out=error_tables.details_left_out(analysis),
+        collapse=collapse_text(analysis),
+        score=task.scores[task.score],
+        one_input=one_input(analysis),
         decisive=f"{analysis.answers[0].decisive_e_value:,.4g}",
         limit=(analysis.study.get("data") or {}).get("limit"),
         has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
@@ -205,6 +209,8 @@ def _tables(analysis: Analysis) -> dict[str, Table]:
         error_tables.confusion_differences,
         error_tables.disagreements,
         error_tables.calibration,
+        error_tables.perplexities,
+        error_tables.details,
         tables.sureness,
     )
     return {make.__name__: make(analysis) for make in made}

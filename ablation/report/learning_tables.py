@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import LearningTarget, Points, Spread, TargetRow
+from ablation.records import TASKS, Unit, declared_metrics
 from ablation.report.names import training_function
-from ablation.report.numbers import NONE, accuracy_unit, duration_text, magnitude, scale_of, value_text
+from ablation.report.numbers import (
+    NONE,
+    decimals_for,
+    duration_text,
+    magnitude,
+    scale_of,
+    unit_of_differences,
+    value_text,
+)
 from ablation.report.table import Table, difference_cells, shared_decimals
 
 _NOT_LEARNING = ("epoch_seconds", "images_per_second", "learning_rate")
@@ -31,17 +40,32 @@ def curves(analysis: Analysis) -> Table:
 
 def drawn_curves(analysis: Analysis) -> tuple[DrawnCurve, ...]:
     """Return the curves that are drawn, the split in the title; of a user's own function, the first six it reports."""
-    split = analysis.heldout_split
+    split, task = analysis.heldout_split, TASKS[analysis.data.task]
     if training_function(analysis):
         return tuple(
             DrawnCurve(name=name, title=name, unit="score", file=f"reported-{number}")
             for number, name in enumerate(_reported(analysis)[:_MOST_REPORTED], start=1)
         )
     return (
-        DrawnCurve(name=f"{split}_accuracy", title=f"{split} accuracy", unit="fraction", file=f"{split}-accuracy"),
-        DrawnCurve(name=f"{split}_loss", title=f"{split} loss", unit="nats", file=f"{split}-loss"),
-        DrawnCurve(name="train_loss", title="training loss", unit="nats", file="train-loss"),
+        DrawnCurve(
+            name=f"{split}_{task.score}",
+            title=f"{split} {task.scores[task.score].label}",
+            unit=task.scores[task.score].unit,
+            file=f"{split}-{task.score.replace('_', '-')}",
+        ),
+        DrawnCurve(name=f"{split}_loss", title=f"{split} loss", unit=task.loss_unit, file=f"{split}-loss"),
+        DrawnCurve(name="train_loss", title="training loss", unit=task.loss_unit, file="train-loss"),
+        *_own_curves(analysis),
     )
+
+
+def _own_curves(analysis: Analysis) -> Iterator[DrawnCurve]:
+    """Yield the curves of metrics of the user's own that were measured after every epoch."""
+    split = analysis.heldout_split
+    for number, metric in enumerate(declared_metrics(analysis.study), start=1):
+        if metric.is_of_epochs:
+            title, unit = f"{split} {metric.name}", metric.metric().unit
+            yield DrawnCurve(name=f"{split}_{metric.name}", title=title, unit=unit, file=f"own-{number}")
 
 
 def targets(analysis: Analysis) -> Table:
@@ -49,7 +73,8 @@ def targets(analysis: Analysis) -> Table:
     found = [row for target in analysis.targets for row in target.rows]
     epochs = shared_decimals([row.epochs_difference for row in found], "epochs")
     seconds = shared_decimals([row.seconds_difference for row in found], "seconds")
-    rows = tuple(_target_row(target, row, epochs, seconds) for target in analysis.targets for row in target.rows)
+    unit = _unit_of_score(analysis)
+    rows = tuple(_target_row(target, row, unit, epochs, seconds) for target in analysis.targets for row in target.rows)
     head = (
         "target",
         "variant",
@@ -66,14 +91,15 @@ def targets(analysis: Analysis) -> Table:
 
 def matched_losses(analysis: Analysis) -> Table:
     """Return held-out losses at equal training loss, against the baseline's."""
-    decimals = shared_decimals([row.difference for row in analysis.matched_losses], "nats")
+    unit = TASKS[analysis.data.task].loss_unit
+    decimals = shared_decimals([row.difference for row in analysis.matched_losses], unit)
     rows = tuple(
         (
             row.variant,
-            value_text(row.train_loss, "nats"),
-            value_text(row.heldout_loss, "nats"),
-            value_text(row.baseline_heldout_loss, "nats"),
-            *difference_cells(row.difference, "nats", decimals=decimals),
+            value_text(row.train_loss, unit),
+            value_text(row.heldout_loss, unit),
+            value_text(row.baseline_heldout_loss, unit),
+            *difference_cells(row.difference, unit, decimals=decimals),
             str(row.difference.n),
         )
         for row in analysis.matched_losses
@@ -85,12 +111,15 @@ def matched_losses(analysis: Analysis) -> Table:
 
 def best_epochs(analysis: Analysis) -> Table:
     """Return what choosing each run's best epoch on the held-out curve would seem to gain."""
+    unit = _unit_of_score(analysis)
+    gains = [scale_of(unit) * row.optimism.mean for row in analysis.best_epochs]
+    decimals = decimals_for(None, gains) if unit != "fraction" else 2
     rows = tuple(
         (
             row.variant,
-            value_text(row.last_accuracy, accuracy_unit(row.best_accuracy)),
-            value_text(row.best_accuracy, accuracy_unit(row.best_accuracy)),
-            f"{magnitude(scale_of(accuracy_unit(row.best_accuracy)) * row.optimism.mean, 2)} points",
+            value_text(row.last, unit),
+            value_text(row.best, unit),
+            f"{magnitude(scale_of(unit) * row.optimism.mean, decimals)} {unit_of_differences(unit)}".rstrip(),
             f"{row.median_epoch:g}",
             str(row.n),
         )
@@ -100,8 +129,13 @@ def best_epochs(analysis: Analysis) -> Table:
     return Table(head=head, rows=rows)
 
 
-def _target_row(target: LearningTarget, row: TargetRow, epochs: int, seconds: int) -> tuple[str, ...]:
-    reached = value_text(target.accuracy, accuracy_unit(target.accuracy))
+def _unit_of_score(analysis: Analysis) -> Unit:
+    task = TASKS[analysis.data.task]
+    return task.scores[task.score].unit
+
+
+def _target_row(target: LearningTarget, row: TargetRow, unit: Unit, epochs: int, seconds: int) -> tuple[str, ...]:
+    reached = value_text(target.value, unit)
     return (
         f"{reached} ({100 * target.share_of_baseline:.0f} % of the baseline's)",
         row.variant,

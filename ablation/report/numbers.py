@@ -144,11 +144,6 @@ def ends_text(low: float, high: float, unit: str) -> str:
     return " to ".join(ends)
 
 
-def accuracy_unit(accuracy: float) -> str:
-    """Return the unit of an accuracy that a training function reported, in percent where it is beyond 1."""
-    return "percent" if accuracy > 1 else "fraction"
-
-
 def _value(value: float, unit: str, more: int) -> str:
     """Return a value with as many more decimals than usual, and at least two digits of a small one."""
     decimals, ending = _VALUES.get(unit, (4, f" {unit}"))

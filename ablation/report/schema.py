@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from ablation.analysis.analysis_record import Analysis
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Counts up whenever a field of report.json is renamed, removed or gets another meaning; new fields leave it."""
 
 

@@ -36,6 +36,7 @@ from ablation.report.prose.looks import shown_e_value
 from ablation.report.prose.verdicts import verdict_text
 from ablation.report.rows import FirstScreen
 from ablation.report.table import Table, difference_cells, interval_cell, shared_decimals
+from ablation.report.task_words import one_input
 from ablation.study.spec import OTHERS
 
 MOST_OPEN = 12
@@ -145,7 +146,14 @@ def crossed(analysis: Analysis) -> Table:
         mean, both = difference_cells(over_both, unit, **look)
         _, alone = difference_cells(over_seeds, unit, **look)
         rows.append((comparison_text(answer), mean, alone, both, str(found.seeds), f"{found.images:,}"))
-    head = ("comparison", "difference", "other seeds, 95 %", "other seeds and images, 95 %", "seeds", "images")
+    head = (
+        "comparison",
+        "difference",
+        "other seeds, 95 %",
+        f"other seeds and {analysis.data.inputs}, 95 %",
+        "seeds",
+        analysis.data.inputs,
+    )
     return Table(head=head, rows=tuple(rows))
 
 
@@ -183,7 +191,15 @@ def secondary_metrics(analysis: Analysis) -> Table:
 
 def costs(analysis: Analysis) -> Table:
     """Return what each variant costs, times as medians over its runs; of a user's own function, what was measured."""
-    head = ("variant", "parameters", "FLOPs per image", "training", "per epoch", "peak memory", "dominated by")
+    head = (
+        "variant",
+        "parameters",
+        f"FLOPs per {one_input(analysis)}",
+        "training",
+        "per epoch",
+        "peak memory",
+        "dominated by",
+    )
     rows = tuple(map(_cost_row, analysis.variants))
     if not training_function(analysis):
         return Table(head=head, rows=rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
-from ablation.records import SIGNS, TASKS, TunedVariant, TuningTrial
+from ablation.records import SIGNS, TASKS, TunedVariant, TuningTrial, declared_metrics
 from ablation.report.limits import shown_interval
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
@@ -36,6 +36,9 @@ def objective(analysis: Analysis) -> MeasuredMetric:
     """Return what the trials are judged by."""
     compared = (analysis.study.get("metric") or {}).get("name", analysis.metric.name)
     task = TASKS[analysis.data.task]
+    if (own := next((each for each in declared_metrics(analysis.study) if each.name == compared), None)) is not None:
+        label, unit = f"validation {own.name}", own.metric().unit
+        return MeasuredMetric(name=f"validation_{own.name}", label=label, direction=own.direction, unit=unit)
     known = task.metrics.get(compared)  # None where a later version's metric was compared
     name = (known and known.tuned_by) or task.score
     unit = task.loss_unit if name == "loss" else task.scores[name].unit

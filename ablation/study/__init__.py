@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.code import NO_FOLDERS, CodeFolders, code_names
+from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
 from ablation.records import Locked, PlannedRun, Variant
@@ -158,9 +158,26 @@ class Study:
         digest = self.code_digest(variant)
         return run_identity(variant.configuration, data_digest=data_digest, seed=seed, code_digest=digest)
 
+    def code_names(self) -> set[str]:
+        """Return the user's own code that the study names: what its runs are trained with and measured by."""
+        of_variants = {name for variant in self.variants for name in code_names(variant.settings)}
+        return of_variants | set(metric_code_names(self.spec.own_metrics))
+
     def code_digest(self, variant: Variant) -> str | None:
         """Return the digest of user code that a variant names, None where it names none."""
-        names = tuple(code_names(variant.settings))
+        return self._digest(code_names(variant.settings))
+
+    def metric_digest(self) -> str | None:
+        """Return the digest of all user code that metrics name, None where there is none."""
+        return self._digest(metric_code_names(self.spec.own_metrics))
+
+    def metric_digests(self) -> dict[str, str]:
+        """Return the digest of the user's code behind each metric, by name, of those that have any."""
+        found = {each.name: self._digest(metric_code_names([each])) for each in self.spec.own_metrics}
+        return {name: digest for name, digest in found.items() if digest is not None}
+
+    def _digest(self, code: Sequence[str]) -> str | None:
+        names = tuple(code)
         if names not in self.digests:
             self.digests[names] = self.code.digest(names)
         return self.digests[names]

@@ -12,7 +12,9 @@ from ablation.lookup import is_same
 from ablation.records import (
     RUN_COLUMNS,
     Direction,
+    Given,
     LockedQuestion,
+    MetricEpochs,
     Plan,
     Settings,
     Variant,
@@ -53,6 +55,14 @@ class _Factor(_Part):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class _Metric(_Part):
+    function: str
+    direction: Direction
+    unit: str = ""
+    given: Given = "outputs"
+    epochs: MetricEpochs = "last"
+
+
 class _Study(_Sections):
     name: str
     description: str = ""
@@ -60,14 +70,14 @@ class _Study(_Sections):
     seeds: Annotated[_Count, Field(strict=True)] | _Looks
     factors: dict[str, list[Any] | _Factor]
     variants: dict[str, _Section] = Field(default_factory=dict)
-    metrics: dict[str, Direction] = Field(default_factory=dict)
+    metrics: dict[str, Direction | _Metric] = Field(default_factory=dict)
     tune: Tuning | None = None
 
 
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    for rare in ("family", "dropped"):
+    for rare in ("family", "dropped", "metric_code"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}

@@ -14,7 +14,17 @@ from pydantic.fields import FieldInfo
 
 from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
-from ablation.records import IGNORED, TASKS, TaskName, is_recordable_name, recordable_text
+from ablation.records import (
+    IGNORED,
+    TASKS,
+    TORCHMETRICS,
+    Direction,
+    Given,
+    MetricEpochs,
+    TaskName,
+    is_recordable_name,
+    recordable_text,
+)
 from ablation.study.torch_names import MOMENTUM, OPTIMIZERS, OWN_SCHEDULES, SCHEDULES, WEIGHT_DECAY
 
 MAX_PATTERNS = 1000
@@ -22,6 +32,7 @@ MAX_KEY = 200
 """Characters of the name of an argument or of a part: trackers keep parameters under names of at most 250."""
 OWN = "your own code"
 TORCHVISION = "torchvision"
+UNIT_FORM = "a short text, such as fraction or mm"
 SIZE_FORM = "a whole number of pixels from 1 to 4096, or two of them as [height, width]"
 _OF_TORCHVISION = re.compile(
     r"(alexnet|convnext|densenet|efficientnet|googlenet|inception|maxvit|mnasnet|mobilenet|regnet|resnet|resnext|"
@@ -94,6 +105,20 @@ Plain = bool | int | float | str | None
 Arguments = Annotated[
     dict[str, Annotated[Plain | tuple[Plain, ...], "a number, text, true, false, null or a list of these"]],
     "a mapping of arguments to their values, such as {eps: 1e-6}",
+]
+
+
+def _names_metric(name: str) -> str:
+    if not name.startswith(TORCHMETRICS):
+        return _names_code(name)
+    if not _OF_TORCHMETRICS.match(name):
+        raise ValueError(f"{name!r} names no class; write 'torchmetrics:MulticlassF1Score'")
+    return name
+
+
+_OF_TORCHMETRICS = re.compile(rf"{TORCHMETRICS}([A-Za-z_]\w*\.)*[A-Za-z_]\w*$", re.ASCII)
+MetricFunction = Annotated[
+    str, Field(max_length=4096), AfterValidator(_names_metric), f"{CODE_FORM}, or 'torchmetrics:CLASS'"
 ]
 
 
@@ -354,6 +379,25 @@ class OwnTraining(OpenSection):
 
     def configuration(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+class OwnMetric(OpenSection):
+    """A metric of your own that the engine measures; other keys are arguments of its function."""
+
+    function: MetricFunction = Field(
+        description="a function of outputs and targets that returns a number, or a class of torchmetrics"
+    )
+    direction: Direction = Field(description="whether more or less is better")
+    unit: Annotated[str, Field(max_length=20, pattern=r"^\P{Cc}*$"), UNIT_FORM] = Field(
+        default="", description="fraction (shown in percent), nats, bits, target, or what stands behind its values"
+    )
+    given: Given = Field(
+        default="outputs",
+        description="outputs: logits, or predictions in the targets' unit; probabilities; answers: classes, labels",
+    )
+    epochs: MetricEpochs = Field(
+        default="last", description="last: on test, at the end; every: on the held-out split after each epoch, too"
+    )
 
 
 SECTIONS: dict[str, tuple[type[Section], ...]] = {

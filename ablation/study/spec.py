@@ -4,10 +4,20 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic.fields import FieldInfo
 
-from ablation.records import TASKS, Direction, LockedMetric, LockedQuestion, Settings, TaskName
+from ablation.records import (
+    TASKS,
+    DeclaredMetric,
+    Direction,
+    LockedMetric,
+    LockedQuestion,
+    Settings,
+    TaskName,
+    declared_metrics,
+    directions_of,
+)
 from ablation.study.budget import Budget
 from ablation.study.factors import (
     Assignment,
@@ -28,6 +38,7 @@ from ablation.study.sections import (
     Images,
     Model,
     OwnData,
+    OwnMetric,
     OwnTraining,
     Section,
     Training,
@@ -80,6 +91,18 @@ class MetricChoice(Section):
     def locked(self) -> LockedMetric:
         assert self.direction is not None  # a checked study has one
         return LockedMetric(name=self.name, direction=self.direction, meaningful=self.meaningful)
+
+
+def _metric_form(values: Any) -> str:
+    return "function" if isinstance(values, Mapping | OwnMetric) else "direction"
+
+
+DeclaredMetrics = Annotated[
+    Annotated[Direction, Tag("direction")] | Annotated[OwnMetric, Tag("function")],
+    Discriminator(_metric_form),
+    "maximize or minimize, of what a training function of your own returns, or a function of your own as "
+    "`{function: FILE.py:NAME, direction: maximize}`",
+]
 
 
 class Question(Section):
@@ -153,8 +176,11 @@ class StudySpec(Section):
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
     metrics: Annotated[
-        dict[MetricName, Direction], Field(max_length=100), "a mapping of metrics to maximize or minimize"
-    ] = Field(default={}, description="further metrics that your own training function returns")
+        dict[MetricName, DeclaredMetrics],
+        Field(max_length=100),
+        "a mapping of metrics to functions, such as {f1: {function: 'm.py:f1', direction: maximize}}, or to maximize "
+        "or minimize where a training function of your own returns them",
+    ] = Field(default={}, description="metrics of your own: what the engine calls, or your training function returns")
     questions: Questions = ()
     alpha: float = Field(default=0.05, gt=0.0, le=0.5, description="family-wise error rate")
     collapse_margin: float = Field(
@@ -174,23 +200,17 @@ class StudySpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_the_task(cls, values: Any) -> Any:
-        """Fill in the task's loss, its metric where none is named, and what it says of the metric."""
-        chosen = values.get("metric", {}) if isinstance(values, Mapping) else None
-        if not isinstance(chosen, Mapping):
-            return values
-        task = TASKS[task_of(values)]
-        training = values.get("training", {})
-        if isinstance(training, Mapping) and section_of("training", values) is Training:
-            values = {**values, "training": {"loss": task.losses[0], **training}}
-        name = chosen.get("name", task.default_metric)
-        known = task.metrics.get(name) if isinstance(name, str) else None
-        filled = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}
-        return {**values, "metric": {"name": name, **filled, **chosen}}
+        return filled(values) if isinstance(values, Mapping) else values
 
     @property
     def task(self) -> TaskName:
         """The kind of target that its data has."""
         return self.data.task if isinstance(self.data, OwnData) else "classification"
+
+    @property
+    def own_metrics(self) -> tuple[DeclaredMetric, ...]:
+        """The metrics of the user's own that the engine measures."""
+        return declared_metrics(self.model_dump(mode="json", include={"metrics"}))
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -328,10 +348,31 @@ def task_of(values: Mapping[str, Any]) -> TaskName:
     return next((task for task in TASKS if task == name), "classification")
 
 
+def filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an unchecked study with its task's loss, its metric where none is named, and what the task says of it."""
+    task, chosen, training = TASKS[task_of(values)], values.get("metric", {}), values.get("training", {})
+    if isinstance(training, Mapping) and section_of("training", values) is Training:
+        values = {**values, "training": {"loss": task.losses[0], **training}}
+    if not isinstance(chosen, Mapping):
+        return values
+    name = chosen.get("name", task.default_metric)
+    known = task.metrics.get(name) if isinstance(name, str) else None
+    said = {"direction": known.direction, "meaningful": known.meaningful} if known is not None else {}
+    if known is None and isinstance(name, str) and (way := declared_directions(values).get(name)) is not None:
+        said = {"direction": way}
+    return {**values, "metric": {"name": name, **said, **chosen}}
+
+
+def declared_directions(values: Mapping[str, Any]) -> dict[str, Direction]:
+    """Return which way is better of the metrics that an unchecked study declares, as far as it says so."""
+    declared = values.get("metrics")
+    return directions_of({"metrics": declared}) if isinstance(declared, Mapping) else {}
+
+
 def known_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the metrics that questions may be asked on: those of its task, and those that a study declares."""
     declared = values.get("metrics")
     return (
         *TASKS[task_of(values)].metrics,
-        *(declared if isinstance(declared, Mapping) and is_own_training(values) else ()),
+        *(declared if isinstance(declared, Mapping) else ()),
     )

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ablation.provenance import LIBRARIES
-from ablation.records import ERROR_QUANTILES, EVALUATION_FILE, TASKS, DataFacts, DataShape, RunEvaluation, TaskName
+from ablation.records import (
+    ERROR_QUANTILES,
+    EVALUATION_FILE,
+    TASKS,
+    DataFacts,
+    DataShape,
+    Plan,
+    RunEvaluation,
+    TaskName,
+)
 
 LARGEST = 1e300
 """Of a number that is compared: sums and intervals of larger ones would be infinite."""
@@ -54,6 +63,11 @@ def curve_names(heldout_split: str, task: TaskName) -> tuple[str, ...]:
     measured = ("loss", TASKS[task].score)
     splits = ("train", "train_sample", heldout_split)
     return (*(f"{split}_{name}" for split in splits for name in measured), "epoch_seconds")
+
+
+def own_curve_names(plan: Plan) -> tuple[str, ...]:
+    """Return the curves of metrics of the user's own; a run may lack them, or values of some epochs."""
+    return tuple(f"{plan.heldout_split}_{metric.name}" for metric in plan.own_metrics if metric.is_of_epochs)
 
 
 def missing_curves(curves: Mapping[str, Sequence[object]], heldout_split: str, task: TaskName) -> Problems:

@@ -236,6 +236,10 @@ class Tracker(Protocol):
         """
         ...
 
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Record further final metrics of a finished run, which were computed from what it has kept."""
+        ...
+
     def abandon_run(self, run_id: str) -> None:
         """Mark a run as not under way, because it was interrupted; `start_run` takes it up again."""
         ...

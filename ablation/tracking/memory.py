@@ -9,6 +9,7 @@ from ablation.errors import StudyLocked, StudyRunGone
 from ablation.records import (
     EVALUATION_FILE,
     MODEL_FILE,
+    TASKS,
     AnswerSummary,
     LeftOut,
     Outcome,
@@ -20,6 +21,7 @@ from ablation.records import (
     device_and_path,
     epoch_metrics,
     is_at_chance,
+    output_file,
 )
 from ablation.storage.holder import Holder
 from ablation.tracking.checking import (
@@ -45,7 +47,8 @@ class _Run:
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     result: RunResult | None = None
     evaluation: str | None = None
-    model: bytes | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Files that the run left and that are read again, by name."""
 
 
 class MemoryTracker:
@@ -163,7 +166,7 @@ class MemoryTracker:
         )
 
     def run_file(self, run_id: str, name: str, /, *, limit: int) -> tuple[bytes | None, str]:
-        content = self._runs[run_id].model if name == MODEL_FILE else None
+        content = self._runs[run_id].files.get(name)
         return too_large(name, limit) if content is not None and len(content) > limit else (content, "")
 
     def left_out(self, record: StudyRecord) -> tuple[LeftOut, ...]:
@@ -209,8 +212,14 @@ class MemoryTracker:
         self._runs[run_id].is_under_way = False
         if artifacts is not None and (artifacts / EVALUATION_FILE).exists():
             self._runs[run_id].evaluation = (artifacts / EVALUATION_FILE).read_text()
-        if artifacts is not None and (artifacts / MODEL_FILE).exists():
-            self._runs[run_id].model = (artifacts / MODEL_FILE).read_bytes()
+        for name in (MODEL_FILE, *{output_file(task)[0] for task in TASKS}):
+            if artifacts is not None and (artifacts / name).exists():
+                self._runs[run_id].files[name] = (artifacts / name).read_bytes()
+
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        result = self._runs[run_id].result
+        assert result is not None
+        self._runs[run_id].result = replace(result, metrics={**result.metrics, **metrics})
 
     def abandon_run(self, run_id: str) -> None:
         self._runs[run_id].is_under_way = False

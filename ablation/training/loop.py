@@ -303,6 +303,7 @@ class _Run:
         if outputs is None:
             return {}
         found = {metric.name: metric.function(outputs, targets) for metric in metrics}
+        self._left_out |= dict.fromkeys(remark for metric in metrics for remark in metric.remarks)
         for name in (name for name, value in found.items() if not math.isfinite(value)):
             self._left_out[f"metric {name} is left out: it is {found[name]}"] = None
         return {name: value for name, value in found.items() if math.isfinite(value)}

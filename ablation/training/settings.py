@@ -48,12 +48,13 @@ class OwnMetric:
     """A metric of the user's: (outputs (N, …), targets (N, …)) of a split to a number, NaN where it is undefined.
 
     Outputs are logits, or predictions in the unit of the targets. It is called on test, and on the held-out split after
-    every epoch where `is_of_epochs`.
+    every epoch where `is_of_epochs`. A call may add to `remarks`, which say in sentences what to know of its value.
     """
 
     name: str
     function: Callable[[NDArray[Any], NDArray[Any]], float]
     is_of_epochs: bool = False
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,12 @@ from typing import Self
 
 import torch
 
-from ablation.code import NO_FOLDERS, CodeFolders, code_names
+from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
 from ablation.datasets import make_split, open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
 from ablation.executors.interface import Place
 from ablation.provenance import provenance
-from ablation.records import Epoch, Outcome, PlannedRun, RunResult, Settings
+from ablation.records import DeclaredMetric, Epoch, Outcome, PlannedRun, RunResult, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.recordable_files import keep_recordable_files
 from ablation.storage.run_folder import RunFolder
@@ -46,7 +46,8 @@ class Job:
     the slot's name. `code_digest` is that of the user's code which the run's identity was made from; `carried_code` is
     where that is below a place which is not the coordinator's own, None where there is none. `expected_metrics` are
     what the study needs of a user's training function, `commit` is where the study was begun. With `cudnn_benchmark`,
-    cuDNN's algorithms are timed on a GPU.
+    cuDNN's algorithms are timed on a GPU. `metrics` are the user's own, which alter nothing of the run, and
+    `metric_digest` is that of their code.
     """
 
     planned: PlannedRun
@@ -61,6 +62,8 @@ class Job:
     expected_metrics: tuple[str, ...] = ()
     commit: str | None = None
     cudnn_benchmark: bool = False
+    metrics: tuple[DeclaredMetric, ...] = ()
+    metric_digest: str | None = None
 
     def at(self, place: Place) -> Self:
         """Return the job with its paths, its code and its device as they are where it is trained."""
@@ -114,7 +117,8 @@ def _run_job(record: "RunRecord") -> RunResult:
 
 
 def _where_from(job: Job) -> Mapping[str, str]:
-    return provenance(job.device, packages=job.code.packages(code_names(job.settings)), commit=job.commit)
+    names = [*code_names(job.settings), *metric_code_names(job.metrics)]
+    return provenance(job.device, packages=job.code.packages(names), commit=job.commit)
 
 
 def check_code(job: Job) -> None:
@@ -123,9 +127,12 @@ def check_code(job: Job) -> None:
     Raises:
         CodeChanged: it was edited while the study ran.
     """
-    names = code_names(job.settings)
-    if job.code_digest is not None and job.code.digest(names) != job.code_digest:
-        raise CodeChanged(names)
+    for names, digest in (
+        (code_names(job.settings), job.code_digest),
+        (metric_code_names(job.metrics), job.metric_digest),
+    ):
+        if digest is not None and job.code.digest(names) != digest:
+            raise CodeChanged(names)
 
 
 class RunRecord:
@@ -158,6 +165,7 @@ class RunRecord:
             seed=job.planned.seed,
             device=torch.device(job.device),
             code=job.code,
+            metrics=job.metrics,
             cudnn_benchmark=job.cudnn_benchmark,
         )
         self._classes = beginning.shape.classes

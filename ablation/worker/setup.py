@@ -1,6 +1,7 @@
 """Begins the training of a run: its data on its device, its loss, its model, freshly initialized."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
 from ablation.models import build_model, fastest_layout
-from ablation.records import DataShape, EngineTraining, Settings
+from ablation.records import DataShape, DeclaredMetric, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
 from ablation.training.class_weights import class_weights_of
 from ablation.training.tasks import make_objective
 from ablation.worker.data import run_data
 from ablation.worker.devices import set_up
+from ablation.worker.own_metrics import make_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +38,10 @@ def begin(
     seed: int,
     device: torch.device,
     code: CodeFolders,
+    metrics: Sequence[DeclaredMetric] = (),
     cudnn_benchmark: bool = False,
 ) -> Beginning:
-    """Return a run as it begins, the same whenever it is begun."""
+    """Return a run as it begins, the same whenever it is begun; `metrics` are the user's own."""
     training, study_seed = settings.engine, settings.study_seed
     data_settings, model_settings = settings.sections()
     loss = loss_of(training, code)
@@ -60,6 +63,7 @@ def begin(
         settings=training_settings(settings),
         seed=seed,
         objective=objective,
+        metrics=make_metrics(metrics, shape, code=code),
         class_weights=class_weights_of(training.class_weights, data, objective, classes=len(shape.classes)),
         cudnn_benchmark=cudnn_benchmark,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ablation.errors import CarriedError
+from ablation.errors import CarriedError, ObjectiveUndefined
 from ablation.executors.interface import Place
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
@@ -51,7 +51,7 @@ def run_tuning_job(job: TuningJob, place: Place | None = None) -> RunResult:
 def objective_curve(epochs: Sequence[Epoch], objective: str) -> tuple[float, ...]:
     """Return what tuning looks at, by epoch: the loss or a score on validation."""
     measured = [epoch for epoch in epochs if isinstance(epoch, EpochMetrics)]
-    return tuple(epoch.heldout[objective] for epoch in measured)
+    return tuple(epoch.heldout[objective] for epoch in measured if objective in epoch.heldout)
 
 
 def is_whole(folder: RunFolder, result: RunResult) -> bool:
@@ -95,9 +95,12 @@ class _Replicate(RunRecord):
 
         Raises:
             _Ended: it was the last, whose model is not measured on test, or the last that is worth it.
+        ObjectiveUndefined: what tuning looks at has no value.
         """
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
+        if epoch.is_finite and self._job.objective not in epoch.heldout:
+            raise ObjectiveUndefined(self._job.objective, epoch.epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
         if is_pruned or not epoch.is_finite or epoch.epoch == self._job.settings.engine.epochs:
             raise _Ended(is_pruned=is_pruned)

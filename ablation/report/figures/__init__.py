@@ -12,6 +12,7 @@ from ablation.errors import FigureUnknown
 from ablation.report.figures.confusion import confusion_drawings
 from ablation.report.figures.confusion_difference import confusion_difference_drawings
 from ablation.report.figures.curves import curves_drawings
+from ablation.report.figures.errors import errors_drawings
 from ablation.report.figures.forest import column_drawings, forest_drawings
 from ablation.report.figures.heat_map import heat_map_drawings
 from ablation.report.figures.interaction import interaction_drawings
@@ -35,6 +36,7 @@ KINDS: dict[str, Callable[[Analysis], Iterator[Drawing]]] = {
     "curves": curves_drawings,
     "seed-curves": seed_curves_drawings,
     "trajectories": trajectories_drawings,
+    "errors": errors_drawings,
     "confusion": confusion_drawings,
     "confusion-difference": confusion_difference_drawings,
     "pareto": pareto_drawings,

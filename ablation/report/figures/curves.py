@@ -46,7 +46,7 @@ class _Course:
 
 
 def curves_drawings(analysis: Analysis) -> Iterator[Drawing]:
-    """Yield the curves of held-out accuracy, held-out loss and training loss, each where a run has ended with some.
+    """Yield the curves of the held-out score, held-out loss and training loss, each where a run has ended with some.
 
     Of a user's own training function, those that it reports.
     """

@@ -18,6 +18,7 @@ from ablation.report.figures.panels import Drawing, axis_label, sentence_case
 from ablation.report.limits import named_values
 from ablation.report.names import baseline_mark
 from ablation.report.numbers import scale_of
+from ablation.report.task_words import one_input
 
 _SIZE, _LEFT, _RIGHT, _TOP, _BOTTOM = (7.6, 4.3), 0.7, 0.25, 0.42, 0.52
 _SIZE_OF_LABELS = 7.5
@@ -73,7 +74,7 @@ def pareto_drawings(analysis: Analysis) -> Iterator[Drawing]:
     points = [point for row in analysis.variants if (point := _point(row, analysis, is_timed=is_timed))]
     if len(points) < 2 or not (is_timed or any(row.flops for row in analysis.variants)):
         return
-    cost = "training time" if is_timed else "FLOPs per image"
+    cost = "training time" if is_timed else f"FLOPs per {one_input(analysis)}"
     text = (
         f"Each variant's mean {analysis.metric.label} against its {'median ' if is_timed else ''}{cost}, with the "
         "range over its seeds (thin lines). "

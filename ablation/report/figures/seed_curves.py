@@ -29,7 +29,7 @@ _MARGINS = Margins()
 
 
 def seed_curves_drawings(analysis: Analysis) -> Iterator[Drawing]:
-    """Yield every seed's held-out accuracy; of a user's own training function, the first curve that it reports."""
+    """Yield every seed's held-out score; of a user's own training function, the first curve that it reports."""
     for curve in drawn_curves(analysis)[:1]:
         shown = [curves for curves in analysis.curves if any(seed.curves.get(curve.name) for seed in curves.seeds)]
         if any(curves.median.get(curve.name) for curves in shown):

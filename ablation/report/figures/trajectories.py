@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import Points, VariantCurves
 from ablation.drawing import BLUE, GREY, SKY, VERMILLION, wrapped
+from ablation.records import TASKS
 from ablation.report.figures.panels import (
     Drawing,
     Margins,
@@ -23,6 +24,7 @@ from ablation.report.figures.panels import (
     within,
 )
 from ablation.report.names import training_function
+from ablation.report.numbers import in_brackets
 
 _TRAINING = "train_sample_loss"
 _MARGINS = Margins()
@@ -36,14 +38,14 @@ def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
     """
     if training_function(analysis):
         return
-    heldout = f"{analysis.heldout_split}_loss"
+    heldout, unit = f"{analysis.heldout_split}_loss", TASKS[analysis.data.task].loss_unit
     variants = [curves for curves in analysis.curves if any(_path(seed.curves, heldout) for seed in curves.seeds)]
     known = [point for curves in variants for point in _known_points(curves, heldout)]
     if not known:
         return
-    falling = scale_over([x for x, _ in known], unit="nats")
+    falling = scale_over([x for x, _ in known], unit=unit)
     falling = replace(falling, ends=falling.ends[::-1])
-    ends = scale_over([y for _, y in known], unit="nats")
+    ends = scale_over([y for _, y in known], unit=unit)
     matched = {found.variant: found.train_loss for found in analysis.matched_losses}
     baseline = next((curves for curves in variants if curves.variant == analysis.baseline), None)
     text = _text(analysis, is_matched=bool(matched)) + left_out(len(variants), "variants")
@@ -56,8 +58,8 @@ def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
             _draw_trajectories(axes, curves, baseline, heldout)
             if curves.variant in matched:
                 axes.axvline(matched[curves.variant], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        x = "loss on the fixed training sample (nats), falling to the right"
-        label_sides(page, x=x, y=f"{analysis.heldout_split} loss (nats)")
+        x = f"loss on the fixed training sample{in_brackets(unit)}, falling to the right"
+        label_sides(page, x=x, y=f"{analysis.heldout_split} loss{in_brackets(unit)}")
         yield Drawing(name=name, title="training against held-out loss", text=text, figure=page.figure)
 
 

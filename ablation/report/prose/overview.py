@@ -9,6 +9,7 @@ from ablation.report.numbers import level_percent, value_text
 from ablation.report.prose.amounts import metric_noun
 from ablation.report.prose.budget import out_of_budget_text
 from ablation.report.prose.verdicts import VERDICT_WORDS, told_text
+from ablation.report.task_words import can_collapse
 
 _COUNTED = VERDICT_WORDS | {
     Verdict.ONE_SEED: " with one seed, no verdict",
@@ -84,7 +85,7 @@ def _runs_line(analysis: Analysis) -> str:
     bad = ", ".join(f"{count} {what}" for count, what in counts if count)
     planned = f"{analysis.planned_runs} planned runs"
     saved = analysis.most_runs - analysis.planned_runs
-    ends = "diverged or collapsed" if analysis.data.classes else "diverged"
+    ends = "diverged or collapsed" if can_collapse(analysis) else "diverged"
     runs = f"Of {planned}: {bad}." if bad else f"All {planned} are done, and none {ends}."
     if saved:
         runs += f" So far {analysis.planned_runs} of at most {analysis.most_runs} runs were needed."

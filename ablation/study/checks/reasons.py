@@ -27,7 +27,7 @@ def reason_for_key(key: str) -> str:
 
 
 def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
-    """Return why a metric is unknown: measured on validation, of another task, misspelt, or a training function's."""
+    """Return why a metric is unknown: measured on validation, of another task, misspelt, or not declared."""
     if is_own:
         hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
         return f"{hint}; declare it: `metrics: {{NAME: maximize}}`"
@@ -36,7 +36,8 @@ def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
     tasks = [task for task, row in TASKS.items() if name in row.metrics]
     if tasks:
         return f"; it is measured where `data.task` is {' or '.join(tasks)}"
-    also = "another metric needs a training function of your own that returns it (`training.name`)"
+    form = f"`metrics: {{{name}: {{function: 'm.py:NAME', direction: maximize}}}}`"
+    also = f"declare a metric of your own: {form}, or by the name of torchmetrics' (`torchmetrics:MulticlassF1Score`)"
     return did_you_mean(name, known) or f"; known: {', '.join(known)}; {also}"
 
 

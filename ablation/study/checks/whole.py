@@ -13,6 +13,7 @@ from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
+from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.checks.training import training_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
@@ -20,7 +21,7 @@ from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
-from ablation.study.spec import StudySpec, factor_fields, is_own_training, known_metrics, task_of
+from ablation.study.spec import StudySpec, factor_fields, filled, is_own_training, known_metrics, task_of
 
 Found = tuple[Location, str]
 
@@ -38,7 +39,7 @@ def check(
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
     """
-    values = _with_tuples(values)
+    values = filled(_with_tuples(values))
     spec, errors = _validated(values)
     found = _merged(
         factor_problems(values),
@@ -49,6 +50,7 @@ def check(
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),
+        own_metric_problems(values),
         design_problems(values),
         question_problems(values),
         _selection_problems(values),
@@ -208,8 +210,6 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         if name not in known and name != own:
             yield location, f"unknown metric {name!r}{reason_for_metric(name, known, is_own=is_own_training(values))}"
     yield from _taken_names(values)
-    if values.get("metrics") and not is_own_training(values):
-        yield ("metrics",), "are those of a training function of your own; this study has none"
 
 
 def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:

@@ -43,6 +43,7 @@ from ablation.tracking.checking import (
     is_number,
     library_versions,
     missing_curves,
+    own_curve_names,
     too_large,
 )
 from ablation.tracking.interface import StudyRecord
@@ -373,7 +374,18 @@ def _curves(client: MlflowClient, plan: Plan, artifacts: Artifacts, run: Run) ->
         return parse_curves(text, own_names(text)) if text is not None else {}
     names = curve_names(plan.heldout_split, plan.task)
     kept = parse_curves(text, names) if text is not None else {}
-    return {name: kept.get(name) or _history(client, run.info.run_id, name) for name in names}
+    own = {name: _own_curve(text, name) for name in own_curve_names(plan)} if text is not None else {}
+    found = {name: kept.get(name) or _history(client, run.info.run_id, name) for name in names}
+    return {**found, **{name: points for name, points in own.items() if points}}
+
+
+def _own_curve(text: str, name: str) -> Curve:
+    """Return a column of a run's curve file, without the epochs in which it has no value."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        return _points({int(row["epoch"]): float(row[name]) for row in rows if row[name] != ""})
+    except (csv.Error, KeyError, TypeError, ValueError):
+        return ()
 
 
 def own_names(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from ablation.errors import RecordRefused
-from ablation.records import DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
+from ablation.records import TASKS, DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
 from ablation.tracking.interface import RunDescription, RunNews
 from ablation.tracking.mlflow.attempts import log_batch
 from ablation.tracking.mlflow.notes import NOTE, is_free, run_note
@@ -77,6 +77,10 @@ class RunRecords:
             status = "FAILED" if result.outcome is Outcome.FAILED else "FINISHED"
             self.store.client.set_terminated(run_id, status, end_time=ended)
             self.begun.pop(run_id, None)
+
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        with self.store.explained(of=run_id):
+            self.log_latest(run_id, metrics, time_ms=time.time_ns() // 1_000_000, steps=dict.fromkeys(metrics, 0))
 
     def _note(self, run: Run, result: RunResult) -> dict[str, str]:
         """Return the tag that is a run's note; none where a person has written one, or the next report writes it."""
@@ -173,7 +177,8 @@ def _described(description: RunDescription) -> dict[str, Any]:
 
 def _in_order(metrics: Mapping[str, float], heldout_split: str) -> dict[str, float]:
     """Return an epoch's metrics with those on the held-out split first: MLflow shows a run's as they came first."""
-    first = [f"{heldout_split}_accuracy", f"{heldout_split}_loss"]
+    measured = dict.fromkeys(task.score for task in TASKS.values())
+    first = [f"{heldout_split}_{name}" for name in (*measured, "loss")]
     return {name: metrics[name] for name in (*first, *metrics) if name in metrics}
 
 

@@ -286,6 +286,9 @@ class MlflowTracker:
     def finish_run(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews = NO_NEWS) -> None:
         self._records.finish(run_id, result, artifacts, news)
 
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        self._records.add_metrics(run_id, metrics)
+
     def abandon_run(self, run_id: str) -> None:
         with self.store.explained():
             self.store.client.set_terminated(run_id, "KILLED")

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ablation.records import Plan, PlannedRun
+from ablation.records import TASKS, Plan, PlannedRun
 from ablation.tracking.mlflow.reading import ORDER, OUTCOME
 
 View = Literal["runs", "variants", "charts"]
@@ -71,10 +71,10 @@ def _variants(plan: Plan) -> dict[str, Any]:
 
 
 def _charts(plan: Plan) -> dict[str, Any]:
-    """Return the charts of variants: the metric's means as bars, and how held-out accuracy came about by epoch."""
+    """Return the charts of variants: the metric's means as bars, and how the held-out score came about by epoch."""
     section = {"uuid": "ablation", "name": f"Study {plan.name}", "display": True, "isReordered": False}
-    split = plan.heldout_split
-    curves = (f"{split}_accuracy", f"{split}_loss", "train_sample_accuracy", "train_loss")
+    split, score = plan.heldout_split, TASKS[plan.task].score
+    curves = (f"{split}_{score}", f"{split}_loss", f"train_sample_{score}", "train_loss")
     bars = [_chart("BAR", name) for name in _metrics(plan)]
     lines = [_chart("LINE", name) for name in curves]
     return {

@@ -1,0 +1,63 @@
+"""Describes what a task alone measures of the test split: errors of a regression, F1 of labels, IoU of classes."""
+
+from collections.abc import Callable, Mapping
+
+from ablation.analysis.descriptive_records import TaskDetail
+from ablation.analysis.finished import FinishedRuns, by_seed, run_ids, spread_of
+from ablation.records import ERROR_QUANTILES, DataShape, RecordedRun, TaskName
+
+
+def task_details(finished: FinishedRuns) -> tuple[TaskDetail, ...]:
+    """Return the means over each variant's runs and the differences to the baseline's, the baseline first."""
+    shape = finished.plan.data.shape
+    return tuple(
+        detail
+        for name, items in DETAILS[finished.plan.task].items()
+        for place, item in enumerate(items(shape))
+        for detail in _details(finished, name, place, item)
+    )
+
+
+def _details(finished: FinishedRuns, name: str, place: int, item: str) -> list[TaskDetail]:
+    values = {
+        variant.name: by_seed(finished.done(variant), lambda run: _value(run, name, place))
+        for variant in finished.variants
+    }
+    return [
+        TaskDetail(
+            name=name,
+            item=item,
+            variant=variant.name,
+            spread=spread_of(list(own.values())),
+            difference=None if variant.is_baseline else finished.paired(variant, values),
+            run_ids=run_ids([run for run in finished.done(variant) if run.planned.seed in own]),
+        )
+        for variant in finished.variants
+        if (own := values[variant.name])
+    ]
+
+
+def _value(run: RecordedRun, name: str, place: int) -> float | None:
+    """Return a number of a run; None of a class that no test target has and no answer names."""
+    values = run.details.get(name, ())
+    counts = run.confusion.get("test", ())
+    is_nowhere = bool(counts) and not any(counts[place]) and not any(row[place] for row in counts)
+    return values[place] if place < len(values) and not is_nowhere else None
+
+
+def _classes(shape: DataShape) -> tuple[str, ...]:
+    return shape.classes
+
+
+def _quantiles(shape: DataShape) -> tuple[str, ...]:  # noqa: ARG001 - the same of all data
+    return tuple(f"{100 * quantile:g} %" for quantile in ERROR_QUANTILES)
+
+
+DETAILS: Mapping[TaskName, Mapping[str, Callable[[DataShape], tuple[str, ...]]]] = {
+    "classification": {},
+    "regression": {"error_quantiles": _quantiles},
+    "multilabel": {"f1": _classes},
+    "tokens": {},
+    "segmentation": {"iou": _classes},
+}
+"""What the evaluation of a task's run holds by name, and what each of its numbers is of."""

@@ -106,6 +106,8 @@ class _Outlet(io.RawIOBase):
 
 def plain(text: str) -> str:
     """Return text without control and bidirectional characters, fit for a terminal; line ends and tabs stay."""
+    if _is_harmless(text):
+        return text
     return "".join(" " if _steers(char) and char != "\t" else char for char in text)
 
 
@@ -129,7 +131,7 @@ def _columns_of(stream: TextIO) -> int:
 
 def cells(text: str) -> int:
     """Return how many columns of a terminal a text takes: wide characters take two, combining ones none."""
-    return sum(_cells_of(char) for char in text)
+    return len(text) if text.isascii() and text.isprintable() else sum(map(_cells_of, text))
 
 
 def _cells_of(char: str) -> int:
@@ -223,7 +225,14 @@ def last_line(text: str | None, *, longest: int = 300) -> str:
 
 def plain_json(text: str) -> str:
     """Return the same JSON with such characters escaped; it must have no tabs outside of its strings."""
+    if _is_harmless(text):
+        return text
     return "".join(json.dumps(char)[1:-1] if _steers(char) else char for char in text)
+
+
+def _is_harmless(text: str) -> bool:
+    """Whether nothing in a text can steer a terminal, told at once: long documents are nearly always such."""
+    return text.isascii() and text.replace("\n", "").isprintable()
 
 
 def _steers(char: str) -> bool:

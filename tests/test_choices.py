@@ -27,11 +27,12 @@ from ablation.records import (
     DataSettings,
     Direction,
     Failure,
-    Metric,
+    MetricEpochs,
     Outcome,
     TargetScaling,
     TaskName,
     TuningTrial,
+    Unit,
 )
 from ablation.records.data import _OUTPUT_SHAPES
 from ablation.records.runs import _IS_RESULT
@@ -46,6 +47,7 @@ from ablation.training.paths import BACKENDS, Backend
 from ablation.training.settings import TrainingSettings
 from ablation.training.tasks import OBJECTIVES
 from ablation.training.together.operations import _CONVOLUTIONS, Convolution
+from ablation.worker import own_metrics
 from ablation.worker import tuning_runs as trials
 from ablation.worker.data import MADE_UP_TARGETS
 from ablation.worker.trying import OUTPUTS
@@ -67,6 +69,9 @@ IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Training.epoch_choice": loop.EPOCH_CHOICES,
     "Training.class_weights": ("none", "balanced"),
     "Training.gradient_clipping": ("none",),
+    "OwnMetric.direction": SIGNS,
+    "OwnMetric.epochs": get_args(MetricEpochs),
+    "OwnMetric.given": own_metrics.GIVEN,
     "OwnData.target_scaling": get_args(TargetScaling),
     "OwnData.task": OBJECTIVES,
     "Training.loss": {loss for task in TASKS.values() for loss in task.losses},
@@ -138,8 +143,8 @@ def test_every_name_that_the_schema_offers_is_implemented_and_every_other_is_not
         (TASKS, MADE_UP_TARGETS),
         (SAMPLERS, tuning_tables._SAMPLERS),
         (PRUNERS, tuning_tables._PRUNERS),
-        ((*get_args(Metric.__annotations__["unit"]), "percent"), (*numbers._VALUES, "seconds")),
-        ((*get_args(Metric.__annotations__["unit"]), "percent", "epochs", "logits"), numbers._SCALES),
+        ((*get_args(Unit), "percent"), (*numbers._VALUES, "seconds")),
+        ((*get_args(Unit), "percent", "epochs", "logits"), numbers._SCALES),
         ((*get_args(Failure), None), FAILURES),
         (Verdict, VERDICT_WORDS),
         (Outcome, _IS_RESULT),

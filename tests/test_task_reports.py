@@ -1,206 +1,222 @@
-"""What is said of each task's runs: whether they collapsed, how they learn, in which unit, with which errors."""
+"""Holds what a report says of each task: its own numbers, in its own units and words, and no other task's."""
 
 import dataclasses
-import json
-from collections.abc import Callable
+import math
+import re
 
+import numpy as np
 import pytest
-from factories import TASK_SHAPES, make_runs, make_task_plan, make_task_runs
+from factories import make_plan, make_runs
 
-from ablation.analysis import analyse
-from ablation.analysis.analysis_record import Analysis
+from ablation.analysis import Analysis, analyse
 from ablation.analysis.details import DETAILS
-from ablation.analysis.table import _COMMONEST_ANSWER, has_collapsed
-from ablation.records import TASKS, DataFacts, Plan, RecordedRun, RunEvaluation, TaskName
-from ablation.report import report_text
-from ablation.report.error_tables import _DETAILS, details, perplexities
-from ablation.report.learning_tables import best_epochs, drawn_curves, targets
-from ablation.report.numbers import differences_text, given_difference, in_brackets, value_text
+from ablation.records import ERROR_QUANTILES, TASKS, DataShape, Plan, RecordedRun
+from ablation.report import error_tables, report_text, tables
+from ablation.report.figures import draw_figures
 from ablation.report.task_words import WORDS
-from ablation.tracking.checking import _EXPECTED, checked_evaluation
-from ablation.tracking.mlflow.views import _charts
 
-NEW: tuple[TaskName, ...] = ("regression", "multilabel", "tokens", "segmentation")
-AT_CHANCE: dict[TaskName, float] = {"regression": 0.0, "multilabel": 0.5, "tokens": 0.28, "segmentation": 0.28}
+NORMALIZATION = {"model.normalization": ("none", "batch")}
+SHAPES = {
+    "classification": DataShape(channels=1, height=8, width=8, classes=("a", "b", "c", "d")),
+    "regression": DataShape(channels=0, height=0, width=0, classes=(), features=(5,), task="regression"),
+    "multilabel": DataShape(
+        channels=0, height=0, width=0, classes=("red", "tall"), features=(5,), task="multilabel", target_shape=(2,)
+    ),
+    "tokens": DataShape(
+        channels=0,
+        height=0,
+        width=0,
+        classes=("a", "b", "c"),
+        features=(16,),
+        task="tokens",
+        target_shape=(16,),
+        vocabulary=3,
+    ),
+    "segmentation": DataShape(
+        channels=3, height=8, width=8, classes=("sky", "ground"), task="segmentation", target_shape=(8, 8)
+    ),
+}
+DETAILED = {
+    "classification": {},
+    "regression": {"error_quantiles": tuple(20 * (quantile - 0.5) for quantile in ERROR_QUANTILES)},
+    "multilabel": {"f1": (0.5, 0.75)},
+    "tokens": {},
+    "segmentation": {"iou": (0.875, 0.25)},
+}
+CONFUSION = {"test": ((6000, 400), (900, 7000)), "train": ((24000, 400), (900, 30000))}
+EXAMPLES = {
+    "classification": "images",
+    "regression": "examples",
+    "multilabel": "examples",
+    "tokens": "sequences",
+    "segmentation": "images",
+}
 
 
-def analysed(task: TaskName, change: Callable[[RecordedRun], RecordedRun] = lambda run: run) -> Analysis:
-    plan = make_task_plan(task, seeds=2)
-    return analyse(plan, [change(run) for run in make_task_runs(plan)])
+def plan_of_task(task: str, *, seeds: int = 3) -> Plan:
+    metric = TASKS[task].default_metric
+    plan = make_plan(
+        factors=NORMALIZATION,
+        seeds=seeds,
+        metric={"name": metric, "direction": TASKS[task].metrics[metric].direction, "meaningful": None},
+        validation=0.1,
+    )
+    facts = dataclasses.replace(plan.data, shape=SHAPES[task])
+    variants = tuple(
+        dataclasses.replace(
+            variant,
+            settings=dataclasses.replace(
+                variant.settings, data=dataclasses.replace(variant.settings.data, name="d.py:load", task=task)
+            ),
+        )
+        for variant in plan.variants
+    )
+    study = {**plan.study, "data": {**plan.study["data"], "task": task}}
+    return dataclasses.replace(plan, study=study, variants=variants, data=facts, measured=tuple(TASKS[task].metrics))
 
 
-def facts(plan: Plan) -> DataFacts:
-    return dataclasses.replace(plan.data, train_images=6, test_images=4)
+def runs_of_task(plan: Plan, task: str) -> list[RecordedRun]:
+    return [_run_of_task(plan, task, run) for run in make_runs(plan)]
 
 
-@pytest.mark.parametrize("table", [_COMMONEST_ANSWER, _EXPECTED, DETAILS, WORDS, _DETAILS, TASK_SHAPES])
-def test_every_table_has_every_task(table: dict[TaskName, object]) -> None:
+def _run_of_task(plan: Plan, task: str, run: RecordedRun) -> RecordedRun:
+    if task == "classification":
+        return run
+    gain = (0.02 if "batch" in run.planned.variant else 0.0) + 0.001 * run.planned.seed
+    score = TASKS[task].score
+    shapes = {"epoch_seconds": run.curves["epoch_seconds"]}
+    curves = {
+        f"{split}_{name}": tuple((epoch, 1.0 / epoch + gain) for epoch in range(1, 5))
+        for split in ("train", "train_sample", plan.heldout_split)
+        for name in ("loss", score)
+    }
+    details = {name: tuple(value + gain for value in values) for name, values in DETAILED[task].items()}
+    metrics = dict.fromkeys(TASKS[task].metrics, 0.5 + gain)
+    if task == "tokens":
+        metrics |= {"test_nll": 1.0 + gain, "test_bits": (1.0 + gain) / math.log(2)}
+    return dataclasses.replace(
+        run,
+        metrics=metrics,
+        curves={**shapes, **curves},
+        confusion=CONFUSION if task == "segmentation" else {},
+        test_correct="",
+        constant_share=0.5,
+        details=details,
+    )
+
+
+@pytest.fixture(scope="module")
+def analyses() -> dict[str, Analysis]:
+    plans = {task: plan_of_task(task) for task in TASKS}
+    return {task: analyse(plan, runs_of_task(plan, task)) for task, plan in plans.items()}
+
+
+@pytest.mark.parametrize("table", [DETAILS, WORDS, SHAPES, DETAILED, EXAMPLES])
+def test_every_table_by_task_has_every_task(table):
     assert table.keys() == TASKS.keys()
 
 
-def test_what_an_evaluation_holds_is_what_the_analysis_reads_and_the_task_has() -> None:
-    for task, expected in _EXPECTED.items():
-        assert expected.details.keys() == DETAILS[task].keys()
-        assert expected.has_confusion == TASKS[task].has_confusion
-        for name, length in expected.details.items():
-            assert length(TASK_SHAPES[task]) == len(DETAILS[task][name](TASK_SHAPES[task]))
+@pytest.mark.parametrize("task", TASKS)
+def test_a_report_names_the_metrics_of_its_task_and_of_no_other(task, analyses):
+    text = report_text(analyses[task], "markdown").partition("## The study")[0]
 
-
-@pytest.mark.parametrize("task", NEW)
-def test_a_run_has_collapsed_where_it_is_at_chance_and_its_answers_are_nearly_one(task: TaskName) -> None:
-    plan = make_task_plan(task, seeds=1)
-    run = make_task_runs(plan)[0]
-    same = ((95, 3, 2),) * 3 if task == "segmentation" else ()
-    varied = ((90, 5, 5),) * 3 if task == "segmentation" else ()
-
-    def found(value: float, share: float, counts: tuple[tuple[int, ...], ...]) -> bool:
-        metrics = {**run.metrics, TASKS[task].chance: value}
-        kept = None if task == "segmentation" else share
-        return has_collapsed(
-            plan, dataclasses.replace(run, metrics=metrics, constant_share=kept, confusion={"test": counts})
-        )
-
-    assert found(AT_CHANCE[task] + 0.02, 0.95, same)
-    assert not found(AT_CHANCE[task] + 0.021, 0.95, same)
-    assert not found(AT_CHANCE[task], 0.94, varied)
-    assert not has_collapsed(
-        plan,
-        dataclasses.replace(
-            run, metrics={TASKS[task].chance: AT_CHANCE[task]}, constant_share=None, confusion={}, details={}
-        ),
-    ), "what a run answered is not known"
-
-
-def test_an_evaluation_is_kept_where_it_is_the_tasks_own() -> None:
-    given: dict[TaskName, RunEvaluation] = {
-        "regression": RunEvaluation(
-            confusion={}, test_correct="", constant_share=0.4, details={"error_quantiles": tuple(map(float, range(7)))}
-        ),
-        "multilabel": RunEvaluation(
-            confusion={}, test_correct="", constant_share=0.4, details={"f1": (0.5, 0.25, 1.0)}
-        ),
-        "tokens": RunEvaluation(confusion={}, test_correct="", constant_share=0.4),
-        "segmentation": RunEvaluation(
-            confusion={"train": ((128, 0, 0), (0, 128, 0), (0, 0, 128)), "test": ((256, 0, 0), (0, 0, 0), (0, 0, 0))},
-            test_correct="",
-            details={"iou": (0.5, 0.25, 1.0)},
-        ),
-    }
-    for task, evaluation in given.items():
-        data = facts(make_task_plan(task))
-        assert checked_evaluation(json.dumps(evaluation.to_json()), data) == (evaluation, ())
-
-
-def test_an_evaluation_that_does_not_fit_is_left_out_and_said() -> None:
-    damaged = {"confusion": {"test": [[999, 0, 0], [0, 0, 0], [0, 0, 0]]}, "test_correct": "", "details": {"iou": [1]}}
-
-    kept, problems = checked_evaluation(json.dumps(damaged), facts(make_task_plan("segmentation")))
-
-    assert (kept.confusion, kept.details) == ({}, {})
-    assert [text.removeprefix("evaluation.json ") for text in problems] == [
-        "has no confusion matrix of the train split",
-        "has no confusion matrix of the test split",
-        "lacks iou of the test split",
-    ]
-    _, problems = checked_evaluation('{"confusion": {}, "test_correct": ""}', facts(make_task_plan("tokens")))
-    assert problems == ("evaluation.json does not say which share of the test answers is the commonest one",)
-
-
-def test_targets_of_an_error_are_reached_from_above_and_its_best_epoch_is_the_lowest() -> None:
-    courses = {0: (90.0, 55.0, 52.0, 50.0), 1: (90.0, 60.0, 40.0, 50.0)}
-
-    def falling(run: RecordedRun) -> RecordedRun:
-        points = tuple(enumerate(courses[run.planned.seed], start=1))
-        return dataclasses.replace(run, curves={**run.curves, "test_rmse": points})
-
-    analysis = analysed("regression", falling)
-
-    assert [target.value for target in analysis.targets] == pytest.approx([55.0, 52.5, 50.0])
-    assert [target.rows[0].epochs.mean for target in analysis.targets] == [2.5, 3.0, 3.5]
-    best = analysis.best_epochs[0]
-    assert (best.last, best.best, best.optimism.mean, best.median_epoch) == (50.0, 45.0, 5.0, 3.5)
-    assert targets(analysis).rows[0][0] == "55.000 (110 % of the baseline's)"
-    assert best_epochs(analysis).rows[0][1:4] == ("50.000", "45.000", "5.00")
+    assert TASKS[task].metrics[TASKS[task].default_metric].label in text
+    if not any("accuracy" in name for name in TASKS[task].metrics):
+        assert "accurac" not in text
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_curves_are_of_the_tasks_score(task: TaskName) -> None:
-    plan = make_task_plan(task, seeds=2)
-    analysis = analyse(plan, make_runs(plan) if task == "classification" else make_task_runs(plan))
-    score = TASKS[task].score
+def test_examples_are_images_only_where_inputs_are(task, analyses):
+    text = report_text(analyses[task], "markdown")
 
-    shown = drawn_curves(analysis)
+    assert analyses[task].data.inputs == EXAMPLES[task]
+    assert f"360 test {EXAMPLES[task]}" in text
+    assert EXAMPLES[task] == "images" or "image" not in text
 
-    assert [curve.name for curve in shown] == [f"test_{score}", "test_loss", "train_loss"]
-    assert shown[0].unit == TASKS[task].scores[score].unit
-    charts = _charts(plan)["compareRunCharts"]
-    lines = [chart["metricKey"] for chart in charts if chart["type"] == "LINE"]
-    assert lines == [f"test_{score}", "test_loss", f"train_sample_{score}", "train_loss"]
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["html", "json", "latex", "latex-wide"])
+def test_every_form_of_a_report_is_written_for_every_task(task, kind, analyses):
+    assert analyses[task].name in report_text(analyses[task], kind)
+
+
+def test_a_difference_of_a_regression_has_no_unit_and_of_fractions_points(analyses):
+    variants = {task: tables.variants(analyses[task]).rows[1] for task in ("regression", "segmentation")}
+
+    assert "+0.02" in " ".join(variants["regression"])
+    assert "points" not in " ".join(variants["regression"])
+    assert "+2.00 points" in " ".join(variants["segmentation"])
+
+
+def test_the_quantiles_of_a_regressions_errors_are_means_over_runs(analyses):
+    table = error_tables.details(analyses["regression"])
+
+    assert table.head == ("variant", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
+    assert [row[0] for row in table.rows] == ["normalization=none", "normalization=batch"]
+    shown = [float(cell.replace("−", "-")) for cell in table.rows[0][1:]]
+    np.testing.assert_allclose(shown, [value + 0.001 for value in DETAILED["regression"]["error_quantiles"]], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [(25_123.4567, "target", "25123"), (5.41234, "target", "5.4123"), (0.012345, "target", "0.0123"),
-     (1.25, "bits", "1.2500"), (0.75, "mm", "0.7500 mm"), (0.8, "fraction", "80.00 %")],
-)  # fmt: skip
-def test_a_value_stands_in_its_unit(value: float, unit: str, text: str) -> None:
-    assert text == value_text(value, unit)
+    ("task", "name", "value"), [("multilabel", "tall", "75.10 ± 0.10 %"), ("segmentation", "ground", "25.10 ± 0.10 %")]
+)
+def test_each_class_stands_beside_the_baselines_paired_by_seed(task, name, value, analyses):
+    rows = [row for row in error_tables.details(analyses[task]).rows if row[0] == name]
+
+    assert rows[0] == (name, "normalization=none", value, "", "", "3")
+    assert rows[1][1] == "normalization=batch"
+    assert rows[1][3] == "+2.00 points"
 
 
-def test_only_fractions_differ_by_points() -> None:
-    assert given_difference(0.005, "fraction") == "0.5 points"
-    assert given_difference(2.0, "target") == "2"
-    assert (given_difference(1.0, "bits"), given_difference(2.0, "bits")) == ("1 bit", "2 bits")
-    assert (given_difference(1.0, "lens"), given_difference(1.0, "seconds")) == ("1 lens", "1 s")
-    assert differences_text([12.0], "target") == ["+12.00"]
-    assert [in_brackets(unit) for unit in ("target", "bits", "mm", "fraction")] == ["", " (bits)", " (mm)", " (%)"]
+def test_of_many_classes_those_that_differ_most_are_shown(analyses):
+    known = analyses["segmentation"].details
+    many = tuple(
+        dataclasses.replace(
+            each,
+            of=f"class {index}",
+            difference=each.difference and dataclasses.replace(each.difference, mean=index / 100),
+        )
+        for index in range(20)
+        for each in known[:2]
+    )
+
+    shown = {row[0] for row in error_tables.details(dataclasses.replace(analyses["segmentation"], details=many)).rows}
+
+    assert shown == {f"class {index}" for index in range(8, 20)}
 
 
-@pytest.mark.parametrize("task", NEW)
-def test_a_report_says_nothing_of_images_or_accuracy_that_the_task_does_not_have(task: TaskName) -> None:
-    text = report_text(analysed(task), "markdown").partition("## Reproduce")[0]
+def test_tokens_are_told_in_nats_bits_and_perplexity(analyses):
+    row = error_tables.details(analyses["tokens"]).rows[0]
 
-    assert ("image" in text) == (task == "segmentation")
-    assert ("accuracy" in text) == (task in ("tokens", "segmentation"))
-    assert "Brier" not in text
-    assert ("onfusion" in text) == TASKS[task].has_confusion
-    assert ("points" in text) == (task != "regression")
-    assert {"tokens": "test sequences;", "segmentation": "test images;"}.get(task, "test examples;") in text
+    assert row[:4] == ("normalization=none", "1.0010", "1.4441", "2.7210")
 
 
-def test_each_task_shows_its_own_errors() -> None:
-    regression, labels, classes = (analysed(task) for task in ("regression", "multilabel", "segmentation"))
+def test_the_confusion_of_a_segmentation_is_of_pixels(analyses):
+    text = report_text(analyses["segmentation"], "markdown")
 
-    assert details(regression).head == ("variant", "0 %", "5 %", "25 %", "50 %", "75 %", "95 %", "100 %")
-    assert len(details(regression).rows) == 4
-    assert [row[0] for row in details(labels).rows] == [name for name in ("red", "round", "old") for _ in range(4)]
-    assert details(classes).rows[0][2:5] == (details(classes).rows[0][2], "", "")
-    assert details(classes).rows[1][3].endswith(" points")
-    assert "F1 of each label on test" in report_text(labels, "html")
+    assert "columns: answer, in pixels" in text
+    assert "right and the other wrong" not in text
 
 
-def test_a_class_that_is_nowhere_has_no_iou() -> None:
-    def without_trees(run: RecordedRun) -> RecordedRun:
-        counts = dict.fromkeys(("train", "test"), ((80, 20, 0), (20, 80, 0), (0, 0, 0)))
-        return dataclasses.replace(run, confusion=counts)
-
-    assert {detail.item for detail in analysed("segmentation", without_trees).details} == {"sky", "road"}
+@pytest.mark.parametrize("task", TASKS)
+def test_only_a_classification_is_called_calibrated(task, analyses):
+    assert ("Calibration on test" in report_text(analyses[task], "markdown")) == (task == "classification")
 
 
-def test_perplexity_is_e_to_the_mean_nll() -> None:
-    def of(run: RecordedRun) -> RecordedRun:
-        nll = 1.0 if run.planned.variant == "depth=2,normalization=none" else 2.0
-        return dataclasses.replace(run, metrics={**run.metrics, "test_nll": nll})
+@pytest.mark.parametrize("task", TASKS)
+def test_errors_are_drawn_of_a_regression_alone(task, analyses, tmp_path):
+    drawn = draw_figures(analyses[task], tmp_path, endings=(".svg",))
 
-    rows = perplexities(analysed("tokens", of)).rows
-
-    assert [row[1:] for row in rows[:2]] == [("2.7183", ""), ("7.3891", "+172 %")]
+    assert bool(drawn["errors"]) == (task == "regression")
+    assert not re.search("accuracy", " ".join(drawn)) or task == "classification"
 
 
-@pytest.mark.parametrize("task", NEW)
-def test_reports_of_every_task_are_written_in_every_form(task: TaskName) -> None:
-    analysis = analysed(task)
+def test_a_difference_is_withheld_where_a_run_is_missing():
+    plan = plan_of_task("segmentation")
+    runs = runs_of_task(plan, "segmentation")
+    runs[0] = dataclasses.replace(runs[0], details={})
 
-    assert json.loads(report_text(analysis, "json"))["data"]["task"] == task
-    for kind in ("latex", "latex-wide"):
-        assert TASKS[task].metrics[TASKS[task].default_metric].label.split()[1] in report_text(analysis, kind)
+    details = analyse(plan, runs).details
+
+    assert [each.difference for each in details] == [None] * 4
+    assert [each.spread.n for each in details] == [2, 3, 2, 3]

@@ -23,6 +23,8 @@ PRIORITIES = (
     "parameters",
     "time per run",
     "FLOPs per image",
+    "FLOPs per sequence",
+    "FLOPs per example",
     "FLOPs",
     "SD",
     "training",

@@ -81,7 +81,13 @@ def _source(settings: DataSettings, *, cache: Path, code: CodeFolders) -> Source
             assert place is not None  # the section requires it
             return Images(root=place, size=_size(settings.size))
         case name if is_code(name):
-            return Own(code_name=name, arguments=own_arguments(settings, place=place), code=code)
+            return Own(
+                code_name=name,
+                arguments=own_arguments(settings, place=place),
+                code=code,
+                task=settings.task,
+                ignore_index=settings.ignore_index,
+            )
         case name:
             raise ValueError(f"no data set is called {name!r}; there are digits, cifar10 and images")
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablation.datasets.targets import FORMS, inputs_problem, positions_problem, range_of
 from ablation.errors import DataInvalid
-from ablation.records import DataFacts, DataShape, recordable_text
+from ablation.records import IGNORED, TASKS, DataFacts, DataShape, TaskName, recordable_text
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
@@ -22,15 +23,16 @@ CHUNK_BYTES = 1 << 20
 
 IMAGES = np.dtype("uint8")
 FEATURES = np.dtype("<f4")
-LABELS = np.dtype("<i8")
+IDS = np.dtype("<i4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A prepared data set: its facts, and its arrays in `folder`.
 
-    Images are uint8 (N, H, W, C), or float32 (N, …) where the facts have features; labels are int64 (N,). Each access
-    maps the file into memory anew, read-only, so a Dataset is pickled as its facts and its path.
+    Images are uint8 (N, H, W, C), or, where the facts have features, float32 (N, …), or int32 where these are whole
+    numbers; labels are the targets as their task keeps them, int64 (N,) of a classification. Each access maps the file
+    into memory anew, read-only, so a Dataset is pickled as its facts and its path.
     """
 
     facts: DataFacts
@@ -41,7 +43,7 @@ class Dataset:
         return _mapped(self.folder / "train_images.npy")
 
     @property
-    def train_labels(self) -> NDArray[np.int64]:
+    def train_labels(self) -> NDArray[Any]:
         return _mapped(self.folder / "train_labels.npy")
 
     @property
@@ -49,14 +51,14 @@ class Dataset:
         return _mapped(self.folder / "test_images.npy")
 
     @property
-    def test_labels(self) -> NDArray[np.int64]:
+    def test_labels(self) -> NDArray[Any]:
         return _mapped(self.folder / "test_labels.npy")
 
 
 def open_dataset(folder: Path) -> Dataset:
     """Open a folder that `prepare` returned, without verifying its digest again; its facts have no notes."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    sequences = {"classes": tuple(facts["shape"]["classes"]), "features": tuple(facts["shape"].get("features", ()))}
+    sequences = {name: tuple(facts["shape"].get(name, ())) for name in ("classes", "features", "target_shape")}
     shape = DataShape(**{**facts["shape"], **sequences})
     return Dataset(facts=DataFacts(**{**facts, "shape": shape, "notes": ()}), folder=folder)
 
@@ -67,13 +69,23 @@ def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def write_facts(folder: Path, *, name: str, classes: tuple[str, ...], source: str) -> DataFacts:
+def write_facts(
+    folder: Path,
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    source: str,
+    task: TaskName = "classification",
+    ignore_index: int = IGNORED,
+) -> DataFacts:
     """Check the arrays in `folder`, write their facts beside them and return these; `source` is named in errors."""
     unchecked = Dataset(facts=_NO_FACTS, folder=folder)
-    problems = array_problems({name: _mapped(folder / f"{name}.npy") for name in ARRAYS}, classes)
+    arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
+    problems = array_problems(arrays, classes, task=task, ignore_index=ignore_index)
     if problems:
         raise DataInvalid(source, problems)
-    facts = _measure(unchecked, name=name, classes=tuple(map(recordable_text, classes)))
+    shape = shape_of(arrays, tuple(map(recordable_text, classes)), task=task, ignore_index=ignore_index)
+    facts = _measure(unchecked, name=name, shape=shape)
     (folder / "facts.json").write_text(json.dumps(dataclasses.asdict(facts), indent=1), encoding="utf-8")
     return facts
 
@@ -85,25 +97,85 @@ def verified(folder: Path, *, digest: str) -> Dataset | None:
         facts = dataset.facts
         if facts.digest != digest or _content_digest(dataset, facts.shape, _counts(facts)) != digest:
             return None
-        is_intact = _measure(dataset, name=facts.name, classes=facts.shape.classes, digest=digest) == facts
+        arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
+        recorded = facts.shape
+        shape = shape_of(arrays, recorded.classes, task=recorded.task, ignore_index=recorded.ignore_index)
+        is_intact = _measure(dataset, name=facts.name, shape=shape, digest=digest) == facts
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return dataset if is_intact else None
 
 
-def array_problems(arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...]) -> list[str]:
+def shape_of(
+    arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...], *, task: TaskName, ignore_index: int
+) -> DataShape:
+    """Return the shape of arrays by their names, which are a data set."""
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    is_image = images.dtype == IMAGES
+    height, width, channels = images.shape[1:] if is_image else (0, 0, 0)
+    highest = [range_of(arrays[f"{split}_images"]) or (0, 0) for split in SPLITS] if images.dtype == IDS else []
+    return DataShape(
+        channels=channels,
+        height=height,
+        width=width,
+        classes=classes,
+        features=() if is_image else images.shape[1:],
+        task=task,
+        target_shape=labels.shape[1:],
+        vocabulary=max((high + 1 for _, high in highest), default=0),
+        ignore_index=ignore_index if TASKS[task].has_positions else IGNORED,
+    )
+
+
+def array_problems(
+    arrays: Mapping[str, NDArray[Any]],
+    classes: tuple[str, ...],
+    *,
+    task: TaskName = "classification",
+    ignore_index: int = IGNORED,
+) -> list[str]:
     """Return in words what is wrong with arrays by their names."""
     train, test = arrays["train_images"], arrays["test_images"]
-    problems = [f"it has {len(classes)} classes; a study needs two at least"] if len(classes) < 2 else []
+    least = LEAST_CLASSES[task]
+    few = f"it has {len(classes)} classes; a study needs {'two' if least == 2 else 'one'} at least"
+    problems = [few] if len(classes) < least else []
     if train.dtype != test.dtype:
         problems.append(f"training inputs are {train.dtype}, test inputs {test.dtype}")
     elif train.shape[1:] != test.shape[1:]:
         kind = "images are" if train.dtype == IMAGES else "inputs are"
         axes = " (height, width, channels)" if train.dtype == IMAGES else ""
         problems.append(f"training {kind} {train.shape[1:]}, test {kind[:-4]} {test.shape[1:]}{axes}")
+    targets = [arrays[f"{split}_labels"] for split in SPLITS]
+    if targets[0].shape[1:] != targets[1].shape[1:]:
+        shapes = [_target_shape_text(one) for one in targets]
+        return [*problems, f"a training target is {shapes[0]}, a test target {shapes[1]}"]
     for split in SPLITS:
-        problems += _problems_of_split(split, arrays[f"{split}_images"], arrays[f"{split}_labels"], classes)
+        problems += _problems_of_split(
+            split, arrays[f"{split}_images"], arrays[f"{split}_labels"], classes, task, ignore_index
+        )
     return problems
+
+
+LEAST_CLASSES: Mapping[TaskName, int] = {
+    "classification": 2,
+    "regression": 0,
+    "multilabel": 1,
+    "tokens": 2,
+    "segmentation": 2,
+}
+"""How many classes or labels a data set of a task has at least."""
+
+
+def data_notes(
+    arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...], *, task: TaskName, ignore_index: int
+) -> tuple[str, ...]:
+    """Return in sentences what is to be known of arrays that are a data set, such as classes without examples."""
+    found = (FORMS[task].notes(split, arrays[f"{split}_labels"], classes, ignore_index) for split in SPLITS)
+    return tuple(note for notes in found for note in notes)
+
+
+def _target_shape_text(targets: NDArray[Any]) -> str:
+    return f"of shape {targets.shape[1:]}" if targets.ndim > 1 else "one number"
 
 
 def array_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -130,20 +202,25 @@ def _mapped(path: Path) -> NDArray[Any]:
     return array
 
 
-def _problems_of_split(split: str, images: NDArray[Any], labels: NDArray[Any], classes: tuple[str, ...]) -> list[str]:
-    problem = _problem_of_features(images) if images.dtype == FEATURES else _problem_of_images(images)
+def _problems_of_split(
+    split: str,
+    images: NDArray[Any],
+    targets: NDArray[Any],
+    classes: tuple[str, ...],
+    task: TaskName,
+    ignore_index: int,
+) -> list[str]:
+    kind, form = INPUTS.get(images.dtype, _problem_of_images), FORMS[task]
+    problem = kind(images) or inputs_problem(task, images)
     if problem is not None:
         return [f"{split} {problem}"]
-    if labels.dtype != LABELS or labels.shape != (len(images),):
-        return [f"{split} labels are {labels.dtype} {labels.shape}, not int64 ({len(images)},)"]
+    if targets.dtype != form.dtype or len(targets) != len(images):
+        wanted = (len(images), *targets.shape[1:])
+        return [f"{split} {form.word} are {targets.dtype} {targets.shape}, not {form.dtype} {wanted}"]
     if len(images) == 0:
         return [f"{split} has no images"]
-    if labels.min() < 0 or labels.max() >= len(classes):
-        return [f"{split} labels are {labels.min()}..{labels.max()}, not within 0..{len(classes) - 1}"]
-    counts = np.bincount(labels, minlength=len(classes))
-    return [
-        f"class {name!r} has no images in {split}" for name, count in zip(classes, counts, strict=True) if count == 0
-    ]
+    misplaced = positions_problem(task, images, targets)
+    return [f"{split} {misplaced}"] if misplaced else form.problems(split, targets, classes, ignore_index)
 
 
 def _problem_of_images(images: NDArray[Any]) -> str | None:
@@ -160,14 +237,24 @@ def _problem_of_features(features: NDArray[Any]) -> str | None:
     return f"features have {wrong} values that are NaN or infinite as float32" if wrong else None
 
 
-def _measure(dataset: Dataset, *, name: str, classes: tuple[str, ...], digest: str | None = None) -> DataFacts:
+def _problem_of_ids(ids: NDArray[Any]) -> str | None:
+    if ids.ndim < 2 or 0 in ids.shape[1:]:
+        return f"inputs are {ids.shape}, not (N, …)"
+    low, high = range_of(ids) or (0, 0)
+    return f"inputs are whole numbers {low}..{high}; ids are not below 0" if low < 0 else None
+
+
+INPUTS: Mapping[np.dtype[Any], Callable[[NDArray[Any]], str | None]] = {
+    IMAGES: _problem_of_images,
+    FEATURES: _problem_of_features,
+    IDS: _problem_of_ids,
+}
+"""Says what is wrong with inputs, by the type that they are kept as."""
+
+
+def _measure(dataset: Dataset, *, name: str, shape: DataShape, digest: str | None = None) -> DataFacts:
     """Return the facts of checked arrays; `digest` is theirs where the caller has computed it already."""
     images, labels = dataset.train_images, dataset.test_labels
-    if images.dtype == FEATURES:
-        shape = DataShape(channels=0, height=0, width=0, classes=classes, features=images.shape[1:])
-    else:
-        _, height, width, channels = images.shape
-        shape = DataShape(channels=channels, height=height, width=width, classes=classes)
     counts = {"train": len(images), "test": len(labels)}
     return DataFacts(
         name=name,
@@ -175,20 +262,26 @@ def _measure(dataset: Dataset, *, name: str, classes: tuple[str, ...], digest: s
         shape=shape,
         train_images=len(images),
         test_images=len(labels),
-        largest_class_share=float(np.bincount(labels).max() / len(labels)),
+        largest_class_share=FORMS[shape.task].share(labels, shape.ignore_index),
     )
 
 
 def _content_digest(dataset: Dataset, shape: DataShape, counts: Mapping[str, int]) -> str:
-    """Return the SHA-256 of class names, shapes and content; ValueError where a file is not an array of that shape."""
+    """Return the SHA-256 of class names, shapes and content, and of the task where it is another than classification.
+
+    Raises:
+        ValueError: a file is not an array of that shape.
+    """
     size = shape.features or (shape.height, shape.width, shape.channels)
+    kind = (IDS if shape.vocabulary else FEATURES) if shape.features else IMAGES
     description: list[object] = [DIGEST_VERSION, shape.classes, size, [counts[split] for split in SPLITS]]
-    description += ["float32"] if shape.features else []
+    description += [kind.name] if shape.features else []
+    description += [shape.task, shape.target_shape, shape.ignore_index] if shape.task != "classification" else []
     digest = hashlib.sha256(json.dumps(description).encode())
     for split in SPLITS:
         for name, header in (
-            ("images", array_header(FEATURES if shape.features else IMAGES, (counts[split], *size))),
-            ("labels", array_header(LABELS, (counts[split],))),
+            ("images", array_header(kind, (counts[split], *size))),
+            ("labels", array_header(FORMS[shape.task].dtype, (counts[split], *shape.target_shape))),
         ):
             with (dataset.folder / f"{split}_{name}.npy").open("rb") as file:
                 if file.read(len(header)) != header:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ablation.datasets.arrays import Dataset, open_dataset, verified, write_facts
 from ablation.errors import DataUnavailable
-from ablation.records import DataFacts, DataOutline
+from ablation.records import IGNORED, DataFacts, DataOutline, TaskName
 from ablation.storage.permissions import make_folder
 
 _IN_NAMES = 12
@@ -21,10 +21,15 @@ _IN_NAMES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read."""
+    """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read.
+
+    `task` is that of its targets, `ignore_index` the one that counts for nothing.
+    """
 
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    task: TaskName = "classification"
+    ignore_index: int = IGNORED
 
 
 class Source(Protocol):
@@ -129,7 +134,14 @@ def _make(source: Source, record: Path, cache: Path) -> Dataset:
     temporary.mkdir()
     try:
         written = source.write(temporary)
-        facts = write_facts(temporary, name=source.name, classes=written.classes, source=source.where)
+        facts = write_facts(
+            temporary,
+            name=source.name,
+            classes=written.classes,
+            source=source.where,
+            task=written.task,
+            ignore_index=written.ignore_index,
+        )
         dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:_IN_NAMES]}", digest=facts.digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Calls a user's function for a data set: arrays of images or features, and their labels."""
+"""Calls a user's function for a data set: arrays of inputs, and their targets."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ablation.code import CodeFolders, bound, running
-from ablation.datasets.arrays import FEATURES, write_arrays
+from ablation.datasets.arrays import data_notes, shape_of, write_arrays
 from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
 from ablation.datasets.places import is_there, real_path
-from ablation.records import DataOutline, DataSettings, DataShape
+from ablation.records import IGNORED, DataOutline, DataSettings, TaskName, recordable_text
 
 PATH = "data.name"
 
@@ -41,6 +41,8 @@ class Own:
     code_name: str
     arguments: Mapping[str, Any]
     code: CodeFolders
+    task: TaskName = "classification"
+    ignore_index: int = IGNORED
 
     @property
     def name(self) -> str:
@@ -57,26 +59,32 @@ class Own:
         arguments = json.dumps(self.arguments, sort_keys=True, default=repr)
         root = self.arguments.get("root")
         state = state_of_any(real_path(Path(root).expanduser())) if isinstance(root, str | Path) else ""
-        return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}"
+        kind = f" {self.task} {self.ignore_index}" if self.task != "classification" else ""
+        return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}{kind}"
 
     def outline(self) -> DataOutline:
         arrays, classes = self._read()
-        images = arrays["train_images"]
-        if images.dtype == FEATURES:
-            shape = DataShape(channels=0, height=0, width=0, classes=classes, features=images.shape[1:])
-        else:
-            _, height, width, channels = images.shape
-            shape = DataShape(channels=channels, height=height, width=width, classes=classes)
-        return DataOutline(shape=shape, train_images=len(images), test_images=len(arrays["test_images"]))
+        return DataOutline(
+            shape=shape_of(arrays, classes, task=self.task, ignore_index=self.ignore_index),
+            train_images=len(arrays["train_images"]),
+            test_images=len(arrays["test_images"]),
+            notes=self._notes(arrays, classes),
+        )
 
     def write(self, folder: Path) -> Written:
         arrays, classes = self._read()
         write_arrays(folder, arrays)
-        return Written(classes=classes)
+        return Written(
+            classes=classes, notes=self._notes(arrays, classes), task=self.task, ignore_index=self.ignore_index
+        )
+
+    def _notes(self, arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(recordable_text, classes))
+        return data_notes(arrays, names, task=self.task, ignore_index=self.ignore_index)
 
     def _read(self) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
         load = self.code.load(self.code_name, path=PATH)
         arguments = bound(load, self.arguments, offered={}, section="data")
         with running(self.code_name, path=PATH):
             loaded = load(**arguments)
-        return read_arrays(loaded, source=self.where)
+        return read_arrays(loaded, source=self.where, task=self.task, ignore_index=self.ignore_index)

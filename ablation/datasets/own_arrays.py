@@ -1,54 +1,67 @@
 """Turns what a user's function returned into the four arrays and the class names, or says all that is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.datasets.arrays import FEATURES, IMAGES, LABELS, SPLITS, array_problems
+from ablation.datasets.arrays import FEATURES, IDS, IMAGES, SPLITS, array_problems
+from ablation.datasets.targets import FORMS, MOST_VALUE, inputs_problem, range_of, wrong_form
 from ablation.errors import DataInvalid
+from ablation.records import IGNORED, TASKS, TaskName
 from ablation.stopping import stopping
 
-FORM = "return {'train': (inputs, labels), 'test': (inputs, labels)}, with 'classes': [names] where they have names"
+Targets = Mapping[str, NDArray[Any]]
+Classes = tuple[str, ...]
 
 
-def read_arrays(loaded: object, *, source: str) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+def read_arrays(
+    loaded: object, *, source: str, task: TaskName = "classification", ignore_index: int = IGNORED
+) -> tuple[dict[str, NDArray[Any]], Classes]:
     """Return arrays by name and the class names.
 
-    Inputs become uint8 (N, H, W, C) images or float32 (N, …) features, labels int64 (N,).
+    Inputs become uint8 (N, H, W, C) images, float32 (N, …) features or int32 (N, …) whole numbers, targets what the
+    task keeps.
 
     Raises:
         DataInvalid: with every problem that can be seen at once.
     """
-    problem = _problem_of_form(loaded)
+    word = FORMS[task].word
+    problem = _problem_of_form(loaded, word)
     if problem is not None or not isinstance(loaded, Mapping):
-        raise DataInvalid(source, [f"{problem}; {FORM}"])
+        raise DataInvalid(source, [f"{problem}; {_form(task)}"])
     problems: list[str] = []
-    inputs, labels = {}, {}
+    inputs, targets = {}, {}
     for split in SPLITS:
         try:
-            inputs[f"{split}_images"] = _inputs(loaded[split][0])
+            inputs[f"{split}_images"] = _inputs(loaded[split][0], task)
         except ValueError as error:
             problems.append(f"{split} inputs {error}")
         try:
-            labels[split] = _labels(loaded[split][1])
+            targets[split] = _targets(loaded[split][1], task)
         except ValueError as error:
-            problems.append(f"{split} labels {error}")
+            problems.append(f"{split} {word} {error}")
     if problems:
         raise DataInvalid(source, problems)
     try:
-        numbers, classes = _numbered(labels, _class_names(loaded.get("classes")))
+        kept, classes = KEPT[task](targets, _class_names(loaded.get("classes")), ignore_index)
     except ValueError as error:
         raise DataInvalid(source, [str(error)]) from None
-    arrays = {**inputs, **{f"{split}_labels": array for split, array in numbers.items()}}
-    problems = array_problems(arrays, classes)
+    arrays = {**inputs, **{f"{split}_labels": array for split, array in kept.items()}}
+    problems = array_problems(arrays, classes, task=task, ignore_index=ignore_index)
     if problems:
         raise DataInvalid(source, problems)
     return arrays, classes
 
 
-def _problem_of_form(loaded: object) -> str | None:
+def _form(task: TaskName) -> str:
+    pair = f"(inputs, {FORMS[task].word})"
+    names = ", with 'classes': [names] where they have names" if TASKS[task].has_classes else ""
+    return f"return {{'train': {pair}, 'test': {pair}}}{names}"
+
+
+def _problem_of_form(loaded: object, word: str) -> str | None:
     if not isinstance(loaded, Mapping):
         return f"it returned {type(loaded).__name__}"
     unknown = [str(key) for key in loaded if key not in (*SPLITS, "classes")]
@@ -57,22 +70,48 @@ def _problem_of_form(loaded: object) -> str | None:
         return f"it returned the keys {', '.join(map(str, loaded)) or '(none)'}"
     for split in SPLITS:
         if not isinstance(loaded[split], tuple | list) or len(loaded[split]) != 2:
-            return f"its {split} is {type(loaded[split]).__name__}, not a pair (inputs, labels)"
+            return f"its {split} is {type(loaded[split]).__name__}, not a pair (inputs, {word})"
     return None
 
 
-def _inputs(value: object) -> NDArray[Any]:
+def _inputs(value: object, task: TaskName) -> NDArray[Any]:
     array = _array(value)
     if array.ndim and len(array) == 0:
         raise ValueError("are empty")
-    if array.dtype == IMAGES:
+    kept = _kept_inputs(array)
+    problem = inputs_problem(task, kept)
+    if problem is not None:
+        raise ValueError(problem)
+    return kept
+
+
+def _kept_inputs(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype == IMAGES and array.ndim != 2:
         return _images(array)
+    if array.dtype.kind in "iu" and not _is_like_images(array):
+        return _ids(array)
     if array.dtype.kind != "f":
-        raise ValueError(f"are {array.dtype} {array.shape}; give uint8 for images, 0..255, or floats for features")
+        wanted = "give uint8 for images, 0..255, floats for features, or whole numbers for ids"
+        raise ValueError(f"are {array.dtype} {array.shape}; {wanted}")
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(f"are {array.dtype} {array.shape}, not (N, features…)")
     with np.errstate(over="ignore"):  # what overflows is counted as infinite
         return np.ascontiguousarray(array, dtype=FEATURES)
+
+
+def _is_like_images(array: NDArray[Any]) -> bool:
+    """Whether whole numbers have the shape of images with channels, which nothing but images is likely to have."""
+    return array.ndim == 4 and (array.shape[3] in (1, 3) or array.shape[1] in (1, 3))
+
+
+def _ids(array: NDArray[Any]) -> NDArray[np.int32]:
+    """Return whole numbers (N, …) that stand for something, as tokens of a vocabulary do."""
+    if array.ndim < 2 or 0 in array.shape:
+        raise ValueError(f"are {array.dtype} {array.shape}, not (N, …): an input is several whole numbers")
+    low, high = range_of(array) or (0, 0)
+    if low < 0 or high >= MOST_VALUE:
+        raise ValueError(f"are whole numbers {low}..{high}; ids are 0..{MOST_VALUE - 1}; give floats for features")
+    return np.ascontiguousarray(array, dtype=IDS)
 
 
 def _images(array: NDArray[Any]) -> NDArray[Any]:
@@ -84,18 +123,14 @@ def _images(array: NDArray[Any]) -> NDArray[Any]:
     raise ValueError(f"are uint8 {array.shape}; images are (N, height, width) or (N, height, width, 1 or 3); {hint}")
 
 
-def _labels(value: object) -> NDArray[Any]:
-    """Return labels (N,) of an integer type, or of objects that are texts."""
-    array = _array(value, texts=True)
+def _targets(value: object, task: TaskName) -> NDArray[Any]:
+    """Return targets of the task's form, of any type that it takes."""
+    array = _array(value, texts=task == "classification")
     if array.ndim and len(array) == 0:
         raise ValueError("are empty")
-    if array.dtype.kind not in "iuO":
-        raise ValueError(
-            f"are {array.dtype}; the built-in training is for classification: give integers 0..K-1 or class names, or "
-            "train with a function of your own (`training.name`)"
-        )
-    if array.ndim != 1:
-        raise ValueError(f"are {array.dtype} {array.shape}; give one per input, (N,)")
+    problem = wrong_form(array, task)
+    if problem is not None:
+        raise ValueError(problem)
     return array
 
 
@@ -136,37 +171,92 @@ def _class_names(given: object) -> tuple[str, ...] | None:
     return texts
 
 
-def _numbered(
-    labels: Mapping[str, NDArray[Any]], given: tuple[str, ...] | None
-) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+def _numbered(targets: Targets, given: Classes | None, _: int) -> tuple[dict[str, NDArray[Any]], Classes]:
     """Return labels as numbers of classes; class names that are not given are sorted, or numbers themselves."""
-    are_texts = {array.dtype.kind == "O" for array in labels.values()}
+    are_texts = {array.dtype.kind == "O" for array in targets.values()}
+    dtype = FORMS["classification"].dtype
     if len(are_texts) > 1:
         raise ValueError("the labels of one split are numbers and those of the other class names")
     if are_texts == {False}:
-        classes = given or tuple(map(str, range(_class_count(labels))))
-        _check_range(labels, len(classes))
-        return {split: array.astype(LABELS) for split, array in labels.items()}, classes
-    classes = given or tuple(sorted({str(name) for array in labels.values() for name in array}))
+        classes = given or tuple(map(str, range(_class_count(targets))))
+        _check_range(targets, len(classes))
+        return {split: array.astype(dtype) for split, array in targets.items()}, classes
+    classes = given or tuple(sorted({str(name) for array in targets.values() for name in array}))
     numbers = {name: number for number, name in enumerate(classes)}
-    unknown = sorted({str(name) for array in labels.values() for name in array} - set(classes))
+    unknown = sorted({str(name) for array in targets.values() for name in array} - set(classes))
     if unknown:
         raise ValueError(f"its labels have {unknown[0]!r}, which is not among its classes: {', '.join(classes[:5])}")
     return {
-        split: np.asarray([numbers[str(name)] for name in array], dtype=LABELS) for split, array in labels.items()
+        split: np.asarray([numbers[str(name)] for name in array], dtype=dtype) for split, array in targets.items()
     }, classes
 
 
-def _class_count(labels: Mapping[str, NDArray[Any]]) -> int:
-    """Return how many classes the labels number; each needs an image to train on, so not more than there are."""
-    highest, count = max(int(array.max()) for array in labels.values()), len(labels["train"])
+def _class_count(targets: Targets) -> int:
+    """Return how many classes the labels number, where these are likely to be numbers of classes."""
+    highest, count = max(int(array.max()) for array in targets.values()), len(targets["train"])
     if highest >= count:
         raise ValueError(f"its labels go up to {highest}, with {count} training inputs; number the classes 0..K-1")
     return highest + 1
 
 
-def _check_range(labels: Mapping[str, NDArray[Any]], classes: int) -> None:
-    for split, array in labels.items():
+def _check_range(targets: Targets, classes: int) -> None:
+    for split, array in targets.items():
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= classes:
             raise ValueError(f"{split} labels are {low}..{high}, not within 0..{classes - 1}")
+
+
+def _as_numbers(targets: Targets, given: Classes | None, _: int) -> tuple[dict[str, NDArray[Any]], Classes]:
+    if given:
+        raise ValueError("its targets are numbers, which have no classes: leave 'classes' out, or set `data.task`")
+    with np.errstate(over="ignore"):  # what overflows is counted as infinite
+        return {split: array.astype(FORMS["regression"].dtype) for split, array in targets.items()}, ()
+
+
+def _as_labels(targets: Targets, given: Classes | None, _: int) -> tuple[dict[str, NDArray[Any]], Classes]:
+    classes = given or tuple(map(str, range(targets["train"].shape[1])))
+    return {split: array.astype(FORMS["multilabel"].dtype) for split, array in targets.items()}, classes
+
+
+def _as_positions(
+    targets: Targets, given: Classes | None, ignore_index: int
+) -> tuple[dict[str, NDArray[Any]], Classes]:
+    found = [one for array in targets.values() if (one := range_of(array, ignore_index)) is not None]
+    low, high = min((low for low, _ in found), default=0), max((high for _, high in found), default=1)
+    if max(-low, high) > MOST_VALUE:
+        raise ValueError(f"its targets are {low}..{high}; number the classes 0..K-1")
+    classes = given or tuple(map(str, range(_class_count_of_positions(targets, high, ignore_index))))
+    kept = {}
+    for split, array in targets.items():
+        kept[split] = array.astype(FORMS["tokens"].dtype)
+        kept[split][array == ignore_index] = ignore_index  # which an unsigned type holds as another number
+    return kept, classes
+
+
+def _class_count_of_positions(targets: Targets, highest: int, ignore_index: int) -> int:
+    """Return how many classes the targets number; a number that stands alone far above the others is likely no class.
+
+    Raises:
+        ValueError: it does.
+    """
+    numbers = {int(one) for array in targets.values() for one in np.unique(array)} - {ignore_index}
+    below = max((number for number in numbers if number < highest), default=-1)
+    if highest > MOST_UNNAMED_GAP and highest - below > MOST_UNNAMED_GAP:
+        raise ValueError(
+            f"its targets go up to {highest}, and {below + 1}..{highest - 1} do not occur; where {highest} counts for "
+            f"nothing, set `data.ignore_index: {highest}`, else name the classes in 'classes'"
+        )
+    return highest + 1
+
+
+MOST_UNNAMED_GAP = 100
+"""How many numbers of classes in a row may be without a target where classes are not named: masks often have 255 for
+what counts for nothing."""
+KEPT: Mapping[TaskName, Callable[[Targets, Classes | None, int], tuple[dict[str, NDArray[Any]], Classes]]] = {
+    "classification": _numbered,
+    "regression": _as_numbers,
+    "multilabel": _as_labels,
+    "tokens": _as_positions,
+    "segmentation": _as_positions,
+}
+"""Gives targets of the task's form as they are kept, and the names of their classes."""

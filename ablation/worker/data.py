@@ -31,7 +31,29 @@ def run_data(
 ) -> tuple[TrainingData, DataShape]:
     """Return the data that a seed's runs are trained on, and its shape."""
     dataset, split, statistics = _cached_data(folder, settings.limit, settings.validation, study_seed, seed)
-    return _on_device(dataset, split, statistics, device, layout=layout), dataset.facts.shape
+    data = _on_device(dataset, split, statistics, device, layout=layout)
+    return with_scale(data, dataset.facts.shape, settings), dataset.facts.shape
+
+
+def with_scale(data: TrainingData, shape: DataShape, settings: DataSettings) -> TrainingData:
+    """Return the data with what a regression's targets are standardized by, unless its study wants them as they are."""
+    if shape.task != "regression" or settings.target_scaling == "none":
+        return data
+    return dataclasses.replace(data, scale=scale_of(data.labels[data.train]))
+
+
+def scale_of(targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and (population) deviation of targets (N, …), computed in double precision, float32 (…).
+
+    A constant target has deviation 1.
+    """
+    exact = targets.cpu().numpy().astype(np.float64)
+    mean, deviation = exact.mean(axis=0), exact.std(axis=0)
+    whole = np.where((exact == exact[:1]).all(axis=0), 1.0, deviation)
+    # What underflows in float32 is no deviation that anything could be divided by.
+    safe = np.where(whole.astype(np.float32) > 0, whole, 1.0)
+    both = [torch.from_numpy(np.asarray(values, dtype=np.float32)).to(targets.device) for values in (mean, safe)]
+    return both[0], both[1]
 
 
 def made_up_data(shape: DataShape, count: int, device: torch.device, *, layout: torch.memory_format) -> TrainingData:
@@ -74,12 +96,15 @@ MADE_UP_TARGETS: Mapping[TaskName, Callable[[int, DataShape], torch.Tensor]] = {
 """Targets for so many made-up inputs, as prepared data has them, by task."""
 
 
-def first_batch(dataset: Dataset, batch_size: int, *, layout: torch.memory_format) -> TrainingData:
+def first_batch(
+    dataset: Dataset, settings: DataSettings, batch_size: int, *, layout: torch.memory_format
+) -> TrainingData:
     """Return a data set's first examples, as many as a batch, to train on and to evaluate, on the CPU."""
     few = np.arange(min(batch_size, len(dataset.train_labels)))
     split = Split(train=few, validation=None, sample=few[:2])
     statistics = _statistics(dataset, split)
     whole = _on_device(dataset, split, statistics, torch.device("cpu"), layout=layout)
+    whole = with_scale(whole, dataset.facts.shape, settings)
     return dataclasses.replace(whole, test_images=whole.test_images[:2], test_labels=whole.test_labels[:2])
 
 

@@ -28,8 +28,10 @@ MEASURED_ANYWAY = ("training_seconds", "peak_memory_mib", "total_seconds")
 class SplitData:
     """What a training function that takes `data` is given: the study's data set, split for the seed.
 
-    Inputs are uint8 images (N, H, W, C) or float32 features (N, …), labels int64 (N,); `validation` is None where the
-    study holds none out. The arrays are read-only.
+    Inputs are uint8 images (N, H, W, C), float32 features or int32 ids (N, …). Targets are as the data set has them:
+    int64 classes (N,), float32 numbers (N,) or (N, K) of a regression, uint8 0 or 1 (N, K) of multilabel, int32 (N, T)
+    of tokens and (N, H, W) of segmentation. `validation` is None where the study holds none out. The arrays are
+    read-only.
     """
 
     train: tuple[Any, Any]

@@ -67,7 +67,7 @@ def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, 
 
 
 def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None, code: CodeFolders) -> bool:
-    _, model_settings = settings.sections()
+    data_settings, model_settings = settings.sections()
     loss = loss_of(settings.engine, code)
     whole = training_settings(settings)
     learning_rates(whole, steps_per_epoch=1)
@@ -79,7 +79,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     count = min(chosen.batch_size, TRIED_EXAMPLES)
     layout = fastest_layout(model_settings, torch.device("cpu"))
     if dataset is not None:
-        data = first_batch(dataset, count, layout=layout)
+        data = first_batch(dataset, data_settings, count, layout=layout)
     else:
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     name = next(iter(code_names(settings)), model_settings.name)

@@ -50,9 +50,10 @@ def _classes(shape: DataShape) -> tuple[str, ...]:
 
 
 def _quantiles(shape: DataShape) -> tuple[str, ...]:  # noqa: ARG001 - the same of all data
-    return tuple(f"{100 * quantile:g} %" for quantile in ERROR_QUANTILES)
+    return tuple(_NAMED_QUANTILES.get(quantile, f"{100 * quantile:g} %") for quantile in ERROR_QUANTILES)
 
 
+_NAMED_QUANTILES = {0.0: "lowest", 0.5: "median", 1.0: "highest"}
 DETAILS: Mapping[TaskName, Mapping[str, Callable[[DataShape], tuple[str, ...]]]] = {
     "classification": {},
     "regression": {"error_quantiles": _quantiles},

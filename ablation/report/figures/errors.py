@@ -20,7 +20,7 @@ from ablation.report.figures.panels import (
 
 _ROW = 0.34
 _MARGINS = Margins(left=2.3)
-_LINE, _BOX, _MEDIAN = ("5 %", "95 %"), ("25 %", "75 %"), "50 %"
+_LINE, _BOX, _MEDIAN = ("5 %", "95 %"), ("25 %", "75 %"), "median"
 Quantiles = Mapping[str, float]
 
 

@@ -171,7 +171,7 @@ def test_a_report_says_nothing_of_images_or_accuracy_that_the_task_does_not_have
 def test_each_task_shows_its_own_errors() -> None:
     regression, labels, classes = (analysed(task) for task in ("regression", "multilabel", "segmentation"))
 
-    assert details(regression).head == ("variant", "0 %", "5 %", "25 %", "50 %", "75 %", "95 %", "100 %")
+    assert details(regression).head == ("variant", "lowest", "5 %", "25 %", "median", "75 %", "95 %", "highest")
     assert len(details(regression).rows) == 4
     assert [row[0] for row in details(labels).rows] == [name for name in ("red", "round", "old") for _ in range(4)]
     assert details(classes).rows[0][2:5] == (details(classes).rows[0][2], "", "")

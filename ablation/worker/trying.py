@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ablation.code import CodeFolders, code_names, running
+from ablation.code import CodeFolders, code_names, is_code, running
 from ablation.datasets import Dataset, make_split
 from ablation.errors import AblationError, ComponentInvalid, VariantFails
 from ablation.models import build_model, example_input, fastest_layout
@@ -82,7 +82,8 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
         data = first_batch(dataset, data_settings, count, layout=layout)
     else:
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
-    name = next(iter(code_names(settings)), model_settings.name)
+    tried = model_settings.name
+    name = tried if is_code(tried) else next(iter(code_names(settings)), tried)
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None

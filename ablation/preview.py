@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of
 from ablation.errors import NoModel
 from ablation.lookup import few
-from ablation.records import Component, DataOutline, ModelSummary, same_starts_text, seeds_text
+from ablation.records import Component, DataOutline, DataShape, ModelSummary, TaskName, same_starts_text, seeds_text
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.study.labels import file_labels
@@ -253,10 +253,34 @@ def _data_lines(preview: Preview) -> list[str]:
     kind = "inputs" if data.shape.features else "images"
     counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
     inputs = shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
+    targets = TARGETS_TEXTS[data.shape.task](data.shape)
+    ids = f" ids below {data.shape.vocabulary:,}" if data.shape.vocabulary else ""
     return [
-        f"{section.name}: {counts}; {len(data.shape.classes)} classes, {inputs}",
+        f"{section.name}: {counts}; {targets}, {inputs}{ids}",
         *(f"  {note}" for note in preview.notes),
     ]
+
+
+def _classes_text(shape: DataShape) -> str:
+    return f"{len(shape.classes)} classes"
+
+
+def _numbers_text(shape: DataShape) -> str:
+    return f"targets: {shape.outputs} number{'s' * (shape.outputs != 1)}"
+
+
+def _labels_text(shape: DataShape) -> str:
+    return f"{len(shape.classes)} label{'s' * (len(shape.classes) != 1)}, each 0 or 1"
+
+
+TARGETS_TEXTS: Mapping[TaskName, Callable[[DataShape], str]] = {
+    "classification": _classes_text,
+    "regression": _numbers_text,
+    "multilabel": _labels_text,
+    "tokens": lambda shape: f"{_classes_text(shape)}, sequences of {shape.target_shape[0]} tokens",
+    "segmentation": lambda shape: f"{_classes_text(shape)} of pixels",
+}
+"""What a data set's targets are, in words, by task."""
 
 
 def _tuning_lines(preview: Preview) -> list[str]:

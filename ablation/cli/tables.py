@@ -234,6 +234,7 @@ def _data(preview: Preview) -> dict[str, Any] | None:
         return None
     return {
         "name": section.name,
+        "task": preview.data.shape.task,
         "splits": dataclasses.asdict(preview.splits),
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),

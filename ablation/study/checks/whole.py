@@ -10,6 +10,7 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
@@ -45,6 +46,7 @@ def check(
         factor_problems(values),
         unread_problems(values, code),
         tuning_problems(values),
+        data_problems(values),
         errors,
         training_problems(values),
         label_problems(values),

@@ -174,7 +174,15 @@ def make_task_plan(task: TaskName, **arguments: Any) -> Plan:
     metric = {"name": name, "direction": known.direction, "meaningful": known.meaningful}
     plan = make_plan(**{"metric": metric, "shape": TASK_SHAPES[task], **arguments})
     data = {"name": "own.py:load", "validation": "none", **({} if task == "classification" else {"task": task})}
-    return dataclasses.replace(plan, study={**plan.study, "data": data})
+    variants = tuple(dataclasses.replace(each, settings=_of_task(each.settings, task)) for each in plan.variants)
+    return dataclasses.replace(
+        plan, study={**plan.study, "data": data}, variants=variants, measured=tuple(TASKS[task].metrics)
+    )
+
+
+def _of_task(settings: Settings, task: TaskName) -> Settings:
+    assert settings.data is not None
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, task=task))
 
 
 def make_task_runs(plan: Plan, *, skill: Accuracy = noisy_accuracy) -> list[RecordedRun]:

@@ -105,7 +105,7 @@ def keep(result: StudyResult, state: bytes) -> None:
     """Give every run a file of its model's state."""
     assert isinstance(result.tracker, MemoryTracker)
     for run in result.tracker._runs.values():
-        run.model = state
+        run.files[MODEL_FILE] = state
 
 
 def recorded(**changes: Any) -> StudyResult:
@@ -377,7 +377,7 @@ class TestResult:
 
     @pytest.mark.parametrize("name", ["forrest", "tuning"])
     def test_a_figure_that_the_report_lacks_is_told_with_all_that_it_has(self, name: str) -> None:
-        known = ", ".join(kind for kind in KINDS if kind not in ("tuning", "heat-map"))
+        known = ", ".join(kind for kind in KINDS if kind not in ("tuning", "heat-map", "errors"))
         with pytest.raises(AblationError, match=f"has no figure '{name}'; it has: {known}$"):
             recorded().figure(name)
 

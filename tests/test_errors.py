@@ -71,6 +71,9 @@ RAISED = [
     errors.EngineMissing("dask", "distributed"),
     errors.ModelNotKept("quick", "its runs are those of a training function"),
     errors.CodeUntrusted("quick", "net.py:Net", [Path("code")]),
+    errors.OutputsNotKept("quick", "they are more than 64 MiB"),
+    errors.MetricTaken("quick", "f1"),
+    errors.ObjectiveUndefined("auroc", 3),
 ]
 
 

@@ -114,7 +114,8 @@ class TestPickles:
             where for where, call in calls(*makes) if ast.unparse(call.func) in (*makes, "importlib.import_module")
         }
 
-        assert set() == {where for where in found if not where.startswith("ablation/code/")}
+        others = {where.partition(":")[0] for where in found if not where.startswith("ablation/code/")}
+        assert {"ablation/worker/torch_metrics.py"} == others  # parts of torchmetrics, by names of a list
 
     def test_no_shell_is_started(self) -> None:
         assert [] == [

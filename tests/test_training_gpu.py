@@ -173,10 +173,10 @@ def test_a_graph_trains_what_eager_steps_do_within_rounding(optimizer: str) -> N
 CAPTURED = [name for name, can in ABILITIES.items() if can.is_captured and name not in FUSED]
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("name", ["NAdam", "RMSprop"])
 def test_a_graph_trains_by_any_captured_optimizer_what_eager_steps_do(name: str) -> None:
     def one() -> Member:
-        return member(1, plain, optimizer=name, epochs=4, learning_rate=1e-3, warmup=1.5, gradient_clipping=0.5)
+        return member(1, plain, optimizer=name, epochs=2, learning_rate=1e-3, warmup=1.5, gradient_clipping=0.5)
 
     curve, _ = alone(one())
 
@@ -188,14 +188,14 @@ def test_a_graph_trains_by_any_captured_optimizer_what_eager_steps_do(name: str)
 
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [*((name, "grouped") for name in CAPTURED), ("RMSprop", "matmul"), ("NAdam", "streams")],
+    [*((name, "grouped") for name in CAPTURED), ("NAdam", "streams")],
 )
 def test_fused_runs_train_by_any_captured_optimizer_what_each_does_alone(name: str, backend: Backend) -> None:
     own: list[dict[str, Any]] = [{"gradient_clipping": 0.5}, {"warmup": 1.5}]
 
     def members() -> list[Member]:
         return [
-            member(seed, plain, optimizer=name, epochs=4, learning_rate=1e-3, **changes)
+            member(seed, plain, optimizer=name, epochs=2, learning_rate=1e-3, **changes)
             for seed, changes in enumerate(own)
         ]
 
@@ -219,18 +219,16 @@ def test_an_optimizer_that_needs_the_host_is_stepped_eagerly_and_the_run_says_wh
         assert not isinstance(one.ended, BaseException)
 
 
-@pytest.mark.parametrize("name", ["NAdam", "ASGD", "RMSprop", "Adagrad", "Adafactor"])
-@pytest.mark.parametrize("path", ["eager", "graph", "grouped"])
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("eager", "NAdam"), ("eager", "ASGD"), ("eager", "Adagrad"), ("graph", "NAdam"), ("grouped", "ASGD")],
+)
 def test_what_any_optimizer_keeps_lies_where_it_did_when_training_goes_on(path: str, name: str) -> None:
     train, count = PATHS[path]
 
     def members() -> list[Member]:
         return [member(seed, optimizer=name, epochs=3) for seed in range(count)]
 
-    if path != "eager" and name not in CAPTURED:
-        with pytest.raises(PathUnavailable):
-            train(members(), None)
-        return
     _, undisturbed = finished(train(members(), None))
     kept = Kept(until=2)
     with pytest.raises(Interruption):
@@ -243,11 +241,11 @@ def test_what_any_optimizer_keeps_lies_where_it_did_when_training_goes_on(path: 
         assert SIMULATED is None or same(one, other)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["grouped", "streams"])
 def test_fused_runs_have_each_its_own_weights_of_classes(backend: Backend) -> None:
     def members() -> list[Member]:
         weights = [torch.tensor([1.0, 2.0, 0.5, 1.5]).roll(seed).cuda() for seed in SEEDS]
-        found = [member(seed, plain, optimizer="sgd", epochs=4, label_smoothing=0.1) for seed in SEEDS]
+        found = [member(seed, plain, optimizer="sgd", epochs=2, label_smoothing=0.1) for seed in SEEDS]
         return [dataclasses.replace(one, class_weights=own) for one, own in zip(found, weights, strict=True)]
 
     expected = [finished(train_eager(one, study_seed=STUDY_SEED))[0] for one in members()]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 from pandas import DataFrame
 
@@ -129,16 +128,10 @@ def _data(plan: Plan) -> DataDescription:
         classes=plan.data.shape.classes,
         largest_class_share=plan.data.largest_class_share,
         task=plan.task,
-        inputs=_inputs(plan.data.shape),
+        inputs=plan.data.shape.inputs,
         targets=_TARGETS[plan.task](plan.data.shape),
         notes=plan.data.notes,
     )
-
-
-def _inputs(shape: DataShape) -> Literal["images", "sequences", "examples"]:
-    if shape.task == "tokens":
-        return "sequences"
-    return "examples" if shape.features else "images"
 
 
 def _times(shape: tuple[int, ...]) -> str:

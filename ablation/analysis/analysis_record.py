@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ablation.analysis.answer_records import Answer, MeasuredMetric, MissingRun
 from ablation.analysis.descriptive_records import (
@@ -18,7 +18,7 @@ from ablation.analysis.descriptive_records import (
     VariantCurves,
     VariantRow,
 )
-from ablation.records import LeftOut, OutOfBudget, TaskName, TunedVariant
+from ablation.records import InputNoun, LeftOut, OutOfBudget, TaskName, TunedVariant
 from ablation.study.labels import Labels
 
 
@@ -84,7 +84,7 @@ class DataDescription:
     classes: tuple[str, ...]
     largest_class_share: float
     task: TaskName = "classification"
-    inputs: Literal["images", "sequences", "examples"] = "images"
+    inputs: InputNoun = "images"
     targets: str = ""
     notes: tuple[str, ...] = ()
 
@@ -145,7 +145,7 @@ class Analysis:
     confusion: tuple[ConfusionMatrix, ...]
     confusion_differences: tuple[ConfusionDifference, ...]
     disagreements: tuple[Disagreement, ...]
-    details: tuple[TaskDetail, ...]
+    details: tuple[TaskDetail, ...] = ()
     layers: tuple[LayerRow, ...]
     diagnostics: Diagnostics
     cost: Cost

@@ -15,7 +15,7 @@ from ablation.analysis.table import has_collapsed
 from ablation.analysis.verdicts import wins_of
 from ablation.errors import NameUnknown
 from ablation.lookup import nearest_names
-from ablation.records import Outcome, Plan, RecordedRun, Variant
+from ablation.records import InputNoun, Outcome, Plan, RecordedRun, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class Comparison:
     parameters: tuple[int, int]
     flops: tuple[int, int]
     run_ids: tuple[str, ...]
+    inputs: InputNoun = "images"
 
 
 def compare_variants(
@@ -67,6 +68,7 @@ def compare_variants(
         parameters=(plan.summaries[pair[0].name].parameters, plan.summaries[pair[1].name].parameters),
         flops=(plan.summaries[pair[0].name].flops, plan.summaries[pair[1].name].flops),
         run_ids=run_ids([run for variant in pair for run in finished.of(variant)]),
+        inputs=plan.data.shape.inputs,
     )
 
 

@@ -68,10 +68,14 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
         cells = differences_text([found.mean, shown.low, shown.high], "fraction")
         yield Text()
         yield _line(
-            f"Test accuracy, for other seeds and other test images of the same kind: {cells[0]} points "
-            f"(95 %: {cells[1]} to {cells[2]}; {found.seeds} seeds × {found.images:,} images)."
+            f"Test accuracy, for other seeds and other test {comparison.inputs} of the same kind: {cells[0]} points "
+            f"(95 %: {cells[1]} to {cells[2]}; {found.seeds} seeds × {found.images:,} {comparison.inputs})."
         )
-    sizes = zip(("parameters", "FLOPs per image"), (comparison.parameters, comparison.flops), strict=True)
+    sizes = zip(
+        ("parameters", f"FLOPs per {comparison.inputs.removesuffix('s')}"),
+        (comparison.parameters, comparison.flops),
+        strict=True,
+    )
     if not any(comparison.parameters):
         return
     yield Text()

@@ -1,7 +1,7 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 from ablation.records.answers import AnswerSummary
-from ablation.records.data import DataFacts, DataOutline, DataShape
+from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
@@ -91,6 +91,7 @@ __all__ = [
     "Failure",
     "FunctionTraining",
     "Given",
+    "InputNoun",
     "Layer",
     "LeftOut",
     "Locked",

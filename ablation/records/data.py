@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from ablation.records.tasks import IGNORED, TaskName
+
+InputNoun = Literal["images", "sequences", "examples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,13 @@ class DataShape:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input as the model gets it, without the batch."""
         return self.features or (self.channels, self.height, self.width)
+
+    @property
+    def inputs(self) -> InputNoun:
+        """What its inputs are called."""
+        if self.task == "tokens":
+            return "sequences"
+        return "examples" if self.features else "images"
 
     @property
     def outputs(self) -> int:

@@ -54,8 +54,9 @@ class Locked:
     """What the answers depend on beside the runs; a later change is a deviation.
 
     `seeds` are the runs per variant at the last look; `looks` has every look where there are several. `alpha` is the
-    family-wise error rate. A run whose test accuracy is within `collapse_margin` of the largest class's
-    share has collapsed where it gives nearly all answers in one class.
+    family-wise error rate. A run that is within `collapse_margin` of a constant answer (of a
+    classification: its test accuracy of the largest class's share) has collapsed where nearly all its answers are the
+    same.
     """
 
     seeds: int

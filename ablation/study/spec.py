@@ -187,8 +187,8 @@ class StudySpec(Section):
         default=0.02,
         ge=0.0,
         le=1.0,
-        description="a run has collapsed whose test accuracy is within this of the largest class's share, and of whose "
-        "answers 95 % are in one class",
+        description="a run has collapsed that is within this of a constant answer (of a classification: its test "
+        "accuracy of the largest class's share), and of whose answers 95 % are the same",
     )
 
     budget: Annotated[Budget, "a mapping such as {hours: 2} or {minutes: 90}"] | None = Field(

@@ -104,7 +104,7 @@ def _modules(torchmetrics: ModuleType, within: str) -> Iterator[ModuleType]:
     """Yield the modules that may have a class: the one that its name says, or all of them."""
     if not within:
         yield torchmetrics
-    for domain in (within,) if within else DOMAINS:
+    for domain in (domain for domain in DOMAINS if within in ("", domain)):
         try:
             yield importlib.import_module(f"torchmetrics.{domain}")
         except ImportError:  # it needs a package that is not installed, or is none

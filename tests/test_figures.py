@@ -409,7 +409,7 @@ def test_every_kind_is_written_as_svg_png_and_pdf(written):
     folder, pictures = written
 
     assert list(pictures) == list(KINDS)
-    assert {"heat-map", "tuning"} == {kind for kind, drawn in pictures.items() if not drawn}
+    assert {"errors", "heat-map", "tuning"} == {kind for kind, drawn in pictures.items() if not drawn}
     shown = [picture for kind in pictures.values() for picture in kind]
     assert {Path(picture.svg).stem for picture in shown} == {
         "forest",
@@ -602,7 +602,12 @@ def test_tiny_studies_are_drawn(tmp_path, factors, seeds, epochs, absent):
         warnings.simplefilter("error")
         pictures = draw_figures(tiny, tmp_path)
 
-    assert {kind for kind, shown in pictures.items() if not shown} - {"forest", "tuning", "heat-map"} == absent
+    assert {kind for kind, shown in pictures.items() if not shown} - {
+        "errors",
+        "forest",
+        "tuning",
+        "heat-map",
+    } == absent
 
 
 @pytest.mark.slow

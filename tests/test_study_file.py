@@ -495,8 +495,9 @@ ONE_ERROR = {
     ),
     setting("metric: {name: f1}"): (
         "unknown metric 'f1'; known: test_accuracy, test_loss, test_brier_score, learning_curve_area,"
-        " final_train_accuracy, final_train_loss, generalization_gap, training_seconds; another metric needs a training"
-        " function of your own that returns it (`training.name`) @ metric.name (line 8)"
+        " final_train_accuracy, final_train_loss, generalization_gap, training_seconds; declare a metric of your own:"
+        " `metrics: {f1: {function: 'm.py:NAME', direction: maximize}}`, or by the name of torchmetrics'"
+        " (`torchmetrics:MulticlassF1Score`) @ metric.name (line 8)"
     ),
     setting("metric: {name: test_loss, direction: maximize}"): (
         "must be 'minimize' for test_loss, not 'maximize' @ metric.direction (line 8)"
@@ -658,7 +659,8 @@ ONE_ERROR = {
         " @ factors.model.depth (line 6)"
     ),
     setting("metrics: {f1: maximize}"): (
-        "are those of a training function of your own; this study has none @ metrics (line 8)"
+        "the engine measures by a function: `f1: {function: 'm.py:f1', direction: maximize}`; a direction alone is for "
+        "what a training function of your own returns @ metrics.f1 (line 8)"
     ),
 }
 

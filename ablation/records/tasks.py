@@ -178,8 +178,8 @@ TASKS: Mapping[TaskName, Task] = {
     "segmentation": _task(
         targets="integers 0..K-1 for each pixel, (N, H, W), or the ignore index",
         scores={
-            "iou": Score(label="mean IoU", direction="maximize", unit="fraction", meaningful=0.005),
-            "dice": Score(label="mean Dice", direction="maximize", unit="fraction", meaningful=0.005),
+            "iou": Score(label="IoU", direction="maximize", unit="fraction", meaningful=0.005),
+            "dice": Score(label="Dice", direction="maximize", unit="fraction", meaningful=0.005),
             "pixel_accuracy": Score(label="pixel accuracy", direction="maximize", unit="fraction", meaningful=0.005),
         },
         losses=("cross_entropy",),

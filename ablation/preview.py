@@ -100,7 +100,8 @@ class Preview:
 
         is_changed = any(variant.changes.gone or variant.changes.replaced for variant in self.variants)
         is_measured = any(variant.size.layers for variant in self.variants)
-        sizes = ("parameters", "FLOPs per image") if is_measured else ()
+        noun = self.data.shape.inputs.removesuffix("s") if self.data is not None else "image"
+        sizes = ("parameters", f"FLOPs per {noun}") if is_measured else ()
         is_timed = any(variant.seconds is not None for variant in self.variants)
         times = ("time per run",) if is_timed else ()
         changes = ("changes",) if is_changed else ()
@@ -245,13 +246,12 @@ def _replaced_texts(changes: ModelChanges) -> list[str]:
 
 
 def _data_lines(preview: Preview) -> list[str]:
-    """Return how many images each split has and of what size, and what there is to know of how they are read."""
+    """Return how many inputs each split has and of what size, and what there is to know of how they are read."""
     data, splits, section = preview.data, preview.splits, preview.study.spec.data
     if data is None or splits is None or section is None:
         return []
     held_out = f", {splits.validation:,} for validation" if splits.validation else ""
-    kind = "inputs" if data.shape.features else "images"
-    counts = f"{splits.train:,} {kind} to train on{held_out} and {splits.test:,} to test"
+    counts = f"{splits.train:,} {data.shape.inputs} to train on{held_out} and {splits.test:,} to test"
     inputs = shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
     targets = TARGETS_TEXTS[data.shape.task](data.shape)
     ids = f" ids below {data.shape.vocabulary:,}" if data.shape.vocabulary else ""

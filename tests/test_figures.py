@@ -149,6 +149,7 @@ def make_analysis(
         ),
         confusion_differences=tuple(_confusion_difference(name, len(classes), seeds, noise) for name in names[1:]),
         disagreements=(),
+        details=(),
         layers=(),
         diagnostics=_diagnostics(),
         cost=Cost(training_seconds=100.0, timed_runs=len(rows) * seeds),

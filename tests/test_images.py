@@ -631,6 +631,7 @@ class TestSaid:
 
         assert json.loads(result.stdout)["data"] == {
             "name": "images",
+            "task": "classification",
             "splits": {"train": 2, "validation": 2, "test": 6},
             "classes": ["cat", "dog"],
             "input_shape": [3, 4, 4],

@@ -145,7 +145,7 @@ class Analysis:
     confusion: tuple[ConfusionMatrix, ...]
     confusion_differences: tuple[ConfusionDifference, ...]
     disagreements: tuple[Disagreement, ...]
-    details: tuple[TaskDetail, ...] = ()
+    details: tuple[TaskDetail, ...]
     layers: tuple[LayerRow, ...]
     diagnostics: Diagnostics
     cost: Cost

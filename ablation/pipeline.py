@@ -344,11 +344,12 @@ def summarize_study(
         MetricTaken, OutputsNotKept, CodeInvalid: a metric cannot be computed.
     """
     from ablation.analysis import RuleChange, StudyLooks, analyse, with_rule
-    from ablation.coordinator.kept_outputs import with_metrics
 
     record = find_study(name, tracker=tracker)
     runs, plan = tracker.recorded_runs(record), record.plan
     if asked is not None and asked.metrics:
+        from ablation.coordinator.kept_outputs import with_metrics
+
         plan, runs = with_metrics(
             plan, runs, asked.metrics, tracker=tracker, code=asked.code, data_cache=asked.data_cache
         )

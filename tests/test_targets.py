@@ -212,6 +212,7 @@ class TestRefusals:
         ("data", "expected"),
         [
             ("{name: digits, task: regression}", "digits has classes, so its task is classification; leave task out"),
+            ("{name: 'd.py:load', task: regresion}", "has 1 error:"),
             ("{name: 'd.py:load', task: regression, ignore_index: 3}", "ignore_index is a setting of tokens and"),
             ("{name: 'd.py:load', target_scaling: none}", "target_scaling is a setting of regression; the task of"),
         ],
@@ -220,6 +221,7 @@ class TestRefusals:
         (tmp_path / "d.py").write_text("def load():\n    return {}\n\n\ndef build(width):\n    return None\n")
         (tmp_path / "study.yaml").write_text(
             f"name: refused\ndata: {data}\nmodel: {{name: 'd.py:build', width: 1}}\n"
+            f"{'training: {loss: mse}' * ('regres' in data)}\n"
             "factors:\n  model.width: [1, 2]\nseeds: 2\n"
         )
 

@@ -348,6 +348,13 @@ def task_of(values: Mapping[str, Any]) -> TaskName:
     return next((task for task in TASKS if task == name), "classification")
 
 
+def is_task_unknown(values: Mapping[str, Any]) -> bool:
+    """Say whether an unchecked study names a task that there is not: what depends on it cannot be judged."""
+    data = values.get("data")
+    given = data.get("task", "classification") if isinstance(data, Mapping) else "classification"
+    return section_of("data", values) is OwnData and not any(given == task for task in TASKS)
+
+
 def filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an unchecked study with its task's loss, its metric where none is named, and what the task says of it."""
     task, chosen, training = TASKS[task_of(values)], values.get("metric", {}), values.get("training", {})

@@ -22,7 +22,15 @@ from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
-from ablation.study.spec import StudySpec, factor_fields, filled, is_own_training, known_metrics, task_of
+from ablation.study.spec import (
+    StudySpec,
+    factor_fields,
+    filled,
+    is_own_training,
+    is_task_unknown,
+    known_metrics,
+    task_of,
+)
 
 Found = tuple[Location, str]
 
@@ -208,7 +216,7 @@ def _metric_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         if isinstance(question, Mapping) and isinstance(question.get("on"), str):
             named.append((("questions", index, "on"), question["on"]))
     own = isinstance(metric, Mapping) and is_own_training(values) and metric.get("name")
-    for location, name in named:
+    for location, name in named if not is_task_unknown(values) else ():
         if name not in known and name != own:
             yield location, f"unknown metric {name!r}{reason_for_metric(name, known, is_own=is_own_training(values))}"
     yield from _taken_names(values)
@@ -228,6 +236,8 @@ def _taken_names(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse losses that are another task's."""
+    if is_task_unknown(values):
+        return
     task, path, factors = task_of(values), "training.loss", values.get("factors")
     allowed, training = TASKS[task].losses, values.get("training")
     here = training.get("loss") if isinstance(training, Mapping) and not is_own_training(values) else None

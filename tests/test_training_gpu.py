@@ -356,14 +356,18 @@ def test_a_graphed_epoch_waits_for_the_device_once(monkeypatch: pytest.MonkeyPat
     for epoch in (1, 2):
         steps.train_epoch(epoch)
     waits = []
-    read = Tensor.tolist
 
-    def counted(tensor: Tensor) -> Any:
-        waits.append(tensor)
-        torch.cuda.set_sync_debug_mode("default")
-        return read(tensor)
+    def counting(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def counted(tensor: Tensor) -> Any:
+            if tensor.is_cuda:
+                waits.append(tensor)
+            torch.cuda.set_sync_debug_mode("default")
+            return read(tensor)
 
-    monkeypatch.setattr(Tensor, "tolist", counted)
+        return counted
+
+    for name in ("tolist", "cpu", "item"):
+        monkeypatch.setattr(Tensor, name, counting(getattr(Tensor, name)))
     take = steps._take_step
 
     def strictly(size: int) -> None:
@@ -376,7 +380,7 @@ def test_a_graphed_epoch_waits_for_the_device_once(monkeypatch: pytest.MonkeyPat
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
-    assert len(waits) == 2  # the sums of losses, and of right answers once those are there
+    assert len(waits) == 2  # the sums of losses, and the tallies once those are there
 
 
 class Decides(nn.Module):

@@ -112,12 +112,13 @@ def epoch_examples(data: TrainingData, trains: Sequence[Tensor], draws: Sequence
     """Return an epoch of S runs on the device, as `gather` takes it: int64 (K, S, N), in the order of training.
 
     `trains` are the runs' training splits. The K rows are the position of an image in the data, or of its first pixel
-    where images are moved; its position again; then how its rows and its columns are moved.
+    where images are moved; its target where that is a class, else its position again; then how its rows and its columns
+    are moved.
     """
     device = data.images.device
     orders = torch.stack([draw.order for draw in draws]).to(device)
     indices = torch.stack([train[order] for train, order in zip(trains, orders, strict=True)])
-    found = torch.stack([indices, indices])
+    found = torch.stack([indices, data.labels[indices] if _are_classes(data.labels) else indices])
     moves = [draw.moves for draw in draws if draw.moves is not None]
     if not moves:
         return found
@@ -180,9 +181,16 @@ def gather(images: Tensor, examples: Tensor, moves: Moves | None) -> Tensor:
 
 def gather_targets(targets: Tensor, examples: Tensor, moves: Moves | None) -> Tensor:
     """Return the targets (B, …) of examples (K, B); those that have a pixel each are moved as their images are."""
+    if _are_classes(targets):
+        return examples[1]
     if moves is None or targets.dim() != TARGETS_OF_PIXELS:
         return targets.index_select(0, examples[1])
     return gather(targets.unsqueeze(-1), examples, moves).squeeze(-1)
+
+
+def _are_classes(targets: Tensor) -> bool:
+    """Whether each target is one number of a type that examples may hold: a step then gathers none, a kernel less."""
+    return targets.dim() == 1 and targets.dtype == torch.int64
 
 
 def standardize(images: Tensor, mean: Tensor, deviation: Tensor, *, layout: torch.memory_format) -> Tensor:

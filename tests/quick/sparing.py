@@ -95,9 +95,8 @@ def leave_writing_to_the_system(module: ModuleType) -> None:
         def begin_and_leave(connection: Any) -> None:
             if begin is not None:
                 begin(connection)
-            with suppress(
-                module.SQLiteDialect_pysqlite.import_dbapi().OperationalError
-            ):  # it is locked, or cannot be read
+            # It is locked, cannot be read, or is none: what opens it says so.
+            with suppress(module.SQLiteDialect_pysqlite.import_dbapi().DatabaseError):
                 connection.execute("PRAGMA synchronous = OFF")
 
         return begin_and_leave

@@ -40,7 +40,7 @@ class Remembering(InlineExecutor):
     """Trains in this process what no test before has trained; of the rest it has the epochs, artifacts and result.
 
     An identity stands for all that a run comes to, but for times. What may be another training all the same is
-    trained: by user code, with others, resumed from a checkpoint, or where training is patched.
+    trained: by user code, measured by it, with others, resumed from a checkpoint, or where training is patched.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Remembering(InlineExecutor):
 
 
 def _is_plain(job: Job) -> bool:
-    return job.code_digest is None and not job.folder.kept_checkpoints()
+    return job.code_digest is None and not job.metrics and not job.folder.kept_checkpoints()
 
 
 def _trained_before(jobs: Sequence[Job], _: None, place: Place) -> tuple[RunResult, ...]:

@@ -23,6 +23,7 @@ from ablation.study.sections import (
     Digits,
     Images,
     OwnData,
+    OwnMetric,
     OwnModel,
     OwnTraining,
     Section,
@@ -47,6 +48,7 @@ TITLES: Mapping[type[Section], str] = {
     LabelledVariant: "A listed variant that has a label",
     PlannedLooks: "`seeds` as planned looks",
     MetricChoice: "`metric`",
+    OwnMetric: "A metric of your own in `metrics`",
     Question: "A question",
     Tuning: "`tune`",
     SearchSpace: "The space of a tuned setting",
@@ -57,6 +59,10 @@ REMARKS: Mapping[type[Section], str] = {
     Torchvision: "Any other key is an argument of torchvision's function.",
     OwnModel: "Any other key is an argument of the function, and can be a factor.",
     OwnTraining: "Any other key is a setting that the function reads, and can be a factor.",
+    OwnMetric: "The engine calls it. Any other key is an argument of the function or of torchmetrics' class, which\n"
+    "has `num_classes`, `num_labels`, `task` and `ignore_index` from the data. A training function of your own\n"
+    "returns its metrics instead: `metrics: {NAME: maximize}`. No metric is part of a run's identity; one that runs\n"
+    "have values of is not changed any more, and one that is added is computed from the outputs that they kept.",
     LabelledFactor: "[Labels](#labels) alter no result and no name of a run.",
     ComponentFactor: "It needs `remove` or `replace`.",
     PlannedLooks: "It needs either `looks`, or `first` and `last`. What is still open is judged at each look.",

@@ -323,6 +323,19 @@ class TrackerContract:
         assert content is None
         assert f"{MODEL_FILE} is damaged: it is larger than" in problem
 
+    def test_a_metric_that_is_added_to_a_finished_run_is_a_final_one(
+        self, tracker: Tracker, record: StudyRecord, tmp_path: Path
+    ) -> None:
+        planned = record.plan.runs[0]
+        run_id = tracker.start_run(record, planned, PROVENANCE, attempt="first")
+        tracker.finish_run(run_id, result_of(planned.identity), artifacts_in(tmp_path))
+
+        tracker.add_metrics(run_id, {"f1": 0.25})
+        tracker.add_metrics(run_id, {"f1": 0.25})
+
+        found = tracker.recorded_runs(record)[0]
+        assert (found.outcome, found.metrics["test_accuracy"], found.metrics["f1"]) == (Outcome.DONE, 0.7, 0.25)
+
     def test_missing_curves_and_metrics_are_problems(
         self, tracker: Tracker, record: StudyRecord, tmp_path: Path
     ) -> None:

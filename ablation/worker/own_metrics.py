@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ablation.code import CodeFolders, bound, running
 from ablation.errors import CodeInvalid
-from ablation.records import TORCHMETRICS, DataShape, DeclaredMetric, Given, TaskName
+from ablation.records import TASKS, TORCHMETRICS, DataShape, DeclaredMetric, Given, TaskName
 from ablation.training.settings import OwnMetric
 
 Array = NDArray[Any]
@@ -63,6 +63,9 @@ def try_metrics(
 
 
 def _made(declared: DeclaredMetric, shape: DataShape, code: CodeFolders) -> OwnMetric:
+    if declared.given == "probabilities" and not TASKS[shape.task].has_classes:
+        message = f"a {shape.task} has no probabilities; give outputs or answers"
+        raise CodeInvalid(message, path=f"metrics.{declared.name}.given")
     call = _of_torchmetrics(declared, shape) if declared.is_of_torchmetrics else _of_function(declared, shape, code)
     remarks: list[str] = []
 

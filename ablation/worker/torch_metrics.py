@@ -4,6 +4,7 @@ It is the one place that imports torchmetrics, and is imported only where a stud
 """
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -42,14 +43,20 @@ def metric_of(declared: DeclaredMetric, shape: DataShape) -> Callable[[NDArray[A
         message = f"{declared.function} is for two classes, and the data has {len(shape.classes)}; see Multiclass…"
         raise CodeInvalid(message, path=f"{path}.function")
     with running(declared.function, path=path, doing="it was made"):
-        kind(**arguments)
+        _new(kind, arguments)
 
     def measure(given: NDArray[Any], targets: NDArray[Any]) -> Any:
-        metric = kind(**arguments)
+        metric = _new(kind, arguments)
         metric.update(_predictions(given, kind, declared, shape, is_binary=is_binary), _targets(targets, shape.task))
         return metric.compute()
 
     return measure
+
+
+def _new(kind: type[Any], arguments: Mapping[str, Any]) -> Any:
+    with warnings.catch_warnings():  # that it keeps a whole split, as is wished
+        warnings.simplefilter("ignore")
+        return kind(**arguments)
 
 
 def _offered(shape: DataShape) -> dict[str, Any]:

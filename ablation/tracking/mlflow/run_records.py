@@ -80,7 +80,10 @@ class RunRecords:
 
     def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         with self.store.explained(of=run_id):
-            self.log_latest(run_id, metrics, time_ms=time.time_ns() // 1_000_000, steps=dict.fromkeys(metrics, 0))
+            now = time.time_ns() // 1_000_000
+            run = self.log_latest(run_id, metrics, time_ms=now, steps=dict.fromkeys(metrics, 0))
+            if (final := run.data.tags.get(FINAL)) is not None:
+                self.store.tag(run_id, {FINAL: ",".join(sorted({*final.split(","), *metrics}))})
 
     def _note(self, run: Run, result: RunResult) -> dict[str, str]:
         """Return the tag that is a run's note; none where a person has written one, or the next report writes it."""

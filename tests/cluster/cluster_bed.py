@@ -85,7 +85,8 @@ class Bed:
         assert 0 == ending.status, ending.output
         assert TRACEBACK not in ending.output
         assert "was never retrieved" not in ending.output
-        assert [] == self.problems(alone), ending.output
+        problems = self.problems(alone)
+        assert [] == problems, "\n".join((*problems, ending.output))
         return ending
 
     def problems(self, alone: Alone) -> list[str]:

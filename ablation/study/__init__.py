@@ -38,6 +38,7 @@ from ablation.study.spec import (
     Question,
     StudySpec,
     factor_fields,
+    filled,
 )
 
 __all__ = [
@@ -332,7 +333,7 @@ def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) ->
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
         keeps_baseline = (
-            known is None or not levels or any(is_same(setting(values, path, known), level) for level in levels)
+            known is None or not levels or any(is_same(setting(filled(values), path, known), level) for level in levels)
         )
         changed = values if keeps_baseline else replaced(values, path, levels[0])
         return {**changed, "factors": {**factors, path: _labelled_levels(before, levels)}}

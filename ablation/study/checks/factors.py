@@ -17,7 +17,7 @@ from ablation.study.factors import MAX_LEVELS, is_part
 from ablation.study.file import Location, shown
 from ablation.study.level_names import level_text
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
-from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
+from ablation.study.sections import MAX_KEY, SECTIONS, OpenSection, OwnData, Section, own_keys, section_of
 from ablation.study.spec import OTHERS, factor_fields, is_own_training
 
 Found = tuple[Location, str]
@@ -95,6 +95,8 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         here: Location = ("tune", path)
         if isinstance(factors, Mapping) and path in factors:
             yield here, f"{path} is a factor of this study: it is compared, so it cannot be tuned"
+        elif path.startswith("data.") and path.removeprefix("data.") in own_keys("data", values):
+            yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
             near = nearest_names(path, fields, limit=1)
             yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -117,12 +119,13 @@ def _component_problems(here: Location, values: Mapping[str, Any]) -> Iterator[F
 def _unknown(path: str, values: Mapping[str, Any]) -> str:
     fields = factor_fields(values)
     section, _, key = path.partition(".")
-    kind = section_of(section, values) if section in ("model", "training") else None
-    if kind is not None and issubclass(kind, OpenSection) and key.isidentifier() and values.get(section):
+    kind = section_of(section, values) if section in SECTIONS else None
+    is_open = kind is not None and issubclass(kind, OpenSection) and key.isidentifier()
+    if kind is not None and is_open and key not in kind.model_fields and values.get(section):
         near = nearest_names(key, own_keys(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
-    reason = reason_for_data_factor(path, fields)
+    reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)

@@ -108,6 +108,7 @@ class Study:
         return Locked(
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
+            seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -150,7 +151,7 @@ class Study:
                 variant=variant.name,
                 seed=seed,
             )
-            for seed in range(self.spec.most_seeds)
+            for seed in self.spec.seed_indices
             for variant in self.variants
         )
 

@@ -38,6 +38,7 @@ from ablation.study.spec import (
     NAME_CHARACTERS,
     Question,
     StudySpec,
+    filled,
     recipe_fields,
 )
 
@@ -108,6 +109,7 @@ class Study:
         return Locked(
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
+            seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -150,7 +152,7 @@ class Study:
                 variant=variant.name,
                 seed=seed,
             )
-            for seed in range(self.spec.most_seeds)
+            for seed in self.spec.seed_indices
             for variant in self.variants
         )
 
@@ -357,7 +359,7 @@ def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     fields = recipe_fields(values)
     known = {path: fields[path] for path in settings if path in fields}
     return len(known) < len(settings) or all(
-        is_same(setting(values, path, field), settings[path]) for path, field in known.items()
+        is_same(setting(filled(values), path, field), settings[path]) for path, field in known.items()
     )
 
 

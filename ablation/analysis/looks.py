@@ -53,7 +53,7 @@ class StudyLooks:
     @cached_property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the plan, in its order."""
-        return tuple(sorted({run.seed for run in self.plan.runs}))
+        return self.plan.seeds
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:

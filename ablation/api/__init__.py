@@ -6,7 +6,7 @@ the arguments here are named after: `--tracking-uri` is `tracking_uri`. What the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     StudyFile = str | PathLike[str] | Mapping[str, Any]
     """A study file's path, or what such a file says as plain values."""
-    Seeds = int | Mapping[str, Any]
-    """Runs per variant, or planned looks as a study file has them: `{"looks": [5, 8, 12]}`."""
+    Seeds = int | Sequence[int] | Mapping[str, Any]
+    """Runs per variant, planned looks as a study file has them (`{"looks": [5, 8, 12]}`), or seed indices."""
     Levels = str | Mapping[str, Any]
     """A variant's name, or its levels by their factors."""
 
@@ -61,7 +61,7 @@ def run(
 
     Args:
         file: a study file's path, or a mapping with its keys.
-        seeds: runs per variant, or planned looks: `{"looks": [5, 8, 12]}`, `{"first": 5, "last": 20}`.
+        seeds: runs per variant, planned looks `{"looks": [5, 8, 12]}` or `{"first": 5, "last": 20}`, or seed indices.
         set: changes to it by path: `{"training.epochs": 5}`.
         device: auto, cpu, cuda or cuda:N.
         executor: auto, inline (in this process), processes, or dask:WHERE, the file or address of a scheduler.

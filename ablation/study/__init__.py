@@ -38,6 +38,7 @@ from ablation.study.spec import (
     Question,
     StudySpec,
     factor_fields,
+    filled,
 )
 
 __all__ = [
@@ -107,6 +108,7 @@ class Study:
         return Locked(
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
+            seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -149,7 +151,7 @@ class Study:
                 variant=variant.name,
                 seed=seed,
             )
-            for seed in range(self.spec.most_seeds)
+            for seed in self.spec.seed_indices
             for variant in self.variants
         )
 
@@ -332,7 +334,7 @@ def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) ->
     factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
     if is_factor:
         keeps_baseline = (
-            known is None or not levels or any(is_same(setting(values, path, known), level) for level in levels)
+            known is None or not levels or any(is_same(setting(filled(values), path, known), level) for level in levels)
         )
         changed = values if keeps_baseline else replaced(values, path, levels[0])
         return {**changed, "factors": {**factors, path: _labelled_levels(before, levels)}}

@@ -172,7 +172,9 @@ class StudySpec(Section):
         tuple[Assignment, ...], Field(max_length=MAX_VARIANTS), "a list of combinations, such as [{model.depth: 4}]"
     ] = Field(default=(), description="combinations of levels that make no sense")
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
-    seeds: Seeds = Field(default=5, description="runs per variant, or those at each planned look")
+    seeds: Seeds = Field(
+        default=5, description="runs per variant, those at each planned look, or seed indices such as [0, 1, 42]"
+    )
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
     metrics: Annotated[
@@ -215,7 +217,18 @@ class StudySpec(Section):
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
-        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (self.seeds,)
+        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (len(self.seed_indices),)
+
+    @property
+    def seed_indices(self) -> tuple[int, ...]:
+        """The seeds of the runs of a variant, in their order."""
+        match self.seeds:
+            case tuple():
+                return self.seeds
+            case int():
+                return tuple(range(self.seeds))
+            case looks:
+                return tuple(range(looks.numbers[-1]))
 
     @property
     def most_seeds(self) -> int:

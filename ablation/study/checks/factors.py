@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names
-from ablation.records import ENGINE_METRICS, RUN_COLUMNS, TASKS, is_recordable_name
+from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.expected import expected
 from ablation.study.factors import MAX_LEVELS, is_part
@@ -18,20 +18,16 @@ from ablation.study.file import Location, shown
 from ablation.study.level_names import level_text
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
 from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
-from ablation.study.spec import OTHERS, factor_fields, is_own_training, task_of
+from ablation.study.spec import OTHERS, factor_fields, is_own_training
 
 Found = tuple[Location, str]
 
 
 def setting(values: Mapping[str, Any], path: str, field: FieldInfo) -> Any:
-    """Return the unchecked value at a path below a section, its default where the file has none.
-
-    That of a loss is the task's.
-    """
+    """Return the unchecked value at a path below a section, its default where the file has none."""
     section, _, key = path.partition(".")
     inner = values.get(section)
-    default = TASKS[task_of(values)].losses[0] if path == "training.loss" else field.default
-    return inner.get(key, default) if isinstance(inner, Mapping) else default
+    return inner.get(key, field.default) if isinstance(inner, Mapping) else field.default
 
 
 def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:

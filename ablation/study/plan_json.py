@@ -77,7 +77,7 @@ class _Study(_Sections):
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    for rare in ("family", "dropped", "metric_code"):
+    for rare in ("family", "dropped", "metric_code", "takes_model"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}

@@ -57,22 +57,27 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     """Refuse the factors that only the built-in training carries out, where a user's function trains."""
     factors, training = values.get("factors"), values.get("training")
     name = training.get("name") if isinstance(training, Mapping) else None
-    if not isinstance(name, str) or not is_own_training(values):
+    if not isinstance(name, str) or not isinstance(training, Mapping) or not is_own_training(values):
         return
+    read, call = code.settings_read(name, list(training)), code.training_call(name, list(training))
+    may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        if not key or path == "model.remove":
+        is_of_parts = not key or path == "model.remove"
+        if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
             why = "is given the images as they are, and none is moved or mirrored for it"
-        elif section == "model" and not _may_read(section, values, name, code):
+        elif section == "model" and not _may_read(section, values, read):
             why = f"is given no model, and {name} reads no settings['model']"
-        elif section == "data" and not _may_read(section, values, name, code):
+        elif section == "data" and not _may_read(section, values, read):
             why = f"is given the data where it takes `data`, and {name} does not, nor reads settings['data']"
         else:
             continue
         own = "model" if path == "model.name" else key or path
         way = f"make it a key of training that the function reads, such as training.{own}"
+        if section == "model" or is_of_parts:
+            way = f"have the function take `model`, which is that model, built; or {way}"
         yield here, f"nothing reads this factor: a training function of your own {why}; {way}"
 
 
@@ -85,12 +90,11 @@ def _varied(factors: Any) -> Iterator[tuple[Location, str]]:
         yield here if here[1] != path else here[:2], str(path)
 
 
-def _may_read(section: str, values: Mapping[str, Any], name: str, code: CodeFolders) -> bool:
+def _may_read(section: str, values: Mapping[str, Any], read: frozenset[str] | None) -> bool:
     """Whether a training function reads a section; where its source does not tell, any but that of a built-in model."""
     inner = values.get(section)
     if not isinstance(inner, Mapping):
         return False
-    read = code.settings_read(name)
     return section == "data" or is_code(inner.get("name")) if read is None else section in read
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation.coordinator.planning import data_remarks, measured_models, outline_of
+from ablation.coordinator.planning import data_remarks, measured_models, outline_of, trains_model
 from ablation.errors import NoModel
 from ablation.lookup import few
 from ablation.records import Component, DataOutline, DataShape, ModelSummary, TaskName, same_starts_text, seeds_text
@@ -159,7 +159,7 @@ def preview_study(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code)
+        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code, study=study.name)
     )
     return Preview(
         study=study,
@@ -225,7 +225,7 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
 
     settings = study.variants[0].settings
     model = settings.model
-    if settings.is_own_training or model is None or settings.data is None:
+    if model is None or settings.data is None or not trains_model(study):
         raise NoModel(study.name)
     shape = describe(settings.data, cache=state.data, code=study.code).shape
     return list_components(lambda: build_model(model, shape, code=study.code), shape)

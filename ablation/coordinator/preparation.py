@@ -97,7 +97,11 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
         variant.name
         for variant in tried
         if try_variant(
-            variant, facts_of(variant, datasets).shape, dataset=dataset_of(variant, datasets), code=study.code
+            variant,
+            facts_of(variant, datasets).shape,
+            dataset=dataset_of(variant, datasets),
+            code=study.code,
+            study=study.name,
         )
     )
     if alike:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from ablation.analysis.answer_records import LevelChange, MeasuredMetric
-from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
+from ablation.records import DATA, LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
 from ablation.study.design import declared_levels
 from ablation.study.factors import is_part
@@ -150,7 +150,7 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
     primary = plan.locked.metric.name
     name = question.on or primary
-    beside = [] if changes[0].factor in (OTHERS, LISTED) else [_beside(plan, group[0], changes) for group in groups]
+    beside = list(filter(None, (_beside(plan, group[0], changes) for group in groups)))
     return Contrast(
         changes=changes,
         at=dict(question.at),
@@ -190,6 +190,8 @@ def _sides(comparison: Comparison) -> Iterator[tuple[Mapping[str, Any], tuple[st
 def _beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:
     """Return the levels of the factors that are not asked about; of parts that come and go together, as one."""
     asked = {change.factor for change in changes}
+    if asked & {OTHERS, LISTED}:  # which stand for whole variants, on each of several data sets
+        return {DATA: variant.levels[DATA]} if DATA in variant.levels else {}
     levels = {factor: level for factor, level in variant.levels.items() if factor not in asked}
     parts = [factor for factor in levels if factor in plan.study.get("factors", {})]
     if plan.study.get("design") not in PART_DESIGNS or len(parts) < 2:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.records import LockedQuestion, Variant
+from ablation.records import DATA, LockedQuestion, Variant
 from ablation.study.design import DESIGNS
 from ablation.study.search_spaces import SETTINGS
 from ablation.study.spec import OTHERS
 
 LISTED = "variant"
 """The factor of a comparison of a listed variant with the baseline."""
+BESIDE_DESIGNS = (DATA, SETTINGS)
+"""Factors that are crossed with every design, and are no part of it."""
 Levels = Mapping[str, Sequence[Any]]
 """Every factor's levels, the baseline's first."""
 Groups = tuple[tuple[Variant, ...], ...]
@@ -54,7 +56,7 @@ def comparisons(
     and one of a part beside all others.
     """
     if question.variant:
-        yield _listed(question.variant, question.at, variants)
+        yield _listed(question.variant, question.at, variants, levels)
         return
     if OTHERS in question.factors:
         part = next(factor for factor in question.factors if factor != OTHERS)
@@ -69,14 +71,16 @@ def comparisons(
         yield Comparison(changes=changes, groups=groups)
 
 
-def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant]) -> Comparison:
-    """Compare a listed variant with the baseline, or with the baseline of its settings."""
-    suffix = "".join(f",{factor}={level}" for factor, level in at.items())
-    baseline = next(variant.name for variant in variants if variant.is_baseline)
-    names = [f"{name}{suffix}", f"{baseline.partition(',')[0]}{suffix}"]
+def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant], levels: Levels) -> Comparison:
+    """Compare a listed variant with the baseline, or with the baseline of its settings; on each data set."""
+    baseline = next(variant.name for variant in variants if variant.is_baseline).partition(",")[0]
+    settings = f",{SETTINGS}={at[SETTINGS]}" if SETTINGS in at else ""
     known = {variant.name: variant for variant in variants}
-    groups = (tuple(known[each] for each in names),) if known.keys() >= set(names) else ()
-    return Comparison(changes=(Change(factor=LISTED, before=names[1], after=names[0]),), groups=groups)
+    data = [f",{DATA}={level}" for level in ([at[DATA]] if DATA in at else levels.get(DATA, ()))] or [""]
+    pairs = [(f"{name}{each}{settings}", f"{baseline}{each}{settings}") for each in data]
+    groups = tuple((known[one], known[other]) for one, other in pairs if one in known and other in known)
+    change = Change(factor=LISTED, before=f"{baseline}{settings}", after=f"{name}{settings}")
+    return Comparison(changes=(change,), groups=groups)
 
 
 def _beside_others(part: str, at: Mapping[str, Any], variants: Sequence[Variant], levels: Levels) -> Comparison:
@@ -86,8 +90,9 @@ def _beside_others(part: str, at: Mapping[str, Any], variants: Sequence[Variant]
         Change(factor=part, before=levels[part][0], after=levels[part][-1]),
     )
     found = []
-    for setting in levels.get(SETTINGS, (None,)):
-        own = {SETTINGS: setting} if SETTINGS in levels else {}
+    beside = [factor for factor in BESIDE_DESIGNS if factor in levels]
+    for combination in itertools.product(*(levels[factor] for factor in beside)):
+        own = dict(zip(beside, combination, strict=True))
         on, off = ({name: each[index] for name, each in levels.items()} | own for index in (0, -1))
         wanted = (off, {**off, part: on[part]}, {**on, part: off[part]}, on)
         if _is_at(own, at) and (group := _group(variants, wanted)) is not None:
@@ -136,7 +141,7 @@ def _is_at(rest: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
 def _is_point(rest: Mapping[str, Any], design: str, order: Levels) -> bool:
     """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it."""
     points = DESIGNS[design].points
-    is_on = [level == order[factor][0] for factor, level in rest.items() if factor != SETTINGS]
+    is_on = [level == order[factor][0] for factor, level in rest.items() if factor not in BESIDE_DESIGNS]
     return points is None or any(all(on is point for on in is_on) for point in points)
 
 

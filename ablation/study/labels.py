@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.records import Plan, Variant
+from ablation.records import DATA, Plan, Variant
 from ablation.study.level_names import level_text, short_name, short_names
 from ablation.study.search_spaces import SETTINGS
 
@@ -107,14 +107,18 @@ def _factor_names(paths: Iterable[str], labels: Labels) -> list[str]:
 
 def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     """Yield a variant's name, with and without its settings, and what it is called; a listed one has its own name."""
-    name, comma, settings = variant.name.partition(f",{SETTINGS}=")
-    levels = {path: level for path, level in variant.levels.items() if path != SETTINGS}
+    beside = {path: level for path, level in variant.levels.items() if path in (DATA, SETTINGS)}
+    ending = "".join(f",{path}={level}" for path, level in beside.items())
+    name = variant.name.removesuffix(ending)
+    levels = {path: level for path, level in variant.levels.items() if path not in beside}
     own = _names(short_names([*levels]).values(), [level_text(level) for level in levels.values()], ",", "only-")
     texts = [level_text(labels.level(path, level)) for path, level in levels.items()]
     named = dict(zip(own, _names(_factor_names(levels, labels), texts, ", ", "only "), strict=True))
+    settings = f",{SETTINGS}={beside[SETTINGS]}" if SETTINGS in beside else ""
     if (label := labels.variants.get(name) or named.get(name)) is not None:
         yield name, label
-        yield f"{name}{comma}{settings}", f"{label}{comma}{settings}"
+        yield variant.name, f"{label}{ending}"
+        yield f"{name}{settings}", f"{label}{settings}"
 
 
 def _names(factors: Iterable[str], levels: Sequence[str], comma: str, only: str) -> list[str]:

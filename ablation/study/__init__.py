@@ -16,7 +16,7 @@ from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
 from ablation.study.design import default_questions, make_variant, variants_of, with_settings
-from ablation.study.factors import labelled_level, recipe_of
+from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -378,8 +378,14 @@ def _chosen_levels(factor: Any, levels: Sequence[Any]) -> Any:
 
 def _labelled_levels(before: Mapping[str, Any], levels: Any) -> Any:
     """Return a factor's new levels, with what is left of its labels."""
-    labels = {key: label for key, label in _mapping(before.get("labels")).items() if labelled_level(key, [*levels])}
+    former = labels_by_level(before.get("labels"), [*_levels_in(before)])
+    labels = {key: label for key, label in former.items() if labelled_level(key, [*levels])}
     return {**before, "levels": levels, "labels": labels}
+
+
+def _levels_in(factor: Mapping[str, Any]) -> Sequence[Any]:
+    levels = factor.get("levels")
+    return [*levels] if isinstance(levels, list | tuple | Mapping) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

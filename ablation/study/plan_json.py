@@ -50,7 +50,7 @@ class _Looks(_Part):
 
 
 class _Factor(_Part):
-    levels: list[Any] | None = None
+    levels: list[Any] | dict[str, dict[str, Any]] | None = None
     label: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ablation.analysis.details import DETAILS
 from ablation.records import (
+    DETAILS,
     TASKS,
     DataFacts,
     DataSettings,

@@ -168,7 +168,7 @@ class TestRefusals:
             (
                 "regression",
                 np.stack([NUMBERS, NUMBERS * 0], 1),
-                "target 1 of 0..1 are constant in all of train: there is nothing to learn",
+                "target 1 of 0..1 is constant in all of train: there is nothing to learn",
             ),
             ("regression", ["a"] * COUNT, "train targets are (12,) of str, not numbers"),
         ],

@@ -9,8 +9,7 @@ import pytest
 from factories import make_plan, make_runs
 
 from ablation.analysis import Analysis, analyse
-from ablation.analysis.details import DETAILS
-from ablation.records import ERROR_QUANTILES, TASKS, DataShape, Plan, RecordedRun
+from ablation.records import DETAILS, ERROR_QUANTILES, TASKS, DataShape, Plan, RecordedRun
 from ablation.report import error_tables, report_text, tables
 from ablation.report.figures import draw_figures
 from ablation.report.task_words import WORDS

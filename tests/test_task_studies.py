@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from bench import Bench
 
-from ablation.analysis.details import DETAILS
-from ablation.records import TASKS, Outcome
+from ablation.records import DETAILS, TASKS, Outcome
 from ablation.report import report_text
 from ablation.study import load_study
 

@@ -1,10 +1,8 @@
 """Describes what a task alone measures of the test split: errors of a regression, F1 of labels, IoU of classes."""
 
-from collections.abc import Callable, Mapping
-
 from ablation.analysis.descriptive_records import TaskDetail
 from ablation.analysis.finished import FinishedRuns, by_seed, run_ids, spread_of
-from ablation.records import ERROR_QUANTILES, DataShape, RecordedRun, TaskName
+from ablation.records import DETAILS, RecordedRun
 
 
 def task_details(finished: FinishedRuns) -> tuple[TaskDetail, ...]:
@@ -43,22 +41,3 @@ def _value(run: RecordedRun, name: str, place: int) -> float | None:
     counts = run.confusion.get("test", ())
     is_nowhere = bool(counts) and not any(counts[place]) and not any(row[place] for row in counts)
     return values[place] if place < len(values) and not is_nowhere else None
-
-
-def _classes(shape: DataShape) -> tuple[str, ...]:
-    return shape.classes
-
-
-def _quantiles(shape: DataShape) -> tuple[str, ...]:  # noqa: ARG001 - the same of all data
-    return tuple(_NAMED_QUANTILES.get(quantile, f"{100 * quantile:g} %") for quantile in ERROR_QUANTILES)
-
-
-_NAMED_QUANTILES = {0.0: "lowest", 0.5: "median", 1.0: "highest"}
-DETAILS: Mapping[TaskName, Mapping[str, Callable[[DataShape], tuple[str, ...]]]] = {
-    "classification": {},
-    "regression": {"error_quantiles": _quantiles},
-    "multilabel": {"f1": _classes},
-    "tokens": {},
-    "segmentation": {"iou": _classes},
-}
-"""What the evaluation of a task's run holds by name, and what each of its numbers is of."""

@@ -6,7 +6,7 @@ import functools
 import io
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from ablation.datasets import kept_dataset
 from ablation.errors import MetricTaken, OutputsNotKept
 from ablation.lookup import few
 from ablation.records import DeclaredMetric, Outcome, Plan, RecordedRun, output_file
-from ablation.training.settings import OwnMetric
 from ablation.worker import make_metrics
 
 if TYPE_CHECKING:
@@ -86,7 +85,8 @@ def compute_metrics(
             missing.setdefault(arrays, {})[run.planned.name] = None
             continue
         values[run.planned.identity] = {}
-        for metric, value in _measured(lacking, *arrays):
+        for metric in lacking:
+            value = metric.function(*arrays)
             if np.isfinite(value):
                 values[run.planned.identity][metric.name] = value
             else:
@@ -132,13 +132,6 @@ def _with_values(run: RecordedRun, asked: Sequence[DeclaredMetric], found: Compu
     own = found.values.get(run.planned.identity, {})
     problems = [f"no metric {metric.name}" for metric in asked if metric.name not in own]
     return replace(run, metrics={**run.metrics, **own}, problems=(*run.problems, *problems))
-
-
-def _measured(
-    metrics: Sequence[OwnMetric], outputs: NDArray[Any], targets: NDArray[Any]
-) -> Iterator[tuple[OwnMetric, float]]:
-    for metric in metrics:
-        yield metric, metric.function(outputs, targets)
 
 
 def _kept(

@@ -196,7 +196,8 @@ def _constant_targets(targets: Array) -> list[str]:
     if columns.shape[1] == 1:
         return [f"the target is {columns[0, 0]:g} in all of"]
     names = few([str(place) for place in constant])
-    return [f"target{'s' * (len(constant) > 1)} {names} of 0..{columns.shape[1] - 1} are constant in all of"]
+    what = f"target {names}" if len(constant) == 1 else f"targets {names}"
+    return [f"{what} of 0..{columns.shape[1] - 1} {'is' if len(constant) == 1 else 'are'} constant in all of"]
 
 
 def _share_of_classes(targets: Array, _: int) -> float:

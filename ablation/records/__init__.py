@@ -2,6 +2,7 @@
 
 from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun
+from ablation.records.details import DETAILS
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
@@ -59,6 +60,7 @@ from ablation.records.spending import OutOfBudget, Spending
 from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
+    "DETAILS",
     "ENGINE_METRICS",
     "ERROR_QUANTILES",
     "EVALUATION_FILE",

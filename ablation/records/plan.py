@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
-from ablation.records.locked import Locked, LockedQuestion
+from ablation.records.locked import Locked, LockedQuestion, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
@@ -107,7 +107,24 @@ class Plan:
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
         seeds = self.study["seeds"]
-        return tuple(seeds["looks"]) if isinstance(seeds, Mapping) else (seeds,)
+        match seeds:
+            case {"looks": looks}:
+                return tuple(looks)
+            case list() | tuple():
+                return (len(seeds),)
+            case number:
+                return (number,)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs, in the order that they are judged in."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs))
+
+    @property
+    def replicates_text(self) -> str:
+        """What the study file asks for of each variant: `5`, `looks at 5, 8`, or `seeds 0, 1, 42`."""
+        seeds = self.study["seeds"]
+        return f"[{', '.join(map(str, seeds))}]" if isinstance(seeds, list | tuple) else looks_text(self.looks)
 
     @property
     def name(self) -> str:

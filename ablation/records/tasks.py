@@ -37,18 +37,17 @@ class Task:
 
     `targets` says in words what a data set gives. `losses` are the names of those that it can be trained on, the usual
     one first; what is evaluated is always that one, plain. The first of `scores` is what runs are followed by: curves,
-    the choice of an epoch, `learning_curve_area`. `loss` says in words what `test_loss` is, `loss_unit` in which unit.
-    `metrics` are what runs are compared on, by name: of the test split its scores, its loss and what is measured
-    beside them, then those of curves and of the training split. A run is at chance whose metric `chance` is within the
-    collapse margin of `chance_level`, or of the largest class's share where that is None. `has_positions` says whether
-    an example has a target for each of its positions: outputs are kept up to a size only then.
-    `loss_settings` are the settings of training that its own loss takes.
+    the choice of an epoch, `learning_curve_area`. `loss_unit` is that of `test_loss`. `metrics` are what runs are
+    compared on, by name: of the test split its scores, its loss and what is measured beside them, then those of curves
+    and of the training split. A run is at chance whose metric `chance` is within the collapse margin of
+    `chance_level`, or of the largest class's share where that is None. `has_positions` says whether an example has a
+    target for each of its positions: outputs are kept up to a size only then. `loss_settings` are the settings of
+    training that its own loss takes.
     """
 
     targets: str
     scores: Mapping[str, Score]
     losses: tuple[str, ...]
-    loss: str
     loss_unit: Unit
     metrics: Mapping[str, Metric]
     chance: str
@@ -58,6 +57,11 @@ class Task:
     has_classes: bool = True
     has_positions: bool = False
     loss_settings: tuple[LossSetting, ...] = ("label_smoothing", "class_weights")
+
+    @property
+    def has_one_answer(self) -> bool:
+        """Whether each example has one answer that is right or wrong."""
+        return self.has_confusion and not self.has_positions
 
     @property
     def score(self) -> str:
@@ -109,7 +113,6 @@ TASKS: Mapping[TaskName, Task] = {
         targets="integers 0..K-1 or class names, one per input, (N,)",
         scores={"accuracy": Score(label="accuracy", direction="maximize", unit="fraction", meaningful=0.005)},
         losses=("cross_entropy",),
-        loss="cross entropy",
         loss_unit="nats",
         further={
             "test_brier_score": Metric(label="Brier score on test", direction="minimize", unit="score", tuned_by="loss")
@@ -127,7 +130,6 @@ TASKS: Mapping[TaskName, Task] = {
             "r2": Score(label="R²", direction="maximize", unit="score"),
         },
         losses=("mse", "huber", "mae"),
-        loss="mean squared error of what is trained on",
         loss_unit="score",
         further={},
         chance="test_r2",
@@ -141,7 +143,6 @@ TASKS: Mapping[TaskName, Task] = {
         targets="0 or 1 for each label, (N, K)",
         scores={"macro_f1": Score(label="macro F1", direction="maximize", unit="fraction", meaningful=0.005)},
         losses=("binary_cross_entropy",),
-        loss="binary cross entropy, a label's mean",
         loss_unit="nats",
         further={
             "test_auroc": Metric(
@@ -161,7 +162,6 @@ TASKS: Mapping[TaskName, Task] = {
         targets="integers 0..K-1 for each position of a sequence, (N, T), or the ignore index",
         scores={"accuracy": Score(label="accuracy per token", direction="maximize", unit="fraction", meaningful=0.005)},
         losses=("cross_entropy",),
-        loss="cross entropy per token",
         loss_unit="nats",
         further={
             "test_nll": Metric(
@@ -183,7 +183,6 @@ TASKS: Mapping[TaskName, Task] = {
             "pixel_accuracy": Score(label="pixel accuracy", direction="maximize", unit="fraction", meaningful=0.005),
         },
         losses=("cross_entropy",),
-        loss="cross entropy per pixel",
         loss_unit="nats",
         further={},
         chance="test_pixel_accuracy",

@@ -141,7 +141,7 @@ def _each_variant(spec: StudySpec) -> list[dict[str, Any]]:
 
 
 def _effects_and_gaps(spec: StudySpec) -> list[dict[str, Any]]:
-    """Ask for each part's effect, and how much it hangs on the other part, or on the others together."""
+    """Ask for each part's effect, and how much it depends on the other part, or on the others together."""
     if len(spec.factors) == 2:
         return [*_each_factor(spec), {"interaction": tuple(spec.factors)}]
     gaps = [{"interaction": (factor, OTHERS)} for factor in spec.factors] if len(spec.factors) > 2 else []

@@ -2,16 +2,14 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from ablation.provenance import LIBRARIES
 from ablation.records import (
-    ERROR_QUANTILES,
+    DETAILS,
     EVALUATION_FILE,
     TASKS,
     DataFacts,
-    DataShape,
     Plan,
     RunEvaluation,
     TaskName,
@@ -82,51 +80,28 @@ def checked_evaluation(text: str | None, data: DataFacts) -> tuple[RunEvaluation
         found = RunEvaluation.from_json(text)
     except ValueError:
         return RunEvaluation(confusion={}, test_correct=""), (f"{EVALUATION_FILE} is damaged",)
-    expected = _EXPECTED[data.shape.task]
-    sizes = {"train": data.train_images, "test": data.test_images} if expected.has_confusion else {}
+    task = TASKS[data.shape.task]
+    sizes = {"train": data.train_images, "test": data.test_images} if task.has_confusion else {}
     positions = math.prod(data.shape.target_shape)  # 1 of a target that is one number
     confusion = {
         split: found.confusion[split]
         for split, size in sizes.items()
         if _fits(found.confusion.get(split, ()), classes=len(data.shape.classes), most=size * positions)
     }
-    lengths = {name: length(data.shape) for name, length in expected.details.items()}
+    lengths = {name: len(items(data.shape)) for name, items in DETAILS[data.shape.task].items()}
     details = {name: found.details[name] for name, size in lengths.items() if len(found.details.get(name, ())) == size}
-    is_whole = expected.has_correct and len(found.test_correct) == data.test_images
-    share = found.constant_share if expected.has_share and 0 <= (found.constant_share or 0) <= 1 else None
+    is_whole = task.has_one_answer and len(found.test_correct) == data.test_images
+    share = found.constant_share if not task.has_confusion and 0 <= (found.constant_share or 0) <= 1 else None
     problems = [
         f"{EVALUATION_FILE} has no confusion matrix of the {split} split" for split in sizes if split not in confusion
     ]
-    if expected.has_correct and not is_whole:
+    if task.has_one_answer and not is_whole:
         problems.append(f"{EVALUATION_FILE} lacks an answer for some of the {data.test_images} test images")
-    if expected.has_share and share is None:
+    if not task.has_confusion and share is None:
         problems.append(f"{EVALUATION_FILE} does not say which share of the test answers is the commonest one")
     problems += [f"{EVALUATION_FILE} lacks {name} of the test split" for name in lengths if name not in details]
     kept = found.test_correct if is_whole else ""
     return RunEvaluation(confusion=confusion, test_correct=kept, constant_share=share, details=details), tuple(problems)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Expected:
-    """What the evaluation of a task's run holds; `details` gives by name how many numbers there are."""
-
-    has_confusion: bool = False
-    has_correct: bool = False
-    has_share: bool = False
-    details: Mapping[str, Callable[[DataShape], int]] = field(default_factory=dict)
-
-
-def _classes(shape: DataShape) -> int:
-    return len(shape.classes)
-
-
-_EXPECTED: Mapping[TaskName, _Expected] = {
-    "classification": _Expected(has_confusion=True, has_correct=True),
-    "regression": _Expected(has_share=True, details={"error_quantiles": lambda _: len(ERROR_QUANTILES)}),
-    "multilabel": _Expected(has_share=True, details={"f1": _classes}),
-    "tokens": _Expected(has_share=True),
-    "segmentation": _Expected(has_confusion=True, details={"iou": _classes}),
-}
 
 
 def _fits(rows: tuple[tuple[int, ...], ...], *, classes: int, most: int) -> bool:

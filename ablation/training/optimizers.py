@@ -28,7 +28,7 @@ class Ability:
     """What an optimizer can do beside its step.
 
     Attributes:
-        is_elementwise: an element's update hangs on its own gradients alone, so parameters may be stacked.
+        is_elementwise: an element's update depends on its own gradients alone, so parameters may be stacked.
         is_captured: it reads its learning rate, and counts its steps, on the device.
     """
 

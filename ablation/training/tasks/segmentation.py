@@ -1,6 +1,5 @@
 """One class per pixel: cross entropy per pixel; IoU, Dice and pixel accuracy from the confusion of pixels."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,43 +7,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import vmap
 
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
-from ablation.training.tasks.positions import mean_cross_entropy
-from ablation.training.tasks.weights import balanced_classes
+from ablation.training.tasks.positions import PerPosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segmentation:
+class Segmentation(PerPosition):
     """Outputs are logits (B, classes, H, W), targets int64 (B, H, W), those of `ignore_index` counting for nothing."""
 
-    classes: tuple[str, ...]
-    ignore_index: int
     task: ClassVar[TaskName] = "segmentation"
-    keeps_outputs: ClassVar[bool] = False
 
-    def size(self, targets: Tensor) -> int:
-        return targets.numel() * len(self.classes)
-
-    def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
-        return targets.long()
-
-    def loss(
-        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
-    ) -> Tensor:
-        return mean_cross_entropy(outputs.movedim(1, -1), targets, self.ignore_index, weights, smoothing=smoothing)
-
-    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
-        return balanced_classes(parts, classes, ignore_index=self.ignore_index)
-
-    def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return mean_cross_entropy(outputs.movedim(1, -1), targets, self.ignore_index)
-
-    def mean_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = vmap(self.mean_loss)(outputs, targets)
-        return losses
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs.movedim(1, -1)
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return counts of pixels [true class, answered class], (S, classes, classes)."""
@@ -78,9 +54,6 @@ class Segmentation:
     def confusion(self, whole: Whole) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = whole.tally.cpu().numpy()
         return counts
-
-    def answers(self, outputs: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
-        return outputs
 
 
 def _overlaps(tally: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,6 @@
 """One class per position of a sequence: cross entropy per token, in nats and bits; accuracy per token."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,43 +8,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import vmap
 
 from ablation.records import TaskName
 from ablation.training.tasks.interface import Measures, Scale, Whole
-from ablation.training.tasks.positions import mean_cross_entropy
-from ablation.training.tasks.weights import balanced_classes
+from ablation.training.tasks.positions import PerPosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(PerPosition):
     """Outputs are logits (B, T, classes), targets int64 (B, T), those of `ignore_index` counting for nothing."""
 
-    classes: tuple[str, ...]
-    ignore_index: int
     task: ClassVar[TaskName] = "tokens"
-    keeps_outputs: ClassVar[bool] = False
 
-    def size(self, targets: Tensor) -> int:
-        return targets.numel() * len(self.classes)
-
-    def prepared(self, targets: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
-        return targets.long()
-
-    def loss(
-        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
-    ) -> Tensor:
-        return mean_cross_entropy(outputs, targets, self.ignore_index, weights, smoothing=smoothing)
-
-    def balanced(self, parts: Iterable[Tensor], classes: int) -> Tensor:
-        return balanced_classes(parts, classes, ignore_index=self.ignore_index)
-
-    def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return mean_cross_entropy(outputs, targets, self.ignore_index)
-
-    def mean_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = vmap(self.mean_loss)(outputs, targets)
-        return losses
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return counts of right answers, of positions, then of each class among the answers, (S, 2 + classes)."""
@@ -72,6 +48,3 @@ class Tokens:
 
     def confusion(self, whole: Whole) -> NDArray[np.int64] | None:  # noqa: ARG002 - a vocabulary's would be large
         return None
-
-    def answers(self, outputs: Tensor, scale: Scale | None) -> Tensor:  # noqa: ARG002 - of numbers alone
-        return outputs

@@ -63,7 +63,8 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        if (not key or path == "model.remove") and not may_take_model:
+        is_of_parts = not key or path == "model.remove"
+        if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
             why = "is given the images as they are, and none is moved or mirrored for it"
@@ -75,7 +76,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
             continue
         own = "model" if path == "model.name" else key or path
         way = f"make it a key of training that the function reads, such as training.{own}"
-        if section == "model" or not key:
+        if section == "model" or is_of_parts:
             way = f"have the function take `model`, which is that model, built; or {way}"
         yield here, f"nothing reads this factor: a training function of your own {why}; {way}"
 

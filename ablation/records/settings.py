@@ -105,6 +105,8 @@ class EngineTraining:
     label_smoothing: float = 0.0
     class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
+    patience: int | Literal["none"] = "none"
+    ema: float | Literal["none"] = "none"
     precision: Precision = "fp32"
     threads: int = 1
 
@@ -127,6 +129,8 @@ _UNSET: Mapping[str, Any] = {
     "gradient_clipping": "none",
     "label_smoothing": 0.0,
     "class_weights": "none",
+    "patience": "none",
+    "ema": "none",
 }
 
 

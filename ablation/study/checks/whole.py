@@ -253,12 +253,20 @@ def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse what would choose on the test split."""
-    data, path, factors = values.get("data"), "training.epoch_choice", values.get("factors")
-    has_none = isinstance(data, Mapping) and data.get("validation") == "none"
-    field = factor_fields(values).get(path)
-    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
-    choices = (setting(values, path, field), *levels) if field else ()
-    if "best-validation" in choices and has_none:
+    data = values.get("data")
+    if not isinstance(data, Mapping) or data.get("validation") != "none":
+        return
+    if "best-validation" in _choices(values, "training.epoch_choice"):
         yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
-    if values.get("tune") is not None and has_none:
+    if any(choice != "none" for choice in _choices(values, "training.patience")):
+        message = "ending by patience needs a validation split, and data.validation is none: it never looks at test"
+        yield ("training", "patience"), message
+    if values.get("tune") is not None:
         yield ("tune",), "tuning needs a validation split, and data.validation is none"
+
+
+def _choices(values: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+    """Return a setting of the baseline and as a factor's levels; nothing where it is none of the study's."""
+    factors, field = values.get("factors"), factor_fields(values).get(path)
+    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
+    return (setting(values, path, field), *levels) if field else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def checked_study(
     file: str | PathLike[str] | Mapping[str, Any],
     *,
-    seeds: int | Mapping[str, Any] | None,
+    seeds: int | Sequence[int] | Mapping[str, Any] | None,
     changes: Mapping[str, Any],
     name: str | None,
 ) -> Study:

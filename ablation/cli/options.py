@@ -16,7 +16,10 @@ from ablation.errors import AddressInvalid
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_RUNS_OF_A_JOB = 1024
-SEEDS_HELP = "Runs per variant, 1 to 10,000: a number, or those at each planned look, such as 5,8,12,20."
+SEEDS_HELP = (
+    "Runs per variant, 1 to 10,000: a number, those at each planned look, such as 5,8,12,20, or in brackets these seed "
+    "indices, such as [0,1,42]."
+)
 
 
 class OrBlank(click.ParamType[Any]):
@@ -73,16 +76,19 @@ class ExecutorKind(click.Choice[str]):
 
 
 class Seeds(click.ParamType[Any]):
-    """Runs per variant, one number or those at each planned look; given as a study file has them."""
+    """Runs per variant: a number, those at each planned look, or seed indices; given as a study file has them."""
 
-    name = "n|n,n,..."
+    name = "n|n,n,...|[i,i,...]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not re.fullmatch(r"[0-9]{1,9}( *, *[0-9]{1,9})*", text := str(value).strip()):
-            form = "a number of seeds, such as 5, nor planned looks, such as 5,8,12,20"
+        found = re.fullmatch(r"(\[?) *([0-9]{1,9}(?: *, *[0-9]{1,9})*) *(\]?)", str(value).strip())
+        if found is None or bool(found[1]) != bool(found[3]):
+            form = "a number of seeds, such as 5, nor planned looks, such as 5,8,12,20, nor seed indices, as [0,1,42]"
             self.fail(f"{value!r} is neither {form}.", param, ctx)
-        looks = [int(part) for part in text.split(",")]
-        return {"looks": looks} if len(looks) > 1 else looks[0]
+        numbers = [int(part) for part in found[2].split(",")]
+        if found[1]:
+            return numbers
+        return {"looks": numbers} if len(numbers) > 1 else numbers[0]
 
 
 class Folder(click.ParamType[Path]):

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
 def define(
     depth: str,
     normalization: str,
-    seeds: int | Mapping[str, Any],
+    seeds: int | Sequence[int] | Mapping[str, Any],
     epochs: int,
     name: str,
     data: str,
@@ -230,7 +230,7 @@ def load(
     *,
     changes: tuple[str, ...],
     name: str | None,
-    seeds: int | Mapping[str, Any] | None,
+    seeds: int | Sequence[int] | Mapping[str, Any] | None,
     depth: str | None,
     normalization: str | None,
     epochs: int | None,

@@ -26,7 +26,6 @@ from ablation.records import (
     RecordedRun,
     TunedVariant,
     Variant,
-    looks_text,
 )
 from ablation.study import Study, locked_hash
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
@@ -111,13 +110,20 @@ def lock_plan(
     first, dropped = previous.plan.locked, _dropped(previous.plan, plan)
     return replace(
         plan,
-        locked=replace(plan.locked, seeds=first.seeds, looks=first.looks),
+        runs=_in_order(plan.runs, (*first.order, *previous.plan.seeds)),
+        locked=replace(plan.locked, seeds=first.seeds, looks=first.looks, seed_indices=first.seed_indices),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
         family=previous.plan.family or (_names(previous.plan) if dropped else ()),
         dropped=dropped,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
+
+
+def _in_order(runs: Sequence[PlannedRun], seeds: Sequence[int]) -> tuple[PlannedRun, ...]:
+    """Return runs by seed, those that were planned before first: what was locked is judged on the seeds it named."""
+    place = {seed: index for index, seed in enumerate(dict.fromkeys((*seeds, *(run.seed for run in runs))))}
+    return tuple(sorted(runs, key=lambda run: place[run.seed]))
 
 
 def _dropped(before: Plan, now: Plan) -> tuple[LockedQuestion, ...]:
@@ -199,6 +205,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
         metric_code=study.metric_digests(),
         tuning=tuning,
+        takes_model=study.is_own_training and trains_model(study),
     )
     is_settled = study.spec.tune is None or bool(tuning)
     return replace(plan, family=_names(plan)) if is_settled else plan
@@ -231,16 +238,24 @@ def power_remark(plan: Plan) -> str | None:
 def _left_out(before: Plan, now: Plan, recorded: Sequence[RecordedRun]) -> list[str]:
     """Name the runs of the plan before that a plan may not lack: those that have ended, and a variant's that is gone.
 
-    Seeds that nothing was trained of may be left out: the looks locked at first still judge the study.
+    The last seeds may be left out where nothing was trained of them: the looks locked at first still judge the study.
     """
-    planned = {run.identity for run in now.runs}
+    planned, passed_over = {run.identity for run in now.runs}, _passed_over(before, now)
     kept = {run.variant for run in before.runs if run.identity in planned}
     ended = {run.planned.identity for run in recorded if run.outcome is not None}
     return [
         run.name
         for run in _settled_runs(before)
-        if run.identity not in planned and (run.identity in ended or run.variant not in kept)
+        if run.identity not in planned and (run.identity in ended or run.variant not in kept or run.seed in passed_over)
     ]
+
+
+def _passed_over(before: Plan, now: Plan) -> set[int]:
+    """Return the locked seeds that a plan lacks although it has later ones: a seed is not put in another's place."""
+    order, planned = before.locked.order, set(now.seeds)
+    kept = max((index + 1 for index, seed in enumerate(order) if seed in planned), default=0)
+    is_replaced = bool(planned - {*before.seeds, *order})
+    return {seed for seed in (order if is_replaced else order[:kept]) if seed not in planned}
 
 
 def _settled_runs(plan: Plan) -> list[PlannedRun]:
@@ -303,7 +318,7 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
     said = [
         f"{key} changed from {old} to {new}, {seen}"
         for key, old, new in (
-            ("seeds", looks_text(before.looks), looks_text(now.looks)),
+            ("seeds", before.replicates_text, now.replicates_text),
             *((key, then[key], later[key]) for key in ("questions", "alpha", "collapse_margin")),
         )
         if old != new
@@ -334,15 +349,17 @@ def _changed_list(
 def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     """Measure each variant's model; variants that differ only in their parts must come out different.
 
-    What a training function of the user's trains is its own, and not measured.
+    What a training function of the user's trains is not measured, but where it takes the study's model.
 
     Raises:
         VariantsAlike: two have the same layers, so one of them is the model unchanged.
     """
     from ablation.models import build_model, summarize_model
 
+    is_trained = trains_model(study)
+
     def size(model: ModelSettings | None) -> ModelSummary:
-        if study.is_own_training or model is None or shape == NO_DATA.shape:
+        if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
         return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
 
@@ -353,6 +370,20 @@ def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
         if twin is not variant and sizes[variant.name].layers:
             raise VariantsAlike(twin.name, variant.name)
     return sizes
+
+
+def trains_model(study: Study) -> bool:
+    """Whether the study's model is what is trained: always by the engine, by a training function where it takes it.
+
+    Raises:
+        CodeInvalid: the training function cannot be imported or called.
+    """
+    if not study.is_own_training:
+        return True
+    from ablation.worker.own_training import load_training
+
+    settings = study.variants[0].settings
+    return settings.data is not None and load_training(settings, study.code).call.takes("model")
 
 
 def _beside_parts(variant: Variant) -> dict[str, Any]:

@@ -53,10 +53,10 @@ class LockedQuestion:
 class Locked:
     """What the answers depend on beside the runs; a later change is a deviation.
 
-    `seeds` are the runs per variant at the last look; `looks` has every look where there are several. `alpha` is the
-    family-wise error rate. A run that is within `collapse_margin` of a constant answer (of a
-    classification: its test accuracy of the largest class's share) has collapsed where nearly all its answers are the
-    same.
+    `seeds` are the runs per variant at the last look; `looks` has every look where there are several, `seed_indices`
+    the seeds in their order where they are not the first ones from 0. `alpha` is the family-wise error rate. A run that
+    is within `collapse_margin` of a constant answer (of a classification: its test accuracy of the largest class's
+    share) has collapsed where nearly all its answers are the same.
     """
 
     seeds: int
@@ -65,6 +65,12 @@ class Locked:
     collapse_margin: float
     questions: tuple[LockedQuestion, ...]
     looks: tuple[int, ...] = ()
+    seed_indices: tuple[int, ...] = ()
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The seeds of the planned looks, in their order."""
+        return self.seed_indices or tuple(range(self.seeds))
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -80,6 +86,7 @@ class Locked:
         return {
             "seeds": self.seeds,
             **({"looks": list(self.looks)} if self.looks else {}),
+            **({"seed_indices": list(self.seed_indices)} if self.seed_indices else {}),
             "metric": self.metric.plain(),
             "alpha": self.alpha,
             "collapse_margin": self.collapse_margin,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
-from ablation.records.locked import Locked, LockedQuestion
+from ablation.records.locked import Locked, LockedQuestion, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
@@ -82,7 +82,8 @@ class Plan:
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
-    metric of the user's own that the engine measures.
+    metric of the user's own that the engine measures. `takes_model` says that a training function of the user's is
+    given the study's model, built.
     """
 
     study: Mapping[str, Any]
@@ -100,12 +101,30 @@ class Plan:
     family: tuple[str, ...] = ()
     dropped: tuple[LockedQuestion, ...] = ()
     metric_code: Mapping[str, str] = field(default_factory=dict)
+    takes_model: bool = False
 
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
         seeds = self.study["seeds"]
-        return tuple(seeds["looks"]) if isinstance(seeds, Mapping) else (seeds,)
+        match seeds:
+            case {"looks": looks}:
+                return tuple(looks)
+            case list() | tuple():
+                return (len(seeds),)
+            case number:
+                return (number,)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs, in the order that they are judged in."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs))
+
+    @property
+    def replicates_text(self) -> str:
+        """What the study file asks for of each variant: `5`, `looks at 5, 8`, or `seeds 0, 1, 42`."""
+        seeds = self.study["seeds"]
+        return f"[{', '.join(map(str, seeds))}]" if isinstance(seeds, list | tuple) else looks_text(self.looks)
 
     @property
     def name(self) -> str:
@@ -129,7 +148,7 @@ class Plan:
 
         Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
         """
-        if not self.is_own_training:
+        if not self.is_own_training or self.takes_model:
             return self
         return replace(self, summaries=dict.fromkeys(self.summaries, NOT_MEASURED))
 

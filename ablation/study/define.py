@@ -19,7 +19,7 @@ def study_text(
     data: str,
     root: str | None,
     factors: Mapping[str, Sequence[Any]],
-    seeds: int | Mapping[str, Any],
+    seeds: int | Sequence[int] | Mapping[str, Any],
     epochs: int,
 ) -> str:
     """Return a study file whose baseline has the first level of each factor.

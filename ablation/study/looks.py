@@ -1,4 +1,4 @@
-"""The `seeds` of a study file: one number, or planned looks, listed or expanded from the first and the last.
+"""The `seeds` of a study file: one number, planned looks (listed, or from the first to the last), or seed indices.
 
 A look is a number of seeds at which what is still open is judged; later seeds are trained only where they decide.
 """
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from ablation.study.search_spaces import FIRST_TUNING_SEED
 from ablation.study.sections import Section
 
 MAX_SEEDS = 10_000
@@ -25,7 +26,8 @@ MAX_LOOKS = 10
 LEAST_SEEDS = 2
 """Seeds of a first look: with one there is no estimate of noise."""
 SEEDS_FORM = (
-    f"a whole number from 1 to {MAX_SEEDS}, or planned looks: {{looks: [5, 8, 12, 20]}} or {{first: 5, last: 20}}"
+    f"a whole number from 1 to {MAX_SEEDS}, planned looks: {{looks: [5, 8, 12, 20]}} or {{first: 5, last: 20}}, or "
+    "seed indices: [0, 1, 42]"
 )
 
 
@@ -114,22 +116,51 @@ class PlannedLooks(Section):
         return {"looks": list(self.numbers)}
 
 
-def _one_look_as_a_number(seeds: int | PlannedLooks) -> int | PlannedLooks:
-    """Return looks as a list, and a single one as the number that means the same."""
+def _no_seed_twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds:
+        raise ValueError("needs at least one seed index, such as [0, 1, 42]")
+    twice = next((seed for index, seed in enumerate(seeds) if seed in seeds[:index]), None)
+    if twice is not None:
+        raise ValueError(f"has seed {twice} twice; the same seed trains the same run, so name each once")
+    return seeds
+
+
+SeedIndices = Annotated[
+    tuple[
+        Annotated[
+            int,
+            Field(ge=0, lt=FIRST_TUNING_SEED),
+            f"a seed index, a whole number from 0 to {FIRST_TUNING_SEED - 1} (those above are for tuning)",
+        ],
+        ...,
+    ],
+    Field(max_length=MAX_SEEDS),
+    AfterValidator(_no_seed_twice),
+    f"a list of 1 to {MAX_SEEDS} seed indices, such as [0, 1, 42]",
+]
+
+
+def _as_a_number(seeds: int | PlannedLooks | tuple[int, ...]) -> int | PlannedLooks | tuple[int, ...]:
+    """Return looks as a list; a single one, and the first seed indices in order, as the number that means the same."""
     if isinstance(seeds, int):
         return seeds
+    if isinstance(seeds, tuple):
+        return len(seeds) if seeds == tuple(range(len(seeds))) else seeds
     looks = seeds.numbers
     return PlannedLooks(looks=looks) if len(looks) > 1 else looks[0]
 
 
 def _tag(seeds: Any) -> str:
+    if isinstance(seeds, list | tuple):
+        return "seed indices"
     return "number" if seeds is None or isinstance(seeds, int | float) else "planned looks"
 
 
 Seeds = Annotated[
     Annotated[int, Field(ge=1, le=MAX_SEEDS), Tag("number")]
-    | Annotated[PlannedLooks, Tag("planned looks"), SEEDS_FORM],
+    | Annotated[PlannedLooks, Tag("planned looks"), SEEDS_FORM]
+    | Annotated[SeedIndices, Tag("seed indices")],
     Discriminator(_tag),
-    AfterValidator(_one_look_as_a_number),
+    AfterValidator(_as_a_number),
     SEEDS_FORM,
 ]

@@ -67,7 +67,7 @@ class _Study(_Sections):
     name: str
     description: str = ""
     design: str = "factorial"
-    seeds: Annotated[_Count, Field(strict=True)] | _Looks
+    seeds: Annotated[_Count, Field(strict=True)] | list[Annotated[_Count, Field(strict=True)]] | _Looks
     factors: dict[str, list[Any] | _Factor]
     variants: dict[str, _Section] = Field(default_factory=dict)
     metrics: dict[str, Direction | _Metric] = Field(default_factory=dict)
@@ -77,7 +77,7 @@ class _Study(_Sections):
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    for rare in ("family", "dropped", "metric_code"):
+    for rare in ("family", "dropped", "metric_code", "takes_model"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
@@ -197,6 +197,12 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
     locked, planned = plan.locked, {run.seed for run in plan.runs}
     if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
         yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
+    if locked.seed_indices and (
+        locked.looks or len(locked.seed_indices) != locked.seeds or len(set(locked.seed_indices)) != locked.seeds
+    ):
+        yield f"its locked seeds, {_numbers(locked.seed_indices)}, are not those of a study of {locked.seeds} seeds"
+    if isinstance(plan.study["seeds"], list) and sorted(plan.study["seeds"]) != sorted(planned):
+        yield f"its seeds, {_numbers(plan.study['seeds'])}, are not those of its runs"
     if isinstance(plan.study["seeds"], dict) and not (are_looks(plan.looks) and planned == set(range(plan.looks[-1]))):
         yield f"its looks, {_numbers(plan.looks)}, are not those of a study of {len(planned)} seeds"
 

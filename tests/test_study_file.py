@@ -77,6 +77,8 @@ EVERYTHING: dict[str, Any] = {
         "loss": "losses.py:focal",
         "label_smoothing": 0.0,
         "class_weights": "none",
+        "patience": "none",
+        "ema": "none",
         "epoch_choice": "best-validation",
         "precision": "bf16",
         "threads": 2,

@@ -112,6 +112,8 @@ class EngineTraining:
     label_smoothing: float = 0.0
     class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
+    patience: int | Literal["none"] = "none"
+    ema: float | Literal["none"] = "none"
     precision: Precision = "fp32"
     threads: int = 1
 
@@ -134,6 +136,8 @@ _UNSET: Mapping[str, Any] = {
     "gradient_clipping": "none",
     "label_smoothing": 0.0,
     "class_weights": "none",
+    "patience": "none",
+    "ema": "none",
 }
 
 

@@ -8,7 +8,7 @@ from ablation.analysis.answer_records import CrossedEffect, Difference, Measured
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.contrasts import as_measured, measured_metric
 from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.descriptive_records import Spread
+from ablation.analysis.descriptive_records import FoldCorrection, Spread
 from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.table import has_collapsed
@@ -43,6 +43,7 @@ class Comparison:
     flops: tuple[int, int]
     run_ids: tuple[str, ...]
     inputs: InputNoun = "images"
+    folds: FoldCorrection | None = None
 
 
 def compare_variants(
@@ -69,6 +70,7 @@ def compare_variants(
         flops=(plan.summaries[pair[0].name].flops, plan.summaries[pair[1].name].flops),
         run_ids=run_ids([run for variant in pair for run in finished.of(variant)]),
         inputs=plan.data.shape.inputs,
+        folds=FoldCorrection.of(plan),
     )
 
 
@@ -103,12 +105,14 @@ def _compared(finished: FinishedRuns, pair: tuple[Variant, Variant], name: str, 
         metric=metric,
         first=spread_of(list(own[0].values())) if own[0] else None,
         second=spread_of(list(own[1].values())) if own[1] else None,
-        difference=difference_of(differences) if is_given else None,
+        difference=difference_of(differences, test_to_train=finished.plan.test_to_train) if is_given else None,
         wins=wins_of(differences, metric.direction) if is_given else None,
     )
 
 
 def _crossed(finished: FinishedRuns, pair: tuple[Variant, Variant]) -> CrossedEffect | None:
+    if finished.plan.replicates is not None:  # each fold has images of its own
+        return None
     first, second = ({run.planned.seed: correct_answers(run) for run in finished.done(variant)} for variant in pair)
     common = sorted(first.keys() & second.keys())
     return crossed_effect([(1.0, [second[seed] for seed in common]), (-1.0, [first[seed] for seed in common])])

@@ -17,6 +17,7 @@ from ablation.report.characters import first_screen_text, in_terminal
 from ablation.report.labels import labelled
 from ablation.report.limits import cut, reach_of
 from ablation.report.numbers import NONE, count_text, differences_text, value_text
+from ablation.report.replicates import correction_text, in_folds
 from ablation.report.rows import first_screen
 from ablation.report.table import Table as Cells
 from ablation.report.table import difference_cells
@@ -32,7 +33,7 @@ def analysis_text(analysis: Analysis) -> str:
     for title, make in (("Variants", tables.variants), ("Cost", tables.costs)):
         cells = make(analysis)
         parts += [Text(), _table(cells, title=title)] if cells.rows else []
-    rows = in_terminal(first_screen_text(first_screen(analysis), width()))
+    rows = in_folds(in_terminal(first_screen_text(first_screen(analysis), width())), analysis.folds)
     return f"{rows}\n\n{_rendered(Group(*parts))}"
 
 
@@ -52,10 +53,12 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
-    yield _line(f"B minus A, paired by seed, in study {comparison.study}")
+    yield _line(f"B minus A, paired by {'fold' if comparison.folds else 'seed'}, in study {comparison.study}")
     yield _line(f"A: {comparison.first}")
     yield _line(f"B: {comparison.second}")
     yield _line("Descriptive: intervals are at 95 %, not adjusted for their number, and give no verdict.")
+    if comparison.folds is not None:
+        yield _line(f"{correction_text(comparison.folds)}.")
     yield Text()
     head = ("metric", "A", "B", "difference", "95 % interval", "better in")
     yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")

@@ -16,7 +16,7 @@ from ablation.code import CodeFolders
 from ablation.datasets import kept_dataset
 from ablation.errors import MetricTaken, OutputsNotKept
 from ablation.lookup import few
-from ablation.records import DeclaredMetric, Outcome, Plan, RecordedRun, output_file
+from ablation.records import DataFacts, DeclaredMetric, Outcome, Plan, RecordedRun, output_file
 from ablation.worker import make_metrics
 
 if TYPE_CHECKING:
@@ -139,25 +139,26 @@ def _kept(
 ) -> tuple[NDArray[Any], NDArray[Any]] | str:
     """Return a run's outputs and targets on test, or in words why there are none."""
     file, name = output_file(plan.task)
-    most = _most_bytes(plan)
+    data = plan.data_of(run.planned.seed)
+    most = _most_bytes(data)
     content, problem = tracker.run_file(str(run.run_id), file, limit=most)
     if content is None:
         return problem or _NOT_KEPT
     arrays = _arrays(content, most)
     outputs, targets = arrays.get(name), arrays.get("targets")
-    if outputs is None or len(outputs) != plan.data.test_images or outputs.dtype.kind != "f":
+    if outputs is None or len(outputs) != data.test_images or outputs.dtype.kind != "f":
         return f"{file} is damaged"
-    targets = of_data() if targets is None else targets
+    targets = of_data() if targets is None and not plan.data.fold_sizes else targets
     if targets is None:
         return _NO_TARGETS
     return (outputs, targets) if len(targets) == len(outputs) else f"{file} is damaged"
 
 
-def _most_bytes(plan: Plan) -> int:
+def _most_bytes(data: DataFacts) -> int:
     """Return how large the outputs and targets of a test split are at most: float32 and int64."""
-    shape = plan.data.shape
+    shape = data.shape
     numbers = math.prod(shape.output_shape), math.prod(shape.target_shape)
-    return plan.data.test_images * (4 * numbers[0] + 8 * numbers[1]) + SPARE_BYTES
+    return data.test_images * (4 * numbers[0] + 8 * numbers[1]) + SPARE_BYTES
 
 
 def _arrays(content: bytes, most: int) -> Mapping[str, NDArray[Any]]:

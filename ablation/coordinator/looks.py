@@ -117,5 +117,6 @@ def confusion_at_chance(plan: Plan, result: RunResult, folder: RunFolder) -> Map
     """Return what a run answered where that tells whether it collapsed, from its folder, as its record will have it."""
     if not is_at_chance(plan, result.outcome, result.metrics):
         return {}
-    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data)
+    seed = next((run.seed for run in plan.runs if run.identity == result.identity), 0)
+    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data_of(seed))
     return evaluation.confusion

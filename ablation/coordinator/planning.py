@@ -383,7 +383,8 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    answers = plan.data.test_images * math.prod(plan.data.shape.output_shape)
+    tested = max((test for _, test in plan.data.fold_sizes), default=plan.data.test_images)
+    answers = tested * math.prod(plan.data.shape.output_shape)
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ablation.code import CarriedCode, check_packages
 from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
@@ -60,9 +63,10 @@ def _prepared_data(study: Study, state: State) -> Dataset | None:
     sections = [variant.settings.data for variant in study.variants if variant.settings.data is not None]
     if not sections:
         return None
-    dataset = prepare(sections[0], cache=state.data, code=study.code)
+    seed, replicates = study.spec.study_seed, study.variants[0].settings.replicates
+    dataset = prepare(sections[0], cache=state.data, code=study.code, study_seed=seed, replicates=replicates)
     for section in sections:
-        make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
+        make_split(dataset, section, study_seed=seed, seed=0, replicates=replicates)
     return dataset
 
 
@@ -91,7 +95,7 @@ def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, Non
     study, shape = request.study, (dataset.facts if dataset is not None else NO_DATA).shape
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     try_metrics(
-        study.spec.own_metrics, shape, targets=dataset.test_labels if dataset is not None else None, code=study.code
+        study.spec.own_metrics, shape, targets=_targets(dataset) if dataset is not None else None, code=study.code
     )
     if tried:
         yield request.note(f"trying {len(tried)} variants on one batch each")
@@ -99,3 +103,8 @@ def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, Non
     if alike:
         yield request.note(same_starts_text(alike))
     return alike
+
+
+def _targets(dataset: Dataset) -> NDArray[Any]:
+    """Return targets as metrics are measured on."""
+    return dataset.test_labels if len(dataset.test_labels) else dataset.train_labels

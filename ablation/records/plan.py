@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts
-from ablation.records.locked import Locked, LockedQuestion, looks_text
+from ablation.records.locked import Locked, LockedQuestion, Replicates, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
@@ -104,6 +104,8 @@ class Plan:
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
+        if self.replicates is not None:
+            return (self.replicates.count,)
         seeds = self.study["seeds"]
         match seeds:
             case {"looks": looks}:
@@ -114,6 +116,29 @@ class Plan:
                 return (number,)
 
     @property
+    def replicates(self) -> Replicates | None:
+        """The folds that its runs are of, None where they are of seeds."""
+        return self.baseline.settings.replicates
+
+    @property
+    def test_to_train(self) -> float:
+        """How many examples are tested on for each that is trained on, over all folds; 0 where there are none."""
+        if self.replicates is None:
+            return 0.0
+        if sizes := self.data.fold_sizes:
+            return sum(test for _, test in sizes) / sum(train for train, _ in sizes)
+        validation = self.baseline.settings.data.validation if self.baseline.settings.data is not None else "none"
+        share = 0.0 if validation == "none" else validation
+        return 1 / (self.replicates.folds - 1) / (1 - share)  # before the data is read
+
+    def data_of(self, seed: int) -> DataFacts:
+        """Return the facts of the data with as many examples as a replicate is trained and tested on."""
+        if not self.data.fold_sizes:
+            return self.data
+        train, test = self.data.fold_sizes[seed]
+        return replace(self.data, train_images=train, test_images=test)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its runs, in the order that they are judged in."""
         return tuple(dict.fromkeys(run.seed for run in self.runs))
@@ -121,6 +146,8 @@ class Plan:
     @property
     def replicates_text(self) -> str:
         """What the study file asks for of each variant: `5`, `looks at 5, 8`, or `seeds 0, 1, 42`."""
+        if self.replicates is not None:
+            return str(self.replicates)
         seeds = self.study["seeds"]
         return f"[{', '.join(map(str, seeds))}]" if isinstance(seeds, list | tuple) else looks_text(self.looks)
 

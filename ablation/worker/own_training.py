@@ -19,6 +19,7 @@ from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.setup import seed_generators
 
 PATH = "training.name"
+SECTIONS = ("data", "model", "training")
 MAX_BATCHES = "max_batches"
 MEASURED_ANYWAY = ("training_seconds", "peak_memory_mib", "total_seconds")
 """Metrics that a run has whatever its training function returns; what it returns itself under such a name counts."""
@@ -116,9 +117,7 @@ def train_own(
     number = stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed) % 2**32
     seed_generators(number)
     offered = {"data": data, MAX_BATCHES: max_batches}
-    sections = {
-        name: section for name, section in settings.plain().items() if name != "study_seed" and section is not None
-    }
+    sections = {name: section for name, section in settings.plain().items() if name in SECTIONS and section is not None}
     begun = time.perf_counter()
     with own_mlflow_runs():
         returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
@@ -180,7 +179,7 @@ def split_data(dataset: Dataset, split: Split) -> SplitData:
     return SplitData(
         train=part(split.train),
         validation=part(split.validation) if split.validation is not None else None,
-        test=(dataset.test_images, dataset.test_labels),
+        test=part(split.test) if split.test is not None else (dataset.test_images, dataset.test_labels),
         classes=dataset.facts.shape.classes,
     )
 

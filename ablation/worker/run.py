@@ -332,7 +332,13 @@ def _own_result(record: RunRecord) -> RunResult:
     data = None
     if job.data_folder is not None and job.settings.data is not None:
         dataset = open_dataset(job.data_folder)
-        split = make_split(dataset, job.settings.data, study_seed=job.settings.study_seed, seed=job.planned.seed)
+        split = make_split(
+            dataset,
+            job.settings.data,
+            study_seed=job.settings.study_seed,
+            seed=job.planned.seed,
+            replicates=job.settings.replicates,
+        )
         data = split_data(dataset, split)
     # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
     limits = threadpool_limits(training.threads)

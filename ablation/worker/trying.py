@@ -166,7 +166,9 @@ def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFol
         return
     data = None
     if dataset is not None and settings.data is not None:
-        split = make_split(dataset, settings.data, study_seed=settings.study_seed, seed=0)
+        split = make_split(
+            dataset, settings.data, study_seed=settings.study_seed, seed=0, replicates=settings.replicates
+        )
         data = split_data(dataset, split)
     with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
         report = Report(folder=folder, on_epoch=lambda _: None)

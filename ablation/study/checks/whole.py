@@ -16,6 +16,7 @@ from ablation.study.checks.factors import factor_problems, setting, tuning_probl
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import levels_of
@@ -55,6 +56,7 @@ def check(
         unread_problems(values, code),
         tuning_problems(values),
         data_problems(values),
+        replicate_problems(values),
         errors,
         training_problems(values),
         label_problems(values),

@@ -16,7 +16,7 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldCorrection:
-    """The folds that are a study's replicates, and what intervals over them are corrected by, after Nadeau & Bengio.
+    """The folds that are a study's replicates, and what intervals over them are corrected by, after Nadeau and Bengio.
 
     `test_to_train` is n_test/n_train: how many examples are tested on for each that is trained on.
     """
@@ -24,7 +24,9 @@ class FoldCorrection:
     folds: int
     repeats: int
     test_to_train: float
-    correction: str = "Nadeau & Bengio (2003): variance of the mean (1/J + n_test/n_train) s², J - 1 degrees of freedom"
+    correction: str = (
+        "Nadeau and Bengio (2003): variance of the mean (1/J + n_test/n_train) s², J - 1 degrees of freedom"
+    )
 
     @classmethod
     def of(cls, plan: Plan) -> "FoldCorrection | None":

@@ -8,7 +8,7 @@ from ablation.report.numbers import magnitude
 
 _SEED = re.compile(r"(?<![\w/-])([Ss])eed(s?)(?![\w/-])")
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1[`~]*\s*?$", re.MULTILINE | re.DOTALL)
-SOURCE = "Nadeau & Bengio, Inference for the generalization error, Machine Learning 52 (2003)"
+SOURCE = "Nadeau and Bengio, Inference for the generalization error, Machine Learning 52 (2003)"
 
 
 def in_folds(text: str, folds: FoldCorrection | None) -> str:

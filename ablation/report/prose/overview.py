@@ -26,7 +26,7 @@ def overview(analysis: Analysis) -> tuple[str, str, str, str]:
     lines = _verdict(analysis), _decisions(analysis), _comparison(analysis), _runs_line(analysis)
     first, second, third, fourth = (in_folds(line, analysis.folds) for line in lines)
     if analysis.folds is not None:
-        fourth += f" Intervals over {analysis.folds.folds} folds are corrected (Nadeau & Bengio 2003)."
+        fourth += f" Intervals over {analysis.folds.folds} folds are corrected (Nadeau and Bengio 2003)."
     return first, second, third, fourth
 
 

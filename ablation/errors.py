@@ -148,6 +148,27 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class StudiesApart(AblationError):
+    """Two studies whose variants cannot be compared: they are not judged on the same metric."""
+
+    def __init__(self, studies: tuple[str, str], metrics: tuple[str, str]) -> None:
+        super().__init__(
+            f"variants of two studies are compared where both are judged on the same metric: {studies[0]!r} is on "
+            f"{metrics[0]}, {studies[1]!r} on {metrics[1]} @ compare"
+        )
+
+
+class FoldsApart(AblationError):
+    """Two studies, one of folds at least, whose replicates are no pairs: there is no interval for that."""
+
+    def __init__(self, studies: tuple[str, str], differs: Sequence[str]) -> None:
+        super().__init__(
+            f"variants of {studies[0]!r} and {studies[1]!r} cannot be compared: folds are compared in pairs alone, and "
+            f"these are none, as the studies differ in {'; '.join(differs)}. Give both the same folds, data and "
+            "study_seed @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 

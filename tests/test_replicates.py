@@ -23,14 +23,14 @@ from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split, make_split, prepare
 from ablation.errors import DataInvalid, StudyFileError, StudyNarrowed
 from ablation.lookup import differences
-from ablation.records import DataSettings, Plan, Replicates
+from ablation.records import DataSettings, FunctionTraining, Plan, Replicates, Settings
 from ablation.report import report_text
 from ablation.study import study_of_values
 from ablation.study.identity import locked_hash
 from ablation.study.plan_json import plan_from_json, plan_to_json
 from ablation.training.steps import split_of
 from ablation.worker.data import run_data
-from ablation.worker.own_training import split_data
+from ablation.worker.own_training import data_of
 
 
 def seeds_of(seeds: Any) -> list[int]:
@@ -386,6 +386,8 @@ def test_each_fold_is_tested_on_its_own_examples_by_the_engine_and_own_functions
     replicates = Replicates(folds=3)
     dataset = prepared(tmp_path, replicates=replicates)
     settings = DataSettings(name="d.py:load", validation=0.2)
+    training = FunctionTraining(name="t.py:train")
+    own_settings = Settings(data=settings, model=None, training=training, study_seed=0, replicates=replicates)
     for seed in range(3):
         split = make_split(dataset, settings, study_seed=0, seed=seed, replicates=replicates)
         data, _ = run_data(
@@ -398,7 +400,7 @@ def test_each_fold_is_tested_on_its_own_examples_by_the_engine_and_own_functions
             layout=torch.contiguous_format,
         )
         images, labels, indices = split_of(data, "test")
-        own = split_data(dataset, split)
+        own = data_of(own_settings, dataset, seed=seed)
 
         assert split.test.tolist() == indices.tolist()
         assert own.test[1].tolist() == labels[indices].tolist() == data.test_labels.tolist()

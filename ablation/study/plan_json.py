@@ -80,7 +80,7 @@ def plan_to_json(plan: Plan) -> str:
     others["data"]["shape"] = plan.data.shape.plain()
     if not plan.data.fold_sizes:
         del others["data"]["fold_sizes"]
-    for rare in ("family", "dropped", "metric_code"):
+    for rare in ("family", "dropped", "metric_code", "takes_model"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic.fields import FieldInfo
 
+from ablation.lookup import is_same, replaced, value_at
 from ablation.records import (
     TASKS,
     DeclaredMetric,
@@ -27,6 +28,8 @@ from ablation.study.factors import (
     LabelledVariant,
     Level,
     Listed,
+    level_names,
+    levels_with_settings,
 )
 from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
@@ -246,8 +249,8 @@ class StudySpec(Section):
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
-        """Every factor's levels; of a component, the baseline's first."""
-        return {name: factor if isinstance(factor, tuple) else factor.levels for name, factor in self.factors.items()}
+        """Every factor's levels, as variants know them; of a component, the baseline's first."""
+        return {name: level_names(factor) for name, factor in self.factors.items()}
 
     @property
     def listed(self) -> dict[str, dict[str, Any]]:
@@ -258,10 +261,18 @@ class StudySpec(Section):
         }
 
     def baseline_levels(self) -> dict[str, Any]:
-        return {
-            name: factor.levels[0] if isinstance(factor, ComponentFactor) else self.setting(name)
-            for name, factor in self.factors.items()
-        }
+        """Return each factor's level in the baseline: the one that sets what the file has."""
+        return {name: self._baseline_level(name, factor) for name, factor in self.factors.items()}
+
+    def _baseline_level(self, name: str, factor: Factor) -> Any:
+        if isinstance(factor, ComponentFactor):
+            return factor.levels[0]
+        levels = levels_with_settings(name, factor)
+        return next(
+            level
+            for level, settings in levels
+            if all(is_same(value, self.setting(path)) for path, value in settings.items())
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
@@ -295,18 +306,18 @@ class StudySpec(Section):
         return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed", "replicates"}))
 
     def setting(self, path: str) -> Any:
-        """Return the baseline's value of a factor's path."""
-        section, _, key = path.partition(".")
-        return getattr(getattr(self, section), key)
+        """Return the baseline's value of a setting."""
+        section, key, *inside = path.split(".")
+        value = getattr(getattr(self, section), key)
+        return value_at(value, ".".join(inside)) if inside else value
 
     def with_levels(self, levels: Mapping[str, Any], *, tuned: Mapping[str, Any] | None = None) -> "StudySpec":
         """Return the study with these levels and tuned settings in its baseline, each of them checked before."""
         sections = {name: dict(section) for name in SECTIONS if (section := getattr(self, name)) is not None}
         components = {name: factor for name, factor in self.factors.items() if isinstance(factor, ComponentFactor)}
-        paths = {path: level for path, level in levels.items() if path in self.factors and path not in components}
-        for path, value in {**paths, **(tuned or {})}.items():
+        for path, value in {**self._settings_of(levels), **(tuned or {})}.items():
             section, _, key = path.partition(".")
-            sections[section][key] = tuple(value) if isinstance(value, list) else value
+            sections[section] = replaced(sections[section], key, tuple(value) if isinstance(value, list) else value)
         for name, factor in components.items():
             if levels[name] != factor.levels[0]:
                 model = sections["model"]
@@ -318,6 +329,17 @@ class StudySpec(Section):
         return self.model_copy(
             update={name: type(getattr(self, name)).model_validate(values) for name, values in sections.items()}
         )
+
+    def _settings_of(self, levels: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what these levels set, by paths; parts of the model set none."""
+        return {
+            path: value
+            for name, factor in self.factors.items()
+            if not isinstance(factor, ComponentFactor)
+            for level, settings in levels_with_settings(name, factor)
+            if is_same(level, levels[name])
+            for path, value in settings.items()
+        }
 
     def configuration(self) -> dict[str, Any]:
         """Return what can alter a run's result, but for the seed: data, model, training, the study's seed."""
@@ -345,6 +367,17 @@ NOT_FACTORS = (
 """Paths that may not vary: what is compared has one data set, split and thread count in common.
 
 No level is a mapping either."""
+
+
+ONLY_IN_RECIPES = ("training.optimizer_arguments", "training.schedule_arguments")
+"""Mappings that no level is, and that a level of several settings may set beside what they are the arguments of."""
+
+
+def recipe_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return {path: field} of all that a level of several settings may set, in a study with these sections."""
+    section = section_of("training", values)
+    more = {path: field for path in ONLY_IN_RECIPES if (field := section.model_fields.get(path.split(".")[1]))}
+    return {**factor_fields(values), **more}
 
 
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:

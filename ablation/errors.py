@@ -158,6 +158,17 @@ class StudiesApart(AblationError):
         )
 
 
+class FoldsApart(AblationError):
+    """Two studies, one of folds at least, whose replicates are no pairs: there is no interval for that."""
+
+    def __init__(self, studies: tuple[str, str], differs: Sequence[str]) -> None:
+        super().__init__(
+            f"variants of {studies[0]!r} and {studies[1]!r} cannot be compared: folds are compared in pairs alone, and "
+            f"these are none, as the studies differ in {'; '.join(differs)}. Give both the same folds, data and "
+            "study_seed @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 

@@ -424,7 +424,10 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    answers = max(data.test_images * math.prod(data.shape.output_shape) for data in plan.data_sets)
+    answers = max(
+        max((test for _, test in data.fold_sizes), default=data.test_images) * math.prod(data.shape.output_shape)
+        for data in plan.data_sets
+    )
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

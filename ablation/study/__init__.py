@@ -111,6 +111,7 @@ class Study:
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
             seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
+            replicates=self.spec.replicates.record if self.spec.replicates is not None else None,
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,

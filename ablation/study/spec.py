@@ -33,7 +33,7 @@ from ablation.study.factors import (
     levels_with_settings,
     with_labels_by_level,
 )
-from ablation.study.looks import PlannedLooks, Seeds
+from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
@@ -181,6 +181,11 @@ class StudySpec(Section):
     seeds: Seeds = Field(
         default=5, description="runs per variant, those at each planned look, or seed indices such as [0, 1, 42]"
     )
+    replicates: Annotated[ReplicatesChoice, "a mapping such as {folds: 5, repeats: 2}"] | None = Field(
+        default=None,
+        description="folds in the place of seeds, for data without a test split",
+        examples=["replicates: {folds: 5, repeats: 2}"],
+    )
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
     metrics: Annotated[
@@ -223,11 +228,15 @@ class StudySpec(Section):
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
-        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (len(self.seed_indices),)
+        if isinstance(self.seeds, PlannedLooks) and self.replicates is None:
+            return self.seeds.numbers
+        return (len(self.seed_indices),)
 
     @property
     def seed_indices(self) -> tuple[int, ...]:
-        """The seeds of the runs of a variant, in their order."""
+        """The seeds of the runs of a variant, in their order; of folds, their numbers."""
+        if self.replicates is not None:
+            return tuple(range(self.replicates.record.count))
         match self.seeds:
             case tuple():
                 return self.seeds
@@ -274,26 +283,30 @@ class StudySpec(Section):
         if self.model is not None:
             rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
-        if isinstance(self.data, Images) and self.data.size is None:
-            del values["data"]["size"]
+        if isinstance(self.data, Images):
+            for key in ("size", "test"):
+                if values["data"][key] is None:
+                    del values["data"][key]
         if isinstance(self.training, Training):
             idle = self.training.unset()
             values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
         if isinstance(self.data, OwnData):
-            usual = [key for key in OF_TASKS if values["data"][key] == OwnData.model_fields[key].default]
+            usual = [key for key in (*OF_TASKS, "test") if values["data"][key] == OwnData.model_fields[key].default]
             values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
         }
         values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
+        if self.replicates is not None:
+            del values["seeds"]
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
     def settings(self) -> Settings:
         """Return the sections data, model and training whole, and the study's seed."""
         own = self.training.with_its_arguments() if isinstance(self.training, Training) else self.training
         spec = self.model_copy(update={"training": own})
-        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
+        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed", "replicates"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a setting."""
@@ -337,6 +350,7 @@ class StudySpec(Section):
         return {
             **{name: section.configuration() if section is not None else None for name, section in sections.items()},
             "study_seed": self.study_seed,
+            **({"replicates": self.replicates.record.plain()} if self.replicates is not None else {}),
         }
 
     def fixed(self) -> dict[str, Any]:
@@ -345,10 +359,10 @@ class StudySpec(Section):
         return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
 
 
-_RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
-FIXED = (*SECTIONS, "study_seed", "metric", "tune")
+_RARE = ("data", "model", "variants", "forbid", "tune", "metrics", "replicates")
+FIXED = (*SECTIONS, "study_seed", "metric", "tune", "replicates")
 NOT_FACTORS = (
-    *("data.name", "data.root", "data.size", "data.validation"),
+    *("data.name", "data.root", "data.size", "data.validation", "data.test"),
     *(f"data.{key}" for key in OF_TASKS),
     *("training.name", "training.threads", "model.replace"),
     *("training.optimizer_arguments", "training.schedule_arguments"),

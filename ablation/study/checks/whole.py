@@ -18,6 +18,7 @@ from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.own_training import own_training_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.checks.recipes import recipe_problems
+from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
@@ -59,6 +60,7 @@ def check(
         own_training_problems(values, code),
         tuning_problems(values),
         data_problems(values),
+        replicate_problems(values),
         errors,
         training_problems(values),
         label_problems(values),

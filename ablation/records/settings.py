@@ -4,6 +4,7 @@ Plans and configuration.json keep them as plain values, which `plain` gives and 
 gets the same. What the code that a section names takes beside our own settings stays a mapping, its `arguments`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from types import UnionType
@@ -61,6 +62,12 @@ class DataSettings:
             **{name: value for name in _OF_TASKS if (value := getattr(self, name)) != _DEFAULTS[name]},
             **self.arguments,
         }
+
+    @property
+    def source(self) -> str:
+        """What is read, as a text: sections that differ in nothing else share one data set, drawn from as each says."""
+        drawn = ("limit", "validation", "augmentation", "target_scaling")
+        return json.dumps({name: value for name, value in self.plain().items() if name not in drawn}, sort_keys=True)
 
 
 _OF_TASKS = ("task", "ignore_index", "target_scaling")

@@ -385,7 +385,7 @@ _LATER = (
 
 
 class OwnTraining(OpenSection):
-    """A user's function, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
+    """A user's function that returns metrics; other keys are its settings, given by the names of its parameters."""
 
     name: CodeName
     threads: int = Field(default=1, ge=1, le=1024)

@@ -36,6 +36,8 @@ OTHER_VALUES: dict[str, Any] = {
     "model.activation": "gelu",
     "model.repeats": 1,
     "model.remove": ["blocks.block1.pool"],
+    "model.weights": "start.pt",
+    "model.frozen": ["blocks.block1"],
     "model.replace": {"blocks.block1.activation": "GELU"},
     "training.epochs": 3,
     "training.batch_size": 32,

@@ -28,6 +28,7 @@ from ablation.records import (
     Variant,
 )
 from ablation.study import Study, locked_hash
+from ablation.study.identity import without_places
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
@@ -326,9 +327,10 @@ def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:
+    configuration = without_places(plan.baseline.configuration)
     return {
-        **plan.baseline.configuration,
-        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
+        **configuration,
+        "data": {**(configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked.metric.plain(),
         "tune": plan.study.get("tune"),
     }
@@ -385,7 +387,11 @@ def measured_models(study: Study, shape_of: Callable[[Variant], DataShape]) -> d
         model, shape = variant.settings.model, shape_of(variant)
         if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
-        return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        found = summarize_model(lambda: build_model(replace(model, frozen=()), shape, code=study.code), shape)
+        if not model.frozen:
+            return found
+        frozen = summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        return replace(found, trainable=frozen.parameters)
 
     sizes = {variant.name: size(variant) for variant in study.variants}
     first: dict[str, Variant] = {}

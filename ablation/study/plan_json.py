@@ -86,6 +86,9 @@ def plan_to_json(plan: Plan) -> str:
     for rare in ("family", "dropped", "metric_code", "takes_model", "other_data"):
         if not others[rare]:
             del others[rare]
+    for size in others["summaries"].values():
+        if size["trainable"] is None:
+            del size["trainable"]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -183,7 +186,7 @@ def _problem(plan: Plan) -> str | None:
 
 def _problems_of_parts(plan: Plan) -> Iterator[str]:
     """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
-    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
+    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops, each.trainable or 0)]
     numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
     if not all(map(is_count, (*sizes, *numbers, plan.locked.seeds, *(run.seed for run in plan.runs)))):
         yield "a number of it is negative, or larger than any count"

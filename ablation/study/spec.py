@@ -37,6 +37,7 @@ from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
+    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -281,7 +282,7 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
+            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
         if isinstance(self.data, Images):
             for key in ("size", "test"):

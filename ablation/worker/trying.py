@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ablation.code import CodeFolders, code_names, is_code, running
+from ablation.code import CodeFolders, code_names, is_code, is_weights, running
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, CodeInvalid, ComponentInvalid, VariantFails
-from ablation.models import build_model, example_input, fastest_layout
+from ablation.models import build_model, example_input, fastest_layout, load_weights
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
@@ -29,7 +29,8 @@ TRIED_EXAMPLES = 16
 def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
     model = settings.model
-    is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
+    edits = (model.remove, model.replace, model.frozen) if model is not None else ()
+    is_odd = model is not None and (any(edits) or model.name.startswith("torchvision:"))
     return is_odd or bool(code_names(settings)) or _has_choices_of_torch(settings)
 
 
@@ -84,7 +85,8 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     else:
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     tried = model_settings.name
-    name = tried if is_code(tried) else next(iter(code_names(settings)), tried)
+    own = (name for name in code_names(settings) if not is_weights(name))
+    name = tried if is_code(tried) else next(own, tried)
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
@@ -106,7 +108,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
 
 def _begun(settings: ModelSettings, shape: DataShape, code: CodeFolders, *, seed: int) -> nn.Module:
     seed_generators(seed)
-    return build_model(settings, shape, code=code)
+    return load_weights(build_model(settings, shape, code=code), settings.weights, code=code)
 
 
 def _are_equal(first: nn.Module, second: nn.Module) -> bool:

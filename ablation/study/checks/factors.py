@@ -75,7 +75,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        is_of_parts = not key or path == "model.remove"
+        is_of_parts = not key or path in ("model.remove", "model.frozen", "model.weights")
         if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":

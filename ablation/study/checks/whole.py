@@ -15,6 +15,7 @@ from ablation.study.checks.design import design_problems, made_variants, questio
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
+from ablation.study.checks.model import model_problems
 from ablation.study.checks.own_training import own_training_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.checks.recipes import recipe_problems
@@ -63,6 +64,7 @@ def check(
         replicate_problems(values),
         errors,
         training_problems(values),
+        model_problems(values, code),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),

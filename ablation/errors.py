@@ -148,6 +148,16 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class StudiesApart(AblationError):
+    """Two studies whose variants cannot be compared: they are not judged on the same metric."""
+
+    def __init__(self, studies: tuple[str, str], metrics: tuple[str, str]) -> None:
+        super().__init__(
+            f"variants of two studies are compared where both are judged on the same metric: {studies[0]!r} is on "
+            f"{metrics[0]}, {studies[1]!r} on {metrics[1]} @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 
@@ -467,6 +477,18 @@ class DataInvalid(AblationError):
     def __init__(self, source: Path | str, problems: Sequence[str]) -> None:
         shown = [*problems[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])]
         super().__init__("\n".join([f"the data in {source} cannot be used:", *(f"  {line}" for line in shown)]))
+
+
+class DataIncomparable(AblationError):
+    """Variants whose data differs in what they are tested by, or in nothing; `why` is empty where it is the same."""
+
+    def __init__(self, data: str, why: str) -> None:
+        way = (
+            "what is compared would be measured on other examples: return the same test examples in the same order at "
+            "every level, or name several data sets as a list: `data: [{...}, {...}]`, each variant trained on each"
+        )
+        same = f"{data} gives the same data as another level: its function does not use the argument, or not yet"
+        super().__init__(f"{f'the data of {data} cannot be compared: {why}; {way}' if why else same} @ data")
 
 
 class ModelInvalid(AblationError):

@@ -26,7 +26,7 @@ from ablation.study.factors import (
 from ablation.study.file import Location, is_plain_text, shown, value_text
 from ablation.study.level_names import NOT_VARIED, level_text, needs_label
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
-from ablation.study.sections import MAX_KEY, OpenSection, Section, section_of
+from ablation.study.sections import MAX_KEY, SECTIONS, OpenSection, OwnData, Section, section_of
 from ablation.study.spec import OTHERS, OWN, factor_fields, is_own_training, own_settings
 
 Found = tuple[Location, str]
@@ -64,22 +64,27 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     """Refuse the factors that only the built-in training carries out, where a user's function trains."""
     factors, training = values.get("factors"), values.get("training")
     name = training.get("name") if isinstance(training, Mapping) else None
-    if not isinstance(name, str) or not is_own_training(values):
+    if not isinstance(name, str) or not isinstance(training, Mapping) or not is_own_training(values):
         return
+    read, call = code.settings_read(name, list(training)), code.training_call(name, list(training))
+    may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        if not key or path == "model.remove":
+        is_of_parts = not key or path == "model.remove"
+        if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
             why = "is given the images as they are, and none is moved or mirrored for it"
-        elif section == "model" and not _may_read(section, values, name, code):
+        elif section == "model" and not _may_read(section, values, read):
             why = f"is given no model, and {name} reads no settings['model']"
-        elif section == "data" and not _may_read(section, values, name, code):
+        elif section == "data" and not _may_read(section, values, read):
             why = f"is given the data where it takes `data`, and {name} does not, nor reads settings['data']"
         else:
             continue
         own = "model" if path == "model.name" else key or path
         way = f"make it a key of training that the function reads, such as training.{own}"
+        if section == "model" or is_of_parts:
+            way = f"have the function take `model`, which is that model, built; or {way}"
         yield here, f"nothing reads this factor: a training function of your own {why}; {way}"
 
 
@@ -92,12 +97,11 @@ def _varied(factors: Any) -> Iterator[tuple[Location, str]]:
         yield here if here[1] != path else here[:2], str(path)
 
 
-def _may_read(section: str, values: Mapping[str, Any], name: str, code: CodeFolders) -> bool:
+def _may_read(section: str, values: Mapping[str, Any], read: frozenset[str] | None) -> bool:
     """Whether a training function reads a section; where its source does not tell, any but that of a built-in model."""
     inner = values.get(section)
     if not isinstance(inner, Mapping):
         return False
-    read = code.settings_read(name)
     return section == "data" or is_code(inner.get("name")) if read is None else section in read
 
 
@@ -117,6 +121,8 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         if varied is not None:
             who = "is" if varied[1] == path else f"is set by {varied[1]}, which is"
             yield here, f"{path} {who} a factor of this study: it is compared, so it cannot be tuned"
+        elif path.startswith("data.") and path.removeprefix("data.") in own_settings("data", values):
+            yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
             near = nearest_names(path, fields, limit=1)
             yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -145,14 +151,15 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     """Say that a path is none that can vary, and what to do."""
     fields = factor_fields(values)
     section, _, key = path.partition(".")
-    kind = section_of(section, values) if section in ("model", "training") else None
+    kind = section_of(section, values) if section in SECTIONS else None
     is_argument = all(part.isidentifier() for part in key.split("."))
-    if kind is not None and issubclass(kind, OpenSection) and is_argument and values.get(section):
+    is_open = kind is not None and issubclass(kind, OpenSection) and is_argument
+    if kind is not None and is_open and key not in kind.model_fields and values.get(section):
         near = nearest_names(key, own_settings(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         around, _, last = path.rpartition(".")
         return f"the baseline's level is missing: add `{last}: …` to {around}, one of the factor's levels{hint}"
-    reason = reason_for_data_factor(path, fields)
+    reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)

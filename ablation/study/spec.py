@@ -21,6 +21,7 @@ from ablation.records import (
     is_recordable_name,
 )
 from ablation.study.budget import Budget
+from ablation.study.conditions import Conditions, conditions_of, holds, in_order
 from ablation.study.factors import (
     AnyLevel,
     Assignment,
@@ -28,11 +29,13 @@ from ablation.study.factors import (
     Factor,
     FactorPath,
     LabelledVariant,
+    Level,
     Listed,
     level_names,
     levels_with_settings,
     with_labels_by_level,
 )
+from ablation.study.level_names import NOT_VARIED
 from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
@@ -115,12 +118,20 @@ DeclaredMetrics = Annotated[
 class Question(Section):
     """What the study asks: the average effect of a factor, the interaction of two, or a listed variant's difference.
 
-    `at` asks it where other factors have these levels only.
+    `at` asks it where other factors have these levels only. `levels` asks it between two levels, the second minus the
+    first, instead of between the baseline's and each other; of an interaction, for some of its factors.
     """
 
     effect: FactorPath | None = None
     interaction: FactorPair | None = None
     variant: Annotated[str, "the name of a listed variant"] | None = None
+    levels: (
+        Annotated[
+            tuple[Level, Level] | dict[FactorPath, tuple[Level, Level]],
+            "a list of two levels, such as [2, 3]; of an interaction, a mapping of a factor to such a list",
+        ]
+        | None
+    ) = None
     at: Assignment = Field(default={})
     on: MetricName | None = Field(default=None, description="metric; the study's own where not given")
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
@@ -137,11 +148,18 @@ class Question(Section):
     def factors(self) -> tuple[str, ...]:
         return (self.effect,) if self.effect is not None else self.interaction or ()
 
+    def compared_levels(self) -> dict[str, tuple[Any, Any]]:
+        """Return the two levels that are compared, of each factor where they are given."""
+        given = self.model_dump(mode="json", include={"levels"})["levels"] or {}
+        pairs = given if isinstance(given, dict) else {str(self.effect): given}
+        return {factor: (first, second) for factor, (first, second) in pairs.items()}
+
     def locked(self) -> LockedQuestion:
         return LockedQuestion(
             effect=self.effect,
             interaction=self.interaction,
             variant=self.variant,
+            levels=self.compared_levels(),
             at=self.model_dump(mode="json", include={"at"})["at"],
             on=self.on,
             meaningful=self.meaningful,
@@ -264,9 +282,19 @@ class StudySpec(Section):
             for name, variant in self.variants.items()
         }
 
+    @property
+    def conditions(self) -> Conditions:
+        """Beside which levels of others each factor varies that does not everywhere."""
+        return conditions_of(self.model_dump(mode="json", include={"factors"})["factors"])
+
     def baseline_levels(self) -> dict[str, Any]:
-        """Return each factor's level in the baseline: the one that sets what the file has."""
-        return {name: self._baseline_level(name, factor) for name, factor in self.factors.items()}
+        """Return each factor's level in the baseline: the one that sets what the file has, where it varies there."""
+        conditions = self.conditions
+        found: dict[str, Any] = {}
+        for name in in_order(list(self.factors), conditions):
+            varies = holds(conditions.get(name, {}), found)
+            found[name] = self._baseline_level(name, self.factors[name]) if varies else NOT_VARIED
+        return {name: found[name] for name in self.factors}
 
     def _baseline_level(self, name: str, factor: Factor) -> Any:
         if isinstance(factor, ComponentFactor):
@@ -323,7 +351,7 @@ class StudySpec(Section):
             section, _, key = path.partition(".")
             sections[section] = replaced(sections[section], key, tuple(value) if isinstance(value, list) else value)
         for name, factor in components.items():
-            if levels[name] != factor.levels[0]:
+            if levels[name] == factor.levels[1]:
                 model = sections["model"]
                 sections["model"] = {
                     **model,

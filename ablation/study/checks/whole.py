@@ -10,9 +10,11 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.study.checks.baseline import setting
+from ablation.study.checks.conditions import condition_problems
 from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
-from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.checks.factors import factor_problems, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.model import model_problems
@@ -57,6 +59,7 @@ def check(
     found = _merged(
         factor_problems(values),
         recipe_problems(values),
+        condition_problems(values),
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names, overlap, value_at
 from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
-from ablation.study.checks.reasons import reason_for_data_factor
+from ablation.study.checks.reasons import reason_for_data_factor, reason_for_factor
 from ablation.study.expected import expected
 from ablation.study.factors import MAX_LEVELS, is_part, recipe_of, varied_settings
 from ablation.study.file import Location, shown
@@ -111,8 +111,7 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             who = "is" if varied[1] == path else f"is set by {varied[1]}, which is"
             yield here, f"{path} {who} a factor of this study: it is compared, so it cannot be tuned"
         elif path not in fields:
-            near = nearest_names(path, fields, limit=1)
-            yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
+            yield here, f"there is no setting {shown(path)}; {reason_for_factor(path, fields)}"
         else:
             yield from _space_problems(here, tune[path], fields[path])
 
@@ -146,9 +145,7 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     reason = reason_for_data_factor(path, fields)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
-    near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
-    return f"unknown factor {shown(path)}; {hint}"
+    return f"unknown factor {shown(path)}; {reason_for_factor(path, fields)}"
 
 
 def _level_problems(here: Location, levels: tuple[Any, ...], field: FieldInfo, *, baseline: Any) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""What people write at first and means something else here: the message says what it is called, or how it is written."""
+"""What people write at first, and what it is called here: the message says so, or how it is written."""
 
 from pathlib import Path
 

@@ -233,8 +233,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"recipe": {**RECIPE, "odd": {"training.optimizer": "sdg"}}},
         {},
-        "unknown optimizer 'sdg'; did you mean 'sgd'?; there are: adam, adamw, sgd, ASGD, Adadelta, Adafactor, Adagrad, "
-        "Adamax, Muon, NAdam, RAdam, RMSprop, Rprop @ factors.recipe.odd.training.optimizer",
+        "unknown optimizer 'sdg'; did you mean 'sgd'?; there are: adam, adamw, sgd, ASGD, Adadelta, Adafactor, "
+        "Adagrad, Adamax, Muon, NAdam, RAdam, RMSprop, Rprop @ factors.recipe.odd.training.optimizer",
     ),
     (
         {"recipe": {**RECIPE, "steps": {"training.schedule": "StepLR"}}},

@@ -311,8 +311,11 @@ class Execution:
             yield said
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
-        kept = self._folder(planned).kept_checkpoints()
-        return f"it resumes after epoch {kept[0][0]}" if kept else "it begins anew"
+        folder = self._folder(planned)
+        if not folder.kept_checkpoints():
+            return "it begins anew"
+        epochs = folder.lasting_epochs()
+        return f"it resumes after epoch {epochs}" if epochs else "it resumes from its checkpoint"
 
     def _upload_note(self) -> str | None:
         """Say once that the tracker fails, and once that it works again, and what became of the lease."""
@@ -362,7 +365,7 @@ class Execution:
 
     def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:
         """Return a result as its record will be, with what looks need of its files."""
-        confusion = confusion_at_chance(self.record.plan, result, self._folder(planned))
+        confusion = confusion_at_chance(self.record.plan, planned.variant, result, self._folder(planned))
         return RecordedRun(
             planned=planned,
             run_id=None,

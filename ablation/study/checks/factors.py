@@ -13,7 +13,7 @@ from ablation.lookup import is_same, nearest_names, overlap
 from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.conditions import has_no_baseline
-from ablation.study.checks.reasons import reason_for_data_factor
+from ablation.study.checks.reasons import reason_for_data_factor, reason_for_factor
 from ablation.study.expected import expected
 from ablation.study.factors import (
     MAX_LEVELS,
@@ -124,8 +124,7 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         elif path.startswith("data.") and path.removeprefix("data.") in own_settings("data", values):
             yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
-            near = nearest_names(path, fields, limit=1)
-            yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
+            yield here, f"there is no setting {shown(path)}; {reason_for_factor(path, fields)}"
         else:
             yield from _space_problems(here, tune[path], fields[path])
 
@@ -162,9 +161,7 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
-    near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
-    return f"unknown factor {shown(path)}; {hint}"
+    return f"unknown factor {shown(path)}; {reason_for_factor(path, fields)}"
 
 
 def _level_problems(

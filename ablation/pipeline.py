@@ -196,9 +196,7 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, b
     tuned = {variant.variant for variant in before.tuning}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if targets:
-        dataset = execution.jobs.dataset
-        assert dataset is not None
-        tuning = VariantTuning(study=study, execution=execution, dataset=dataset, storage_url=request.storage_url)
+        tuning = VariantTuning(study=study, execution=execution, facts=before.data, storage_url=request.storage_url)
         try:
             found = yield from tuning.tune(targets)
         except BaseException:

@@ -144,7 +144,8 @@ def preview_study(
     same_starts = tuple(
         variant.name
         for variant in study.design_variants()
-        if needs_trying(variant.settings) and try_variant(variant, outline.shape, dataset=None, code=study.code)
+        if needs_trying(variant.settings)
+        and try_variant(variant, outline.shape, dataset=None, code=study.code, tuned_by=study.tuned_by)
     )
     return Preview(
         study=study,

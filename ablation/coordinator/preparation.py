@@ -95,7 +95,11 @@ def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, Non
     )
     if tried:
         yield request.note(f"trying {len(tried)} variants on one batch each")
-    alike = tuple(variant.name for variant in tried if try_variant(variant, shape, dataset=dataset, code=study.code))
+    alike = tuple(
+        variant.name
+        for variant in tried
+        if try_variant(variant, shape, dataset=dataset, code=study.code, tuned_by=study.tuned_by)
+    )
     if alike:
         yield request.note(same_starts_text(alike))
     return alike

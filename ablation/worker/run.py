@@ -1,6 +1,7 @@
 """Trains runs, one or several together, start to end; all that is measured goes to their folders and nowhere else."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -27,7 +28,7 @@ from ablation.worker.artifacts import write_configuration, write_curves, write_e
 from ablation.worker.devices import can_train_more, device_at, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.own_mlflow import own_mlflow_runs
-from ablation.worker.own_training import Report, load_training, split_data, train_own
+from ablation.worker.own_training import Report, SplitData, load_training, split_data, train_own
 from ablation.worker.paths import Fusing, Trained, train_alone, train_together
 from ablation.worker.setup import Beginning, begin
 
@@ -112,7 +113,7 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None, place: Place | N
 
 def _run_job(record: "RunRecord") -> RunResult:
     if record.job.settings.is_own_training:
-        return record.finish(_train_own(record))
+        return record.finish(train_own_run(record))
     return record.finish(_result(record, train_alone(record, torch.device(record.job.device))))
 
 
@@ -203,6 +204,19 @@ class RunRecord:
         self.epochs.append(epoch)
         if stopping.is_asked and not self._is_resumable:
             raise Preempted
+
+    @functools.cached_property
+    def report(self) -> Report:
+        """What a training function reports to."""
+        return Report(folder=self.job.folder.artifacts / "files", on_epoch=self.take)
+
+    def called(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a training function as it is called for this run."""
+        return function
+
+    def shown(self, data: SplitData) -> SplitData:
+        """Return the data as a training function sees it."""
+        return data
 
     def write(self, trained: TrainingResult | None = None) -> tuple[str, ...]:
         """Write the run's artifacts and say what is left out; `trained` is what one of our paths made."""
@@ -298,7 +312,8 @@ def path_note(job: Job, trained: Trained) -> str:
     return "; ".join(filter(None, [trained.note, CUDNN_TIMED if is_timed else ""]))
 
 
-def _train_own(record: RunRecord) -> RunResult:
+def train_own_run(record: RunRecord) -> RunResult:
+    """Have a user's training function train a run; an error of the run's own becomes a failed result."""
     try:
         return _own_result(record)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
@@ -326,14 +341,14 @@ def _own_result(record: RunRecord) -> RunResult:
     training = job.settings.function
     set_up(device, threads=training.threads)
 
-    function = load_training(training.name, job.code)
-    report = Report(folder=job.folder.artifacts / "files", on_epoch=record.take)
+    report = record.report
+    function = record.called(load_training(training.name, job.code))
     report.folder.mkdir()
     data = None
     if job.data_folder is not None and job.settings.data is not None:
         dataset = open_dataset(job.data_folder)
         split = make_split(dataset, job.settings.data, study_seed=job.settings.study_seed, seed=job.planned.seed)
-        data = split_data(dataset, split)
+        data = record.shown(split_data(dataset, split))
     # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
     limits = threadpool_limits(training.threads)
     with record.writing(), limits:

@@ -21,6 +21,7 @@ from ablation.training.settings import Loss
 from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
+from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.setup import loss_of, seed_generators, training_settings
 
 TRIED_EXAMPLES = 16
@@ -43,20 +44,22 @@ def _has_choices_of_torch(settings: Settings) -> bool:
     return is_odd or is_stepped or training.class_weights != "none"
 
 
-def try_variant(variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders) -> bool:
+def try_variant(
+    variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders, tuned_by: str | None = None
+) -> bool:
     """Train a variant on one batch on the CPU, made up where there is no data set yet, and evaluate it on two examples.
 
     Return whether its model starts from the same weights with two seeds.
 
     A user's training function is looked at, and called only where it takes `max_batches`, and `data` is there
-    or not asked for.
+    or not asked for. Then it must report or return `tuned_by`, where a metric of its own is given.
 
     Raises:
         VariantFails: with the user's traceback.
     """
     try:
         if variant.settings.is_own_training:
-            _try_own_training(variant.settings, dataset, code)
+            _try_own_training(variant.settings, dataset, code, tuned_by)
             return False
         return _try_training(variant.settings, shape, dataset, code)
     except ComponentInvalid as error:
@@ -158,7 +161,7 @@ OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
 """What a model gives, and for each of what, by task."""
 
 
-def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders) -> None:
+def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders, tuned_by: str | None) -> None:
     name = settings.function.name
     function = load_training(name, code)
     offered = offered_names(function)
@@ -170,4 +173,7 @@ def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFol
         data = split_data(dataset, split)
     with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
         report = Report(folder=folder, on_epoch=lambda _: None)
+        if tuned_by is not None:
+            report = TrialReport(folder=folder, on_epoch=lambda _: None, objective=tuned_by)
+            function = judged(function, report)
         train_own(function, settings, seed=0, report=report, data=data, max_batches=1)

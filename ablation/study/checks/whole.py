@@ -17,6 +17,7 @@ from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
 from ablation.study.checks.training import training_problems
+from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import levels_of
 from ablation.study.file import Location, path_of, shown, value_text
@@ -54,6 +55,8 @@ def check(
         factor_problems(values),
         unread_problems(values, code),
         tuning_problems(values),
+        condition_problems(values),
+        validation_metric_problems(values),
         data_problems(values),
         errors,
         training_problems(values),
@@ -69,6 +72,7 @@ def check(
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = found or dict(idle_space_problems(spec, variants))
         found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)

@@ -148,6 +148,16 @@ class NameUnknown(AblationError):
         super().__init__(f"there is no {kind} {asked!r}; {hint} @ {option}")
 
 
+class StudiesApart(AblationError):
+    """Two studies whose variants cannot be compared: they are not judged on the same metric."""
+
+    def __init__(self, studies: tuple[str, str], metrics: tuple[str, str]) -> None:
+        super().__init__(
+            f"variants of two studies are compared where both are judged on the same metric: {studies[0]!r} is on "
+            f"{metrics[0]}, {studies[1]!r} on {metrics[1]} @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 

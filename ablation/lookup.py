@@ -42,10 +42,24 @@ def replaced(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any
     return copy
 
 
+def value_at(mapping: Any, path: str) -> Any:
+    """Return the value at a dotted path of a nested mapping, None where there is none."""
+    for key in path.split("."):
+        mapping = mapping.get(key) if isinstance(mapping, Mapping) else None
+    return mapping
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether two dotted paths are the same, or one is of a value inside the other's."""
+    return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
+
+
 def is_same(first: Any, second: Any) -> bool:
     """Whether two plain values are equal, and both or neither a truth value: Python calls 1 and true equal."""
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(is_same, first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(is_same(value, second[key]) for key, value in first.items())
     return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)
 
 

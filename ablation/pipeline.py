@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from ablation.analysis import Analysis, Comparison, RuleChange
+    from ablation.analysis import Analysis, Comparison, RecordedStudy, RuleChange
     from ablation.code import CodeFolders
     from ablation.coordinator.budget import Budget
     from ablation.coordinator.conclusion import StudyOutcome
@@ -367,9 +367,28 @@ def compare_study(name: str, first: str, second: str, *, tracker: Tracker) -> Co
     """
     from ablation.analysis import compare_variants
 
+    study = _recorded_study(name, tracker)
+    return compare_variants(study.plan, study.runs, first, second, is_out_of_budget=study.is_out_of_budget)
+
+
+def compare_across(first: tuple[str, str, Tracker], second: tuple[str, str, Tracker]) -> Comparison:
+    """Compare variants of two recorded studies, each given as (study, variant, where it is recorded).
+
+    Raises:
+        StudyUnknown, NameUnknown, StudiesApart, TrackingUnavailable.
+    """
+    from ablation.analysis import compare_studies
+
+    one, other = ((_recorded_study(name, tracker), variant) for name, variant, tracker in (first, second))
+    return compare_studies(one, other)
+
+
+def _recorded_study(name: str, tracker: Tracker) -> RecordedStudy:
+    from ablation.analysis import RecordedStudy
+
     record = find_study(name, tracker=tracker)
     runs = tracker.recorded_runs(record)
-    return compare_variants(record.plan, runs, first, second, is_out_of_budget=record.spending.is_out)
+    return RecordedStudy(plan=record.plan, runs=runs, is_out_of_budget=record.spending.is_out)
 
 
 def export_study(name: str, *, tracker: Tracker, by_epoch: bool) -> DataFrame:

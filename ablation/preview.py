@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of
+from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of, trains_model
 from ablation.errors import NoModel
 from ablation.lookup import few
 from ablation.records import Component, DataOutline, DataShape, ModelSummary, TaskName, same_starts_text, seeds_text
@@ -145,7 +145,9 @@ def preview_study(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline.shape, dataset=None, code=study.code, tuned_by=study.tuned_by)
+        and try_variant(
+            variant, outline.shape, dataset=None, code=study.code, study=study.name, tuned_by=study.tuned_by
+        )
     )
     return Preview(
         study=study,
@@ -191,7 +193,7 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
 
     settings = study.variants[0].settings
     model = settings.model
-    if settings.is_own_training or model is None or settings.data is None:
+    if model is None or settings.data is None or not trains_model(study):
         raise NoModel(study.name)
     shape = _outline(study, state).shape
     return list_components(lambda: build_model(model, shape, code=study.code), shape)

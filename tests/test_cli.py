@@ -159,6 +159,9 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
     assert names == (compared["first"], compared["second"])
     assert [2, 2] == [compared["metrics"][0][side]["n"] for side in ("first", "second")]
     assert all("collapsed" in reason for reason in compared["withheld"])  # two epochs on 60 images teach too little
+    assert (6, "unstable", None) == tuple(compared["judged"][key] for key in ("pairs", "verdict", "interval"))
+    same = invoke("compare", *(f"tiny/{name}" for name in names), "--json").stdout
+    assert json.loads(same) == compared
     shown = invoke("compare", "tiny", *names).stdout
     assert f"B minus A, paired by seed, in study tiny\nA: {names[0]}\nB: {names[1]}\n" in shown
 
@@ -172,6 +175,7 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
     for arguments, words in {
         ("summarize", "tiny", "--metric", "test_acuracy"): "did you mean 'test_accuracy'",
         ("compare", "tiny", names[0], "depth=2,normalization=bach"): f"did you mean '{names[1]}'",
+        ("compare", "tiny", names[0]): "give a study and two of its variants, or two variants as STUDY/VARIANT",
         ("summarize", "tinny"): "near it: tiny",
         ("summarize", "tiny", "--alpha", "nan"): "--alpha",
         ("summarize", "tiny", "--output", "tiny.yaml/report"): "cannot write tiny.yaml/report",

@@ -8,7 +8,7 @@ from pandas import DataFrame
 from ablation.analysis.analysis_record import Analysis, CodeDescription, DataDescription
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
-from ablation.analysis.comparison import Comparison, compare_variants
+from ablation.analysis.comparison import Comparison, RecordedStudy, compare_studies, compare_variants
 from ablation.analysis.confusion import confusion_differences, confusion_matrices, disagreements
 from ablation.analysis.contrasts import (
     as_measured,
@@ -36,10 +36,12 @@ __all__ = [
     "Analysis",
     "Answer",
     "Comparison",
+    "RecordedStudy",
     "RuleChange",
     "StudyLooks",
     "Verdict",
     "analyse",
+    "compare_studies",
     "compare_variants",
     "contrast_name",
     "contrasts_of",

@@ -33,7 +33,12 @@ class FinishedRuns:
     @cached_property
     def is_timed_alike(self) -> bool:
         """Whether all recorded runs were timed on one host and device."""
-        return len({(run.host, run.device) for run in self.recorded.values() if run.run_id}) <= 1
+        return len(self.timed_at) <= 1
+
+    @cached_property
+    def timed_at(self) -> frozenset[tuple[str, str]]:
+        """The hosts and devices of all recorded runs."""
+        return frozenset((run.host, run.device) for run in self.recorded.values() if run.run_id)
 
     def of(self, variant: Variant) -> list[RecordedRun]:
         """Return a variant's runs that are done or diverged, by seed."""

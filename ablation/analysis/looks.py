@@ -109,12 +109,12 @@ class StudyLooks:
             is_added=is_added,
             is_dropped=is_dropped,
             repeated_from=min(
-                (self._repetitions[name] for name in contrast.weights if name in self._repetitions), default=None
+                (self.repetitions[name] for name in contrast.weights if name in self.repetitions), default=None
             ),
         )
 
     @cached_property
-    def _repetitions(self) -> Mapping[str, int]:
+    def repetitions(self) -> Mapping[str, int]:
         """The variants with a seed that surely repeats another by its final metrics, and among how many first seeds."""
         found = {}
         for variant in self.plan.variants:
@@ -190,7 +190,7 @@ class StudyLooks:
 
     def _shown(self, contrast: Contrast, seed: int) -> float | Lack:
         """Return the difference that a seed shows, or why there is none: what has not ended comes first."""
-        found = {variant: self._value(variant, seed, contrast.metric.name) for variant in contrast.weights}
+        found = {variant: self.value(variant, seed, contrast.metric.name) for variant in contrast.weights}
         lacks = {value for value in found.values() if isinstance(value, Lack)}
         if lacks:
             return next(lack for lack in Lack if lack in lacks)
@@ -198,7 +198,8 @@ class StudyLooks:
             [weight * float(found[variant]) for variant, weight in contrast.weights.items()]
         )
 
-    def _value(self, variant: str, seed: int, metric: str) -> float | Lack:
+    def value(self, variant: str, seed: int, metric: str) -> float | Lack:
+        """Return what a variant's run measured, or why it counts for nothing."""
         identity = self._identities.get((variant, seed))
         record = self.recorded.get(identity) if identity is not None else None
         if record is None or record.outcome is None:

@@ -120,6 +120,8 @@ class Rule:
     """What a family is judged by: its looks in numbers of seeds, those beyond the plan in `growth`, and its alpha.
 
     `planned` is how many comparisons alpha was shared among when the plan was locked; `comparisons` how many there are.
+    `gives_up`: what the rest of the plan cannot decide is stopped before the last look. That binds nothing: who has the
+    seeds of later looks anyway may judge on.
     """
 
     looks: tuple[int, ...]
@@ -127,6 +129,7 @@ class Rule:
     alpha: float
     planned: int
     comparisons: int
+    gives_up: bool = True
 
     @property
     def alpha_planned(self) -> float:
@@ -254,7 +257,9 @@ class _Family:
     def _after_look(self, index: int, at: int, decided: State | None, alpha: float) -> Standing:
         look = self._look(index, at, alpha)
         is_last = index + 1 == len(self._rule.looks)
-        state = decided or (State.FUTILE if look.is_futile else State.ENDED if is_last else State.OPEN)
+        state = decided or (
+            State.FUTILE if look.is_futile and self._rule.gives_up else State.ENDED if is_last else State.OPEN
+        )
         if look.is_repeated or (look.sd == 0 and decided is None and not self._varies_elsewhere(at)):
             state = State.NO_VARIATION
         return Standing(
@@ -333,7 +338,7 @@ class _Look:
         raised = max(sd, least_sd or 0.0)
         half_width = limits[index].t * raised / math.sqrt(n)
         interval = Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
-        verdict = _verdict(interval, rope)
+        verdict = state_of(interval, rope)
         is_mute = least_sd is None and n < FRAGILE_BELOW
         return cls(
             sd=sd,
@@ -385,7 +390,7 @@ def _at_total(asked: Asked, seeds: int, planned: Standing, *, alpha: float, alph
     # What the plan's few seeds showed may be luck, and counts no more once there is a confidence sequence.
     before = planned.interval if is_luck or not planned.is_fragile else None
     interval = _both(before, sequence, level=1 - alpha)
-    verdict = None if is_luck or interval is None else _verdict(interval, asked.rope)
+    verdict = None if is_luck or interval is None else state_of(interval, asked.rope)
     return Standing(
         state=verdict or State.OPEN,
         seeds=seeds,
@@ -418,7 +423,7 @@ def _both(planned: Interval | None, sequence: tuple[float, float] | None, *, lev
     return Interval(low=low, high=high, level=level)
 
 
-def _verdict(interval: Interval, rope: float | None) -> State | None:
+def state_of(interval: Interval, rope: float | None) -> State | None:
     if rope is not None and -rope <= interval.low and interval.high <= rope:
         return State.TOO_SMALL
     return State.DIFFERENT if interval.sign else None

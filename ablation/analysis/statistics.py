@@ -50,6 +50,28 @@ def interval_at(differences: Sequence[float], *, alpha: float) -> Interval | Non
     return Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
 
 
+def welch_interval(first: Sequence[float], second: Sequence[float], *, alpha: float) -> Interval | None:
+    """Return the t interval at 1 - alpha of second minus first, of two samples that are not paired (Welch 1947).
+
+    With Satterthwaite's degrees of freedom. None where a sample has fewer than two values, or neither varies.
+    """
+    sds = [sample_sd(values) for values in (first, second)]
+    if None in sds or not any(sds):
+        return None
+    errors = [float(sd or 0.0) / math.sqrt(len(values)) for sd, values in zip(sds, (first, second), strict=True)]
+    shares = [(error / max(errors)) ** 2 for error in errors]
+    within = sum(share**2 / (len(values) - 1) for share, values in zip(shares, (first, second), strict=True))
+    found = -float(special.stdtrit(sum(shares) ** 2 / within, alpha / 2))
+    half_width = (found if 0 <= found < LARGEST_T else LARGEST_T) * max(errors) * math.sqrt(sum(shares))
+    mean = difference_of_means(first, second)
+    return Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
+
+
+def difference_of_means(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the mean of the second less that of the first, exactly 0 where it is what rounding leaves."""
+    return without_rounding_error([float(np.mean(second)), -float(np.mean(first))])
+
+
 def crossed_interval(differences: NDArray[np.floating[Any]], *, level: float) -> tuple[float, Interval, float] | None:
     """Return (mean, interval, degrees of freedom) of differences (seeds, items), both seen as drawn at random.
 

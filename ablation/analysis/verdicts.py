@@ -31,6 +31,13 @@ def verdict_of(state: State, effect: Effect, *, direction: Direction, is_interac
     return _found(effect.mean, direction, is_interaction=is_interaction)
 
 
+def verdict_of_samples(state: State | None, mean: float, *, direction: Direction) -> Verdict:
+    """Return the verdict on the means of two samples that are not paired; None is undecided."""
+    if state is State.DIFFERENT:
+        return _found(mean, direction, is_interaction=False)
+    return Verdict.UNDECIDED if state is None else _STATES[state]
+
+
 def _found(mean: float, direction: Direction, *, is_interaction: bool) -> Verdict:
     better, worse = _FOUND[is_interaction]
     return better if SIGNS[direction] * mean > 0 else worse

@@ -171,19 +171,40 @@ def plan(
     return preview(study, device, state_at(state_dir), source)
 
 
-def compare(study: str | StudyResult, first: Levels, second: Levels, *, tracking_uri: str | None = None) -> Comparison:
-    """Compare two variants of a study on every metric, second minus first, paired by seed: `ablation compare`.
+def compare(
+    study: str | StudyResult,
+    first: Levels,
+    second: Levels,
+    *,
+    second_study: str | StudyResult | None = None,
+    tracking_uri: str | None = None,
+) -> Comparison:
+    """Compare two variants of a study, or of two studies, second minus first: `ablation compare`.
+
+    `judged` is the verdict on the primary metric, at alpha over all pairs of variants; `metrics` are all metrics, with
+    unadjusted intervals. Runs of two studies are paired by seed where a seed means the same in both: `pairing` says so.
+
+    Args:
+        study: a recorded study that has the first variant.
+        first: a variant's name, or its levels by their factors; those left out are the baseline's.
+        second: likewise.
+        second_study: the study that has the second variant, where it is another one.
 
     Raises:
-        AblationError: there is no such study or variant, or MLflow cannot be reached.
+        AblationError: there is no such study or variant, two studies are judged on different metrics, or MLflow cannot
+            be reached.
     """
     from ablation.api.variants import variant_name
-    from ablation.pipeline import compare_study, find_study
+    from ablation.pipeline import compare_across, compare_study, find_study
 
-    name, tracker = _place(study, tracking_uri)
-    recorded = find_study(name, tracker=tracker).plan
-    names = (variant_name(recorded, levels, at="compare") for levels in (first, second))
-    return compare_study(name, *names, tracker=tracker)
+    places = [_place(one, tracking_uri) for one in (study, study if second_study is None else second_study)]
+    plans = [find_study(name, tracker=tracker).plan for name, tracker in places]
+    names = [variant_name(plan, levels, at="compare") for plan, levels in zip(plans, (first, second), strict=True)]
+    (name, tracker), (other, other_tracker) = places
+    addresses = [getattr(each, "tracking_uri", each) for each in (tracker, other_tracker)]
+    if name == other and addresses[0] == addresses[1]:
+        return compare_study(name, *names, tracker=tracker)
+    return compare_across((name, names[0], tracker), (other, names[1], other_tracker))
 
 
 def load_model(

@@ -11,7 +11,7 @@ import click
 
 from ablation.cli.group import USER_ERROR, main
 from ablation.cli.options import Above, OrBlank, json_option, state_option, tracking_option
-from ablation.cli.say import print_result, print_sentences, say, writing
+from ablation.cli.say import print_result, print_sentences, refuse, say, writing
 from ablation.errors import AblationError
 from ablation.output import plain
 
@@ -82,21 +82,31 @@ def summarize(
 
 
 @main.command(example="quick depth=2,normalization=none depth=3,normalization=batch")
-@click.argument("name", metavar="STUDY")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("names", metavar="STUDY A B | STUDY/A OTHER/B", nargs=-1, required=True)
 @tracking_option
 @json_option
-def compare(name: str, first: str, second: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Compare two variants of a study on every metric.
+def compare(names: tuple[str, ...], tracking_uri: str | None, as_json: bool) -> None:
+    """Compare two variants of a study, or of two studies.
 
-    The differences are B minus A, paired by seed.
+    The differences are B minus A. The verdict on the primary metric is at alpha over all pairs of variants. Runs of two
+    studies are paired by seed where a seed means the same in both: equal study seed, data and training.
     """
     from ablation import api
     from ablation.cli.summary import comparison_json, comparison_text
 
-    comparison = api.compare(name, first, second, tracking_uri=tracking_uri)
+    (study, first), (other, second) = _compared(names)
+    comparison = api.compare(study, first, second, second_study=other, tracking_uri=tracking_uri)
     print_result(comparison_json(comparison) if as_json else comparison_text(comparison))
+
+
+def _compared(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the study and the variant of each side."""
+    if len(names) == 3:
+        return [(names[0], names[1]), (names[0], names[2])]
+    parted = [name.partition("/") for name in names]
+    if len(names) != 2 or not all(study and variant for study, _, variant in parted):
+        refuse("give a study and two of its variants, or two variants as STUDY/VARIANT @ compare " + " ".join(names))
+    return [(study, variant) for study, _, variant in parted]
 
 
 @main.command(example="quick --epochs --output epochs.csv")

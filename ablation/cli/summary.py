@@ -9,14 +9,24 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ablation.analysis import Analysis, Comparison
+from ablation.analysis.answer_records import Difference
 from ablation.analysis.comparison import ComparedMetric
+from ablation.analysis.pairs import JudgedPair
 from ablation.cli.layout import table_text
 from ablation.output import plain, plain_json, width, wrapped
 from ablation.report import sentences, tables
 from ablation.report.characters import first_screen_text, in_terminal
 from ablation.report.labels import labelled
 from ablation.report.limits import cut, reach_of
-from ablation.report.numbers import NONE, count_text, differences_text, value_text
+from ablation.report.numbers import (
+    NONE,
+    count_text,
+    differences_text,
+    given_difference,
+    level_percent,
+    value_text,
+)
+from ablation.report.prose.verdicts import VERDICT_WORDS
 from ablation.report.rows import first_screen
 from ablation.report.table import Table as Cells
 from ablation.report.table import difference_cells
@@ -52,16 +62,30 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
-    yield _line(f"B minus A, paired by seed, in study {comparison.study}")
-    yield _line(f"A: {comparison.first}")
-    yield _line(f"B: {comparison.second}")
-    yield _line("Descriptive: intervals are at 95 %, not adjusted for their number, and give no verdict.")
+    pairing = comparison.pairing
+    is_one = comparison.study == comparison.second_study
+    where = f"in study {comparison.study}" if is_one else f"of studies {comparison.study} and {comparison.second_study}"
+    yield _line(f"B minus A, {pairing.method.value}, {where}")
+    yield _line(f"A: {'' if is_one else f'{comparison.study}/'}{comparison.first}")
+    yield _line(f"B: {'' if is_one else f'{comparison.second_study}/'}{comparison.second}")
+    if pairing.differs:
+        yield _line(f"Seeds are no pairs, as the studies differ in {'; '.join(pairing.differs)}.")
+    if pairing.left_out:
+        yield _line(f"Not in both studies, and left out: {'; '.join(pairing.left_out)}.")
+    if comparison.judged is not None:
+        yield Text()
+        yield from map(_line, _verdict_lines(comparison, comparison.judged))
+    yield Text()
+    yield _line("Descriptive: the intervals below are at 95 %, not adjusted for their number, and give no verdict.")
     yield Text()
     head = ("metric", "A", "B", "difference", "95 % interval", "better in")
     yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")
     if comparison.withheld:
         yield Text()
         yield _line(f"Differences are withheld: {'; '.join(comparison.withheld)}.")
+    if comparison.not_compared:
+        yield Text()
+        yield _line(f"Not the same in both studies, and left out: {'; '.join(comparison.not_compared)}.")
     if comparison.crossed is not None:
         found = comparison.crossed
         shown = cut(found.interval, 1.0, mean=found.mean)
@@ -80,6 +104,34 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
         return
     yield Text()
     yield _line("; ".join(f"{what}: {count_text(first)} and {count_text(second)}" for what, (first, second) in sizes))
+
+
+def _verdict_lines(comparison: Comparison, judged: JudgedPair) -> Iterator[str]:
+    """Yield the verdict on the primary metric, what it is judged by, and over which family."""
+    metric = next(row.metric for row in comparison.metrics if row.metric.name == judged.metric)
+    words = f"B{VERDICT_WORDS[judged.verdict]}" if judged.verdict.is_decided else judged.verdict.value.capitalize()
+    if judged.is_meaningful:
+        words += ", meaningfully"
+    elif judged.is_meaningful is False:
+        words += ", possibly too small to matter"
+    if judged.is_fragile:
+        words += " (fragile: so few seeds cannot tell luck from effect)"
+    counts = dict.fromkeys(judged.seeds)
+    seeds = f"{' and '.join(map(str, counts))} seed{'s' if counts != {1: None} else ''}"
+    size = ""
+    if judged.mean is not None:
+        found = Difference(n=min(judged.seeds), mean=judged.mean, interval=judged.interval)
+        mean, interval = difference_cells(found, metric.unit, reach=reach_of(metric))
+        level = f"{level_percent(judged.interval.level)}: {interval}; " if judged.interval is not None else ""
+        size = f": {mean} ({level}{seeds})"
+    yield f"{metric.label}: {words}{size}."
+    pairs = f"the {judged.pairs:,} pairs" if judged.pairs > 1 else "the one pair"
+    rope = (
+        f" Too small to matter: within ±{given_difference(judged.rope, metric.unit)}."
+        if judged.rope is not None
+        else ""
+    )
+    yield f"Judged at an error rate of {level_percent(judged.alpha)} over {pairs} of {judged.family}.{rope}"
 
 
 def _comparison_row(row: ComparedMetric) -> tuple[str, ...]:

@@ -4,7 +4,8 @@
 `path/to/file.py:attribute` in the study's folders. Nothing is to be inherited from or registered.
 """
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,38 @@ from ablation.code.calling import bound, running
 from ablation.code.carrying import CarriedCode, carried_code, check_packages
 from ablation.code.loading import is_importing, load_code
 from ablation.code.names import code_names, code_problem, is_code, metric_code_names
-from ablation.code.sources import code_digest, code_parts, find_place, settings_read
+from ablation.code.sources import code_digest, code_parts, find_place, source_of
+from ablation.code.training_calls import (
+    OFFERED,
+    UNREAD,
+    TrainingCall,
+    call_problems,
+    own_settings,
+    sections_read,
+    signature_in_source,
+    training_call,
+    training_signature,
+)
 
 __all__ = [
     "NO_FOLDERS",
+    "OFFERED",
+    "UNREAD",
     "CarriedCode",
     "CodeFolders",
+    "TrainingCall",
     "bound",
+    "call_problems",
     "check_packages",
     "code_names",
     "code_problem",
     "is_code",
     "is_importing",
     "metric_code_names",
+    "own_settings",
     "running",
+    "training_call",
+    "training_signature",
 ]
 
 
@@ -74,12 +93,28 @@ class CodeFolders:
         """
         return carried_code(names, self.folders)
 
-    def settings_read(self, name: str) -> frozenset[str] | None:
-        """Return the keys of its first argument that a function reads; None where its source does not tell them all.
+    def training_signature(self, name: str) -> inspect.Signature | None:
+        """Return the signature of a training function as its source has it; None where that does not tell it.
 
-        What it calls its fourth argument and the further ones counts too. Nothing is executed.
+        Nothing is executed.
         """
-        return settings_read(name, self.folders)
+        return signature_in_source(*source_of(name, self.folders))
+
+    def training_call(self, name: str, keys: Collection[str]) -> TrainingCall | None:
+        """Return how a training function is called, as its source has it, with these keys of the `training` section.
+
+        None where its source does not tell, or it cannot be called so; nothing is executed.
+        """
+        signature = self.training_signature(name)
+        is_callable = signature is not None and not any(call_problems(signature, keys, name=name))
+        return training_call(signature, keys, name=name) if is_callable else None
+
+    def settings_read(self, name: str, keys: Collection[str] = ()) -> frozenset[str] | None:
+        """Return the sections that a training function reads of its settings, and what else it is offered by name.
+
+        `keys` are those of the `training` section. None where its source does not tell; nothing is executed.
+        """
+        return sections_read(*source_of(name, self.folders), keys)
 
     def files(self, names: Iterable[str]) -> dict[str, Path]:
         """Return the files of the study's own that the names lead to, by their paths in the first folder with them."""

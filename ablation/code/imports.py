@@ -31,25 +31,24 @@ def imports_of(content: bytes) -> tuple[Import, ...]:
     return tuple(one for node in ast.walk(_parsed(content)) for one in _of_node(node))
 
 
-def keys_read(content: bytes, function: str) -> frozenset[str] | None:
-    """Return the keys that a function of a source reads of the mapping that is its first argument.
+def function_in(content: bytes, name: str) -> ast.FunctionDef | None:
+    """Return the function that a source defines under a name; None where the name may mean something else.
 
-    What its fourth argument and the further ones are called counts as read. None where that cannot be told: it hands
-    the mapping on, has no such form, or is not there.
+    So it is where it is given twice, inside of something, or to what is decorated, and where it is not there.
     """
     tree = _parsed(content)
-    named = [node for node in ast.walk(tree) if _gives_name(node, function)]
+    named = [node for node in ast.walk(tree) if _gives_name(node, name)]
     defined = [node for node in named if isinstance(node, ast.FunctionDef) and node in tree.body]
-    if len(named) != 1 or not defined or defined[0].decorator_list:
+    return defined[0] if len(named) == 1 and defined and not defined[0].decorator_list else None
+
+
+def keys_read(function: ast.FunctionDef, argument: str) -> frozenset[str] | None:
+    """Return the keys that a function reads of the mapping that is an argument of its; None where it hands that on."""
+    used = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+    if any(node.id in ("locals", "vars", "eval", "exec") for node in used):
         return None
-    given = [*defined[0].args.posonlyargs, *defined[0].args.args]
-    used = [node for node in ast.walk(defined[0]) if isinstance(node, ast.Name)]
-    if not given or any(node.id in ("locals", "vars", "eval", "exec") for node in used):
-        return None
-    found = [key for node in ast.walk(defined[0]) if (key := _key_of(node, given[0].arg)) is not None]
-    if len(found) != sum(node.id == given[0].arg for node in used):
-        return None
-    return frozenset([*found, *(one.arg for one in (*given[3:], *defined[0].args.kwonlyargs))])
+    found = [key for node in ast.walk(function) if (key := _key_of(node, argument)) is not None]
+    return frozenset(found) if len(found) == sum(node.id == argument for node in used) else None
 
 
 def _gives_name(node: ast.AST, name: str) -> bool:

@@ -13,7 +13,7 @@ from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder
 from pathlib import Path
 
 from ablation import __version__
-from ablation.code.imports import Import, find_module, imports_of, keys_read, packages_of
+from ablation.code.imports import Import, find_module, imports_of, packages_of
 from ablation.code.names import is_file
 
 DIGEST_VERSION = "ablation-code-1"
@@ -101,11 +101,11 @@ def code_parts(names: Iterable[str], folders: Sequence[Path]) -> tuple[tuple[Pat
     return tuple(sorted(trace.files)), tuple(sorted(filter(None, trace.packages | named)))
 
 
-def settings_read(name: str, folders: Sequence[Path]) -> frozenset[str] | None:
-    """Do what CodeFolders.settings_read promises."""
+def source_of(name: str, folders: Sequence[Path]) -> tuple[bytes, str]:
+    """Return the content of the file that a name of code begins in, nothing where there is none, and the attribute."""
     location, _, attribute = name.rpartition(":")
     place = find_place(location, folders)
-    return keys_read(_content(place.file), attribute) if place.file is not None else None
+    return _content(place.file) if place.file is not None else b"", attribute
 
 
 def trace_places(places: Iterable[Place]) -> Trace:

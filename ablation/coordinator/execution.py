@@ -311,8 +311,11 @@ class Execution:
             yield said
 
     def _where_it_goes_on(self, planned: PlannedRun) -> str:
-        kept = self._folder(planned).kept_checkpoints()
-        return f"it resumes after epoch {kept[0][0]}" if kept else "it begins anew"
+        folder = self._folder(planned)
+        if not folder.kept_checkpoints():
+            return "it begins anew"
+        epochs = folder.lasting_epochs()
+        return f"it resumes after epoch {epochs}" if epochs else "it resumes from its checkpoint"
 
     def _upload_note(self) -> str | None:
         """Say once that the tracker fails, and once that it works again, and what became of the lease."""

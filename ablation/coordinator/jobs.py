@@ -73,6 +73,7 @@ class StudyJobs:
             cudnn_benchmark=self.cudnn_benchmark,
             metrics=self.metrics,
             metric_digest=self.metric_digest,
+            study=plan.name,
         )
 
     def files(self, jobs: Sequence[Job], on_change: Callable[[PlannedRun], object]) -> Files:

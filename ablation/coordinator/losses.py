@@ -33,7 +33,7 @@ class Deaths:
 
     def one_more(self, folder: RunFolder) -> bool:
         """Count a death; say whether there were too many without getting on."""
-        kept = folder.lasting_epochs()
+        kept = folder.progress()
         self.count = self.count + 1 if kept <= self.epoch else 1
         self.epoch = max(kept, self.epoch)
         return self.count >= self.most

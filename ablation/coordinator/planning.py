@@ -205,6 +205,7 @@ def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] =
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
         metric_code=study.metric_digests(),
         tuning=tuning,
+        takes_model=study.is_own_training and trains_model(study),
     )
     is_settled = study.spec.tune is None or bool(tuning)
     return replace(plan, family=_names(plan)) if is_settled else plan
@@ -354,15 +355,17 @@ def _changed_list(
 def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
     """Measure each variant's model; variants that differ only in their parts must come out different.
 
-    What a training function of the user's trains is its own, and not measured.
+    What a training function of the user's trains is not measured, but where it takes the study's model.
 
     Raises:
         VariantsAlike: two have the same layers, so one of them is the model unchanged.
     """
     from ablation.models import build_model, summarize_model
 
+    is_trained = trains_model(study)
+
     def size(model: ModelSettings | None) -> ModelSummary:
-        if study.is_own_training or model is None or shape == NO_DATA.shape:
+        if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
         return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
 
@@ -373,6 +376,20 @@ def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
         if twin is not variant and sizes[variant.name].layers:
             raise VariantsAlike(twin.name, variant.name)
     return sizes
+
+
+def trains_model(study: Study) -> bool:
+    """Whether the study's model is what is trained: always by the engine, by a training function where it takes it.
+
+    Raises:
+        CodeInvalid: the training function cannot be imported or called.
+    """
+    if not study.is_own_training:
+        return True
+    from ablation.worker.own_training import load_training
+
+    settings = study.variants[0].settings
+    return settings.data is not None and load_training(settings, study.code).call.takes("model")
 
 
 def _beside_parts(variant: Variant) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, Non
     alike = tuple(
         variant.name
         for variant in tried
-        if try_variant(variant, shape, dataset=dataset, code=study.code, tuned_by=study.tuned_by)
+        if try_variant(variant, shape, dataset=dataset, code=study.code, study=study.name, tuned_by=study.tuned_by)
     )
     if alike:
         yield request.note(same_starts_text(alike))

@@ -183,6 +183,8 @@ class VariantTuning:
         trial.latest = None
         trial.job = TuningJob(
             planned=planned,
+            study=self.study.name,
+            variant=trial.variant.name,
             settings=variant.settings,
             heldout_split="validation",
             data_folder=self.execution.jobs.data_folder,

@@ -82,7 +82,8 @@ class Plan:
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
-    metric of the user's own that the engine measures.
+    metric of the user's own that the engine measures. `takes_model` says that a training function of the user's is
+    given the study's model, built.
     """
 
     study: Mapping[str, Any]
@@ -100,6 +101,7 @@ class Plan:
     family: tuple[str, ...] = ()
     dropped: tuple[LockedQuestion, ...] = ()
     metric_code: Mapping[str, str] = field(default_factory=dict)
+    takes_model: bool = False
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -146,7 +148,7 @@ class Plan:
 
         Plans of earlier versions have those of the file's `model`, whatever the function makes of it.
         """
-        if not self.is_own_training:
+        if not self.is_own_training or self.takes_model:
             return self
         return replace(self, summaries=dict.fromkeys(self.summaries, NOT_MEASURED))
 

@@ -33,7 +33,9 @@ EPOCHS = "metrics.jsonl"
 STARTED = "started.json"
 RESULT = "result.json"
 ABOUT = "about.json"
-CHECKPOINT = re.compile(r"epoch-(\d+)-(eager|graph|fused)\.pt")
+CHECKPOINT = re.compile(r"epoch-(\d+)-(eager|graph|fused)\.pt|own-(\d+)-epoch-(\d+)\.pt")
+OWN = "own"
+"""The path of what a training function of the user's keeps."""
 ATTEMPT = re.compile(r"[\w-]{1,64}")
 BLOCK = 4096
 
@@ -134,22 +136,41 @@ class RunFolder:
 
     def lasting_epochs(self) -> int:
         """Return how many epochs no interruption can undo: all where the run has ended, or is never resumed."""
+        latest = self.latest_epoch()  # before it is looked whether it is resumed, which may come to be so meanwhile
         if self._started().get("is_resumable") and not (self.path / RESULT).exists():
-            return max((epoch for epoch, _, _ in self.kept_checkpoints()), default=0)
-        latest = self.latest_epoch()
+            return max((_epochs_of(file) for _, _, file in self.kept_checkpoints()), default=0)
         return latest.epoch if latest is not None else 0
+
+    def progress(self) -> int:
+        """Return a number that grows as the run gets on for good: by epochs, or by checkpoints of its own."""
+        return max(self.lasting_epochs(), *(position for position, _, _ in [*self.kept_checkpoints(), (0, "", None)]))
 
     def checkpoint(self, epoch: int, trained_by: str) -> Path:
         return self.checkpoints / f"epoch-{epoch:06d}-{trained_by}.pt"
 
+    def own_checkpoint(self, number: int, epochs: int) -> Path:
+        """Return the file of the checkpoint of that number that a training function keeps, after so many epochs."""
+        return self.checkpoints / f"own-{number:06d}-epoch-{epochs:06d}.pt"
+
     def kept_checkpoints(self) -> list[tuple[int, str, Path]]:
-        """Return the epochs after which a checkpoint was kept, the path that trained it, and its file, latest first."""
-        found = [(CHECKPOINT.fullmatch(file.name), file) for file in self.checkpoints.glob("epoch-*")]
-        return sorted(((int(match[1]), match[2], file) for match, file in found if match is not None), reverse=True)
+        """Return the epochs after which a checkpoint was kept, the path that trained it, and its file, latest first.
+
+        Those that a training function keeps itself are counted: their number is in the place of the epoch.
+        """
+        found = [(CHECKPOINT.fullmatch(file.name), file) for file in self.checkpoints.glob("*.pt")]
+        return sorted(
+            ((int(match[1] or match[3]), match[2] or OWN, file) for match, file in found if match is not None),
+            reverse=True,
+        )
 
     def trained_by(self) -> str | None:
         """Return the path that trained what may be resumed, None where there is nothing."""
         return next((trained_by for _, trained_by, _ in self.kept_checkpoints()), None)
+
+    def note_resumable(self, is_resumable: bool) -> None:
+        """Note whether what is measured from now on may be undone by an interruption, as far as none is kept of it."""
+        started = {**self._started(), "is_resumable": is_resumable}
+        write_whole(self.path / STARTED, json.dumps(started, indent=1) + "\n")
 
     def clear_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -221,6 +242,12 @@ class RunFolder:
 
     def _started(self) -> dict[str, Any]:
         return _read_mapping(self.path / STARTED)
+
+
+def _epochs_of(checkpoint: Path) -> int:
+    """Return after how many epochs a checkpoint was kept, as its name says."""
+    match = CHECKPOINT.fullmatch(checkpoint.name)
+    return int(match[1] or match[4]) if match is not None else 0
 
 
 def _line(metrics: Epoch) -> str:

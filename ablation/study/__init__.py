@@ -16,7 +16,7 @@ from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
 from ablation.study.design import default_questions, make_variant, variants_of, with_settings
-from ablation.study.factors import labelled_level
+from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -28,6 +28,7 @@ from ablation.study.file import (
     path_of,
     read_document,
     read_value,
+    value_text,
 )
 from ablation.study.identity import locked_hash, run_identity
 from ablation.study.level_names import level_text
@@ -37,8 +38,8 @@ from ablation.study.spec import (
     NAME_CHARACTERS,
     Question,
     StudySpec,
-    factor_fields,
     filled,
+    recipe_fields,
 )
 
 __all__ = [
@@ -334,29 +335,63 @@ def _replaced(values: Any, location: Location, override: Override) -> Any:
 
 
 def _with_levels(values: Mapping[str, Any], path: str, levels: Sequence[Any]) -> Mapping[str, Any]:
-    known = factor_fields(values).get(path)
-    is_factor = len(levels) != 1
-    before = _mapping(_mapping(values.get("factors")).get(path))
-    factors = {key: kept for key, kept in _mapping(values.get("factors")).items() if key != path}
-    if is_factor:
-        keeps_baseline = (
-            known is None or not levels or any(is_same(setting(filled(values), path, known), level) for level in levels)
-        )
-        changed = values if keeps_baseline else replaced(values, path, levels[0])
-        return {**changed, "factors": {**factors, path: _labelled_levels(before, levels)}}
-    fixed = {**replaced(values, path, levels[0]), "factors": factors}
+    factors = _mapping(values.get("factors"))
+    each = _settings_of_levels(factors, path, levels)
+    if len(levels) != 1:
+        first = {} if not each or any(_has(values, settings) for settings in each) else each[0]
+        return {**_with(values, first), "factors": {**factors, path: _chosen_levels(factors.get(path), levels)}}
+    left = {name: factor for name, factor in factors.items() if name != path}
+    fixed = {**_with(values, each[0]), "factors": left}
     questions = values.get("questions")
     if not isinstance(questions, list):
         return fixed
     return {**fixed, "questions": [question for question in questions if path not in asked_factors(question)]}
 
 
-def _labelled_levels(before: Mapping[str, Any], levels: Sequence[Any]) -> Any:
+def _settings_of_levels(factors: Mapping[str, Any], name: str, levels: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Return what each chosen level of a factor sets, by paths."""
+    recipe = recipe_of(factors.get(name))
+    if recipe is None:
+        return [{name: level} for level in levels]
+    for level in levels:
+        if level not in recipe:
+            message = f"{value_text(level)} is none of its levels: {', '.join(map(value_text, recipe))}"
+            raise StudyFileError(f"the levels of {name}", [Problem(message=message, path=path_of(("factors", name)))])
+    return [_mapping(recipe[level]) for level in levels]
+
+
+def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether the file has these settings, or they are none that it could have, which is told later."""
+    fields = recipe_fields(values)
+    known = {path: fields[path] for path in settings if path in fields}
+    return len(known) < len(settings) or all(
+        is_same(setting(filled(values), path, field), settings[path]) for path, field in known.items()
+    )
+
+
+def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path, value in settings.items():
+        values = replaced(values, path, value)
+    return values
+
+
+def _chosen_levels(factor: Any, levels: Sequence[Any]) -> Any:
+    """Return a factor with other levels, or only some levels of a recipe."""
+    recipe = recipe_of(factor)
+    chosen = list(levels) if recipe is None else {level: recipe[level] for level in levels}
+    return _labelled_levels(factor, chosen) if isinstance(factor, Mapping) and "levels" in factor else chosen
+
+
+def _labelled_levels(before: Mapping[str, Any], levels: Any) -> Any:
     """Return a factor's new levels, with what is left of its labels."""
-    if not before:
-        return list(levels)
-    labels = {key: label for key, label in _mapping(before.get("labels")).items() if labelled_level(key, levels)}
-    return {**before, "levels": list(levels), "labels": labels}
+    former = labels_by_level(before.get("labels"), [*_levels_in(before)])
+    labels = {key: label for key, label in former.items() if labelled_level(key, [*levels])}
+    return {**before, "levels": levels, "labels": labels}
+
+
+def _levels_in(factor: Mapping[str, Any]) -> Sequence[Any]:
+    levels = factor.get("levels")
+    return [*levels] if isinstance(levels, list | tuple | Mapping) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

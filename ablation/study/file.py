@@ -123,10 +123,14 @@ def path_of(location: Location) -> str:
 
 def location_of(path: str) -> Location:
     """Read a path as `path_of` writes it; a path below `factors` or `tune` is one key, as in `factors.model.depth`."""
-    section, _, rest = path.partition(".")
-    is_key = section in ("factors", "tune") and rest.partition(".")[0] in ("data", "model", "training")
-    location: list[str | int] = []
-    for part in [section, rest] if is_key else path.split("."):
+    section = path.partition(".")[0]
+    parts, location = path.split("."), list[str | int]()
+    if section in ("factors", "tune"):
+        keys = [index for index, part in enumerate(parts) if part in ("data", "model", "training")]
+        # The settings of a recipe's level stand below it: `factors.recipe.sgd.training.momentum`.
+        if keys and (section == "factors" or keys[0] == 1):
+            parts = [*parts[: keys[0]], ".".join(parts[keys[0] :])]
+    for part in parts:
         indices = re.search(r"(\[[0-9]{1,6}\])*$", part)
         assert indices is not None
         location += [part[: indices.start()], *map(int, re.findall(r"[0-9]+", indices[0]))]
@@ -159,6 +163,11 @@ def shown(value: Any) -> str:
 def plain_text(text: str) -> str:
     """Write text as YAML, quoted only where it would be read as something else."""
     return text if _PLAIN_TEXT.fullmatch(text) and text not in _CONSTANTS else value_text(text)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a file may have this text unquoted where a value stands, and it is read as text."""
+    return not (text in _CONSTANTS or _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text))
 
 
 def _plain(value: Any, location: Location, problems: list[Problem]) -> Any:

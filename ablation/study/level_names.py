@@ -4,6 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablation.study.file import value_text
+
+NOT_VARIED = "not varied"
+"""Stands for a level where a factor's condition does not hold."""
 _SECTION = re.compile(r"(data|model|training)\.")
 
 
@@ -24,10 +28,25 @@ def short_names(factors: Sequence[str]) -> dict[str, str]:
     return {factor: last if short.count(last) == 1 else factor for factor, last in zip(factors, short, strict=True)}
 
 
+def needs_label(level: Any) -> bool:
+    """Whether a level is too large for a name: a mapping, or a list with lists or mappings in it."""
+    inside = level if isinstance(level, list | tuple) else ()
+    return isinstance(level, Mapping) or any(isinstance(item, Mapping | list | tuple) for item in inside)
+
+
 def level_text(level: Any) -> str:
-    """Return a level as it stands in names: `3`, `none`, `0.001`, `128-64`."""
+    """Return a level as it stands in names: `3`, `none`, `0.001`, `128-64`; of one that needs a label, its value."""
+    if needs_label(level):
+        return value_text(_sorted(level))
     if isinstance(level, list | tuple):
-        return "-".join(map(str, level)) or "empty"
+        return "-".join("null" if item is None else str(item) for item in level) or "empty"
     if level is None:
         return "null"
     return str(level).lower() if isinstance(level, bool) else str(level)
+
+
+def _sorted(value: Any) -> Any:
+    """Return a plain value whose mappings have their keys in order, as order alters nothing."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value

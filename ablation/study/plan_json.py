@@ -50,7 +50,7 @@ class _Looks(_Part):
 
 
 class _Factor(_Part):
-    levels: list[Any] | None = None
+    levels: list[Any] | dict[str, dict[str, Any]] | None = None
     label: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class _Study(_Sections):
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    for rare in ("family", "dropped", "metric_code"):
+    for rare in ("family", "dropped", "metric_code", "takes_model"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}

@@ -1,7 +1,7 @@
 """The checked form of a study file: every key beside its sections, with type, range and default."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from ablation.lookup import is_same, replaced, value_at
 from ablation.records import (
     TASKS,
     DeclaredMetric,
@@ -25,20 +26,25 @@ from ablation.records import (
     TaskName,
     declared_metrics,
     directions_of,
+    is_recordable_name,
 )
 from ablation.study.budget import Budget
 from ablation.study.factors import (
+    AnyLevel,
     Assignment,
     ComponentFactor,
     Factor,
     FactorPath,
     LabelledVariant,
-    Level,
     Listed,
+    level_names,
+    levels_with_settings,
+    with_labels_by_level,
 )
 from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
+    MAX_KEY,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -268,8 +274,8 @@ class StudySpec(Section):
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
-        """Every factor's levels; of a component, the baseline's first."""
-        return {name: factor if isinstance(factor, tuple) else factor.levels for name, factor in self.factors.items()}
+        """Every factor's levels, as variants know them; of a component, the baseline's first."""
+        return {name: level_names(factor) for name, factor in self.factors.items()}
 
     @property
     def listed(self) -> dict[str, dict[str, Any]]:
@@ -280,10 +286,18 @@ class StudySpec(Section):
         }
 
     def baseline_levels(self) -> dict[str, Any]:
-        return {
-            name: factor.levels[0] if isinstance(factor, ComponentFactor) else self.setting(name)
-            for name, factor in self.factors.items()
-        }
+        """Return each factor's level in the baseline: the one that sets what the file has."""
+        return {name: self._baseline_level(name, factor) for name, factor in self.factors.items()}
+
+    def _baseline_level(self, name: str, factor: Factor) -> Any:
+        if isinstance(factor, ComponentFactor):
+            return factor.levels[0]
+        levels = levels_with_settings(name, factor)
+        return next(
+            level
+            for level, settings in levels
+            if all(is_same(value, self.setting(path)) for path, value in settings.items())
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
@@ -313,18 +327,18 @@ class StudySpec(Section):
         return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
 
     def setting(self, path: str) -> Any:
-        """Return the baseline's value of a factor's path."""
-        section, _, key = path.partition(".")
-        return getattr(getattr(self, section), key)
+        """Return the baseline's value of a setting."""
+        section, key, *inside = path.split(".")
+        value = getattr(getattr(self, section), key)
+        return value_at(value, ".".join(inside)) if inside else value
 
     def with_levels(self, levels: Mapping[str, Any], *, tuned: Mapping[str, Any] | None = None) -> "StudySpec":
         """Return the study with these levels and tuned settings in its baseline, each of them checked before."""
         sections = {name: dict(section) for name in SECTIONS if (section := getattr(self, name)) is not None}
         components = {name: factor for name, factor in self.factors.items() if isinstance(factor, ComponentFactor)}
-        paths = {path: level for path, level in levels.items() if path in self.factors and path not in components}
-        for path, value in {**paths, **(tuned or {})}.items():
+        for path, value in {**self._settings_of(levels), **(tuned or {})}.items():
             section, _, key = path.partition(".")
-            sections[section][key] = tuple(value) if isinstance(value, list) else value
+            sections[section] = replaced(sections[section], key, tuple(value) if isinstance(value, list) else value)
         for name, factor in components.items():
             if levels[name] != factor.levels[0]:
                 model = sections["model"]
@@ -336,6 +350,17 @@ class StudySpec(Section):
         return self.model_copy(
             update={name: type(getattr(self, name)).model_validate(values) for name, values in sections.items()}
         )
+
+    def _settings_of(self, levels: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what these levels set, by paths; parts of the model set none."""
+        return {
+            path: value
+            for name, factor in self.factors.items()
+            if not isinstance(factor, ComponentFactor)
+            for level, settings in levels_with_settings(name, factor)
+            if is_same(level, levels[name])
+            for path, value in settings.items()
+        }
 
     def configuration(self) -> dict[str, Any]:
         """Return what can alter a run's result, but for the seed: data, model, training, the study's seed."""
@@ -365,6 +390,17 @@ NOT_FACTORS = (
 No level is a mapping either."""
 
 
+ONLY_IN_RECIPES = ("training.optimizer_arguments", "training.schedule_arguments")
+"""Mappings that no level is, and that a level of several settings may set beside what they are the arguments of."""
+
+
+def recipe_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return {path: field} of all that a level of several settings may set, in a study with these sections."""
+    section = section_of("training", values)
+    more = {path: field for path in ONLY_IN_RECIPES if (field := section.model_fields.get(key_of(path)))}
+    return {**factor_fields(values), **more}
+
+
 def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     """Return {path: field} of all that can be a factor of a study with these sections.
 
@@ -376,9 +412,37 @@ def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     kind = section_of(section, values)
-    own = {key: FieldInfo(annotation=Level) for key in own_keys(section, values)} if section != "data" else {}
+    own = own_settings(section, values) if section != "data" else {}
     given = {key: field for key, field in kind.model_fields.items() if key != "name" or not names_of(kind)}
     return {**given, **own}
+
+
+def own_settings(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return the arguments of the code that an unchecked section names, and what is inside those that are mappings."""
+    inner = values.get(section)
+    given = {key: inner[key] for key in own_keys(section, values)} if isinstance(inner, Mapping) else {}
+    if section_of(section, values) is Training and isinstance(inner, Mapping):
+        arguments = {key: inner[key] for key in map(key_of, ONLY_IN_RECIPES) if isinstance(inner.get(key), Mapping)}
+        return {path: OWN for path in _paths(arguments) if "." in path}
+    return dict.fromkeys(_paths(given), OWN)
+
+
+def _paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of a nested mapping's values that can be named so, mappings among them."""
+    for key, value in mapping.items():
+        path = f"{prefix}{key}"
+        if "." not in str(key) and is_recordable_name(path) and len(path) <= MAX_KEY:
+            yield path
+            yield from _paths(value, f"{path}.") if isinstance(value, Mapping) else ()
+
+
+def key_of(path: str) -> str:
+    """Return a path without its section."""
+    return path.partition(".")[2]
+
+
+OWN = FieldInfo(annotation=AnyLevel)
+"""What an argument of code may be: any plain value."""
 
 
 def is_own_training(values: Mapping[str, Any]) -> bool:
@@ -405,6 +469,8 @@ def filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
     task, chosen, training = TASKS[task_of(values)], values.get("metric", {}), values.get("training", {})
     if isinstance(training, Mapping) and section_of("training", values) is Training:
         values = {**values, "training": {"loss": task.losses[0], **training}}
+    if "factors" in values:
+        values = {**values, "factors": with_labels_by_level(values["factors"])}
     if not isinstance(chosen, Mapping):
         return values
     name = chosen.get("name", task.default_metric)

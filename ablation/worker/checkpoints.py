@@ -80,7 +80,7 @@ class JobCheckpoints:
         return None
 
     def is_due(self) -> bool:
-        return stopping.is_asked or time.monotonic() - self._last >= max(EVERY_S, self._cost / MOST_SHARE)
+        return is_due(self._last, self._cost)
 
     def save(self, snapshots: Sequence[Snapshot]) -> None:
         """Keep a checkpoint of each run.
@@ -117,10 +117,20 @@ class JobCheckpoints:
             return None
 
 
+def is_due(last: float, cost_s: float) -> bool:
+    """Whether it is time for a checkpoint: `last` is when the last was kept, by the monotonic clock, in `cost_s`."""
+    return stopping.is_asked or time.monotonic() - last >= max(EVERY_S, cost_s / MOST_SHARE)
+
+
 def write_checkpoint(folder: RunFolder, epoch: int, content: dict[str, Any], *, trained_by: str = "eager") -> None:
     """Write a checkpoint whole, then remove all but the last two."""
+    keep_checkpoint(folder, folder.checkpoint(epoch, trained_by), content)
+
+
+def keep_checkpoint(folder: RunFolder, path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole to a path of the folder, then remove all but the last two."""
     folder.checkpoints.mkdir(exist_ok=True)
-    with writing_whole(folder.checkpoint(epoch, trained_by)) as file:
+    with writing_whole(path) as file:
         digesting = _Digesting(file)
         torch.save(content, cast("IO[bytes]", digesting))
         file.write(digesting.digest.digest())

@@ -1,6 +1,6 @@
-"""Runs a user's training function, `train(settings, seed, report)`, and turns what it returns into a result."""
+"""Runs a user's training function with what its parameters are called, and turns what it returns into a result."""
 
-import inspect
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,33 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ablation.code import CodeFolders
-from ablation.datasets import Dataset, Split
+import torch
+from torch import nn
+
+from ablation.code import NO_FOLDERS, CodeFolders, TrainingCall, training_call, training_signature
+from ablation.datasets import Dataset, make_split
 from ablation.errors import CodeInvalid
-from ablation.records import Outcome, ReportedEpoch, Settings, is_number, is_recordable_name, unrecordable_name_text
+from ablation.models import build_model
+from ablation.records import (
+    DataShape,
+    Outcome,
+    ReportedEpoch,
+    Settings,
+    is_number,
+    is_recordable_name,
+    unrecordable_name_text,
+)
 from ablation.streams import Purpose, stream_seed
 from ablation.worker.failures import MetricsUnfit
+from ablation.worker.own_checkpoints import KeepsStates, TriedStates
 from ablation.worker.own_mlflow import own_mlflow_runs
 from ablation.worker.setup import seed_generators
 
+CPU = torch.device("cpu")
 PATH = "training.name"
 MAX_BATCHES = "max_batches"
+NEEDS: Mapping[str, tuple[str, ...]] = {"data": ("data",), "model": ("data", "model")}
+"""The sections that something offered is made from: a model is built for the shape of the data."""
 MEASURED_ANYWAY = ("training_seconds", "peak_memory_mib", "total_seconds")
 """Metrics that a run has whatever its training function returns; what it returns itself under such a name counts."""
 
@@ -44,14 +60,39 @@ class SplitData:
 class Report:
     """Takes the metrics of one epoch per call, by name: `report(validation_accuracy=0.9)`.
 
-    `folder` is the run's own: what the function leaves there is kept with the run in MLflow. `left_out` says of which
-    entries nothing is recorded.
+    `folder` is the run's own: what the function leaves there is kept with the run in MLflow. `seed_index`, `variant`
+    and `study` say which run it is. `left_out` says of which entries nothing is recorded.
     """
 
     folder: Path
     on_epoch: Callable[[ReportedEpoch], None]
+    states: KeepsStates = field(default_factory=TriedStates)
+    seed_index: int = 0
+    variant: str = ""
+    study: str = ""
     epochs: list[ReportedEpoch] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def restored(self) -> Any:
+        """The state of the last checkpoint, where an interrupted run is resumed; None where it begins.
+
+        Reading it sets Python's, NumPy's and PyTorch's random generators to what they were at that checkpoint: read it
+        where the loop begins, after what draws random numbers before it, as a model's initialization does.
+        """
+        self.states.restore_random()
+        return self.states.state
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep a state to resume from, where it is time for that: call it as often as there is one to resume from.
+
+        It holds the epochs reported before it: report an epoch, then keep the state after it. Tensors are kept on the
+        CPU.
+
+        Raises:
+            StateUnfit: it could not be restored.
+        """
+        self.states.keep(state, self.epochs)
 
     def __call__(self, metrics: Mapping[str, float] | None = None, /, **more: float) -> None:
         values, left_out = checked_metrics({**(metrics or {}), **more}, what="reported")
@@ -63,6 +104,7 @@ class Report:
         )
         self.epochs.append(epoch)
         self.on_epoch(epoch)
+        self.states.reported()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,54 +116,74 @@ class OwnResult:
     left_out: tuple[str, ...]
 
 
-def load_training(name: str, code: CodeFolders) -> Callable[..., Any]:
-    """Return the function, which must take three arguments by position.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFunction:
+    """A user's training function, and how it is called with its study's settings."""
+
+    function: Callable[..., Any]
+    call: TrainingCall
+
+
+def load_training(settings: Settings, code: CodeFolders) -> TrainingFunction:
+    """Return the training function that settings name.
 
     Raises:
-        CodeInvalid: it cannot be imported, or takes other arguments.
+        CodeInvalid: it cannot be imported, or cannot be called with what there is.
     """
-    function: Callable[..., Any] = code.load(name, path=PATH)
-    try:
-        inspect.signature(function).bind(None, None, None, **dict.fromkeys(offered_names(function)))
-    except TypeError as error:
-        message = (
-            f"{name} must take (settings, seed, report), and `data` or `{MAX_BATCHES}` by name if it likes: {error}"
-        )
-        raise CodeInvalid(message, path=PATH) from None
-    except ValueError:  # it is not written in Python
-        pass
-    return function
+    training = settings.function
+    function = code.load(training.name, path=PATH)
+    call = training_call(training_signature(function), training.plain(), name=training.name)
+    for offered in call.needed:
+        for section in NEEDS.get(offered, ()):
+            if getattr(settings, section) is None:
+                message = f"{training.name} takes `{offered}`, and the study has no section {section}"
+                raise CodeInvalid(message, path=section)
+    return TrainingFunction(function=function, call=call)
 
 
 def train_own(
-    function: Callable[..., Any],
+    training: TrainingFunction,
     settings: Settings,
     *,
     seed: int,
     report: Report,
-    data: SplitData | None,
+    dataset: Dataset | None = None,
+    device: torch.device = CPU,
+    code: CodeFolders = NO_FOLDERS,
     expected: Sequence[str] = (),
     max_batches: int | None = None,
+    seconds_before: float = 0.0,
 ) -> OwnResult:
     """Call a training function and return how it ended, with what it measured and the seconds it took.
 
-    It is given the sections data, model and training as plain values, and a number below 2³² for its random streams
-    that is the same in every variant of the seed index; Python's, NumPy's and PyTorch's own generators are seeded with
-    it too. `expected` are the metrics that the study compares on: one that is NaN or infinite makes the run a diverged
-    one. Of the others, what cannot be recorded is left out. Seconds that it returns itself stand in the place of ours.
+    It is given what its parameters are called. The sections data, model and training are plain values, the seed is a
+    number below 2³² for its random streams that is the same in every variant of the seed index; Python's, NumPy's and
+    PyTorch's own generators are seeded with it too. The model is built and initialized as the engine does it.
+    `expected` are the metrics that the study compares on: one that is NaN or infinite makes the run a diverged one. Of
+    the others, what cannot be recorded is left out. Seconds that it returns itself stand in the place of ours, which
+    begin with `seconds_before`.
 
     Raises:
         MetricsUnfit: what it returned are no metrics, or lack an expected one.
     """
     number = stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed) % 2**32
-    seed_generators(number)
-    offered = {"data": data, MAX_BATCHES: max_batches}
-    sections = {
-        name: section for name, section in settings.plain().items() if name != "study_seed" and section is not None
+    call, plain = training.call, copy.deepcopy(settings.plain())
+    offered: dict[str, Any] = {
+        "settings": {name: section for name, section in plain.items() if name != "study_seed" and section is not None},
+        "seed": number,
+        "report": report,
+        MAX_BATCHES: max_batches,
+        "device": device,
     }
-    begun = time.perf_counter()
+    if call.takes("data") and (dataset is not None or call.is_by_position):
+        offered["data"] = data_of(settings, dataset, seed=seed)
+    if call.takes("model") and dataset is not None and settings.model is not None:
+        offered["model"] = begun_model(settings, dataset.facts.shape, seed=seed, code=code).to(device)
+    seed_generators(number)
+    by_position, by_name = call.arguments(offered, plain["training"])
+    begun = time.perf_counter() - seconds_before
     with own_mlflow_runs():
-        returned = function(sections, number, report, **{name: offered[name] for name in offered_names(function)})
+        returned = training.function(*by_position, **by_name)
     seconds = {"training_seconds": time.perf_counter() - begun}
     metrics, left_out = checked_metrics(returned, what="returned")
     missing = [name for name in expected if name not in (*metrics, *MEASURED_ANYWAY)]
@@ -136,6 +198,13 @@ def train_own(
         return OwnResult(outcome=Outcome.DIVERGED, metrics=seconds, left_out=left_out)
     odd = (f"metric {name!r} is left out: it is {value}" for name, value in metrics.items() if name not in finite)
     return OwnResult(outcome=Outcome.DONE, metrics={**seconds, **finite}, left_out=(*left_out, *odd))
+
+
+def begun_model(settings: Settings, shape: DataShape, *, seed: int, code: CodeFolders) -> nn.Module:
+    """Build the study's model on the CPU, initialized as the engine does it with a seed index."""
+    assert settings.model is not None
+    seed_generators(stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed))
+    return build_model(settings.model, shape, code=code)
 
 
 def checked_metrics(values: Any, *, what: str) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -173,7 +242,12 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def split_data(dataset: Dataset, split: Split) -> SplitData:
+def data_of(settings: Settings, dataset: Dataset | None, *, seed: int) -> SplitData | None:
+    """Return a study's data set, split for a seed index; None where it has none."""
+    if dataset is None or settings.data is None:
+        return None
+    split = make_split(dataset, settings.data, study_seed=settings.study_seed, seed=seed)
+
     def part(indices: Any) -> tuple[Any, Any]:
         return dataset.train_images[indices], dataset.train_labels[indices]
 
@@ -183,11 +257,3 @@ def split_data(dataset: Dataset, split: Split) -> SplitData:
         test=(dataset.test_images, dataset.test_labels),
         classes=dataset.facts.shape.classes,
     )
-
-
-def offered_names(function: Callable[..., Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return []
-    return [name for name in ("data", MAX_BATCHES) if name in list(parameters)[3:]]

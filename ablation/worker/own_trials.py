@@ -1,13 +1,12 @@
 """Shows a training function of the user's own a tuning trial: no test split, and of what it measures one metric."""
 
-import functools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from ablation.worker.failures import MetricsUnfit
-from ablation.worker.own_training import MEASURED_ANYWAY, Report, SplitData, checked_metrics
+from ablation.worker.own_training import MEASURED_ANYWAY, Report, SplitData, TrainingFunction, checked_metrics
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +21,15 @@ class TrialReport(Report):
     value: float | None = None
     named: set[str] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, report: Report, **changes: Any) -> Self:
+        """Return one in the place of another report, with the epochs that this has already."""
+        given = {each.name: getattr(report, each.name) for each in fields(Report)}
+        made = cls(**{**given, **changes})
+        values = [epoch.metrics[made.objective] for epoch in made.epochs if made.objective in epoch.metrics]
+        made.value = values[-1] if values else None
+        return made
+
     def __call__(self, metrics: Mapping[str, float] | None = None, /, **more: float) -> None:
         values, _ = checked_metrics({**(metrics or {}), **more}, what="reported")
         self.named |= values.keys()
@@ -33,34 +41,34 @@ class TrialReport(Report):
         return self.value is not None and not math.isfinite(self.value)
 
 
-def without_test(data: SplitData) -> SplitData:
-    """Return the data of a trial: in the place of the test split it has the validation split."""
-    assert data.validation is not None  # a study that is tuned has one
-    return replace(data, test=data.validation)
+def judged(training: TrainingFunction, report: TrialReport) -> TrainingFunction:
+    """Return a training function that sees no test split, and measures what tuning looks at and its own seconds alone.
 
-
-def judged(function: Callable[..., Any], report: TrialReport) -> Callable[..., Mapping[str, float]]:
-    """Return the function with what tuning looks at as all that it measures, and its own seconds where it has any.
-
-    That is what it returns under that name, else what it reported last.
+    In the place of the test split it is given the validation split. What tuning looks at is what it returns under that
+    name, else what it reported last.
 
     Raises:
-        MetricsUnfit: by what is returned: it has neither.
+        MetricsUnfit: when it is called, and has neither.
     """
 
-    @functools.wraps(function)
     def trial(*arguments: Any, **by_name: Any) -> Mapping[str, float]:
-        returned, _ = checked_metrics(function(*arguments, **by_name), what="returned")
+        shown = {name: _without_test(value) if name == "data" else value for name, value in by_name.items()}
+        returned, _ = checked_metrics(training.function(*arguments, **shown), what="returned")
         kept = {name: value for name, value in returned.items() if name in (report.objective, *MEASURED_ANYWAY)}
         if report.value is not None:
             return {report.objective: report.value, **kept}
         if report.objective not in kept:
-            raise MetricsUnfit(without_text(report, returned))
+            raise MetricsUnfit(_missing_text(report, returned))
         return kept
 
-    return trial
+    return replace(training, function=trial)
 
 
-def without_text(report: TrialReport, returned: Mapping[str, float]) -> str:
-    names = (", ".join(sorted(each)) or "nothing" for each in (report.named, returned))
-    return "the training function reported {} and returned {}, and not {}".format(*names, report.objective)
+def _without_test(data: Any) -> Any:
+    is_split = isinstance(data, SplitData) and data.validation is not None
+    return replace(data, test=data.validation) if is_split else data
+
+
+def _missing_text(report: TrialReport, returned: Mapping[str, float]) -> str:
+    reported, given = (", ".join(sorted(names)) or "nothing" for names in (report.named, returned))
+    return f"the training function reported {reported} and returned {given}, and not {report.objective}"

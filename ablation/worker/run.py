@@ -1,7 +1,6 @@
 """Trains runs, one or several together, start to end; all that is measured goes to their folders and nowhere else."""
 
 import contextlib
-import functools
 import signal
 import threading
 import time
@@ -10,25 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
-from ablation.datasets import make_split, open_dataset
+from ablation.datasets import open_dataset
 from ablation.errors import CodeChanged, DiskFull, is_no_room
 from ablation.executors.interface import Place
 from ablation.provenance import provenance
-from ablation.records import DeclaredMetric, Epoch, Outcome, PlannedRun, RunResult, Settings
+from ablation.records import DeclaredMetric, Epoch, Outcome, PlannedRun, ReportedEpoch, RunResult, Settings
 from ablation.stopping import Preempted, stopping
 from ablation.storage.recordable_files import keep_recordable_files
-from ablation.storage.run_folder import RunFolder
+from ablation.storage.run_folder import OWN, RunFolder
 from ablation.training import Snapshot, TrainingResult
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.devices import can_train_more, device_at, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
+from ablation.worker.own_checkpoints import OwnCheckpoints
 from ablation.worker.own_mlflow import own_mlflow_runs
-from ablation.worker.own_training import Report, SplitData, load_training, split_data, train_own
+from ablation.worker.own_training import Report, TrainingFunction, load_training, train_own
 from ablation.worker.paths import Fusing, Trained, train_alone, train_together
 from ablation.worker.setup import Beginning, begin
 
@@ -48,7 +48,7 @@ class Job:
     where that is below a place which is not the coordinator's own, None where there is none. `expected_metrics` are
     what the study needs of a user's training function, `commit` is where the study was begun. With `cudnn_benchmark`,
     cuDNN's algorithms are timed on a GPU. `metrics` are the user's own, which alter nothing of the run, and
-    `metric_digest` is that of their code.
+    `metric_digest` is that of their code. `study` is the study's name.
     """
 
     planned: PlannedRun
@@ -65,6 +65,7 @@ class Job:
     cudnn_benchmark: bool = False
     metrics: tuple[DeclaredMetric, ...] = ()
     metric_digest: str | None = None
+    study: str = ""
 
     def at(self, place: Place) -> Self:
         """Return the job with its paths, its code and its device as they are where it is trained."""
@@ -150,7 +151,8 @@ class RunRecord:
         self.seconds = 0.0
         self.begun = time.perf_counter()
         self._is_first = not _has_trained.is_set()
-        self._is_resumable = not job.settings.is_own_training
+        # A training function's run is resumed where it has kept a checkpoint.
+        self._is_resumable = not job.settings.is_own_training or job.folder.trained_by() == OWN
         self._classes: tuple[str, ...] = ()
         with self.writing():
             self._owner = job.folder.take_over(_where_from(job), is_resumable=self._is_resumable)
@@ -176,11 +178,22 @@ class RunRecord:
         self.epochs, self.seconds = [], 0.0
         with self.writing():
             self.folder.begin_anew()
+            if self.job.settings.is_own_training and self._is_resumable:
+                self._is_resumable = False
+                self.folder.note_resumable(False)
 
     def go_on(self, snapshot: Snapshot, seconds: float, *, is_latest: bool) -> None:
-        self.epochs, self.seconds = list(snapshot.curve), seconds
+        self.resume(snapshot.curve, seconds, is_latest=is_latest)
+
+    def resume(self, epochs: Sequence[Epoch], seconds: float, *, is_latest: bool) -> None:
+        self.epochs, self.seconds = list(epochs), seconds
         with self.writing():
             self.folder.go_on(self.epochs, is_latest=is_latest)
+
+    def note_resumable(self) -> None:
+        if not self._is_resumable:
+            self.folder.note_resumable(True)
+            self._is_resumable = True
 
     def check_owned(self) -> None:
         """See that no other process has taken the run over, as it may while this one was suspended.
@@ -205,18 +218,13 @@ class RunRecord:
         if stopping.is_asked and not self._is_resumable:
             raise Preempted
 
-    @functools.cached_property
-    def report(self) -> Report:
-        """What a training function reports to."""
-        return Report(folder=self.job.folder.artifacts / "files", on_epoch=self.take)
+    def told(self, report: Report) -> Report:
+        """Return what a training function reports to, for this run."""
+        return report
 
-    def called(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def called(self, training: TrainingFunction) -> TrainingFunction:
         """Return a training function as it is called for this run."""
-        return function
-
-    def shown(self, data: SplitData) -> SplitData:
-        """Return the data as a training function sees it."""
-        return data
+        return training
 
     def write(self, trained: TrainingResult | None = None) -> tuple[str, ...]:
         """Write the run's artifacts and say what is left out; `trained` is what one of our paths made."""
@@ -341,19 +349,35 @@ def _own_result(record: RunRecord) -> RunResult:
     training = job.settings.function
     set_up(device, threads=training.threads)
 
-    report = record.report
-    function = record.called(load_training(training.name, job.code))
-    report.folder.mkdir()
-    data = None
-    if job.data_folder is not None and job.settings.data is not None:
-        dataset = open_dataset(job.data_folder)
-        split = make_split(dataset, job.settings.data, study_seed=job.settings.study_seed, seed=job.planned.seed)
-        data = record.shown(split_data(dataset, split))
+    files = job.folder.artifacts / "files"
+    files.mkdir()
+    states = OwnCheckpoints(record, files=files, device=device)
+    report = record.told(
+        Report(
+            folder=files,
+            on_epoch=record.take,
+            states=states,
+            seed_index=job.planned.seed,
+            variant=job.planned.variant,
+            study=job.study,
+            epochs=[epoch for epoch in record.epochs if isinstance(epoch, ReportedEpoch)],
+            left_out=[states.said] if states.said else [],
+        )
+    )
+    function = record.called(load_training(job.settings, job.code))
     # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
     limits = threadpool_limits(training.threads)
     with record.writing(), limits:
         own = train_own(
-            function, job.settings, seed=job.planned.seed, report=report, data=data, expected=job.expected_metrics
+            function,
+            job.settings,
+            seed=job.planned.seed,
+            report=report,
+            dataset=open_dataset(job.data_folder) if job.data_folder is not None else None,
+            device=device,
+            code=job.code,
+            expected=job.expected_metrics,
+            seconds_before=record.seconds,
         )
     _check_not_asked()
     record.write()
@@ -362,7 +386,7 @@ def _own_result(record: RunRecord) -> RunResult:
         outcome=own.outcome,
         metrics={
             "peak_memory_mib": peak_memory_mib(device),
-            "total_seconds": time.perf_counter() - record.begun,
+            "total_seconds": record.seconds + time.perf_counter() - record.begun,
             **own.metrics,
         },
         epochs=len(report.epochs),

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ablation.code import CodeFolders, code_names, is_code, running
-from ablation.datasets import Dataset, make_split
-from ablation.errors import AblationError, ComponentInvalid, VariantFails
+from ablation.datasets import Dataset
+from ablation.errors import AblationError, CodeInvalid, ComponentInvalid, VariantFails
 from ablation.models import build_model, example_input, fastest_layout
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
@@ -20,7 +20,7 @@ from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
 from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
-from ablation.worker.own_training import MAX_BATCHES, Report, load_training, offered_names, split_data, train_own
+from ablation.worker.own_training import MAX_BATCHES, Report, load_training, train_own
 from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.setup import loss_of, seed_generators, training_settings
 
@@ -45,22 +45,28 @@ def _has_choices_of_torch(settings: Settings) -> bool:
 
 
 def try_variant(
-    variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders, tuned_by: str | None = None
+    variant: Variant,
+    shape: DataShape,
+    *,
+    dataset: Dataset | None,
+    code: CodeFolders,
+    study: str = "",
+    tuned_by: str | None = None,
 ) -> bool:
     """Train a variant on one batch on the CPU, made up where there is no data set yet, and evaluate it on two examples.
 
     Return whether its model starts from the same weights with two seeds.
 
-    A user's training function is looked at, and called only where it takes `max_batches`, and `data` is there
-    or not asked for. Then it must report or return `tuned_by`, where a metric of its own is given.
+    A user's training function is looked at, and called only where it takes `max_batches`, and the data are there or
+    not asked for. `study` is the name of the study, which it is told. It must report or return `tuned_by`, where its
+    study is tuned.
 
     Raises:
         VariantFails: with the user's traceback.
     """
     try:
         if variant.settings.is_own_training:
-            _try_own_training(variant.settings, dataset, code, tuned_by)
-            return False
+            return _try_own_training(variant, shape, dataset, code, study, tuned_by)
         return _try_training(variant.settings, shape, dataset, code)
     except ComponentInvalid as error:
         parts = [f"factors.{name}" for name, level in variant.levels.items() if level in ("absent", "replaced")]
@@ -161,19 +167,24 @@ OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
 """What a model gives, and for each of what, by task."""
 
 
-def _try_own_training(settings: Settings, dataset: Dataset | None, code: CodeFolders, tuned_by: str | None) -> None:
-    name = settings.function.name
-    function = load_training(name, code)
-    offered = offered_names(function)
-    if MAX_BATCHES not in offered or ("data" in offered and dataset is None):
-        return
-    data = None
-    if dataset is not None and settings.data is not None:
-        split = make_split(dataset, settings.data, study_seed=settings.study_seed, seed=0)
-        data = split_data(dataset, split)
+def _try_own_training(
+    variant: Variant, shape: DataShape, dataset: Dataset | None, code: CodeFolders, study: str, tuned_by: str | None
+) -> bool:
+    """Look at a training function, and call it as far as it can be tried; return whether its model starts alike."""
+    settings, name = variant.settings, variant.settings.function.name
+    training, model = load_training(settings, code), settings.model
+    is_same_start = False
+    if training.call.takes("model") and model is not None and settings.data is not None:
+        is_same_start = _are_equal(*(_begun(model, shape, code, seed=seed) for seed in (1, 0)))
+    elif model is not None and (model.remove or model.replace) and {"absent", "replaced"} & {*variant.levels.values()}:
+        raise CodeInvalid(f"{name} takes no `model`, so nothing is removed or replaced in one", path="training.name")
+    needs_data = training.call.takes("data") or training.call.takes("model")
+    if not training.call.takes(MAX_BATCHES) or (needs_data and dataset is None):
+        return is_same_start
     with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
-        report = Report(folder=folder, on_epoch=lambda _: None)
+        report = Report(folder=folder, on_epoch=lambda _: None, variant=variant.name, study=study)
         if tuned_by is not None:
-            report = TrialReport(folder=folder, on_epoch=lambda _: None, objective=tuned_by)
-            function = judged(function, report)
-        train_own(function, settings, seed=0, report=report, data=data, max_batches=1)
+            report = TrialReport.of(report, objective=tuned_by)
+            training = judged(training, report)
+        train_own(training, settings, seed=0, report=report, dataset=dataset, code=code, max_batches=1)
+    return is_same_start

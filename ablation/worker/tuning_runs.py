@@ -3,14 +3,12 @@
 The test split is never evaluated, and the model is thrown away: what is kept is the curve on validation.
 """
 
-import functools
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,8 +16,8 @@ from ablation.errors import CarriedError, ObjectiveUndefined
 from ablation.executors.interface import Place
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
-from ablation.worker.own_training import SplitData
-from ablation.worker.own_trials import TrialReport, judged, without_test
+from ablation.worker.own_training import Report, TrainingFunction
+from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.paths import train_alone
 from ablation.worker.run import Job, RunRecord, check_code, path_note, train_own_run
 
@@ -28,9 +26,10 @@ from ablation.worker.run import Job, RunRecord, check_code, path_note, train_own
 class TuningJob(Job):
     """A replicate of a tuning trial. `stops_below` gives by epoch what the best so far, more being better, must reach.
 
-    Where the objective is minimized, it holds values with their sign turned.
+    Where the objective is minimized, it holds values with their sign turned. `variant` is the one that is tuned.
     """
 
+    variant: str
     objective: str
     stops_below: tuple[float, ...]
     is_minimized: bool
@@ -152,21 +151,18 @@ class _OwnReplicate(RunRecord):
         super().__init__(job, on_change=on_change)
         self._job = job
         self._ended: _Ended | None = None
+        self._report: TrialReport | None = None
         self._trained_from = time.perf_counter()
 
-    @functools.cached_property
-    def report(self) -> TrialReport:
-        return TrialReport(
-            folder=self.job.folder.artifacts / "files", on_epoch=self.take, objective=self._job.objective
-        )
-
-    def called(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function as one that measures what tuning looks at, and begin to count its time."""
+    def told(self, report: Report) -> Report:
+        """Return a report that takes what tuning looks at, and begin to count the time of the training."""
         self._trained_from = time.perf_counter()
-        return judged(function, self.report)
+        self._report = TrialReport.of(report, objective=self._job.objective, variant=self._job.variant)
+        return self._report
 
-    def shown(self, data: SplitData) -> SplitData:
-        return without_test(data)
+    def called(self, training: TrainingFunction) -> TrainingFunction:
+        assert self._report is not None
+        return judged(training, self._report)
 
     def take(self, epoch: Epoch) -> None:
         """Record an epoch.
@@ -177,25 +173,26 @@ class _OwnReplicate(RunRecord):
         if self._ended is None:
             super().take(epoch)
             is_pruned = _is_hopeless(self._job, objective_curve(self.epochs, self._job.objective))
-            if is_pruned or self.report.is_diverged:
-                self._ended = _Ended(is_pruned=is_pruned and not self.report.is_diverged)
+            is_diverged = self._report is not None and self._report.is_diverged
+            if is_pruned or is_diverged:
+                self._ended = _Ended(is_pruned=not is_diverged)
         if self._ended is not None:
             raise self._ended
 
     def trained(self) -> RunResult:
         """Have the function train, and return how it ended; of its files nothing is kept."""
         result = train_own_run(self)
-        shutil.rmtree(self.report.folder, ignore_errors=True)
+        if self._report is not None:
+            shutil.rmtree(self._report.folder, ignore_errors=True)
         if self._ended is None:
             return replace(result, metrics={**result.metrics, "pruned": 0.0} if result.outcome.is_result else {})
         self.write()
-        seconds = time.perf_counter() - self._trained_from
         return RunResult(
             identity=self.job.planned.identity,
             outcome=Outcome.DONE if self._ended.is_pruned else Outcome.DIVERGED,
             metrics={
-                "training_seconds": seconds,
-                "total_seconds": time.perf_counter() - self.begun,
+                "training_seconds": self.seconds + time.perf_counter() - self._trained_from,
+                "total_seconds": self.seconds + time.perf_counter() - self.begun,
                 "pruned": float(self._ended.is_pruned),
             },
             epochs=len(self.epochs),

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ablation.code import is_code
-from ablation.lookup import did_you_mean, is_same
+from ablation.lookup import did_you_mean, is_same, replaced
 from ablation.records import TASKS, LossSetting
-from ablation.study.factors import levels_of
+from ablation.study.factors import recipe_settings, varied_settings
 from ablation.study.file import Location, shown
 from ablation.study.sections import Training
 from ablation.study.spec import is_own_training, task_of
@@ -52,28 +52,48 @@ _SCHEDULE = _Named(key="schedule", known=SCHEDULES, others=OTHER_SCHEDULES)
 
 
 def training_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield what is wrong with the optimizers and schedules of an unchecked study that the engine trains."""
+    """Yield what is wrong with the optimizers and schedules of an unchecked study that the engine trains.
+
+    What must fit together is looked at in the baseline, and with what each level of a recipe sets in it.
+    """
     if is_own_training(values) or not isinstance(values.get("training", {}), Mapping):
         return
+    unknown = {named.key: list(_unknown(values, named)) for named in (_OPTIMIZER, _SCHEDULE)}
+    every = {
+        named.key: [] if unknown[named.key] else _names(values, named, with_recipes=True)
+        for named in (_OPTIMIZER, _SCHEDULE)
+    }
+    found = [problem for problems in unknown.values() for problem in problems]
+    found += _problems(values, every)
+    yield from found
+    for here, settings in recipe_settings(values.get("factors")):
+        with_it = values
+        for path, value in settings.items():
+            with_it = replaced(with_it, str(path), value)
+        for location, message in _problems(with_it, every):
+            path = ".".join(map(str, location[:2]))
+            if (location, message) not in found:
+                yield (*here, path) if path in settings else here, message
+
+
+def _problems(values: Mapping[str, Any], every: Mapping[str, Sequence[str]]) -> Iterator[Found]:
+    """Yield what does not fit together; `every` has the optimizers and schedules of all variants, none if unknown."""
     for named in (_OPTIMIZER, _SCHEDULE):
-        unknown = list(_unknown(values, named))
-        yield from unknown or _argument_problems(values, named)
-    yield from _key_problems(values)
-    yield from _unit_problems(values)
+        yield from _argument_problems(values, named, every[named.key]) if every[named.key] else ()
+    yield from _key_problems(values, every["optimizer"])
+    yield from _unit_problems(values, every["schedule"])
     yield from _warmup_problems(values)
     yield from _loss_problems(values)
 
 
-def _settings(values: Mapping[str, Any], key: str) -> Iterator[tuple[Location, Any]]:
+def _settings(values: Mapping[str, Any], key: str, *, with_recipes: bool = False) -> Iterator[tuple[Location, Any]]:
     """Yield what a key of `training` is in the baseline, in a factor's other levels, and among what tuning tries."""
     baseline = values.get("training", {}).get(key, Training.model_fields[key].default)
     path, factors, tune = f"training.{key}", values.get("factors"), values.get("tune")
     yield ("training", key), baseline
-    factor = factors.get(path) if isinstance(factors, Mapping) else None
-    here: Location = ("factors", path, "levels") if isinstance(factor, Mapping) else ("factors", path)
-    for index, level in enumerate(levels_of(factor)):
-        if level != baseline:
-            yield (*here, index), level
+    for here, varied, level in varied_settings(factors):
+        if varied == path and level != baseline and (with_recipes or here[1] == path):
+            yield here, level
     space = tune.get(path) if isinstance(tune, Mapping) else None
     choices = space.get("choices") if isinstance(space, Mapping) else None
     for index, choice in enumerate(choices if isinstance(choices, tuple) else ()):
@@ -81,23 +101,23 @@ def _settings(values: Mapping[str, Any], key: str) -> Iterator[tuple[Location, A
 
 
 def _unknown(values: Mapping[str, Any], named: _Named) -> Iterator[Found]:
-    for here, name in _settings(values, named.key):
+    for here, name in _settings(values, named.key, with_recipes=True):
         if isinstance(name, str) and name not in named.known:
             yield here, unknown_choice(named.key, name, named.known, named.others, shown(name))
 
 
-def _names(values: Mapping[str, Any], named: _Named) -> list[str]:
+def _names(values: Mapping[str, Any], named: _Named, *, with_recipes: bool = False) -> list[str]:
     """Return the names of known optimizers or schedules, each once."""
-    found = [name for _, name in _settings(values, named.key) if isinstance(name, str) and name in named.known]
+    settings = _settings(values, named.key, with_recipes=with_recipes)
+    found = [name for _, name in settings if isinstance(name, str) and name in named.known]
     return list(dict.fromkeys(found))
 
 
-def _argument_problems(values: Mapping[str, Any], named: _Named) -> Iterator[Found]:
+def _argument_problems(values: Mapping[str, Any], named: _Named, names: Sequence[str]) -> Iterator[Found]:
     """Refuse arguments that something else sets or that none of the names takes, and ask for those that one needs."""
     given = values.get("training", {}).get(named.arguments, {})
     if not isinstance(given, Mapping):
         return
-    names = _names(values, named)
     taken = {name: named.known[name].all_arguments for name in names}
     takes = _takes(taken)
     here: Location = ("training", named.arguments)
@@ -108,7 +128,7 @@ def _argument_problems(values: Mapping[str, Any], named: _Named) -> Iterator[Fou
         elif not any(argument in arguments for arguments in taken.values()):
             near = did_you_mean(str(argument), [each for arguments in taken.values() for each in arguments])
             yield (*here, argument), f"no argument {shown(argument)}{near}; {takes}"
-    for name in names:
+    for name in _names(values, named):
         lacking = [argument for argument in named.known[name].needed if argument not in given]
         if lacking:
             example = f"`{named.arguments}: {{{', '.join(f'{each}: …' for each in lacking)}}}`"
@@ -119,10 +139,10 @@ def _takes(taken: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{name} takes {', '.join(arguments) or 'none'}" for name, arguments in taken.items())
 
 
-def _key_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+def _key_problems(values: Mapping[str, Any], names: Sequence[str]) -> Iterator[Found]:
     """Refuse a weight decay that one of the optimizers lacks, and a momentum that none has."""
-    names, training = _names(values, _OPTIMIZER), values.get("training", {})
-    without = [name for name in names if WEIGHT_DECAY not in OPTIMIZERS[name].keys]
+    training = values.get("training", {})
+    without = [name for name in _names(values, _OPTIMIZER) if WEIGHT_DECAY not in OPTIMIZERS[name].keys]
     if without and training.get(WEIGHT_DECAY, 0) != 0:
         yield ("training", WEIGHT_DECAY), f"{without[0]} takes no weight decay; leave it out"
     default = Training.model_fields[MOMENTUM].default
@@ -131,8 +151,7 @@ def _key_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         yield ("training", MOMENTUM), f"{' and '.join(names)} take{'s' * (len(names) == 1)} no momentum; leave it out"
 
 
-def _unit_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    names = _names(values, _SCHEDULE)
+def _unit_problems(values: Mapping[str, Any], names: Sequence[str]) -> Iterator[Found]:
     if values.get("training", {}).get("schedule_unit") == "step" and names and set(names) <= set(OWN_SCHEDULES):
         message = (
             f"{' and '.join(names)} changes in every step; schedule_unit is for classes of torch.optim.lr_scheduler"

@@ -15,11 +15,13 @@ from ablation.study.checks.design import design_problems, made_variants, questio
 from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
+from ablation.study.checks.own_training import own_training_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.recipes import recipe_problems
 from ablation.study.checks.training import training_problems
 from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
-from ablation.study.factors import levels_of
+from ablation.study.factors import varied_settings
 from ablation.study.file import Location, path_of, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
@@ -53,7 +55,9 @@ def check(
     spec, errors = _validated(values)
     found = _merged(
         factor_problems(values),
+        recipe_problems(values),
         unread_problems(values, code),
+        own_training_problems(values, code),
         tuning_problems(values),
         condition_problems(values),
         validation_metric_problems(values),
@@ -242,14 +246,11 @@ def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse losses that are another task's."""
     if is_task_unknown(values):
         return
-    task, path, factors = task_of(values), "training.loss", values.get("factors")
+    task, path = task_of(values), "training.loss"
     allowed, training = TASKS[task].losses, values.get("training")
     here = training.get("loss") if isinstance(training, Mapping) and not is_own_training(values) else None
-    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
-    named: list[tuple[Location, Any]] = [
-        (("training", "loss"), here),
-        *((("factors", path), level) for level in levels),
-    ]
+    named: list[tuple[Location, Any]] = [(("training", "loss"), here)]
+    named += [(where, level) for where, varied, level in varied_settings(values.get("factors")) if varied == path]
     for location, loss in named:
         if loss in get_args(LossName) and loss not in allowed:
             yield location, f"{loss} is no loss of {task}; it has {', '.join(allowed)}, or your own: {CODE_FORM}"
@@ -257,10 +258,10 @@ def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse what would choose on the test split."""
-    data, path, factors = values.get("data"), "training.epoch_choice", values.get("factors")
+    data, path = values.get("data"), "training.epoch_choice"
     has_none = isinstance(data, Mapping) and data.get("validation") == "none"
     field = factor_fields(values).get(path)
-    levels = levels_of(factors[path]) if isinstance(factors, Mapping) and path in factors else ()
+    levels = [level for _, varied, level in varied_settings(values.get("factors")) if varied == path]
     choices = (setting(values, path, field), *levels) if field else ()
     if "best-validation" in choices and has_none:
         yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"

@@ -225,7 +225,7 @@ REFUSED = {
     "metric.validation=pruned": r"'pruned' is measured anyway",
     "data.validation=none": r"tuning needs a validation split, and data\.validation is none @ tune",
     "training={epochs: 1}": r"is for a training function of your own; the engine measures .* tunes by the",
-    "tune={training.rate: {log: [1, 2], when: {training.rat: 1}}}": r"'training.rat' is neither a factor of this study",
+    "tune={training.rate: {log: [1, 2], when: {training.rat: 1}}}": r"'training.rat' is no factor of this study",
     "tune={training.rate: {log: [1, 2], when: {training.rate: 1}}}": r"a condition of a setting on itself",
     "tune={training.rate: {log: [1, 2], when: {training.penalty: 2}}}": r"2 is never its value; it may be 0\.0, 0\.5",
     "tune={training.rate: {log: [1, 2], when: {training.penalty: []}}}": r"\[\] is never its value",
@@ -240,6 +240,32 @@ REFUSED = {
 def test_what_cannot_be_tuned_is_refused_before_anything_trains(tmp_path: Path, change: str, reason: str) -> None:
     with pytest.raises(AblationError, match=reason):
         own_study(tmp_path, change)
+
+
+def test_a_condition_may_look_at_what_a_recipe_sets(bench: Bench, tmp_path: Path) -> None:
+    recipe = (
+        "factors={recipe: {fast: {training.optimizer: adam}, slow: {training.optimizer: sgd, training.penalty: 0.5}}}"
+    )
+    condition = "{log: [16, 64], when: {training.optimizer: sgd}}"
+    study = own_study(tmp_path, recipe, f"tune={{training.hidden: {condition}, trials: 2}}", "seeds=1")
+
+    bench.run(study)
+
+    settings = {name: [*each.trials[-1].settings] for name, each in tuning_of(bench, study).items()}
+    assert {"recipe=fast": [], "recipe=slow": ["training.hidden"]} == settings
+
+
+def test_a_nested_setting_is_tuned(bench: Bench, tmp_path: Path) -> None:
+    nested = "tune={training.opt.hidden: {log: [16, 64]}, training.opt.rate: {log: [1e-3, 1e-2]}, trials: 2}"
+    study = own_study(tmp_path, "training.opt={hidden: 16, rate: 1e-3, name: sgd}", nested, "seeds=1")
+
+    outcome = bench.run(study)
+
+    assert {"training.opt.hidden"} == study.whole_settings()
+    for variant in outcome.record.plan.variants:
+        found = tuning_of(bench, study)[variant.name].settings
+        opt = {"hidden": found["training.opt.hidden"], "rate": found["training.opt.rate"], "name": "sgd"}
+        assert opt == variant.settings.function.arguments["opt"]
 
 
 def test_a_condition_that_no_variant_fulfils_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ablation.lookup import did_you_mean, is_same
 from ablation.records import SIGNS, TASKS, Variant
 from ablation.study.checks.factors import setting
 from ablation.study.checks.metrics import MEASURED_ANYWAY
-from ablation.study.factors import levels_of
+from ablation.study.factors import levels_of, varied_settings
 from ablation.study.file import Location, shown
 from ablation.study.search_spaces import SearchSpace, Tuning, drawing_order
 from ablation.study.spec import StudySpec, factor_fields, is_own_training, task_of
@@ -77,15 +77,29 @@ def _values_of(name: str, values: Mapping[str, Any], spaces: Mapping[str, Search
     factors = values.get("factors")
     if isinstance(factors, Mapping) and name in factors:
         return levels_of(factors[name])
+    set_by_recipes = [value for _, path, value in varied_settings(factors) if path == name]
+    if set_by_recipes and name not in spaces:
+        field = factor_fields(values).get(name)
+        kept = [setting(values, name, field)] if field is not None else []
+        return _distinct([*kept, *set_by_recipes])
     if (space := spaces.get(name)) is not None:
         if space.choices is None:
             return f"{name} is tuned on a scale; a condition is on a factor, or on what is tuned among choices"
         field = factor_fields(values).get(name)
-        kept = (setting(values, name, field),) if space.when and field is not None else ()
-        return (*space.choices, *(value for value in kept if not any(is_same(value, one) for one in space.choices)))
-    known = [*(factors if isinstance(factors, Mapping) else ()), *(one for one in spaces if spaces[one].choices)]
+        kept = [setting(values, name, field)] if space.when and field is not None else []
+        return _distinct([*space.choices, *kept])
+    varied = [path for _, path, _ in varied_settings(factors)]
+    known = list(dict.fromkeys([*(factors if isinstance(factors, Mapping) else ()), *varied, *_choices(spaces)]))
     near = did_you_mean(name, known) or f"; there are: {', '.join(map(str, known))}"
-    return f"{shown(name)} is neither a factor of this study nor tuned among choices{near}"
+    return f"{shown(name)} is no factor of this study, set by none, and not tuned among choices{near}"
+
+
+def _choices(spaces: Mapping[str, SearchSpace]) -> list[str]:
+    return [path for path, space in spaces.items() if space.choices is not None]
+
+
+def _distinct(found: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(value for index, value in enumerate(found) if not any(is_same(value, one) for one in found[:index]))
 
 
 def _circle(spaces: Mapping[str, SearchSpace]) -> list[str]:

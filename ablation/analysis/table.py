@@ -92,7 +92,8 @@ def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
     whose answers are not known has not collapsed.
     """
     return (
-        is_at_chance(plan, record.outcome, record.metrics) and _COMMONEST_ANSWER[plan.task](record) >= COLLAPSED_SHARE
+        is_at_chance(plan, record.planned.variant, record.outcome, record.metrics)
+        and _COMMONEST_ANSWER[plan.task](record) >= COLLAPSED_SHARE
     )
 
 

@@ -16,7 +16,7 @@ from ablation.code import CodeFolders
 from ablation.datasets import kept_dataset
 from ablation.errors import MetricTaken, OutputsNotKept
 from ablation.lookup import few
-from ablation.records import DeclaredMetric, Outcome, Plan, RecordedRun, output_file
+from ablation.records import DataFacts, DeclaredMetric, Outcome, Plan, RecordedRun, output_file
 from ablation.worker import make_metrics
 
 if TYPE_CHECKING:
@@ -67,20 +67,23 @@ def compute_metrics(
         CodeInvalid: a function is not there, or raised an error, with its traceback.
         TrackingUnavailable: the store does not answer.
     """
-    made = make_metrics(metrics, plan.data.shape, code=code)
     values: dict[str, dict[str, float]] = {}
     missing: dict[str, dict[str, None]] = {}
 
+    sets = {data.digest: data for data in plan.data_sets}
+    made = {digest: make_metrics(metrics, data.shape, code=code) for digest, data in sets.items()}
+
     @functools.cache
-    def targets() -> NDArray[Any] | None:
-        dataset = kept_dataset(plan.data, cache=data_cache)
+    def targets(digest: str) -> NDArray[Any] | None:
+        dataset = kept_dataset(sets[digest], cache=data_cache)
         return np.array(dataset.test_labels) if dataset is not None else None
 
     for run in {run.planned.identity: run for run in runs if run.outcome is Outcome.DONE}.values():
-        lacking = [metric for metric in made if metric.name not in run.metrics]
+        data = plan.data_of(run.planned.variant)
+        lacking = [metric for metric in made[data.digest] if metric.name not in run.metrics]
         if not lacking:
             continue
-        arrays = _kept(run, plan, tracker, targets)
+        arrays = _kept(run, plan, tracker, functools.partial(targets, data.digest))
         if isinstance(arrays, str):
             missing.setdefault(arrays, {})[run.planned.name] = None
             continue
@@ -139,13 +142,14 @@ def _kept(
 ) -> tuple[NDArray[Any], NDArray[Any]] | str:
     """Return a run's outputs and targets on test, or in words why there are none."""
     file, name = output_file(plan.task)
-    most = _most_bytes(plan)
+    data = plan.data_of(run.planned.variant)
+    most = _most_bytes(data)
     content, problem = tracker.run_file(str(run.run_id), file, limit=most)
     if content is None:
         return problem or _NOT_KEPT
     arrays = _arrays(content, most)
     outputs, targets = arrays.get(name), arrays.get("targets")
-    if outputs is None or len(outputs) != plan.data.test_images or outputs.dtype.kind != "f":
+    if outputs is None or len(outputs) != data.test_images or outputs.dtype.kind != "f":
         return f"{file} is damaged"
     targets = of_data() if targets is None else targets
     if targets is None:
@@ -153,11 +157,11 @@ def _kept(
     return (outputs, targets) if len(targets) == len(outputs) else f"{file} is damaged"
 
 
-def _most_bytes(plan: Plan) -> int:
+def _most_bytes(data: DataFacts) -> int:
     """Return how large the outputs and targets of a test split are at most: float32 and int64."""
-    shape = plan.data.shape
+    shape = data.shape
     numbers = math.prod(shape.output_shape), math.prod(shape.target_shape)
-    return plan.data.test_images * (4 * numbers[0] + 8 * numbers[1]) + SPARE_BYTES
+    return data.test_images * (4 * numbers[0] + 8 * numbers[1]) + SPARE_BYTES
 
 
 def _arrays(content: bytes, most: int) -> Mapping[str, NDArray[Any]]:

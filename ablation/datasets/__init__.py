@@ -3,11 +3,12 @@
 It imports nothing but numpy beside the standard library until a data set is read.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ablation.code import NO_FOLDERS, CodeFolders, is_code
-from ablation.datasets.arrays import Dataset, open_dataset
-from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_facts
+from ablation.datasets.arrays import Dataset, open_dataset, outline_of
+from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_dataset
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
@@ -27,14 +28,17 @@ __all__ = [
     "kept_dataset",
     "make_split",
     "open_dataset",
+    "outline_of",
     "prepare",
     "remark_on_root",
     "split_sizes",
 ]
 
 
-def describe(settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLDERS) -> DataOutline:
-    """Return a data set's shape and size without preparing it.
+def describe(
+    settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLDERS, has_targets: bool = False
+) -> DataOutline:
+    """Return a data set's shape and size without preparing it, with digests of its targets where these are asked for.
 
     `images` looks at its files' names and headers, the user's own function is called, unless it was prepared before.
 
@@ -42,19 +46,10 @@ def describe(settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLD
     returns something else, CodeInvalid where that cannot be called.
     """
     source = _source(settings, cache=cache, code=code)
-    facts = recorded_facts(source, cache=cache) if isinstance(source, Images | Own) else None
-    outline = (
-        source.outline()
-        if facts is None
-        else DataOutline(
-            shape=facts.shape,
-            train_images=facts.train_images,
-            test_images=facts.test_images,
-            notes=facts.notes,
-        )
-    )
+    recorded = recorded_dataset(source, cache=cache) if isinstance(source, Images | Own) else None
+    outline = source.outline() if recorded is None else outline_of(recorded, has_targets=has_targets)
     check_augmentation(outline.shape, settings, source=source.where)
-    return outline
+    return outline if has_targets else replace(outline, train_targets="", test_targets="")
 
 
 def prepare(settings: DataSettings, *, cache: Path, code: CodeFolders = NO_FOLDERS) -> Dataset:

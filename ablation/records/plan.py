@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from ablation.records.data import DataFacts
+from ablation.records.data import DataFacts, OtherData
 from ablation.records.locked import Locked, LockedQuestion, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
@@ -83,7 +83,8 @@ class Plan:
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
     metric of the user's own that the engine measures. `takes_model` says that a training function of the user's is
-    given the study's model, built.
+    given the study's model, built. `data` is that of the baseline, `other_data` what some variants are trained on
+    instead.
     """
 
     study: Mapping[str, Any]
@@ -102,6 +103,7 @@ class Plan:
     dropped: tuple[LockedQuestion, ...] = ()
     metric_code: Mapping[str, str] = field(default_factory=dict)
     takes_model: bool = False
+    other_data: tuple[OtherData, ...] = ()
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -142,6 +144,15 @@ class Plan:
     def variant(self, name: str) -> Variant:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def data_of(self, variant: str) -> DataFacts:
+        """Return the data set that a variant, by name, is trained and tested on."""
+        return next((other.facts for other in self.other_data if variant in other.variants), self.data)
+
+    @property
+    def data_sets(self) -> tuple[DataFacts, ...]:
+        """All data sets that variants are trained on, the baseline's first."""
+        return (self.data, *(other.facts for other in self.other_data))
 
     def of_trained_models(self) -> "Plan":
         """Return the plan without the sizes of models that a user's training function did not train.

@@ -57,6 +57,7 @@ __all__ = [
     "study_of_values",
 ]
 
+NO_OTHERS: Mapping[str, str] = {}
 FROM_MAPPING = "the study given as a mapping"
 
 
@@ -150,11 +151,14 @@ class Study:
                 raise SettingsForeign(self.name, variant, wrong)
         return replace(self, variants=variants_of(self.spec, tuned=found))
 
-    def runs(self, *, data_digest: str) -> tuple[PlannedRun, ...]:
-        """Return the runs up to the last look: a whole round of variants for one seed before the next seed's."""
+    def runs(self, *, data_digest: str, others: Mapping[str, str] = NO_OTHERS) -> tuple[PlannedRun, ...]:
+        """Return the runs up to the last look: a whole round of variants for one seed before the next seed's.
+
+        `others` are the digests of other data, by the names of the variants that are trained on it.
+        """
         return tuple(
             PlannedRun(
-                identity=self.identity(variant, data_digest=data_digest, seed=seed),
+                identity=self.identity(variant, data_digest=others.get(variant.name, data_digest), seed=seed),
                 variant=variant.name,
                 seed=seed,
             )

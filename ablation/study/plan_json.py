@@ -77,7 +77,9 @@ class _Study(_Sections):
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    for rare in ("family", "dropped", "metric_code", "takes_model"):
+    for written, other in zip(others["other_data"], plan.other_data, strict=True):
+        written["facts"]["shape"] = other.facts.shape.plain()
+    for rare in ("family", "dropped", "metric_code", "takes_model", "other_data"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
@@ -156,6 +158,9 @@ def _problem(plan: Plan) -> str | None:
         return "it must have exactly one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
+    of_others = [variant for other in plan.other_data for variant in other.variants]
+    if len(set(of_others)) < len(of_others) or not names.issuperset(of_others):
+        return "it has data of a variant that it lacks, or twice of one"
     if names - plan.summaries.keys():
         return "it lacks the model of a variant"
     if any(variant.levels.keys() != plan.baseline.levels.keys() for variant in plan.variants):

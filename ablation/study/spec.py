@@ -385,7 +385,7 @@ NOT_FACTORS = (
     *("training.name", "training.threads", "model.replace"),
     *("training.optimizer_arguments", "training.schedule_arguments"),
 )
-"""Paths that may not vary: what is compared has one data set, split and thread count in common.
+"""Paths that may not vary: what is compared has its test examples, split and thread count in common.
 
 No level is a mapping either."""
 
@@ -412,7 +412,7 @@ def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     kind = section_of(section, values)
-    own = own_settings(section, values) if section != "data" else {}
+    own = own_settings(section, values)
     given = {key: field for key, field in kind.model_fields.items() if key != "name" or not names_of(kind)}
     return {**given, **own}
 

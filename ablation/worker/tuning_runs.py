@@ -16,6 +16,7 @@ from ablation.errors import CarriedError, ObjectiveUndefined
 from ablation.executors.interface import Place
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
+from ablation.training.patience import is_out_of_patience
 from ablation.worker.own_training import Report, TrainingFunction
 from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.paths import train_alone
@@ -114,7 +115,7 @@ class _Replicate(RunRecord):
         super().take(epoch)
         if epoch.is_finite and self._job.objective not in epoch.heldout:
             raise ObjectiveUndefined(self._job.objective, epoch.epoch)
-        is_last = epoch.epoch == self._job.settings.engine.epochs
+        is_last = _is_last(self._job, self.curve)
         is_pruned = not is_last and _is_hopeless(self._job, objective_curve(self.epochs, self._job.objective))
         if is_pruned or is_last or not epoch.is_finite:
             raise _Ended(is_pruned=is_pruned)
@@ -198,6 +199,14 @@ class _OwnReplicate(RunRecord):
             epochs=len(self.epochs),
             diverged_epoch=None if self._ended.is_pruned else len(self.epochs),
         )
+
+
+def _is_last(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
+    """Whether the replicate has come to its last epoch, or ends before it for its patience."""
+    training = job.settings.engine
+    assert job.settings.data is not None
+    patience = None if training.patience == "none" else training.patience
+    return len(epochs) == training.epochs or is_out_of_patience(epochs, patience, job.settings.data.task)
 
 
 def _is_hopeless(job: TuningJob, curve: Sequence[float]) -> bool:

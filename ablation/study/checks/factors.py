@@ -24,7 +24,7 @@ from ablation.study.factors import (
 from ablation.study.file import Location, is_plain_text, shown, value_text
 from ablation.study.level_names import NOT_VARIED, level_text, needs_label
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
-from ablation.study.sections import MAX_KEY, OpenSection, Section, section_of
+from ablation.study.sections import MAX_KEY, SECTIONS, OpenSection, OwnData, Section, section_of
 from ablation.study.spec import OTHERS, OWN, factor_fields, is_own_training, own_settings
 
 Found = tuple[Location, str]
@@ -124,6 +124,8 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         if varied is not None:
             who = "is" if varied[1] == path else f"is set by {varied[1]}, which is"
             yield here, f"{path} {who} a factor of this study: it is compared, so it cannot be tuned"
+        elif path.startswith("data.") and path.removeprefix("data.") in own_settings("data", values):
+            yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
             near = nearest_names(path, fields, limit=1)
             yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -152,14 +154,15 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     """Say that a path is none that can vary, and what to do."""
     fields = factor_fields(values)
     section, _, key = path.partition(".")
-    kind = section_of(section, values) if section in ("model", "training") else None
+    kind = section_of(section, values) if section in SECTIONS else None
     is_argument = all(part.isidentifier() for part in key.split("."))
-    if kind is not None and issubclass(kind, OpenSection) and is_argument and values.get(section):
+    is_open = kind is not None and issubclass(kind, OpenSection) and is_argument
+    if kind is not None and is_open and key not in kind.model_fields and values.get(section):
         near = nearest_names(key, own_settings(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
         around, _, last = path.rpartition(".")
         return f"the baseline's level is missing: add `{last}: …` to {around}, one of the factor's levels{hint}"
-    reason = reason_for_data_factor(path, fields)
+    reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)

@@ -48,9 +48,9 @@ class RunRecords:
         if described is not None:
             self.log_data(run_id, described.data)
 
-    def log_data(self, run_id: str, data: DataFacts) -> None:
+    def log_data(self, run_id: str, *data: DataFacts) -> None:
         """Record what data a run is of; recording the same again changes nothing."""
-        self.store.client.log_inputs(run_id, [_dataset_input(data)])
+        self.store.client.log_inputs(run_id, list(map(_dataset_input, data)))
 
     def finish(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews) -> None:
         ended = result.ended_ms or time.time_ns() // 1_000_000

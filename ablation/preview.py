@@ -175,7 +175,14 @@ def preview_study(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code, study=study.name)
+        and try_variant(
+            variant,
+            outline_for(variant, outlines).shape,
+            dataset=None,
+            code=study.code,
+            study=study.name,
+            tuned_by=study.tuned_by,
+        )
     )
     return Preview(
         study=study,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,7 +281,13 @@ def _settled_runs(plan: Plan) -> list[PlannedRun]:
 
 
 def _asked(study: Study) -> dict[str, Any]:
-    return {"tune": study.spec.document().get("tune")}
+    return _tuned_by(study.spec.document())
+
+
+def _tuned_by(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study's plain values say of its tuning: spaces, budget, and a metric of its own to judge it by."""
+    by = (study.get("metric") or {}).get("validation")
+    return {"tune": study.get("tune"), **({"metric.validation": by} if by and study.get("tune") else {})}
 
 
 def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -332,7 +338,7 @@ def _fixed(plan: Plan) -> dict[str, Any]:
         **configuration,
         "data": {**(configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked.metric.plain(),
-        "tune": plan.study.get("tune"),
+        **_tuned_by(plan.study),
     }
 
 

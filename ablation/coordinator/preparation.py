@@ -106,6 +106,7 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
             dataset=dataset_of(variant, datasets),
             code=study.code,
             study=study.name,
+            tuned_by=study.tuned_by,
         )
     )
     if alike:

@@ -123,6 +123,12 @@ class Study:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
         return variants_of(self.spec.model_copy(update={"tune": None}))
 
+    @property
+    def tuned_by(self) -> str | None:
+        """What a training function of the user's own is tuned by; None where nothing is, or the engine trains."""
+        found = self.spec.validation_metric if self.spec.tune is not None else None
+        return found[0] if found is not None else None
+
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""
         return (

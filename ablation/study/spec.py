@@ -4,7 +4,15 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ablation.lookup import is_same, replaced, value_at
@@ -92,11 +100,23 @@ FactorPair = Annotated[
 
 
 class MetricChoice(Section):
-    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE)."""
+    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE).
+
+    `validation` is the metric that tuning judges a training function of the user's own by.
+    """
 
     name: MetricName = "test_accuracy"
     direction: Direction | None = None
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
+    validation: MetricName | None = Field(
+        default=None,
+        description="what a training function of your own reports or returns on validation, which `tune` judges it by",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_idle(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write it as earlier versions did, where nothing is tuned by it."""
+        return {key: value for key, value in handler(self).items() if key != "validation" or value is not None}
 
     def locked(self) -> LockedMetric:
         assert self.direction is not None  # a checked study has one
@@ -245,6 +265,17 @@ class StudySpec(Section):
         return declared_metrics(self.model_dump(mode="json", include={"metrics"}))
 
     @property
+    def validation_metric(self) -> tuple[str, Direction] | None:
+        """What a training function of the user's own is tuned by, and which way is better; None where it says nothing.
+
+        That is the direction which `metrics` has for it, else the compared metric's.
+        """
+        if (name := self.metric.validation) is None:
+            return None
+        declared = directions_of(self.model_dump(mode="json", include={"metrics"}))
+        return name, declared.get(name, self.metric.locked().direction)
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
         if isinstance(self.seeds, PlannedLooks) and self.replicates is None:
@@ -385,7 +416,8 @@ class StudySpec(Section):
     def fixed(self) -> dict[str, Any]:
         """Return what no later execution of the study may change: baseline, data, training, tuning and metric."""
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
-        return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
+        metric = self.metric.model_dump(mode="json", exclude=set() if tuning else {"validation"})
+        return {**self.configuration(), "metric": metric, **tuning}
 
 
 _RARE = ("data", "model", "variants", "forbid", "tune", "metrics", "replicates")

@@ -113,8 +113,6 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     paths = [key for key in tune if key not in Tuning.model_fields]
     if not paths:
         yield ("tune",), "names no setting to tune; for example `training.learning_rate: {log: [1e-4, 1e-2]}`"
-    if is_own_training(values):
-        yield ("tune",), "tuning a training function of your own is not built yet; tune inside it, on validation data"
     for path in paths:
         here: Location = ("tune", path)
         varied = next((place for place, other, _ in varied_settings(factors) if overlap(str(other), path)), None)

@@ -23,6 +23,7 @@ from ablation.study.checks.reasons import reason_for_key, reason_for_metric, rea
 from ablation.study.checks.recipes import recipe_problems
 from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
+from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
 from ablation.study.file import Location, path_of, plain_text, shown, value_text
@@ -65,6 +66,8 @@ def check(
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
+        condition_problems(values),
+        validation_metric_problems(values),
         data_problems(values),
         replicate_problems(values),
         errors,
@@ -82,6 +85,7 @@ def check(
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = found or dict(idle_space_problems(spec, variants))
         found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)

@@ -158,7 +158,6 @@ def test_a_study_of_two_data_sets_is_trained_and_told_by_data_set(bench: Bench, 
     assert plan == plan_from_json(plan_to_json(plan))
     assert [2, 5] == [len(plan.data_of(f"width=2,data={name}").shape.classes) for name in ("easy", "hard")]
     (answer,) = outcome.analysis.answers
-    Path("/tmp/blocks.md").write_text(report_text(outcome.analysis, "markdown"))
     metrics = bench.metrics(load_study(tmp_path / "s.yaml"))
     differences = [
         sum(
@@ -174,4 +173,3 @@ def test_a_study_of_two_data_sets_is_trained_and_told_by_data_set(bench: Bench, 
     assert answer.crossed is None
     for form in ("markdown", "html", "json", "latex", "latex-wide"):
         assert report_text(outcome.analysis, form)
-    Path("/tmp/blocks.md").write_text(report_text(outcome.analysis, "markdown"))

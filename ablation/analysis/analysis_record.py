@@ -11,6 +11,7 @@ from ablation.analysis.descriptive_records import (
     ConfusionMatrix,
     Disagreement,
     FactorPair,
+    FoldCorrection,
     LayerRow,
     LearningTarget,
     MatchedLoss,
@@ -126,7 +127,8 @@ class Analysis:
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
     `tuning` is every trial of each variant's tuning, where the study has one. `out_of_budget` is how its last execution
     ended for its budget, None where it did not. `labels` are what people call factors, levels and variants, which stand
-    by their own names in everything else.
+    by their own names in everything else. `folds` are there where they take the place of seeds: `seeds` is their number
+    then.
     """
 
     study: Mapping[str, Any]
@@ -170,6 +172,7 @@ class Analysis:
     cost: Cost
     out_of_budget: OutOfBudget | None
     labels: Labels
+    folds: FoldCorrection | None = None
 
     def reference(self, row: VariantRow) -> VariantRow:
         """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""

@@ -24,7 +24,7 @@ weights, or each model's on its own, on parallel streams in one graph."""
 BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
 NUMBERS = (
     *("learning_rate", "schedule", "schedule_arguments", "schedule_unit", "warmup"),
-    *("momentum", "weight_decay", "gradient_clipping"),
+    *("momentum", "weight_decay", "gradient_clipping", "patience"),
 )
 """The settings that members of a fused training may differ in."""
 
@@ -121,4 +121,4 @@ def _shared(settings: TrainingSettings) -> dict[str, object]:
 
 def _sizes(member: Member) -> list[int]:
     data = member.data
-    return [len(part) for part in (data.train, data.sample, data.validation) if part is not None]
+    return [len(part) for part in (data.train, data.sample, data.validation, data.test) if part is not None]

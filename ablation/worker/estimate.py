@@ -31,7 +31,7 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     loss = loss_of(training, code)
     check_augmentation(outline.shape, data_settings, source=data_settings.name)
     set_up(torch.device(device), threads=training.threads, precision=training.precision)
-    timed = replace(training_settings(settings), epochs=2)
+    timed = replace(training_settings(settings), epochs=2, patience=None)
     count = TIMED_STEPS * timed.batch_size
     model = build_model(model_settings, outline.shape, code=code).to(device)
     layout = fastest_layout(model_settings, torch.device(device))
@@ -39,7 +39,7 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     *_, last = train(
         model, data, timed, study_seed=0, seed=0, loss=loss, objective=make_objective(outline.shape, training.loss)
     )
-    sizes = split_sizes(outline, data_settings)
+    sizes = split_sizes(outline, data_settings, settings.replicates)
     heldout = sizes.test if data_settings.validation == "none" else sizes.validation
     per_image = last.seconds / count
     evaluated = training.epochs * (min(sizes.train, SAMPLE_IMAGES) + heldout) + sizes.train + sizes.test

@@ -69,6 +69,7 @@ class TestFile:
             ("[{name: digits}, {name: digitz}]", "", "did you mean 'digits'?"),
             ("[{name: digits}, {name: cifar10, limit: no}]", "", "@ data[1].limit"),
             ("[{name: digits}, 3]", "", "must be a mapping such as {name: digits} @ data[1]"),
+            (TWO.replace("cifar10,", "cifar10, root: x,"), "replicates: {folds: 3}", "folds of several data sets"),
             (TWO, "design: listed\nvariants: {a: {data: photos}}", "'data' is not a factor of this study"),
             (TWO, "questions: [{effect: model.depth, at: {data: photo}}]", "'photo' is none of its levels"),
         ],

@@ -204,14 +204,15 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
 
 
 def _crossed(contrast: Contrast, runs: Runs) -> CrossedEffect | None:
-    """Return the effect over seeds and test images; None on other metrics, or where answers were not kept.
+    """Return the effect over seeds and test images; None on other metrics, of folds, or where answers were not kept.
 
-    None of folds and over several data sets, too: their test images are not the same ones.
+    None over several data sets, too: their test images are not the same ones.
     """
     is_over_data = len(contrast.averaged_over.get(DATA, ())) > 1 or any(
         each.factor == DATA for each in contrast.changes
     )
-    if contrast.metric.name != "test_accuracy" or is_over_data or runs.test_to_train:
+    is_over_images = is_over_data or bool(runs.test_to_train)  # each fold has images of its own
+    if contrast.metric.name != "test_accuracy" or is_over_images:
         return None
     seeds = runs.seeds(tuple(contrast.weights))
     return crossed_effect(

@@ -110,6 +110,7 @@ def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     beside = {path: level for path, level in variant.levels.items() if path in (DATA, SETTINGS)}
     ending = "".join(f",{path}={level}" for path, level in beside.items())
     name = variant.name.removesuffix(ending)
+    settings = f",{SETTINGS}={beside[SETTINGS]}" if SETTINGS in beside else ""
     levels = {path: level for path, level in variant.levels.items() if path not in beside}
     short, called = short_names([*levels]), dict(zip(levels, _factor_names(levels, labels), strict=True))
     there = varied(levels)
@@ -120,7 +121,6 @@ def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     named = dict(zip(own, _names([*labelled.values()], ", ", "only "), strict=True))
     if name == ",".join(f"{short[path]}={texts[path]}" for path in inside):
         named[name] = ", ".join("=".join(labelled[path]) for path in inside)
-    settings = f",{SETTINGS}={beside[SETTINGS]}" if SETTINGS in beside else ""
     if (label := labels.variants.get(name) or named.get(name)) is not None:
         yield name, label
         yield variant.name, f"{label}{ending}"

@@ -445,9 +445,8 @@ class StudySpec(Section):
 
 def _data_document(data: Any) -> dict[str, Any]:
     """Return a `data` section as plain values, without what is rarely used and not used there."""
-    values: dict[str, Any] = data.model_dump(mode="json")
-    usual: tuple[str, ...] = ("size", "test") if isinstance(data, Images) else ()
-    usual = (*OF_TASKS, "test") if isinstance(data, OwnData) else usual
+    values = data.model_dump(mode="json")
+    usual = (*OF_TASKS, "test") if isinstance(data, OwnData) else ("size", "test") if isinstance(data, Images) else ()
     rare = {key for key in usual if values[key] == type(data).model_fields[key].default}
     return {key: value for key, value in values.items() if key not in rare}
 

@@ -114,11 +114,12 @@ def made_variants(spec: StudySpec) -> tuple[tuple[Variant, ...], dict[Location, 
 
 def _count(spec: StudySpec) -> str | None:
     """Return how many variants a factorial has where they are too many."""
+    times = max(1, len(spec.data_sets))
     if not spec.conditions:
-        count = math.prod(map(len, spec.levels.values()))
+        count = times * math.prod(map(len, spec.levels.values()))
         return str(count) if count > MAX_VARIANTS else None
     some = itertools.islice(combinations(spec.levels, spec.conditions), MAX_VARIANTS + 1)
-    return f"more than {MAX_VARIANTS}" if sum(1 for _ in some) > MAX_VARIANTS else None
+    return f"more than {MAX_VARIANTS}" if times * sum(1 for _ in some) > MAX_VARIANTS else None
 
 
 def _levels(values: Mapping[str, Any], data: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -19,7 +19,7 @@ Found = tuple[Location, str]
 _OF_TEST = re.compile(r"test([_.-].*|$)", re.IGNORECASE)
 
 
-def condition_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+def space_condition_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Yield the conditions of tuned settings that look at nothing, hold nowhere, or look at each other in a circle."""
     spaces = _spaces(values)
     for path, space in spaces.items():

@@ -23,8 +23,7 @@ from ablation.study.checks.reasons import reason_for_key, reason_for_metric, rea
 from ablation.study.checks.recipes import recipe_problems
 from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
-from ablation.study.checks.tuning import condition_problems as space_problems
-from ablation.study.checks.tuning import idle_space_problems, validation_metric_problems
+from ablation.study.checks.tuning import idle_space_problems, space_condition_problems, validation_metric_problems
 from ablation.study.data_sets import data_names, is_list_of_data, list_problems, of_each_data_set
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
@@ -71,7 +70,7 @@ def check(
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
-        space_problems(values),
+        space_condition_problems(values),
         validation_metric_problems(values),
         in_list(data_problems(values)),
         in_list(replicate_problems(values)),
@@ -112,6 +111,19 @@ def check(
     return spec, variants
 
 
+def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]]:
+    """Return where a mere name stands for a section or the metric, and the values with what was meant by it."""
+    names = {key: name for key in (*SECTIONS, "metric") if isinstance(name := values.get(key), str)}
+    meant = {**values, **{key: {"name": name} for key, name in names.items()}}
+    found: list[Found] = []
+    for key, name in names.items():
+        way = f"; write `{key}: {{name: {plain_text(name)}}}`"
+        if key == "metric":
+            way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
+        found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
+    return found, meant
+
+
 def _as_it_is(found: Iterable[Found]) -> Iterable[Found]:
     return found
 
@@ -132,19 +144,6 @@ def _other_data_problems(values: Mapping[str, Any], index: int) -> Iterator[Foun
         if str(path).startswith(f"{DATA}.") and path not in fields:
             key = str(path).removeprefix(f"{DATA}.")
             yield location[:2], f"data[{index}] has no {key}: a factor of data is one of every data set; add it there"
-
-
-def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]]:
-    """Return where a mere name stands for a section or the metric, and the values with what was meant by it."""
-    names = {key: name for key in (*SECTIONS, "metric") if isinstance(name := values.get(key), str)}
-    meant = {**values, **{key: {"name": name} for key, name in names.items()}}
-    found: list[Found] = []
-    for key, name in names.items():
-        way = f"; write `{key}: {{name: {plain_text(name)}}}`"
-        if key == "metric":
-            way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
-        found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
-    return found, meant
 
 
 def _with_tuples(value: Any) -> Any:

@@ -173,7 +173,7 @@ def _paths_that_cannot_vary() -> str:
     return (
         "### What can be a factor\n\n"
         f"Any key of {_list(SECTIONS)}, written `section.key`. Not: {_list(NOT_FACTORS)}, the name of a built-in\n"
-        "data set or model, the arguments of a data function.\n"
+        "data set or model.\n"
     )
 
 

@@ -492,6 +492,18 @@ class DataInvalid(AblationError):
         super().__init__("\n".join([f"the data in {source} cannot be used:", *(f"  {line}" for line in shown)]))
 
 
+class DataIncomparable(AblationError):
+    """Variants whose data differs in what they are tested by, or in nothing; `why` is empty where it is the same."""
+
+    def __init__(self, data: str, why: str) -> None:
+        way = (
+            "what is compared would be measured on other examples: return the same test examples in the same order at "
+            "every level, or name several data sets as a list: `data: [{...}, {...}]`, each variant trained on each"
+        )
+        same = f"{data} gives the same data as another level: its function does not use the argument, or not yet"
+        super().__init__(f"{f'the data of {data} cannot be compared: {why}; {way}' if why else same} @ data")
+
+
 class ModelInvalid(AblationError):
     """A model that cannot be built for the study's data; `path` is the key of the study file at fault."""
 

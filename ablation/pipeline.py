@@ -147,6 +147,7 @@ def _plan(
     locked = lock_plan(
         tuned_study(study, tuning),
         data=prepared.facts,
+        other_data=prepared.other_data,
         tracker=tracker,
         tuning=tuning,
         state=None if is_again else state,  # what is there may be of the very study that was deleted
@@ -196,9 +197,7 @@ def _tune(request: Request, execution: Execution) -> Generator[Progress, None, b
     tuned = {variant.variant for variant in before.tuning}
     targets = [variant for variant in study.design_variants() if variant.name not in tuned]
     if targets:
-        dataset = execution.jobs.dataset
-        assert dataset is not None
-        tuning = VariantTuning(study=study, execution=execution, dataset=dataset, storage_url=request.storage_url)
+        tuning = VariantTuning(study=study, execution=execution, storage_url=request.storage_url)
         try:
             found = yield from tuning.tune(targets)
         except BaseException:

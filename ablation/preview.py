@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation.coordinator.planning import NO_DATA, data_remarks, measured_models, outline_of, trains_model
+from ablation.coordinator.planning import data_remarks, measured_models, outline_of, trains_model
 from ablation.errors import NoModel
 from ablation.lookup import few
 from ablation.records import (
@@ -49,12 +49,22 @@ class VariantPreview:
     seconds: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherPreview:
+    """A data set that some variants are trained on instead of the baseline's; `name` says what is other in it."""
+
+    name: str
+    data: DataOutline
+    splits: SplitSizes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Preview:
     """A study before it costs anything; `data` is None where a user's training function reads its own.
 
     `splits` are what a run has of it, and `notes` say how it is found and read. `same_starts` are the variants whose
-    models start from the same weights with every seed. `power` is what each comparison can find.
+    models start from the same weights with every seed. `power` is what each comparison can find. `other_data` is what
+    variants are trained on instead of the baseline's data.
     """
 
     study: Study
@@ -64,6 +74,7 @@ class Preview:
     notes: tuple[str, ...]
     same_starts: tuple[str, ...] = ()
     power: tuple[QuestionPower, ...] = ()
+    other_data: tuple[OtherPreview, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -151,34 +162,56 @@ def preview_study(
     """
     from ablation.analysis import StudyLooks
     from ablation.analysis.power import power_of
+    from ablation.coordinator.data import data_differences, describe_data, outline_for
     from ablation.datasets import split_sizes
     from ablation.worker import needs_trying, try_metrics, try_variant
 
     data = study.variants[0].settings.data
-    outline = _outline(study, state)
-    try_metrics(study.spec.own_metrics, outline.shape, targets=None, code=study.code)
+    outlines = describe_data(study, state)
+    outline = outline_for(study.variants[0], outlines)
+    for one in outlines.values() or [outline]:
+        try_metrics(study.spec.own_metrics, one.shape, targets=None, code=study.code)
     same_starts = tuple(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline.shape, dataset=None, code=study.code, study=study.name)
+        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code, study=study.name)
     )
     return Preview(
         study=study,
-        variants=_variants(study, outline, device=device),
+        variants=_variants(study, outlines, device=device),
         data=outline if data is not None else None,
         splits=split_sizes(outline, data, study.variants[0].settings.replicates) if data is not None else None,
-        notes=(*data_remarks(study), *outline.notes),
+        other_data=_other_data(study, outlines),
+        notes=(*data_remarks(study), *outline.notes, *data_differences(study, outlines)),
         same_starts=same_starts,
         power=power_of(StudyLooks.of(outline_of(study), ()), noise=noise),
     )
 
 
-def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tuple[VariantPreview, ...]:
+def _other_data(study: Study, outlines: Mapping[str, DataOutline]) -> tuple[OtherPreview, ...]:
+    """Return the data sets beside the baseline's, each by what is other in it."""
+    from ablation.coordinator.data import first_of_data, outline_for, variant_data_text
+    from ablation.datasets import split_sizes
+
+    baseline, *others = first_of_data(study)
+    return tuple(
+        OtherPreview(
+            name=variant_data_text(variant, baseline),
+            data=(outline := outline_for(variant, outlines)),
+            splits=split_sizes(outline, variant.settings.data),
+        )
+        for variant in others
+        if variant.settings.data is not None
+    )
+
+
+def _variants(study: Study, outlines: Mapping[str, DataOutline], *, device: str | None) -> tuple[VariantPreview, ...]:
+    from ablation.coordinator.data import outline_for
     from ablation.models import model_changes
     from ablation.worker import estimate_seconds
 
-    sizes = measured_models(study, outline.shape)
+    sizes = measured_models(study, lambda variant: outline_for(variant, outlines).shape)
     labels = file_labels(study.spec.document(), study.variants)
     is_timed = device is not None and not study.is_own_training
     return tuple(
@@ -188,7 +221,7 @@ def _variants(study: Study, outline: DataOutline, *, device: str | None) -> tupl
             levels=variant.levels,
             size=sizes[variant.name],
             changes=model_changes(sizes[study.variants[0].name], sizes[variant.name]),
-            seconds=estimate_seconds(variant.settings, outline, device=device, code=study.code)
+            seconds=estimate_seconds(variant.settings, outline_for(variant, outlines), device=device, code=study.code)
             if is_timed and device is not None
             else None,
         )
@@ -203,29 +236,21 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
         DataUnavailable, DataInvalid, ModelInvalid, CodeInvalid: the model cannot be built for the study's data.
         NoModel: none is built, as a user's training function makes its own.
     """
+    from ablation.datasets import describe
     from ablation.models import build_model, list_components
 
     settings = study.variants[0].settings
     model = settings.model
     if model is None or settings.data is None or not trains_model(study):
         raise NoModel(study.name)
-    shape = _outline(study, state).shape
-    return list_components(lambda: build_model(model, shape, code=study.code), shape)
-
-
-def _outline(study: Study, state: State) -> DataOutline:
-    from ablation.datasets import describe
-
-    settings = study.variants[0].settings
-    if settings.data is None:
-        return DataOutline(shape=NO_DATA.shape, train_images=0, test_images=0)
-    return describe(
+    shape = describe(
         settings.data,
         cache=state.data,
         code=study.code,
         study_seed=settings.study_seed,
         replicates=settings.replicates,
-    )
+    ).shape
+    return list_components(lambda: build_model(model, shape, code=study.code), shape)
 
 
 def _row(
@@ -273,15 +298,21 @@ def _data_lines(preview: Preview) -> list[str]:
     data, splits, section = preview.data, preview.splits, preview.study.spec.data
     if data is None or splits is None or section is None:
         return []
+    others = (f"{other.name}: {_data_text(other.data, other.splits)}" for other in preview.other_data)
+    return [
+        f"{section.name}: {_data_text(data, splits)}",
+        *others,
+        *(f"  {note}" for note in preview.notes),
+    ]
+
+
+def _data_text(data: DataOutline, splits: SplitSizes) -> str:
     held_out = f", {splits.validation:,} for validation" if splits.validation else ""
     counts = f"{splits.train:,} {data.shape.inputs} to train on{held_out} and {splits.test:,} to test"
     inputs = shape_text(data.shape.features or (data.shape.height, data.shape.width, data.shape.channels))
     targets = TARGETS_TEXTS[data.shape.task](data.shape)
     ids = f" ids below {data.shape.vocabulary:,}" if data.shape.vocabulary else ""
-    return [
-        f"{section.name}: {counts}; {targets}, {inputs}{ids}",
-        *(f"  {note}" for note in preview.notes),
-    ]
+    return f"{counts}; {targets}, {inputs}{ids}"
 
 
 def _classes_text(shape: DataShape) -> str:

@@ -20,8 +20,10 @@ from ablation.executors.nodes.files import (
     read_piece,
 )
 from ablation.executors.nodes.news import FolderNews, FolderWatch
+from ablation.executors.nodes.offers import Offers
 
 CHECKPOINT = "checkpoints/epoch-000003-eager.pt"
+OWN = "checkpoints/own-000012-epoch-000003.pt"
 
 
 def _write(folder: Path, **files: str) -> Path:
@@ -65,7 +67,7 @@ def test_a_name_that_may_lead_elsewhere_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics.jsonl", "started.json", "result.json", CHECKPOINT, "artifacts/model.pt", "artifacts/files/a b/c.txt"],
+    ["metrics.jsonl", "started.json", "result.json", CHECKPOINT, OWN, "artifacts/model.pt", "artifacts/files/a b/c"],
 )
 def test_files_of_a_run_are_taken(name: str) -> None:
     assert is_of_a_run(name)
@@ -169,6 +171,14 @@ def test_of_a_run_without_a_result_what_it_resumes_from_is_sent(tmp_path: Path) 
     _write(run, **{"metrics.jsonl": "{}\n", "checkpoints__epoch-000003-eager.pt": "c", "checkpoints__other": "x"})
 
     assert files_of_ended(run) == ["started.json", "metrics.jsonl", CHECKPOINT] == files_of_begun(run)
+
+
+def test_what_a_training_function_has_kept_is_sent_too_the_latest_first(tmp_path: Path) -> None:
+    run = _write(tmp_path, started_json="{}")
+    _write(run, **{"checkpoints__own-000011-epoch-000003.pt": "b", "checkpoints__own-000012-epoch-000003.pt": "c"})
+
+    assert files_of_begun(run) == ["started.json", OWN, OWN.replace("12", "11")]
+    assert 12 == Offers({"run": run}, beside=lambda: tmp_path / "beside").common_epoch()
 
 
 def test_of_a_run_with_a_result_the_result_comes_last_and_checkpoints_stay(tmp_path: Path) -> None:

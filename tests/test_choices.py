@@ -69,6 +69,8 @@ IMPLEMENTED: Mapping[str, Collection[Any]] = {
     "Training.epoch_choice": loop.EPOCH_CHOICES,
     "Training.class_weights": ("none", "balanced"),
     "Training.gradient_clipping": ("none",),
+    "Training.patience": ("none",),
+    "Training.ema": ("none",),
     "OwnMetric.direction": SIGNS,
     "OwnMetric.epochs": get_args(MetricEpochs),
     "OwnMetric.given": own_metrics.GIVEN,

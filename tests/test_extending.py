@@ -40,7 +40,7 @@ def test_there_is_a_template_of_each_kind_of_extension() -> None:
     assert list(STUDIES) == [
         *("own-model", "own-parts", "own-data"),
         *("own-regression", "own-labels", "own-tokens", "own-segmentation"),
-        *("own-loss", "own-metric", "own-training", "tuned"),
+        *("own-loss", "own-metric", "own-numbers", "own-training", "own-loop", "tuned"),
     ]
 
 

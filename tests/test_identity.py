@@ -23,6 +23,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data.limit": 100,
     "data.size": 64,
     "data.validation": 0.2,
+    "data.test": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,
     "model.width": 16,
@@ -50,6 +51,8 @@ OTHER_VALUES: dict[str, Any] = {
     "training.class_weights": "balanced",
     "training.loss": "losses.py:focal",
     "training.epoch_choice": "best-validation",
+    "training.patience": 2,
+    "training.ema": 0.9,
     "training.precision": "bf16",
     "training.threads": 2,
     "study_seed": 1,
@@ -147,6 +150,8 @@ def test_what_a_stepped_schedule_is_given_makes_another_run(path: str) -> None:
         ("training.gradient_clipping", "none"),
         ("training.label_smoothing", 0),
         ("training.class_weights", "none"),
+        ("training.patience", "none"),
+        ("training.ema", "none"),
     ],
 )
 def test_a_setting_that_came_later_makes_no_other_run_plan_or_document_by_its_default(path: str, default: Any) -> None:

@@ -96,7 +96,7 @@ def test_seeds_that_are_added_come_after_the_locked_ones_wherever_the_file_has_t
     plan = locked(ended(3, trained=3), [42, 2, 1, 0])
 
     assert (0, 1, 2, 42) == plan.seeds
-    assert (3, (0, 1, 2)) == (plan.locked.seeds, plan.locked.order)
+    assert (3, [0, 1, 2]) == (plan.locked.seeds, list(plan.locked.order))
     assert ("seeds changed from 3 to [42, 2, 1, 0], after 6 results could be seen",) == plan.deviations
 
 

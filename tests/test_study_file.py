@@ -77,6 +77,8 @@ EVERYTHING: dict[str, Any] = {
         "loss": "losses.py:focal",
         "label_smoothing": 0.0,
         "class_weights": "none",
+        "patience": "none",
+        "ema": "none",
         "epoch_choice": "best-validation",
         "precision": "bf16",
         "threads": 2,
@@ -513,8 +515,8 @@ ONE_ERROR = {
         "unknown factor 'depth'; did you mean 'model.depth'? @ factors.depth (line 6)"
     ),
     valid_with("model.depth:", "data.root:"): (
-        "unknown factor 'data.root'; of data only data.limit and data.augmentation can be factors, as all variants are"
-        " compared on the same data @ factors.data.root (line 6)"
+        "unknown factor 'data.root'; it makes another data set: name several as a list, `data: [{...}, {...}]`, and"
+        " every variant is trained on each @ factors.data.root (line 6)"
     ),
     valid_with("model.depth:", "data.limits:"): (
         "unknown factor 'data.limits'; did you mean 'data.limit'? @ factors.data.limits (line 6)"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pandas import DataFrame
 
-from ablation.analysis.analysis_record import Analysis, CodeDescription, DataDescription
+from ablation.analysis.analysis_record import Analysis, CodeDescription, DataDescription, OtherDataDescription
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.answers import answers
 from ablation.analysis.comparison import Comparison, RecordedStudy, compare_studies, compare_variants
@@ -135,6 +135,17 @@ def _data(plan: Plan) -> DataDescription:
         inputs=plan.data.shape.inputs,
         targets=_TARGETS[plan.task](plan.data.shape),
         notes=plan.data.notes,
+        others=tuple(
+            OtherDataDescription(
+                name=other.name,
+                digest=other.facts.digest,
+                train_images=other.facts.train_images,
+                test_images=other.facts.test_images,
+                variants=other.variants,
+                remarks=(*other.facts.notes, *other.remarks),
+            )
+            for other in plan.other_data
+        ),
     )
 
 

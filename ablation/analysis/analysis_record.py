@@ -72,6 +72,18 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherDataDescription:
+    """A data set that some variants have instead of the baseline's; `name` says what is other in it."""
+
+    name: str
+    digest: str
+    train_images: int
+    test_images: int
+    variants: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataDescription:
     """The data set as the report's front names it; `notes` say how its files were read, and which were not.
 
@@ -88,6 +100,8 @@ class DataDescription:
     inputs: InputNoun = "images"
     targets: str = ""
     notes: tuple[str, ...] = ()
+    others: tuple[OtherDataDescription, ...] = ()
+    """What some variants are trained and tested on instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

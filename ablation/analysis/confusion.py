@@ -70,7 +70,7 @@ def correct_answers(run: RecordedRun) -> NDArray[np.bool_]:
 
 def _with_confusion(finished: FinishedRuns, variant: Variant, split: str) -> list[RecordedRun]:
     """Return the done runs with a matrix as large as the data set has classes; none where it has none."""
-    classes = len(finished.plan.data.shape.classes)
+    classes = len(finished.plan.data_of(variant.name).shape.classes)
     return [run for run in finished.done(variant) if len(run.confusion.get(split, ())) == classes > 0]
 
 

@@ -97,7 +97,7 @@ def _differs(first: Side, second: Side) -> Iterator[str]:
     seeds = [side.variant.settings.study_seed for side in (first, second)]
     if seeds[0] != seeds[1]:
         yield f"study_seed ({seeds[0]} and {seeds[1]})"
-    if first.finished.plan.data.digest != second.finished.plan.data.digest:
+    if len({side.finished.plan.data_of(side.variant.name).digest for side in (first, second)}) > 1:
         yield f"the data ({' and '.join(_digest(side) for side in (first, second))})"
     fixed = [_fixed(side) for side in (first, second)]
     varied = _varied(first) | _varied(second)
@@ -118,7 +118,7 @@ _NONE = "none"
 
 
 def _digest(side: Side) -> str:
-    data = side.finished.plan.data
+    data = side.finished.plan.data_of(side.variant.name)
     return f"{data.name} {data.digest[:8]}"
 
 

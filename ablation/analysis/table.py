@@ -18,8 +18,9 @@ def run_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
     """Return one row per planned run, in the plan's order whatever the order of `runs`.
 
     Columns: variant, seed, identity, run_id, outcome ("done", "diverged", "failed", or None without a result),
-    is_collapsed (by the locked collapse rule), device, host, error; a column per factor, named by its path; a column
-    per metric of the plan; then the other metrics that were recorded, by name, those that have the name of a column
+    is_collapsed (by the locked collapse rule), device, host, error; a column per factor, named by its path (null is
+    "null" there); a column per metric of the plan; then the other metrics that were recorded, by name, those that have
+    the name of a column
     as `metric.NAME`. A metric that a run doesn't have, or that isn't finite, is NaN. Records of runs that are not
     planned are left out.
     """
@@ -49,7 +50,7 @@ def epoch_table(plan: Plan, runs: Sequence[RecordedRun]) -> pd.DataFrame:
         about = {"variant": planned.variant, "seed": planned.seed, "run_id": record.run_id if record else None}
         for epoch in sorted({epoch for points in curves.values() for epoch in points}):
             values = {_column(name, taken): points.get(epoch, math.nan) for name, points in curves.items()}
-            rows.append({**about, **variants[planned.variant].levels, "epoch": epoch, **values})
+            rows.append({**about, **_levels(variants[planned.variant]), "epoch": epoch, **values})
     return pd.DataFrame(rows, columns=None if rows else taken)
 
 
@@ -57,6 +58,11 @@ def records_by_identity(runs: Iterable[RecordedRun]) -> Mapping[str, RecordedRun
     """Return the record of each run that has an outcome; of two, a finished one, then the one with the lesser ID."""
     ranked = sorted(runs, key=lambda run: (run.outcome == Outcome.FAILED, run.run_id or ""), reverse=True)
     return {run.planned.identity: run for run in ranked if run.outcome is not None}
+
+
+def _levels(variant: Variant) -> dict[str, Any]:
+    """Return a variant's levels, null in words: pandas leaves out what is None wherever it groups."""
+    return {factor: "null" if level is None else level for factor, level in variant.levels.items()}
 
 
 def _column(metric: str, taken: Collection[str]) -> str:
@@ -67,7 +73,7 @@ def _row(
     plan: Plan, planned: PlannedRun, variant: Variant, record: RecordedRun | None, metrics: Sequence[str]
 ) -> list[Any]:
     about = [planned.variant, planned.seed, planned.identity]
-    levels = variant.levels.values()
+    levels = _levels(variant).values()
     if record is None or record.outcome is None:
         return [*about, None, None, False, None, None, None, *levels, *(math.nan for _ in metrics)]
     values = [_finite(record.metrics.get(name)) for name in metrics]
@@ -86,7 +92,8 @@ def has_collapsed(plan: Plan, record: RecordedRun) -> bool:
     whose answers are not known has not collapsed.
     """
     return (
-        is_at_chance(plan, record.outcome, record.metrics) and _COMMONEST_ANSWER[plan.task](record) >= COLLAPSED_SHARE
+        is_at_chance(plan, record.planned.variant, record.outcome, record.metrics)
+        and _COMMONEST_ANSWER[plan.task](record) >= COLLAPSED_SHARE
     )
 
 

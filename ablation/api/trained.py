@@ -63,7 +63,7 @@ def trained_model(
         raise ModelNotKept(plan.name, f"no model is recorded of variant {name!r}")
     code = _trusted_code(plan, settings.model, trusted)
     _compare_code(code, settings, plan.code.get(name), run)
-    model = _built(settings.model, plan, code)
+    model = _built(settings.model, plan, code, name)
     _load_state(model, run, plan, tracker)
     if settings.data is not None and settings.data.task == "regression" and settings.data.target_scaling != "none":
         _scale_back(model, run, plan, tracker)
@@ -122,14 +122,14 @@ def _compare_code(code: CodeFolders, settings: Settings, digest: str | None, run
     )
 
 
-def _built(settings: ModelSettings, plan: Plan, code: CodeFolders) -> nn.Module:
+def _built(settings: ModelSettings, plan: Plan, code: CodeFolders, variant: str) -> nn.Module:
     import torch
 
     from ablation.models import build_model
 
     with torch.random.fork_rng(devices=()):
         try:
-            return build_model(settings, plan.data.shape, code=code)
+            return build_model(settings, plan.data_of(variant).shape, code=code)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = f"its recorded settings build no model here: {type(error).__name__}: {error}"
             raise ModelNotKept(plan.name, reason) from error
@@ -162,7 +162,7 @@ def _scale_back(model: nn.Module, run: RecordedRun, plan: Plan, tracker: Tracker
     content, problem = tracker.run_file(str(run.run_id), EVALUATION_FILE, limit=SPARE_BYTES)
     try:
         details = RunEvaluation.from_json((content or b"").decode()).details
-        shape = plan.data.shape.target_shape
+        shape = plan.data_of(run.planned.variant).shape.target_shape
         mean, deviation = (torch.tensor(details[name]).reshape(shape or (1,)) for name in SCALE_DETAILS)
     except (KeyError, ValueError, RuntimeError):
         reason = problem or f"{EVALUATION_FILE} of run {run.planned.name} does not say how targets were standardized"

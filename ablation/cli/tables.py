@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ablation.cli.layout import table_text
 from ablation.commands import commands
 from ablation.output import clipped, last_line, plain, width, wrapped
-from ablation.preview import Preview, shape_text
+from ablation.preview import OtherPreview, Preview, shape_text
 from ablation.records import Component, Failure, Outcome, RecordedRun, Spending
 from ablation.storage.holder import Holder
 from ablation.tracking import StudyRecord
@@ -240,6 +240,16 @@ def _data(preview: Preview) -> dict[str, Any] | None:
         "classes": list(preview.data.shape.classes),
         "input_shape": list(preview.data.shape.input_shape),
         "notes": list(preview.notes),
+        **({"others": list(map(_other_data, preview.other_data))} if preview.other_data else {}),
+    }
+
+
+def _other_data(other: OtherPreview) -> dict[str, Any]:
+    return {
+        "name": other.name,
+        "splits": dataclasses.asdict(other.splits),
+        "classes": list(other.data.shape.classes),
+        "input_shape": list(other.data.shape.input_shape),
     }
 
 

@@ -365,7 +365,7 @@ class Execution:
 
     def _recorded(self, planned: PlannedRun, result: RunResult) -> RecordedRun:
         """Return a result as its record will be, with what looks need of its files."""
-        confusion = confusion_at_chance(self.record.plan, result, self._folder(planned))
+        confusion = confusion_at_chance(self.record.plan, planned.variant, result, self._folder(planned))
         return RecordedRun(
             planned=planned,
             run_id=None,

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Self
 
 from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.coordinator.data import Datasets, dataset_of
 from ablation.coordinator.preparation import Prepared
 from ablation.coordinator.request import Request
 from ablation.datasets import Dataset
 from ablation.executors import Files, Needed
 from ablation.provenance import git_commit
-from ablation.records import DeclaredMetric, Plan, PlannedRun
+from ablation.records import DeclaredMetric, Plan, PlannedRun, Variant
 from ablation.storage.run_folder import RunFolder
 from ablation.storage.state import State
 from ablation.worker import Job
@@ -27,10 +28,10 @@ class StudyJobs:
     """
 
     state: State
-    dataset: Dataset | None
+    datasets: Datasets
     code: CodeFolders = NO_FOLDERS
     code_digests: Mapping[str, str | None] = field(default_factory=dict)
-    needs: tuple[Needed, ...] = ()
+    needs: Mapping[str, Needed] = field(default_factory=dict)
     carried_code: tuple[str, ...] = ()
     commit: str | None = None
     cudnn_benchmark: bool = False
@@ -44,10 +45,10 @@ class StudyJobs:
         carried = f"code/{code.digest}" if code is not None else ""
         return cls(
             state=request.state,
-            dataset=prepared.dataset,
+            datasets=prepared.datasets,
             code=study.code,
             code_digests={variant.name: study.code_digest(variant) for variant in study.variants},
-            needs=tuple(_needs(prepared, carried)),
+            needs={need.name: need for need in _needs(prepared, carried)},
             carried_code=tuple(f"{carried}/{folder}" for folder in code.folders) if code is not None else (),
             commit=git_commit(),
             cudnn_benchmark=request.cudnn_benchmark,
@@ -62,7 +63,7 @@ class StudyJobs:
             planned=planned,
             settings=variant.settings,
             heldout_split=plan.heldout_split,
-            data_folder=self.data_folder,
+            data_folder=self.data_folder(variant),
             folder=RunFolder(path=self.below(self.state.begun(plan.name, planned.identity).path)),
             device=slot,
             code=self.code,
@@ -78,18 +79,20 @@ class StudyJobs:
 
     def files(self, jobs: Sequence[Job], on_change: Callable[[PlannedRun], object]) -> Files:
         """Return what jobs read and leave: data, code, and the folders of their runs."""
+        data = {job.data_folder.as_posix() for job in jobs if job.data_folder is not None}
+        unused = {_data_name(dataset) for dataset in self.datasets.values()} - data
         runs = {job.folder.path.as_posix(): job.planned for job in jobs}
         return Files(
             home=self.state.folder,
-            needs=self.needs,
+            needs=tuple(need for name, need in self.needs.items() if name not in unused),
             leaves=tuple(runs),
             on_change=lambda name: on_change(runs[name]),
         )
 
-    @property
-    def data_folder(self) -> Path | None:
-        """Where the data set is below the place where a job runs."""
-        return Path(_data_name(self.dataset)) if self.dataset is not None else None
+    def data_folder(self, variant: Variant) -> Path | None:
+        """Where a variant's data set is below the place where a job runs."""
+        dataset = dataset_of(variant, self.datasets)
+        return Path(_data_name(dataset)) if dataset is not None else None
 
     def below(self, path: Path) -> Path:
         """Return a path as it is below the place where a job runs."""
@@ -97,8 +100,8 @@ class StudyJobs:
 
 
 def _needs(prepared: Prepared, carried: str) -> Iterator[Needed]:
-    """Yield what all jobs read: the data set, where there is one, and the user's code, where that is brought there."""
-    if (dataset := prepared.dataset) is not None:
+    """Yield what jobs read: the data sets, where there are any, and the user's code, where that is brought there."""
+    for dataset in prepared.datasets.values():
         files = {file.name: file for file in sorted(dataset.folder.iterdir())}
         yield Needed(name=_data_name(dataset), files=files)
     if prepared.code is not None:

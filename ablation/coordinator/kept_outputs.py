@@ -67,20 +67,23 @@ def compute_metrics(
         CodeInvalid: a function is not there, or raised an error, with its traceback.
         TrackingUnavailable: the store does not answer.
     """
-    made = make_metrics(metrics, plan.data.shape, code=code)
     values: dict[str, dict[str, float]] = {}
     missing: dict[str, dict[str, None]] = {}
 
+    sets = {data.digest: data for data in plan.data_sets}
+    made = {digest: make_metrics(metrics, data.shape, code=code) for digest, data in sets.items()}
+
     @functools.cache
-    def targets() -> NDArray[Any] | None:
-        dataset = kept_dataset(plan.data, cache=data_cache)
+    def targets(digest: str) -> NDArray[Any] | None:
+        dataset = kept_dataset(sets[digest], cache=data_cache)
         return np.array(dataset.test_labels) if dataset is not None else None
 
     for run in {run.planned.identity: run for run in runs if run.outcome is Outcome.DONE}.values():
-        lacking = [metric for metric in made if metric.name not in run.metrics]
+        data = plan.data_of(run.planned.variant)
+        lacking = [metric for metric in made[data.digest] if metric.name not in run.metrics]
         if not lacking:
             continue
-        arrays = _kept(run, plan, tracker, targets)
+        arrays = _kept(run, plan, tracker, functools.partial(targets, data.digest))
         if isinstance(arrays, str):
             missing.setdefault(arrays, {})[run.planned.name] = None
             continue
@@ -139,7 +142,7 @@ def _kept(
 ) -> tuple[NDArray[Any], NDArray[Any]] | str:
     """Return a run's outputs and targets on test, or in words why there are none."""
     file, name = output_file(plan.task)
-    data = plan.data_of(run.planned.seed)
+    data = plan.data_of(run.planned.variant, run.planned.seed)
     most = _most_bytes(data)
     content, problem = tracker.run_file(str(run.run_id), file, limit=most)
     if content is None:

@@ -113,10 +113,12 @@ class LooksUnderWay:
         return [lacking for lacking in left if lacking]
 
 
-def confusion_at_chance(plan: Plan, result: RunResult, folder: RunFolder) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+def confusion_at_chance(
+    plan: Plan, variant: str, result: RunResult, folder: RunFolder
+) -> Mapping[str, tuple[tuple[int, ...], ...]]:
     """Return what a run answered where that tells whether it collapsed, from its folder, as its record will have it."""
-    if not is_at_chance(plan, result.outcome, result.metrics):
+    if not is_at_chance(plan, variant, result.outcome, result.metrics):
         return {}
     seed = next((run.seed for run in plan.runs if run.identity == result.identity), 0)
-    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data_of(seed))
+    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data_of(variant, seed))
     return evaluation.confusion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from ablation.records import (
     DataShape,
     DeclaredMetric,
     LockedQuestion,
-    ModelSettings,
     ModelSummary,
+    OtherData,
     Plan,
     PlannedRun,
     RecordedRun,
@@ -57,9 +57,9 @@ def data_remarks(study: Study) -> tuple[str, ...]:
     """Say where a study's data was found, where that may surprise."""
     from ablation.datasets import remark_on_root
 
-    data = study.variants[0].settings.data
-    remark = remark_on_root(data.root, study.code.folders) if data is not None and data.root is not None else None
-    return (remark,) if remark is not None else ()
+    sections = [variant.settings.data for variant in study.variants]
+    roots = dict.fromkeys(data.root for data in sections if data is not None and data.root is not None)
+    return tuple(remark for root in roots if (remark := remark_on_root(root, study.code.folders)) is not None)
 
 
 def tuning_on_record(study: Study, *, tracker: Tracker) -> tuple[TunedVariant, ...]:
@@ -81,6 +81,7 @@ def lock_plan(
     tracker: Tracker,
     tuning: tuple[TunedVariant, ...] = (),
     state: State | None = None,
+    other_data: tuple[OtherData, ...] = (),
 ) -> Plan:
     """Return the study's plan; what an earlier execution locked stays, and what differs from it is a deviation.
 
@@ -91,7 +92,7 @@ def lock_plan(
         StudyChanged: the baseline, data, training, tuning, metric or code is not what the study has results with.
         StudyNarrowed: runs of the study, which has results, would be left out.
     """
-    plan = plan_of(study, data=data, tuning=tuning)
+    plan = plan_of(study, data=data, tuning=tuning, other_data=other_data)
     previous = tracker.find_study(study.name)
     recorded = tracker.recorded_runs(previous, with_details=False) if previous is not None else ()
     results = sum(run.has_result for run in recorded)
@@ -99,6 +100,7 @@ def lock_plan(
         return replace(plan, deviations=_seen_before(plan, tracker=tracker, state=state)) if plan.family else plan
     changed = {
         **differences(_fixed(previous.plan), _fixed(plan)),
+        **_changed_data(previous.plan, plan),
         **_changed_reading(previous.plan, plan),
         **_changed_code(previous.plan, plan),
         **_changed_metrics(previous.plan, plan),
@@ -110,7 +112,6 @@ def lock_plan(
     first, dropped = previous.plan.locked, _dropped(previous.plan, plan)
     return replace(
         plan,
-        runs=_in_order(plan.runs, (*first.order, *previous.plan.seeds)),
         locked=replace(plan.locked, seeds=first.seeds, looks=first.looks, seed_indices=first.seed_indices),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
@@ -118,12 +119,6 @@ def lock_plan(
         dropped=dropped,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
-
-
-def _in_order(runs: Sequence[PlannedRun], seeds: Sequence[int]) -> tuple[PlannedRun, ...]:
-    """Return runs by seed, those that were planned before first: what was locked is judged on the seeds it named."""
-    place = {seed: index for index, seed in enumerate(dict.fromkeys((*seeds, *(run.seed for run in runs))))}
-    return tuple(sorted(runs, key=lambda run: place[run.seed]))
 
 
 def _dropped(before: Plan, now: Plan) -> tuple[LockedQuestion, ...]:
@@ -181,7 +176,7 @@ def frozen_plan(
     study: Study, before: Plan, *, tuning: tuple[TunedVariant, ...], tracker: Tracker, state: State
 ) -> Plan:
     """Return the plan of a study once its variants are tuned; what was locked before stays."""
-    plan = plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning)
+    plan = plan_of(tuned_study(study, tuning), data=before.data, tuning=tuning, other_data=before.other_data)
     seen = () if before.tuning else _seen_before(plan, tracker=tracker, state=state)
     return replace(
         plan,
@@ -195,13 +190,24 @@ def frozen_plan(
     )
 
 
-def plan_of(study: Study, *, data: DataFacts, tuning: tuple[TunedVariant, ...] = ()) -> Plan:
-    """Return the plan of a study on a data set, its models measured; nothing of an earlier execution counts."""
+def plan_of(
+    study: Study,
+    *,
+    data: DataFacts,
+    tuning: tuple[TunedVariant, ...] = (),
+    other_data: tuple[OtherData, ...] = (),
+) -> Plan:
+    """Return the plan of a study on its data, its models measured; nothing of an earlier execution counts.
+
+    `data` is the baseline's, `other_data` what some variants are trained on instead.
+    """
+    others = {variant: other.facts for other in other_data for variant in other.variants}
     plan = replace(
         outline_of(study),
-        summaries=measured_models(study, data.shape),
-        runs=study.runs(data_digest=data.digest),
+        summaries=measured_models(study, lambda variant: others.get(variant.name, data).shape),
+        runs=study.runs(data_digest=data.digest, others={name: facts.digest for name, facts in others.items()}),
         data=data,
+        other_data=other_data,
         code={variant.name: digest for variant in study.variants if (digest := study.code_digest(variant))},
         metric_code=study.metric_digests(),
         tuning=tuning,
@@ -294,6 +300,16 @@ def _changed_metrics(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     return {**changed, **{f"code of metrics.{name}": pair for name, pair in digests.items() if pair[0] != pair[1]}}
 
 
+def _changed_data(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return the digests of data by the variants, known already, that are trained on other data than the baseline."""
+    known = {repr(variant.configuration): before.data_of(variant.name).digest for variant in before.variants}
+    pairs = {
+        other.name: (known.get(repr(now.variant(other.variants[0]).configuration)), other.facts.digest)
+        for other in now.other_data
+    }
+    return {f"data ({name})": pair for name, pair in pairs.items() if pair[0] not in (None, pair[1])}
+
+
 def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     """Return how the data's files were and are read, where that may be why the data is another one."""
     if before.data.digest == now.data.digest or before.data.notes == now.data.notes:
@@ -346,8 +362,8 @@ def _changed_list(
     ]
 
 
-def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
-    """Measure each variant's model; variants that differ only in their parts must come out different.
+def measured_models(study: Study, shape_of: Callable[[Variant], DataShape]) -> dict[str, ModelSummary]:
+    """Measure each variant's model for its data; variants that differ only in their parts must come out different.
 
     What a training function of the user's trains is not measured, but where it takes the study's model.
 
@@ -358,12 +374,13 @@ def measured_models(study: Study, shape: DataShape) -> dict[str, ModelSummary]:
 
     is_trained = trains_model(study)
 
-    def size(model: ModelSettings | None) -> ModelSummary:
+    def size(variant: Variant) -> ModelSummary:
+        model, shape = variant.settings.model, shape_of(variant)
         if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
         return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
 
-    sizes = {variant.name: size(variant.settings.model) for variant in study.variants}
+    sizes = {variant.name: size(variant) for variant in study.variants}
     first: dict[str, Variant] = {}
     for variant in study.variants:
         twin = first.setdefault(repr((_beside_parts(variant), sizes[variant.name].layers)), variant)
@@ -400,8 +417,10 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    tested = max((test for _, test in plan.data.fold_sizes), default=plan.data.test_images)
-    answers = tested * math.prod(plan.data.shape.output_shape)
+    answers = max(
+        max((test for _, test in data.fold_sizes), default=data.test_images) * math.prod(data.shape.output_shape)
+        for data in plan.data_sets
+    )
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

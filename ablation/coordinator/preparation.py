@@ -8,13 +8,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ablation.code import CarriedCode, check_packages
-from ablation.coordinator.planning import NO_DATA, data_remarks, plan_of
+from ablation.coordinator.data import Datasets, dataset_of, facts_of, first_of_data, other_data, prepare_data
+from ablation.coordinator.planning import data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
-from ablation.datasets import Dataset, make_split, prepare
-from ablation.records import DataFacts, same_starts_text
+from ablation.datasets import Dataset
+from ablation.records import DataFacts, OtherData, same_starts_text
 from ablation.scheduling import check_storage, default_storage
-from ablation.storage.state import State
 from ablation.storage.temporary import remove_left_behind
 from ablation.study import Study
 from ablation.worker import check_device, device_remarks, needs_trying, try_metrics, try_variant
@@ -24,17 +24,22 @@ from ablation.worker import check_device, device_remarks, needs_trying, try_metr
 class Prepared:
     """A study that can run here; `same_starts` are the variants that start from the same weights with every seed.
 
-    `dataset` is None where a training function reads its own data.
+    `datasets` are those of the study's variants; none where a training function reads its own data.
     """
 
-    dataset: Dataset | None
+    study: Study
+    datasets: Datasets
     same_starts: tuple[str, ...]
     code: CarriedCode | None = None
     """The user's code, where it is brought to other machines."""
 
     @property
     def facts(self) -> DataFacts:
-        return self.dataset.facts if self.dataset is not None else NO_DATA
+        return facts_of(self.study.variants[0], self.datasets)
+
+    @property
+    def other_data(self) -> tuple[OtherData, ...]:
+        return other_data(self.study, self.datasets)
 
 
 def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
@@ -45,29 +50,21 @@ def prepare_study(request: Request) -> Generator[Progress, None, Prepared]:
     code = None if request.executor.is_here else carried_code(study)
     request.state.make()
     check_storage(request.storage_url, is_rebuilt=request.storage_url == default_storage(request.state.folder))
-    dataset = _prepared_data(study, request.state)
-    facts = dataset.facts if dataset is not None else NO_DATA
-    for remark in (*device_remarks(study.variants, slots), *data_remarks(study), *facts.notes):
+    datasets = prepare_data(study, request.state)
+    notes = dict.fromkeys(note for dataset in datasets.values() for note in dataset.facts.notes)
+    others = (remark for other in other_data(study, datasets) for remark in other.remarks)
+    for remark in (*device_remarks(study.variants, slots), *data_remarks(study), *notes, *others):
         yield request.note(remark)
-    prepared = Prepared(dataset=dataset, same_starts=(yield from _tried(request, dataset)), code=code)
+    same_starts = yield from _tried(request, datasets)
+    prepared = Prepared(study=study, datasets=datasets, same_starts=same_starts, code=code)
     if request.is_fresh:
-        plan_of(study, data=prepared.facts)  # what cannot be planned is refused before anything is deleted
+        plan_of(
+            study, data=prepared.facts, other_data=prepared.other_data
+        )  # what cannot be planned is refused before anything is deleted
     remove_left_behind()
     for remark in request.tracker.remarks(study.name):
         yield request.note(remark)
     return prepared
-
-
-def _prepared_data(study: Study, state: State) -> Dataset | None:
-    """Return the study's data set, its splits checked; None where a training function reads its own."""
-    sections = [variant.settings.data for variant in study.variants if variant.settings.data is not None]
-    if not sections:
-        return None
-    seed, replicates = study.spec.study_seed, study.variants[0].settings.replicates
-    dataset = prepare(sections[0], cache=state.data, code=study.code, study_seed=seed, replicates=replicates)
-    for section in sections:
-        make_split(dataset, section, study_seed=seed, seed=0, replicates=replicates)
-    return dataset
 
 
 def required_of_nodes(study: Study, *, is_here: bool) -> tuple[Callable[[str], object], ...]:
@@ -90,19 +87,26 @@ def carried_code(study: Study) -> CarriedCode | None:
     return study.code.carried(names) if names else None
 
 
-def _tried(request: Request, dataset: Dataset | None) -> Generator[Progress, None, tuple[str, ...]]:
+def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tuple[str, ...]]:
     """Try the variants that are more than the built-in model; return those that start alike with every seed."""
-    study, shape = request.study, (dataset.facts if dataset is not None else NO_DATA).shape
+    study = request.study
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
-    try_metrics(
-        study.spec.own_metrics, shape, targets=_targets(dataset) if dataset is not None else None, code=study.code
-    )
+    for variant in first_of_data(study):
+        dataset, shape = dataset_of(variant, datasets), facts_of(variant, datasets).shape
+        targets = _targets(dataset) if dataset is not None else None
+        try_metrics(study.spec.own_metrics, shape, targets=targets, code=study.code)
     if tried:
         yield request.note(f"trying {len(tried)} variants on one batch each")
     alike = tuple(
         variant.name
         for variant in tried
-        if try_variant(variant, shape, dataset=dataset, code=study.code, study=study.name)
+        if try_variant(
+            variant,
+            facts_of(variant, datasets).shape,
+            dataset=dataset_of(variant, datasets),
+            code=study.code,
+            study=study.name,
+        )
     )
     if alike:
         yield request.note(same_starts_text(alike))

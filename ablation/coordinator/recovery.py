@@ -48,7 +48,7 @@ def _recovered(uploads: Uploads, recorded: RecordedRun, *, plan: Plan, state: St
     ended = folder.ended()
     if ended is None:
         return recorded
-    confusion = confusion_at_chance(plan, ended, folder)
+    confusion = confusion_at_chance(plan, planned.variant, ended, folder)
     upload_run(uploads, planned, folder, plan=plan, state=state)
     uploads.end(planned)
     return replace(recorded, outcome=ended.outcome, metrics=ended.metrics, error=ended.error, confusion=confusion)

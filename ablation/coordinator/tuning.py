@@ -14,10 +14,10 @@ from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
+from ablation.coordinator.data import facts_of
 from ablation.coordinator.execution import Execution, next_done
 from ablation.coordinator.losses import Losses, result_of_lost_worker
 from ablation.coordinator.progress import Progress
-from ablation.datasets import Dataset
 from ablation.errors import TuningFailed
 from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
@@ -71,7 +71,6 @@ class VariantTuning:
 
     study: Study
     execution: Execution
-    dataset: Dataset
     storage_url: str
     running: dict[Future[RunResult], _Trial] = field(default_factory=dict)
     ended: Counter[Outcome] = field(default_factory=Counter)
@@ -159,14 +158,18 @@ class VariantTuning:
             start=start,
             direction=self._objective[1],
             study_seed=spec.study_seed,
-            basis=self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=FIRST_TUNING_SEED),
+            basis=self._identity(variant, seed=FIRST_TUNING_SEED),
         )
+
+    def _identity(self, variant: Variant, *, seed: int) -> str:
+        digest = facts_of(variant, self.execution.jobs.datasets).digest
+        return self.study.identity(variant, data_digest=digest, seed=seed)
 
     def _submit(self, trial: _Trial) -> None:
         """Train the trial's next replicate, or take it as it was finished before an interruption."""
         variant = self.study.with_settings(trial.variant, trial.suggestion.settings)
         seed = FIRST_TUNING_SEED + len(trial.results)
-        identity = self.study.identity(variant, data_digest=self.dataset.facts.digest, seed=seed)
+        identity = self._identity(variant, seed=seed)
         name = f"tuning/{trial.variant.name}/trial-{trial.suggestion.number}"
         planned = PlannedRun(identity=identity, variant=name, seed=seed)
         folder = trial.folder = self.execution.state.tuning(self.study.name, identity)
@@ -178,7 +181,7 @@ class VariantTuning:
             planned=planned,
             settings=variant.settings,
             heldout_split="validation",
-            data_folder=self.execution.jobs.data_folder,
+            data_folder=self.execution.jobs.data_folder(variant),
             folder=RunFolder(path=self.execution.jobs.below(folder.path)),
             device=trial.slot,
             code=self.study.code,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablation.code import NO_FOLDERS, CodeFolders, is_code
-from ablation.datasets.arrays import Dataset, open_dataset
-from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_facts
+from ablation.datasets.arrays import Dataset, open_dataset, outline_of
+from ablation.datasets.cache import Source, kept_dataset, prepare_source, recorded_dataset
 from ablation.datasets.channels import channel_statistics
 from ablation.datasets.cifar10 import Cifar10
 from ablation.datasets.digits import Digits
@@ -28,6 +28,7 @@ __all__ = [
     "kept_dataset",
     "make_split",
     "open_dataset",
+    "outline_of",
     "prepare",
     "remark_on_root",
     "split_sizes",
@@ -41,8 +42,9 @@ def describe(
     code: CodeFolders = NO_FOLDERS,
     study_seed: int = 0,
     replicates: Replicates | None = None,
+    has_targets: bool = False,
 ) -> DataOutline:
-    """Return a data set's shape and size without preparing it.
+    """Return a data set's shape and size without preparing it, with digests of its targets where these are asked for.
 
     `images` looks at its files' names and headers, the user's own function is called, unless it was prepared before.
 
@@ -51,19 +53,10 @@ def describe(
     """
     division = Division(test=settings.test, replicates=replicates, study_seed=study_seed)
     source = _source(settings, cache=cache, code=code, division=division)
-    facts = recorded_facts(source, cache=cache) if isinstance(source, Images | Own) else None
-    outline = (
-        source.outline()
-        if facts is None
-        else DataOutline(
-            shape=facts.shape,
-            train_images=facts.train_images,
-            test_images=facts.test_images,
-            notes=facts.notes,
-        )
-    )
+    recorded = recorded_dataset(source, cache=cache) if isinstance(source, Images | Own) else None
+    outline = source.outline() if recorded is None else outline_of(recorded, has_targets=has_targets)
     check_augmentation(outline.shape, settings, source=source.where)
-    return outline
+    return outline if has_targets else replace(outline, train_targets="", test_targets="")
 
 
 def prepare(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ablation.datasets.targets import FORMS, inputs_problem, positions_problem, range_of
 from ablation.errors import DataInvalid
-from ablation.records import IGNORED, TASKS, DataFacts, DataShape, TaskName, recordable_text
+from ablation.records import IGNORED, TASKS, DataFacts, DataOutline, DataShape, TaskName, recordable_text
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
@@ -69,6 +69,28 @@ def open_dataset(folder: Path) -> Dataset:
     sequences = {name: tuple(facts["shape"].get(name, ())) for name in ("classes", "features", "target_shape")}
     shape = DataShape(**{**facts["shape"], **sequences})
     return Dataset(facts=DataFacts(**{**facts, "shape": shape, "notes": ()}), folder=folder)
+
+
+def outline_of(dataset: Dataset, *, has_targets: bool = False) -> DataOutline:
+    """Return what planning needs to know of a prepared data set, with the digests of its targets where asked for."""
+    facts = dataset.facts
+    return DataOutline(
+        shape=facts.shape,
+        train_images=facts.train_images,
+        test_images=facts.test_images,
+        notes=facts.notes,
+        train_targets=targets_digest(dataset.train_labels) if has_targets else "",
+        test_targets=targets_digest(dataset.test_labels) if has_targets else "",
+    )
+
+
+def targets_digest(targets: NDArray[Any]) -> str:
+    """Return the SHA-256 of targets, in their order."""
+    digest = hashlib.sha256(json.dumps([targets.dtype.str, targets.shape]).encode())
+    rows = max(1, CHUNK_BYTES // max(1, targets[:1].nbytes))
+    for at in range(0, len(targets), rows):
+        digest.update(np.ascontiguousarray(targets[at : at + rows]).tobytes())
+    return digest.hexdigest()
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -55,14 +55,14 @@ class Source(Protocol):
         """Write the four arrays into `folder`; called by one process at a time."""
 
 
-def recorded_facts(source: Source, *, cache: Path) -> DataFacts | None:
-    """Return the facts of a source that was prepared before, unverified, or None."""
+def recorded_dataset(source: Source, *, cache: Path) -> Dataset | None:
+    """Return the data set of a source that was prepared before, unverified, or None."""
     try:
         record = _read_record(_record_path(source.key(), cache), cache)
-        facts = open_dataset(record.folder).facts
+        dataset = open_dataset(record.folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return replace(facts, notes=record.notes) if facts.digest == record.digest else None
+    return _noted(dataset, record.notes) if dataset.facts.digest == record.digest else None
 
 
 def kept_dataset(facts: DataFacts, *, cache: Path) -> Dataset | None:

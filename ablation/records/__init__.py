@@ -1,7 +1,7 @@
 """The records that pass between stages, from the plan of a study to the result of a run; standard library only."""
 
 from ablation.records.answers import AnswerSummary
-from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun
+from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun, OtherData
 from ablation.records.details import DETAILS
 from ablation.records.locked import Locked, LockedMetric, LockedQuestion, Replicates, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
@@ -104,6 +104,7 @@ __all__ = [
     "MetricEpochs",
     "ModelSettings",
     "ModelSummary",
+    "OtherData",
     "OutOfBudget",
     "Outcome",
     "Plan",

@@ -1,4 +1,4 @@
-"""What is known of a data set: before it is read, and once it is prepared."""
+"""What is known of a data set: before it is read, once it is prepared, and beside that of a study's baseline."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -79,6 +79,9 @@ class DataOutline:
     train_images: int
     test_images: int
     notes: tuple[str, ...] = ()
+    train_targets: str = ""
+    """The digest of its training targets, in their order; empty where they were not read."""
+    test_targets: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +102,17 @@ class DataFacts:
     are no classes."""
     notes: tuple[str, ...] = ()
     fold_sizes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherData:
+    """A data set that these variants, by name, are trained and tested on in the place of the baseline's.
+
+    `name` says what is other in it, such as `data.features few`.
+    `remarks` say in sentences what the difference to the baseline's data means for what is compared.
+    """
+
+    name: str
+    facts: DataFacts
+    variants: tuple[str, ...]
+    remarks: tuple[str, ...] = ()

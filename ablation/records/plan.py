@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from ablation.records.data import DataFacts
+from ablation.records.data import DataFacts, OtherData
 from ablation.records.locked import Locked, LockedQuestion, Replicates, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
@@ -83,7 +83,8 @@ class Plan:
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
     metric of the user's own that the engine measures. `takes_model` says that a training function of the user's is
-    given the study's model, built.
+    given the study's model, built. `data` is that of the baseline, `other_data` what some variants are trained on
+    instead.
     """
 
     study: Mapping[str, Any]
@@ -102,6 +103,7 @@ class Plan:
     dropped: tuple[LockedQuestion, ...] = ()
     metric_code: Mapping[str, str] = field(default_factory=dict)
     takes_model: bool = False
+    other_data: tuple[OtherData, ...] = ()
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -133,17 +135,18 @@ class Plan:
         share = 0.0 if validation == "none" else validation
         return 1 / (self.replicates.folds - 1) / (1 - share)  # before the data is read
 
-    def data_of(self, seed: int) -> DataFacts:
-        """Return the facts of the data with as many examples as a replicate is trained and tested on."""
-        if not self.data.fold_sizes:
-            return self.data
-        train, test = self.data.fold_sizes[seed]
-        return replace(self.data, train_images=train, test_images=test)
-
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs, in the order that they are judged in."""
-        return tuple(dict.fromkeys(run.seed for run in self.runs))
+        """The seeds of its runs, in the order that they are judged in: the locked ones in theirs, then later ones."""
+        locked = {seed: place for place, seed in enumerate(self.locked.seed_indices)}
+        filed = self.study.get("seeds")
+        added = {seed: place for place, seed in enumerate(filed)} if isinstance(filed, list | tuple) else {}
+
+        def place(seed: int) -> tuple[int, int]:
+            is_locked = seed in locked if locked else seed < self.locked.seeds
+            return (0, locked.get(seed, seed)) if is_locked else (1, added.get(seed, seed))
+
+        return tuple(sorted({run.seed for run in self.runs}, key=place))
 
     @property
     def replicates_text(self) -> str:
@@ -169,6 +172,22 @@ class Plan:
     def variant(self, name: str) -> Variant:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
+        """Return the data set that a variant, by name, is trained and tested on.
+
+        Where replicates are folds, the one of a `seed` has as many examples as that is trained and tested on.
+        """
+        found = next((other.facts for other in self.other_data if variant in other.variants), self.data)
+        if seed is None or not found.fold_sizes:
+            return found
+        train, test = found.fold_sizes[seed]
+        return replace(found, train_images=train, test_images=test)
+
+    @property
+    def data_sets(self) -> tuple[DataFacts, ...]:
+        """All data sets that variants are trained on, the baseline's first."""
+        return (self.data, *(other.facts for other in self.other_data))
 
     def of_trained_models(self) -> "Plan":
         """Return the plan without the sizes of models that a user's training function did not train.

@@ -283,16 +283,16 @@ class RecordedRun:
         return self.outcome is not None and self.outcome.is_result
 
 
-def is_at_chance(plan: Plan, outcome: Outcome | None, metrics: Mapping[str, float]) -> bool:
-    """Whether a finished run is no better than a constant answer, give or take the plan's margin.
+def is_at_chance(plan: Plan, variant: str, outcome: Outcome | None, metrics: Mapping[str, float]) -> bool:
+    """Whether a variant's finished run is no better than a constant answer, give or take the plan's margin.
 
     What it answered then tells whether it collapsed. Of a task that has classes, no run is where the data has none, as
     with a user's training function.
     """
-    task = TASKS[plan.task]
-    if outcome is not Outcome.DONE or (task.has_classes and not plan.data.shape.classes):
+    task, data = TASKS[plan.task], plan.data_of(variant)
+    if outcome is not Outcome.DONE or (task.has_classes and not data.shape.classes):
         return False
-    level = plan.data.largest_class_share if task.chance_level is None else task.chance_level
+    level = data.largest_class_share if task.chance_level is None else task.chance_level
     return metrics.get(task.chance, math.nan) <= level + plan.locked.collapse_margin
 
 

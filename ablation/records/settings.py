@@ -4,6 +4,7 @@ Plans and configuration.json keep them as plain values, which `plain` gives and 
 gets the same. What the code that a section names takes beside our own settings stays a mapping, its `arguments`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from types import UnionType
@@ -65,6 +66,7 @@ class DataSettings:
             "limit": self.limit,
             "validation": self.validation,
             "augmentation": self.augmentation,
+            **({"test": self.test} if self.test is not None else {}),
             "name": self.name,
             **({"root": self.root} if self.name != "digits" else {}),  # which are embedded
             **({"size": size} if self.name == "images" else {}),
@@ -72,8 +74,14 @@ class DataSettings:
             **self.arguments,
         }
 
+    @property
+    def source(self) -> str:
+        """What is read, as a text: sections that differ in nothing else share one data set, drawn from as each says."""
+        drawn = ("limit", "validation", "augmentation", "target_scaling")
+        return json.dumps({name: value for name, value in self.plain().items() if name not in drawn}, sort_keys=True)
 
-_OF_TASKS = ("task", "ignore_index", "target_scaling", "test")
+
+_OF_TASKS = ("task", "ignore_index", "target_scaling")
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 
@@ -115,6 +123,8 @@ class EngineTraining:
     label_smoothing: float = 0.0
     class_weights: ClassWeights = "none"
     epoch_choice: EpochChoice = "last"
+    patience: int | Literal["none"] = "none"
+    ema: float | Literal["none"] = "none"
     precision: Precision = "fp32"
     threads: int = 1
 
@@ -137,6 +147,8 @@ _UNSET: Mapping[str, Any] = {
     "gradient_clipping": "none",
     "label_smoothing": 0.0,
     "class_weights": "none",
+    "patience": "none",
+    "ema": "none",
 }
 
 

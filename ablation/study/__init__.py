@@ -16,7 +16,7 @@ from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import setting, whole_settings
 from ablation.study.checks.whole import check
 from ablation.study.design import default_questions, make_variant, variants_of, with_settings
-from ablation.study.factors import labelled_level, recipe_of
+from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -57,6 +57,7 @@ __all__ = [
     "study_of_values",
 ]
 
+NO_OTHERS: Mapping[str, str] = {}
 FROM_MAPPING = "the study given as a mapping"
 
 
@@ -145,11 +146,14 @@ class Study:
                 raise SettingsForeign(self.name, variant, wrong)
         return replace(self, variants=variants_of(self.spec, tuned=found))
 
-    def runs(self, *, data_digest: str) -> tuple[PlannedRun, ...]:
-        """Return the runs up to the last look: a whole round of variants for one seed before the next seed's."""
+    def runs(self, *, data_digest: str, others: Mapping[str, str] = NO_OTHERS) -> tuple[PlannedRun, ...]:
+        """Return the runs up to the last look: a whole round of variants for one seed before the next seed's.
+
+        `others` are the digests of other data, by the names of the variants that are trained on it.
+        """
         return tuple(
             PlannedRun(
-                identity=self.identity(variant, data_digest=data_digest, seed=seed),
+                identity=self.identity(variant, data_digest=others.get(variant.name, data_digest), seed=seed),
                 variant=variant.name,
                 seed=seed,
             )
@@ -379,8 +383,14 @@ def _chosen_levels(factor: Any, levels: Sequence[Any]) -> Any:
 
 def _labelled_levels(before: Mapping[str, Any], levels: Any) -> Any:
     """Return a factor's new levels, with what is left of its labels."""
-    labels = {key: label for key, label in _mapping(before.get("labels")).items() if labelled_level(key, [*levels])}
+    former = labels_by_level(before.get("labels"), [*_levels_in(before)])
+    labels = {key: label for key, label in former.items() if labelled_level(key, [*levels])}
     return {**before, "levels": levels, "labels": labels}
+
+
+def _levels_in(factor: Mapping[str, Any]) -> Sequence[Any]:
+    levels = factor.get("levels")
+    return [*levels] if isinstance(levels, list | tuple | Mapping) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_serializer
 
 from ablation.study.file import Location, read_value, value_text
 from ablation.study.labels import LABEL_FORM, label_problem
-from ablation.study.level_names import level_text
+from ablation.study.level_names import level_text, needs_label
 from ablation.study.sections import Patterns, Replacements, Section
 
 T = TypeVar("T")
@@ -23,9 +23,21 @@ RECIPE_EXAMPLE = "`{adam: {training.optimizer: adam}, sgd: {training.optimizer: 
 
 def _printable(level: T) -> T:
     """Refuse what no database and no name of a run takes; levels stand in names."""
-    if not all(str(part).isprintable() for part in (level if isinstance(level, tuple) else (level,))):
+    if not all(text.isprintable() for text in _texts(level)):
         raise ValueError(f"a level stands in names, so it has no control characters; {value_text(level)} has")
     return level
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in a plain value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.items():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _is_label(text: str) -> str:
@@ -35,15 +47,26 @@ def _is_label(text: str) -> str:
     return text
 
 
+Scalar = bool | int | float | str | None
 Level = Annotated[
-    bool | int | float | str | tuple[bool | int | float | str, ...],
+    Scalar | tuple[Scalar, ...],
     AfterValidator(_printable),
-    "a number, a printable word, true, false or a list of numbers or printable words",
+    "a number, a printable word, true, false, null or a list of these; a mapping by its label",
 ]
-Levels = Annotated[tuple[Level, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"]
+"""A level as variants know it: one that needs a label stands here by that."""
+AnyLevel = Annotated[
+    Any, AfterValidator(_printable), "a number, a printable word, true, false, null, or a list or mapping of these"
+]
+Levels = Annotated[
+    tuple[AnyLevel, ...], Field(min_length=2, max_length=MAX_LEVELS), f"a list of 2 to {MAX_LEVELS} levels"
+]
 FactorPath = Annotated[str, "the path of a factor, such as model.depth"]
 Assignment = Annotated[dict[FactorPath, Level], "a mapping of factors to levels, such as {model.depth: 4}"]
 Label = Annotated[str, AfterValidator(_is_label), LABEL_FORM]
+Labels = Annotated[
+    dict[str, Label],
+    "a mapping of levels to labels, such as {none: no norm, batch: BN}, or a list of a label or null for each level",
+]
 Recipe = Annotated[
     dict[str, Annotated[dict[str, Any], "a mapping of settings to values, such as {training.optimizer: sgd}"]],
     Field(min_length=2, max_length=MAX_LEVELS),
@@ -57,14 +80,12 @@ class LabelledFactor(Section):
 
     levels: Levels
     label: Label | None = None
-    labels: Annotated[dict[str, Label], "a mapping of levels to labels, such as {none: no norm, batch: BN}"] = Field(
-        default={}
-    )
+    labels: Labels = Field(default={})
 
     @field_serializer("labels")
     def _by_names(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Write a level as it stands in names: `1e-3` as `0.001`."""
-        return {labelled_level(key, self.levels) or key: label for key, label in labels.items()}
+        return labels_by_level(labels, self.levels)
 
 
 class LabelledRecipe(Section):
@@ -72,7 +93,7 @@ class LabelledRecipe(Section):
 
     levels: Recipe
     label: Label | None = None
-    labels: Annotated[dict[str, Label], "a mapping of levels to labels, such as {sgd: SGD}"] = Field(default={})
+    labels: Labels = Field(default={})
 
 
 def part_levels(factor: Mapping[str, Any]) -> tuple[str, str]:
@@ -101,8 +122,9 @@ class ComponentFactor(Section):
 
 def level_names(factor: "Factor") -> tuple[Any, ...]:
     """Return the levels of a checked factor, as variants know them; of a component, the baseline's first."""
-    levels = factor if isinstance(factor, tuple | dict) else factor.levels
-    return tuple(levels)
+    if isinstance(factor, LabelledFactor):
+        return named_levels(factor.levels, factor.labels)
+    return tuple(factor if isinstance(factor, tuple | dict) else factor.levels)
 
 
 def levels_with_settings(name: str, factor: "Factor") -> list[tuple[Any, Mapping[str, Any]]]:
@@ -111,6 +133,34 @@ def levels_with_settings(name: str, factor: "Factor") -> list[tuple[Any, Mapping
     if isinstance(levels, dict):
         return list(levels.items())
     return [(known, {name: level}) for known, level in zip(level_names(factor), levels, strict=True)]
+
+
+def named_levels(levels: Sequence[Any], labels: Any) -> tuple[Any, ...]:
+    """Return the levels of a setting as variants know them: those that need a label by it, where they have one."""
+    known = labels_by_level(labels, levels)
+    return tuple(known.get(level_text(level), level_text(level)) if needs_label(level) else level for level in levels)
+
+
+def labels_by_level(labels: Any, levels: Sequence[Any]) -> dict[str, Any]:
+    """Return the labels of unchecked values by the levels' texts; of a list, those that are there."""
+    texts = [level_text(level) for level in levels]
+    if isinstance(labels, Mapping):
+        return {labelled_level(str(key), levels) or str(key): label for key, label in labels.items()}
+    given = labels if isinstance(labels, list | tuple) and len(labels) == len(texts) else ()
+    return {text: label for text, label in zip(texts, given, strict=False) if label is not None}
+
+
+def with_labels_by_level(factors: Any) -> Any:
+    """Return a study's factors with lists of labels written as mappings; of unchecked values."""
+
+    def written(factor: Any) -> Any:
+        levels = factor.get("levels") if isinstance(factor, Mapping) else None
+        labels = factor.get("labels") if isinstance(factor, Mapping) else None
+        if not isinstance(labels, list | tuple) or not isinstance(levels, list | tuple | Mapping):
+            return factor
+        return {**factor, "labels": labels_by_level(labels, [*levels])} if len(labels) == len(levels) else factor
+
+    return {name: written(factor) for name, factor in factors.items()} if isinstance(factors, Mapping) else factors
 
 
 def labelled_level(key: str, levels: Sequence[Any]) -> str | None:
@@ -165,8 +215,14 @@ def levels_of(factor: Any) -> tuple[Any, ...]:
         return part_levels(factor)
     if (recipe := recipe_of(factor)) is not None:
         return tuple(recipe)
-    levels = factor["levels"] if isinstance(factor, Mapping) else factor
-    return tuple(levels) if isinstance(levels, list | tuple) else ()
+    levels, labels = (factor.get("levels"), factor.get("labels")) if isinstance(factor, Mapping) else (factor, {})
+    return named_levels(levels, labels) if isinstance(levels, list | tuple) else ()
+
+
+def written_levels(factor: Any) -> tuple[Any, ...]:
+    """Return the levels in a factor's plain values as they are written, a recipe's and a part's by their names."""
+    levels = factor.get("levels") if isinstance(factor, Mapping) else factor
+    return tuple(levels) if isinstance(levels, list | tuple) else levels_of(factor)
 
 
 def levels_location(name: str, factor: Any) -> Location:

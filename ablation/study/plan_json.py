@@ -51,7 +51,7 @@ class _Looks(_Part):
 
 
 class _Factor(_Part):
-    levels: list[Any] | None = None
+    levels: list[Any] | dict[str, dict[str, Any]] | None = None
     label: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
 
@@ -80,7 +80,11 @@ def plan_to_json(plan: Plan) -> str:
     others["data"]["shape"] = plan.data.shape.plain()
     if not plan.data.fold_sizes:
         del others["data"]["fold_sizes"]
-    for rare in ("family", "dropped", "metric_code", "takes_model"):
+    for written, other in zip(others["other_data"], plan.other_data, strict=True):
+        written["facts"]["shape"] = other.facts.shape.plain()
+        if not other.facts.fold_sizes:
+            del written["facts"]["fold_sizes"]
+    for rare in ("family", "dropped", "metric_code", "takes_model", "other_data"):
         if not others[rare]:
             del others[rare]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
@@ -160,6 +164,9 @@ def _problem(plan: Plan) -> str | None:
         return "it must have exactly one baseline"
     if any(run.variant not in names for run in plan.runs):
         return "it has runs of a variant that it lacks"
+    of_others = [variant for other in plan.other_data for variant in other.variants]
+    if len(set(of_others)) < len(of_others) or not names.issuperset(of_others):
+        return "it has data of a variant that it lacks, or twice of one"
     if names - plan.summaries.keys():
         return "it lacks the model of a variant"
     if any(variant.levels.keys() != plan.baseline.levels.keys() for variant in plan.variants):
@@ -201,7 +208,8 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
     locked, planned = plan.locked, {run.seed for run in plan.runs}
     if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
         yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
-    if locked.replicates is not None or plan.study.get("replicates") or plan.data.fold_sizes:
+    has_folds = any(data.fold_sizes for data in plan.data_sets)
+    if locked.replicates is not None or plan.study.get("replicates") or has_folds:
         yield "it has folds, and its variants have not"
     if locked.seed_indices and (
         locked.looks or len(locked.seed_indices) != locked.seeds or len(set(locked.seed_indices)) != locked.seeds
@@ -215,15 +223,17 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
 
 def _problems_of_folds(plan: Plan, replicates: Replicates) -> Iterator[str]:
     """Yield what of a plan's folds no checked study has."""
-    locked, sizes = plan.locked, plan.data.fold_sizes
+    locked, sizes = plan.locked, [data.fold_sizes for data in plan.data_sets]
     named = [locked.replicates, *(variant.settings.replicates for variant in plan.variants)]
     if any(each != replicates for each in named) or plan.study.get("replicates") != replicates.plain():
         yield "its variants have not the same folds, or others than were locked"
     elif "seeds" in plan.study or locked.looks or locked.seed_indices or locked.seeds != replicates.count:
         yield f"its seeds are not those of {replicates}"
-    elif {run.seed for run in plan.runs} != set(range(replicates.count)) or len(sizes) != replicates.count:
+    elif {run.seed for run in plan.runs} != set(range(replicates.count)) or any(
+        len(own) != replicates.count for own in sizes
+    ):
         yield f"its runs are not those of {replicates}"
-    elif not all(is_count(number) and number for pair in sizes for number in pair):
+    elif not all(is_count(number) and number for own in sizes for pair in own for number in pair):
         yield "a fold of it has no examples"
 
 

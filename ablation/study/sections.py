@@ -342,6 +342,12 @@ class Training(Section):
     epoch_choice: Literal["last", "best-validation"] = Field(
         default="last", description="the epoch whose weights are measured on test: last or best-validation (accuracy)"
     )
+    patience: Literal["none"] | Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default="none", description="epochs without a better score on validation after which a run ends, or none"
+    )
+    ema: Literal["none"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default="none", description="decay of a moving average of the weights, which is evaluated and kept, or none"
+    )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         default="fp32", description="of products and convolutions: fp32, tf32 (GPU) or bf16 (by autocast)"
     )
@@ -379,12 +385,12 @@ class Training(Section):
 
 _LATER = (
     *("precision", "optimizer_arguments", "schedule_arguments", "schedule_unit", "warmup", "gradient_clipping"),
-    *("label_smoothing", "class_weights"),
+    *("label_smoothing", "class_weights", "patience", "ema"),
 )
 
 
 class OwnTraining(OpenSection):
-    """A user's function, `train(settings, seed, report)`, that returns metrics; other keys are its settings."""
+    """A user's function that returns metrics; other keys are its settings, given by the names of its parameters."""
 
     name: CodeName
     threads: int = Field(default=1, ge=1, le=1024)

@@ -1,7 +1,7 @@
 """The checked form of a study file: every key beside its sections, with type, range and default."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -18,22 +18,25 @@ from ablation.records import (
     TaskName,
     declared_metrics,
     directions_of,
+    is_recordable_name,
 )
 from ablation.study.budget import Budget
 from ablation.study.factors import (
+    AnyLevel,
     Assignment,
     ComponentFactor,
     Factor,
     FactorPath,
     LabelledVariant,
-    Level,
     Listed,
     level_names,
     levels_with_settings,
+    with_labels_by_level,
 )
 from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
+    MAX_KEY,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -364,7 +367,7 @@ NOT_FACTORS = (
     *("training.name", "training.threads", "model.replace"),
     *("training.optimizer_arguments", "training.schedule_arguments"),
 )
-"""Paths that may not vary: what is compared has one data set, split and thread count in common.
+"""Paths that may not vary: what is compared has its test examples, split and thread count in common.
 
 No level is a mapping either."""
 
@@ -376,7 +379,7 @@ ONLY_IN_RECIPES = ("training.optimizer_arguments", "training.schedule_arguments"
 def recipe_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     """Return {path: field} of all that a level of several settings may set, in a study with these sections."""
     section = section_of("training", values)
-    more = {path: field for path in ONLY_IN_RECIPES if (field := section.model_fields.get(path.split(".")[1]))}
+    more = {path: field for path in ONLY_IN_RECIPES if (field := section.model_fields.get(key_of(path)))}
     return {**factor_fields(values), **more}
 
 
@@ -391,9 +394,37 @@ def factor_fields(values: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 def _fields(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
     kind = section_of(section, values)
-    own = {key: FieldInfo(annotation=Level) for key in own_keys(section, values)} if section != "data" else {}
+    own = own_settings(section, values)
     given = {key: field for key, field in kind.model_fields.items() if key != "name" or not names_of(kind)}
     return {**given, **own}
+
+
+def own_settings(section: str, values: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return the arguments of the code that an unchecked section names, and what is inside those that are mappings."""
+    inner = values.get(section)
+    given = {key: inner[key] for key in own_keys(section, values)} if isinstance(inner, Mapping) else {}
+    if section_of(section, values) is Training and isinstance(inner, Mapping):
+        arguments = {key: inner[key] for key in map(key_of, ONLY_IN_RECIPES) if isinstance(inner.get(key), Mapping)}
+        return {path: OWN for path in _paths(arguments) if "." in path}
+    return dict.fromkeys(_paths(given), OWN)
+
+
+def _paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of a nested mapping's values that can be named so, mappings among them."""
+    for key, value in mapping.items():
+        path = f"{prefix}{key}"
+        if "." not in str(key) and is_recordable_name(path) and len(path) <= MAX_KEY:
+            yield path
+            yield from _paths(value, f"{path}.") if isinstance(value, Mapping) else ()
+
+
+def key_of(path: str) -> str:
+    """Return a path without its section."""
+    return path.partition(".")[2]
+
+
+OWN = FieldInfo(annotation=AnyLevel)
+"""What an argument of code may be: any plain value."""
 
 
 def is_own_training(values: Mapping[str, Any]) -> bool:
@@ -420,6 +451,8 @@ def filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
     task, chosen, training = TASKS[task_of(values)], values.get("metric", {}), values.get("training", {})
     if isinstance(training, Mapping) and section_of("training", values) is Training:
         values = {**values, "training": {"loss": task.losses[0], **training}}
+    if "factors" in values:
+        values = {**values, "factors": with_labels_by_level(values["factors"])}
     if not isinstance(chosen, Mapping):
         return values
     name = chosen.get("name", task.default_metric)

@@ -56,7 +56,7 @@ class RunDescription:
             configuration=variant.configuration,
             levels=variant.levels,
             size={"parameters": summary.parameters, "flops": summary.flops} if summary.layers else {},
-            data=plan.data,
+            data=plan.data_of(planned.variant),
         )
 
 

@@ -279,8 +279,12 @@ class MemoryTracker:
         }
         curves = {name: tuple(sorted(pairs)) for name, pairs in points.items()} if with_details else {}
         evaluation, more = None, NO_PROBLEMS
-        if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, result.outcome, metrics)):
-            evaluation, more = checked_evaluation(run.evaluation, plan.data_of(planned.seed))
+        if (
+            is_done
+            and not plan.is_own_training
+            and (with_details or is_at_chance(plan, planned.variant, result.outcome, metrics))
+        ):
+            evaluation, more = checked_evaluation(run.evaluation, plan.data_of(planned.variant, planned.seed))
             more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
         return RecordedRun(
             planned=planned,

@@ -111,6 +111,8 @@ def measurement_key(members: Sequence[Member], loss: Loss | None) -> str:
         *([dict(settings.optimizer_arguments)] if settings.optimizer_arguments else []),
         *(["weighted"] if first.class_weights is not None else []),
         *(["smoothed"] if settings.label_smoothing else []),
+        *(["averaged"] if settings.ema is not None else []),
+        *(["frozen"] if any(not parameter.requires_grad for parameter in first.model.parameters()) else []),
         *([list(data.labels.shape[1:])] if data.labels.dim() > 1 else []),
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ablation.records import KEPT_OUTPUTS, SIGNS, TASKS, EpochMetrics, Outcome, Task
 from ablation.training.batches import TrainingData
 from ablation.training.evaluation import Evaluation
+from ablation.training.patience import is_out_of_patience
 from ablation.training.settings import Loss, Member, OwnMetric, TrainingSettings
-from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, SnapshotMismatch, copied
+from ablation.training.snapshots import BestSnapshot, Checkpoints, Snapshot, SnapshotMismatch, Tensors, copied
 from ablation.training.steps import EagerSteps, RunningMeans, Steps, split_of
 from ablation.training.tasks import CLASSIFICATION, Objective
 
@@ -50,7 +51,7 @@ class TrainingResult:
 
 
 EpochsTogether = Generator[tuple[EpochMetrics | None, ...], None, tuple[TrainingResult, ...]]
-"""Yields each epoch's metrics by member, None of one that has diverged before."""
+"""Yields each epoch's metrics by member, None of one that has ended before."""
 
 
 def train(
@@ -71,7 +72,9 @@ def train(
     Everything random is seeded from (study seed, purpose, seed index, epoch), so on a CPU, with the same number of
     threads, a run is repeated to the bit. Nothing synchronizes with the device inside an epoch. A loss that is NaN or
     infinite ends the run as diverged in that epoch; one that is so only when measured at the end, in the last epoch.
-    torch's global generator is seeded anew for every epoch.
+    torch's global generator is seeded anew for every epoch. Where the settings have a patience, the run ends after so
+    many epochs without a better score on validation; where they have an `ema`, what is evaluated and kept is the
+    average of the weights, and the weights themselves go on to be trained.
 
     `loss` is what is trained on: (outputs (B, …), targets (B, …)) to a scalar; the objective's own where not given,
     with `class_weights` (K,) and the settings' label smoothing. The running `train_loss` is of it; everything evaluated
@@ -112,9 +115,10 @@ def train_eager(
 
 
 def train_members(members: Sequence[Member], steps: Steps, checkpoints: Checkpoints | None = None) -> EpochsTogether:
-    """Train the members of some steps to the end, all for as many epochs; a member that diverges leaves the others be.
+    """Train the members of some steps to the end; one that diverges, or runs out of patience, leaves the others be.
 
-    The seconds of an epoch, and so of a run, are the member's share of those it was trained in.
+    The seconds of an epoch, and so of a run, are the member's share of those it was trained in; a member that has ended
+    takes its share of each step still.
     """
     runs = [_Run(member, steps, index) for index, member in enumerate(members)]
     epochs = members[0].settings.epochs
@@ -128,7 +132,7 @@ def train_members(members: Sequence[Member], steps: Steps, checkpoints: Checkpoi
         samples, heldout = steps.evaluate("sample"), steps.evaluate("heldout", keeps_outputs=is_each_kept)
         measured = zip(runs, means, samples, heldout, strict=True)
         yield tuple(run.record(epoch, seconds, mean, sample, held) for run, mean, sample, held in measured)
-        if all(run.is_diverged for run in runs):
+        if all(run.has_ended for run in runs):
             break
         if checkpoints is not None and checkpoints.is_due():
             checkpoints.save([run.snapshot(epoch) for run in runs])
@@ -165,9 +169,10 @@ def _results(runs: Sequence["_Run"], steps: Steps, heldout: list[Evaluation]) ->
     """Evaluate the measured models on test (unless that is at hand) and on the whole training split."""
     if all(run.is_diverged for run in runs):
         return tuple(run.diverged() for run in runs)
+    steps.settle()
     for run in runs:
         run.restore()
-    is_at_hand = all(run.data.validation is None and run.best is None for run in runs) and runs[0].keeps_outputs
+    is_at_hand = all(run.is_measured_as_left for run in runs) and runs[0].keeps_outputs
     tests = heldout if is_at_hand else steps.evaluate("test", keeps_outputs=runs[0].wants_outputs)
     trained = steps.evaluate("train")
     return tuple(run.measure(test, whole) for run, test, whole in zip(runs, tests, trained, strict=True))
@@ -178,13 +183,20 @@ class _Run:
 
     def __init__(self, member: Member, steps: Steps, index: int) -> None:
         self.data, self._objective, self._metrics = member.data, member.objective, member.metrics
-        self.is_diverged = False
+        self.is_diverged, self.has_ended = False, False
+        self._patience = member.settings.patience
+        self._state_at_end: Tensors | None = None
         self._left_out: dict[str, None] = {}
         self._diverged_step: int | None = None
         self.best = EPOCH_CHOICES[member.settings.epoch_choice](steps, index, TASKS[member.objective.task])
         self._steps, self._index = steps, index
         self._curve: list[EpochMetrics] = []
         self._measured_epoch = member.settings.epochs
+
+    @property
+    def is_measured_as_left(self) -> bool:
+        """Whether the last epoch's held-out evaluation is that on test, of the very model that is measured."""
+        return self.data.validation is None and self.best is None and self._state_at_end is None
 
     @property
     def keeps_outputs(self) -> bool:
@@ -202,8 +214,8 @@ class _Run:
     def record(
         self, epoch: int, seconds: float, means: RunningMeans, sample: Evaluation, heldout: Evaluation
     ) -> EpochMetrics | None:
-        """Return the epoch's metrics, unless the run has diverged before."""
-        if self.is_diverged:
+        """Return the epoch's metrics, unless the run has ended before."""
+        if self.has_ended:
             return None
         metrics = EpochMetrics(
             epoch=epoch,
@@ -220,7 +232,16 @@ class _Run:
         self._diverged_step = means.diverged_step
         if self.best is not None and not self.is_diverged:
             self.best.consider(metrics)
+        self._end_in_time()
+        if self.has_ended and not self.is_diverged and self.best is None:
+            self._state_at_end = copied(self._steps.state(self._index))  # others may go on in the same steps
         return metrics
+
+    def _end_in_time(self) -> None:
+        """See whether the epoch was the run's last, and is measured where no better one is chosen."""
+        is_out = is_out_of_patience(self._curve, self._patience, self._objective.task)
+        self.has_ended = self.is_diverged or is_out
+        self._measured_epoch = self._curve[-1].epoch
 
     def snapshot(self, epoch: int) -> Snapshot:
         return Snapshot(
@@ -229,19 +250,24 @@ class _Run:
             steps=self._steps.snapshot(self._index),
             best=self.best.snapshot() if self.best is not None else None,
             diverged_step=self._diverged_step,
+            ended=self._state_at_end,
         )
 
     def go_on(self, snapshot: Snapshot) -> None:
         self._curve = list(snapshot.curve)
         self.is_diverged = not self._curve[-1].is_finite
         self._diverged_step = snapshot.diverged_step
+        self._end_in_time()
+        self._state_at_end = snapshot.ended
         if self.best is not None and snapshot.best is not None:
             self.best.go_on(snapshot.best)
 
     def restore(self) -> None:
-        """Put the measured epoch's weights back, where they are not the last one's."""
+        """Put the measured epoch's weights back, where they are not those that the steps have left."""
         if self.best is not None and not self.is_diverged:
             self._measured_epoch = self.best.restore()
+        if self._state_at_end is not None:
+            _put_into(self._steps.state(self._index), self._state_at_end)
 
     def measure(self, test: Evaluation, trained: Evaluation) -> TrainingResult:
         if self.is_diverged:
@@ -326,6 +352,11 @@ class _Run:
         return sum(metrics.seconds for metrics in self._curve)
 
 
+def _put_into(state: Tensors, values: Tensors) -> None:
+    for name, tensor in state.items():
+        tensor.detach().copy_(values[name])
+
+
 class _BestEpoch:
     """Keeps the weights of the epoch with the best score on validation, the first where several have it."""
 
@@ -352,8 +383,7 @@ class _BestEpoch:
 
     def restore(self) -> int:
         """Put the best weights back into the model and return their epoch."""
-        for name, tensor in self._own_state().items():
-            tensor.detach().copy_(self._state[name])
+        _put_into(self._own_state(), self._state)
         return self._epoch
 
     def _own_state(self) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ weights, or each model's on its own, on parallel streams in one graph."""
 BACKENDS: tuple[Backend, ...] = ("grouped", "matmul", "streams")
 NUMBERS = (
     *("learning_rate", "schedule", "schedule_arguments", "schedule_unit", "warmup"),
-    *("momentum", "weight_decay", "gradient_clipping"),
+    *("momentum", "weight_decay", "gradient_clipping", "patience"),
 )
 """The settings that members of a fused training may differ in."""
 

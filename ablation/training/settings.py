@@ -21,7 +21,9 @@ class TrainingSettings:
 
     `precision` is that of products and convolutions: bf16 by autocast, in training and evaluation, with the loss in
     fp32; tf32 and fp32 differ only in what the device is set up for. `warmup` is in epochs; `gradient_clipping` is the
-    largest norm of the whole gradient, None where it is not clipped.
+    largest norm of the whole gradient, None where it is not clipped. `patience` is the number of epochs without a
+    better score on validation after which a run ends, `ema` the decay of the average of weights that is evaluated and
+    kept; None where there is none.
     """
 
     epochs: int
@@ -39,6 +41,8 @@ class TrainingSettings:
     schedule_unit: ScheduleUnit = "epoch"
     warmup: float = 0.0
     gradient_clipping: float | None = None
+    patience: int | None = None
+    ema: float | None = None
     label_smoothing: float = 0.0
     class_weights: ClassWeights = "none"
 

@@ -25,12 +25,14 @@ class StepsSnapshot:
     """One model as its steps have left it: parameters and buffers by name, and what its optimizer keeps.
 
     `host` holds what changes outside of tensors where it is trained eagerly: the attributes of its modules, and the
-    states of Python's and NumPy's generators. PyTorch's are seeded anew for every epoch.
+    states of Python's and NumPy's generators. PyTorch's are seeded anew for every epoch. `averages` are those of the
+    parameters, in the order of the model's, where training keeps such.
     """
 
     tensors: Tensors
     optimizer: OptimizerState
     host: Mapping[str, Any] = field(default_factory=dict)
+    averages: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,18 @@ class BestSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One run after `epoch` epochs: their metrics, its model and optimizer, and the best epoch where one is chosen."""
+    """One run after `epoch` epochs: their metrics, its model and optimizer, and the best epoch where one is chosen.
+
+    A run that ended before, beside others that went on, has the metrics of its own epochs, and `ended` is the state
+    that its model had then, where it is that which is measured.
+    """
 
     epoch: int
     curve: tuple[EpochMetrics, ...]
     steps: StepsSnapshot
     best: BestSnapshot | None
     diverged_step: int | None = None
+    ended: Tensors | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as numbers, texts, lists, mappings and tensors, and nothing else."""
@@ -60,6 +67,7 @@ class Snapshot:
             "steps": _fields(self.steps),
             "best": _fields(self.best) if self.best is not None else None,
             "diverged_step": self.diverged_step,
+            "ended": self.ended,
         }
 
     @classmethod
@@ -76,6 +84,7 @@ class Snapshot:
             steps=StepsSnapshot(**values["steps"]),
             best=_best(best) if best is not None else None,
             diverged_step=values["diverged_step"],
+            ended=values.get("ended"),
         )
 
 

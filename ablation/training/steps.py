@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ablation.errors import CodeInvalid
 from ablation.streams import Purpose, stream_seed
+from ablation.training.averages import Averages, lent
 from ablation.training.batches import TrainingData, batch_bounds, training_batches
 from ablation.training.clipping import clip_alone
 from ablation.training.evaluation import Evaluation, evaluate
@@ -61,7 +62,14 @@ class Steps(Protocol):
         ...
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """Return a member's state by the names of its model's, as it is trained: not a copy."""
+        """Return a member's state by the names of its model's, as it is evaluated: copies where weights are averaged.
+
+        Otherwise, and once training is over, they are the tensors themselves.
+        """
+        ...
+
+    def settle(self) -> None:
+        """End the training: where weights are averaged, their averages are the weights from now on."""
         ...
 
     def snapshot(self, member: int) -> StepsSnapshot:
@@ -93,6 +101,8 @@ class EagerSteps:
         self._rates = learning_rates(
             member.settings, len(batch_bounds(len(member.data.train), member.settings.batch_size))
         )
+        decay = member.settings.ema
+        self._averages: Averages | None = None if decay is None else Averages(list(member.model.parameters()), decay)
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
         torch.manual_seed(stream_seed(self._study_seed, Purpose.DROPOUT, self._seed, epoch))
@@ -127,22 +137,31 @@ class EagerSteps:
 
     def evaluate(self, split: Split, *, keeps_outputs: bool = False) -> list[Evaluation]:
         images, labels, indices = split_of(self._data, split)
-        found = evaluate(
-            self._model,
-            images,
-            labels,
-            self._data,
-            indices=indices,
-            precision=self._settings.precision,
-            objective=self._objective,
-            keeps_outputs=keeps_outputs,
-        )
+        with lent(self._averages):
+            found = evaluate(
+                self._model,
+                images,
+                labels,
+                self._data,
+                indices=indices,
+                precision=self._settings.precision,
+                objective=self._objective,
+                keeps_outputs=keeps_outputs,
+            )
         return [found]
 
     def state(self, member: int) -> dict[str, Tensor]:
         assert member == 0
+        if self._averages is not None:
+            with self._averages.lent():
+                return {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
         state: dict[str, Tensor] = self._model.state_dict()
         return state
+
+    def settle(self) -> None:
+        if self._averages is not None:
+            self._averages.settle()
+            self._averages = None
 
     def snapshot(self, member: int) -> StepsSnapshot:
         assert member == 0
@@ -151,6 +170,7 @@ class EagerSteps:
             tensors=copied(named_tensors(self._model)),
             optimizer=optimizer_state(self._optimizer, parameters, position=None),
             host=host_state(self._modules()),
+            averages=self._averages.copies(slice(None), None) if self._averages is not None else [],
         )
 
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:  # noqa: ARG002 - epochs are told apart by number
@@ -160,6 +180,8 @@ class EagerSteps:
         make_optimizer_state(self._optimizer, parameters, kept.optimizer)
         put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=None)
         put_back_host_state(self._modules(), kept.host)
+        if self._averages is not None:
+            self._averages.put_back(kept.averages, slice(None), None)
 
     def _modules(self) -> list[nn.Module]:
         return [self._model, *([self._loss] if isinstance(self._loss, nn.Module) else [])]
@@ -174,6 +196,8 @@ class EagerSteps:
         loss.backward()  # type: ignore[no-untyped-call]
         clip_alone(list(self._model.parameters()), self._settings.gradient_clipping)
         self._optimizer.step()
+        if self._averages is not None:
+            self._averages.update()
         return loss.detach(), outputs.detach()
 
 

@@ -31,7 +31,7 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     loss = loss_of(training, code)
     check_augmentation(outline.shape, data_settings, source=data_settings.name)
     set_up(torch.device(device), threads=training.threads, precision=training.precision)
-    timed = replace(training_settings(settings), epochs=2)
+    timed = replace(training_settings(settings), epochs=2, patience=None)
     count = TIMED_STEPS * timed.batch_size
     model = build_model(model_settings, outline.shape, code=code).to(device)
     layout = fastest_layout(model_settings, torch.device(device))

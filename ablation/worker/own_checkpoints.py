@@ -258,7 +258,8 @@ def _read(file: Path) -> dict[str, Any] | None:
 def _arrays_allowed() -> AbstractContextManager[None]:
     """Let NumPy's arrays and numbers be read, beside tensors: making them runs no code of a file's."""
     makers: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
-    makers += [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
+    makers += [np.ndarray, np.dtype, bytes]  # an empty array's content is written as a call of bytes
+    makers += [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     return cast("AbstractContextManager[None]", torch.serialization.safe_globals(makers))
 
 

@@ -96,6 +96,8 @@ def training_settings(settings: Settings) -> TrainingSettings:
         schedule_arguments=training.schedule_arguments,
         schedule_unit=training.schedule_unit,
         warmup=training.warmup,
+        patience=None if training.patience == "none" else training.patience,
+        ema=None if training.ema == "none" else training.ema,
         label_smoothing=training.label_smoothing,
         class_weights=training.class_weights,
         gradient_clipping=None if training.gradient_clipping == "none" else training.gradient_clipping,

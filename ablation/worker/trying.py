@@ -73,7 +73,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     whole = training_settings(settings)
     learning_rates(whole, steps_per_epoch=1)
     try_step(whole)
-    chosen = replace(whole, epochs=1, epoch_choice="last")
+    chosen = replace(whole, epochs=1, epoch_choice="last", patience=None)
     other, model = (_begun(model_settings, shape, code, seed=seed) for seed in (1, 0))
     is_same_start = _are_equal(other, model)
     del other

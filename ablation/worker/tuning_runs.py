@@ -14,6 +14,7 @@ from ablation.errors import CarriedError, ObjectiveUndefined
 from ablation.executors.interface import Place
 from ablation.records import Epoch, EpochMetrics, Outcome, RunResult
 from ablation.storage.run_folder import RunFolder
+from ablation.training.patience import is_out_of_patience
 from ablation.worker.paths import train_alone
 from ablation.worker.run import Job, RunRecord, check_code, path_note
 
@@ -95,14 +96,14 @@ class _Replicate(RunRecord):
 
         Raises:
             _Ended: it was the last, whose model is not measured on test, or the last that is worth it.
-        ObjectiveUndefined: what tuning looks at has no value.
+            ObjectiveUndefined: what tuning looks at has no value.
         """
         assert isinstance(epoch, EpochMetrics)
         super().take(epoch)
         if epoch.is_finite and self._job.objective not in epoch.heldout:
             raise ObjectiveUndefined(self._job.objective, epoch.epoch)
         is_pruned = _is_hopeless(self._job, self.curve)
-        if is_pruned or not epoch.is_finite or epoch.epoch == self._job.settings.engine.epochs:
+        if is_pruned or not epoch.is_finite or _is_last(self._job, self.curve):
             raise _Ended(is_pruned=is_pruned)
 
 
@@ -130,9 +131,17 @@ def _trained(replicate: _Replicate) -> RunResult:
     )
 
 
+def _is_last(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
+    """Whether the replicate has come to its last epoch, or ends before it for its patience."""
+    training = job.settings.engine
+    assert job.settings.data is not None
+    patience = None if training.patience == "none" else training.patience
+    return len(epochs) == training.epochs or is_out_of_patience(epochs, patience, job.settings.data.task)
+
+
 def _is_hopeless(job: TuningJob, epochs: Sequence[EpochMetrics]) -> bool:
     """Whether the best value so far is below the median of earlier trials at this epoch, and the end is not reached."""
-    if len(epochs) > len(job.stops_below) or len(epochs) == job.settings.engine.epochs:
+    if len(epochs) > len(job.stops_below) or _is_last(job, epochs):
         return False
     sign = -1 if job.is_minimized else 1
     best = max(sign * value for value in objective_curve(epochs, job.objective))

@@ -13,12 +13,19 @@ from ablation.lookup import is_same, nearest_names, overlap, value_at
 from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.reasons import reason_for_data_factor
 from ablation.study.expected import expected
-from ablation.study.factors import MAX_LEVELS, is_part, recipe_of, varied_settings
-from ablation.study.file import Location, shown
-from ablation.study.level_names import level_text
+from ablation.study.factors import (
+    MAX_LEVELS,
+    is_part,
+    labels_by_level,
+    named_levels,
+    recipe_of,
+    varied_settings,
+)
+from ablation.study.file import Location, is_plain_text, shown, value_text
+from ablation.study.level_names import NOT_VARIED, level_text, needs_label
 from ablation.study.search_spaces import SETTINGS, SearchSpace, Tuning
-from ablation.study.sections import MAX_KEY, OpenSection, Section, own_keys, section_of
-from ablation.study.spec import OTHERS, factor_fields, is_own_training
+from ablation.study.sections import MAX_KEY, SECTIONS, OpenSection, OwnData, Section, section_of
+from ablation.study.spec import OTHERS, OWN, factor_fields, is_own_training, own_settings
 
 Found = tuple[Location, str]
 
@@ -35,7 +42,8 @@ def setting(values: Mapping[str, Any], path: str, field: FieldInfo) -> Any:
 def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     factors = values.get("factors")
     fields = factor_fields(values)
-    for name, factor in factors.items() if isinstance(factors, Mapping) else ():
+    known = factors if isinstance(factors, Mapping) else {}
+    for name, factor in known.items():
         here: Location = ("factors", name)
         levels = factor["levels"] if isinstance(factor, Mapping) and "levels" in factor else factor
         if isinstance(levels, Mapping) and name in fields:
@@ -48,9 +56,13 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             yield here, unknown_factor(name, values)
         elif not isinstance(levels, tuple):
             yield here, f"must be a list of levels, the baseline's among them, not {shown(levels)}"
+        elif around := next((other for other in known if other != name and overlap(str(other), name)), None):
+            yield here, f"{around} is a factor of this study too; a setting is varied by one factor alone"
         else:
             here = (*here, "levels") if levels is not factor else here
-            yield from _level_problems(here, levels, fields[name], baseline=setting(values, name, fields[name]))
+            labels = factor.get("labels") if isinstance(factor, Mapping) else {}
+            baseline = setting(values, name, fields[name])
+            yield from _level_problems(here, levels, fields[name], baseline=baseline, labels=labels)
 
 
 def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
@@ -114,6 +126,8 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         if varied is not None:
             who = "is" if varied[1] == path else f"is set by {varied[1]}, which is"
             yield here, f"{path} {who} a factor of this study: it is compared, so it cannot be tuned"
+        elif path.startswith("data.") and path.removeprefix("data.") in own_settings("data", values):
+            yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
             near = nearest_names(path, fields, limit=1)
             yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -142,12 +156,15 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     """Say that a path is none that can vary, and what to do."""
     fields = factor_fields(values)
     section, _, key = path.partition(".")
-    kind = section_of(section, values) if section in ("model", "training") else None
-    if kind is not None and issubclass(kind, OpenSection) and key.isidentifier() and values.get(section):
-        near = nearest_names(key, own_keys(section, values), limit=1)
+    kind = section_of(section, values) if section in SECTIONS else None
+    is_argument = all(part.isidentifier() for part in key.split("."))
+    is_open = kind is not None and issubclass(kind, OpenSection) and is_argument
+    if kind is not None and is_open and key not in kind.model_fields and values.get(section):
+        near = nearest_names(key, own_settings(section, values), limit=1)
         hint = f", or did you mean '{section}.{near[0]}'?" if near else ""
-        return f"the baseline's level is missing: add `{key}: …` to {section}, one of the factor's levels{hint}"
-    reason = reason_for_data_factor(path, fields)
+        around, _, last = path.rpartition(".")
+        return f"the baseline's level is missing: add `{last}: …` to {around}, one of the factor's levels{hint}"
+    reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
     near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
@@ -155,19 +172,53 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     return f"unknown factor {shown(path)}; {hint}"
 
 
-def _level_problems(here: Location, levels: tuple[Any, ...], field: FieldInfo, *, baseline: Any) -> Iterator[Found]:
-    wrong = [index for index, level in enumerate(levels[:MAX_LEVELS]) if level is None or not fits(field, level)]
+def _level_problems(
+    here: Location, levels: tuple[Any, ...], field: FieldInfo, *, baseline: Any, labels: Any
+) -> Iterator[Found]:
+    wrong = [
+        index
+        for index, level in enumerate(levels[:MAX_LEVELS])
+        if (level is None and field is not OWN) or not fits(field, level)
+    ]
     if len(levels) < 2:
         yield here, f"needs at least one level besides the baseline's {_shown_setting(baseline)}"
     elif len(levels) > MAX_LEVELS:
         yield here, f"has {len(levels)} levels; at most {MAX_LEVELS} are allowed"
     for index in wrong:
         yield (*here, index), f"must be {expected(field.rebuild_annotation())}, not {shown(levels[index])}"
+    yield from _unnamed(here, levels[:MAX_LEVELS], labels)
     for index, twin in _twins(levels[:MAX_LEVELS]).items():
         yield (*here, index), _twin_text(levels[twin], levels[index])
     if not wrong and fits(field, baseline) and not any(is_same(baseline, level) for level in levels):
         choice = f"add it, or set {here[1]} to one of them"
         yield here, f"the baseline's level {shown(baseline)} is missing from the factor's levels; {choice}"
+
+
+def _unnamed(here: Location, levels: tuple[Any, ...], labels: Any) -> Iterator[Found]:
+    """Refuse levels whose name would be no name: too large ones without a label, and those called as a level is not."""
+    known = labels_by_level(labels, levels)
+    large = [index for index, level in enumerate(levels) if needs_label(level)]
+    for index in large:
+        label = known.get(level_text(levels[index]))
+        if label is None:
+            named = [known.get(level_text(each), "NAME" if needs_label(each) else None) for each in levels]
+            line = f"{here[1]}: {{levels: {value_text(levels)}, labels: {value_text(named).replace(_NAME, 'NAME')}}}"
+            message = f"level {shown(levels[index])} is named by its label, and has none; write `{line}`"
+            yield (*here, index), message
+        elif isinstance(label, str) and not is_plain_text(label):
+            message = f"the label names this level, and {label} is read as something else; begin it with a letter"
+            yield (*here, index), message
+    names = named_levels(levels, labels)
+    for index, name in enumerate(names):
+        twin = next((other for other in range(index) if level_text(names[other]) == level_text(name)), None)
+        if level_text(name) == NOT_VARIED:
+            yield (*here, index), f"no level can be called {shown(NOT_VARIED)}, which means something else here"
+        elif twin is not None and {twin, index} & {*large}:
+            both = f"{shown(levels[twin])} and {shown(levels[index])}"
+            yield (*here, index), f"two levels are both called `{level_text(name)}`: {both}; change a label"
+
+
+_NAME = value_text("NAME")
 
 
 def _twins(levels: tuple[Any, ...]) -> dict[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ablation.lookup import did_you_mean
 from ablation.records import Variant
-from ablation.study.factors import labelled_level, levels_of
+from ablation.study.factors import labelled_level, written_levels
 from ablation.study.file import MAX_SHOWN, Location, shown
 from ablation.study.labels import alike, file_labels
 from ablation.study.level_names import level_text, short_names
@@ -27,7 +27,7 @@ def label_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             here: Location = ("factors", path, *(("label",) if label is not None else ()))
             yield here, f"factors {twin} and {path} would both be called {shown(label or short[path])}; change a label"
         if isinstance(factor, Mapping) and isinstance(factor.get("labels"), Mapping):
-            yield from _level_problems(("factors", path, "labels"), factor["labels"], levels_of(factor))
+            yield from _level_problems(("factors", path, "labels"), factor["labels"], written_levels(factor))
 
 
 def _level_problems(here: Location, labels: Mapping[str, Any], levels: Sequence[Any]) -> Iterator[Found]:

@@ -42,11 +42,31 @@ def reason_for_metric(name: str, known: Iterable[str], *, is_own: bool) -> str:
     return did_you_mean(name, known) or f"; known: {', '.join(known)}; {also}"
 
 
-def reason_for_data_factor(path: str, known: Iterable[str]) -> str:
+_ANOTHER_DATA_SET = (
+    "it makes another data set: name several as a list, `data: [{...}, {...}]`, and every variant is trained on each"
+)
+_OF_DATA = {
+    "name": _ANOTHER_DATA_SET,
+    "root": _ANOTHER_DATA_SET,
+    "size": _ANOTHER_DATA_SET,
+    "validation": "all variants have the same validation split",
+    "task": "all variants have the same kind of target",
+    "ignore_index": "all variants are measured on the same targets",
+    "target_scaling": "all variants are measured on the same targets",
+}
+"""Why a key of `data` cannot be a factor."""
+
+
+def reason_for_data_factor(path: str, known: Iterable[str], *, is_own: bool) -> str:
     """Return why a path below `data` cannot be a factor; nothing where it is another path or a misspelt factor."""
     section, _, key = path.partition(".")
     keys = [name.removeprefix("data.") for name in known if name.startswith("data.")]
-    if section != "data" or did_you_mean(key, keys):
+    if section != "data":
+        return ""
+    if key in _OF_DATA:
+        return _OF_DATA[key]
+    if did_you_mean(key, keys):
         return ""
     only = " and ".join(f"data.{name}" for name in keys)
-    return f"of data only {only} can be factors, as all variants are compared on the same data"
+    more = "" if is_own else '; arguments of a data function of your own can be, too: `data: {name: "data.py:load"}`'
+    return f"of this data only {only} can be factors{more}"

@@ -256,12 +256,21 @@ def _loss_problems(values: Mapping[str, Any]) -> Iterator[Found]:
 
 def _selection_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Refuse what would choose on the test split."""
-    data, path = values.get("data"), "training.epoch_choice"
-    has_none = isinstance(data, Mapping) and data.get("validation") == "none"
+    data = values.get("data")
+    sections = data if isinstance(data, list | tuple) else (data,)
+    if not any(isinstance(each, Mapping) and each.get("validation") == "none" for each in sections):
+        return
+    if "best-validation" in _choices(values, "training.epoch_choice"):
+        yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
+    if any(choice != "none" for choice in _choices(values, "training.patience")):
+        message = "ending by patience needs a validation split, and data.validation is none: it never looks at test"
+        yield ("training", "patience"), message
+    if values.get("tune") is not None:
+        yield ("tune",), "tuning needs a validation split, and data.validation is none"
+
+
+def _choices(values: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+    """Return a setting of the baseline and as a factor's levels; nothing where it is none of the study's."""
     field = factor_fields(values).get(path)
     levels = [level for _, varied, level in varied_settings(values.get("factors")) if varied == path]
-    choices = (setting(values, path, field), *levels) if field else ()
-    if "best-validation" in choices and has_none:
-        yield ("training", "epoch_choice"), "choosing an epoch needs a validation split, and data.validation is none"
-    if values.get("tune") is not None and has_none:
-        yield ("tune",), "tuning needs a validation split, and data.validation is none"
+    return (setting(values, path, field), *levels) if field else ()

@@ -73,7 +73,7 @@ class Pages:
             **_view_addresses(record),
         }
         figure = self._log_note_figure(run_id, folder / FIGURE) if (folder / FIGURE).exists() else None
-        self.records.log_data(run_id, record.plan.data)
+        self.records.log_data(run_id, *record.plan.data_sets)
         AnswerRecords(store=self.store, records=self.records).log(run_id, answers)
         self.store.tag(run_id, {NOTE: study_note(overview, answers, links=links, figure=figure)})
 

@@ -22,6 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from ablation.records import (
     EVALUATION_FILE,
+    DataFacts,
     Failure,
     LeftOut,
     Outcome,
@@ -339,8 +340,8 @@ def _recorded(
     metrics, problems = checked_metrics(found, plan.expected_metrics) if is_done else ({}, NO_PROBLEMS)
     curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
     evaluation, more = None, NO_PROBLEMS
-    if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, outcome, metrics)):
-        evaluation, more = _evaluation(plan, planned.seed, artifacts, run)
+    if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, planned.variant, outcome, metrics)):
+        evaluation, more = _evaluation(plan.data_of(planned.variant, planned.seed), artifacts, run)
         more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
     diverged_epoch = tags.get("ablation.diverged_epoch", "")
     return RecordedRun(
@@ -411,7 +412,7 @@ def _points(values: Mapping[int, float]) -> Curve:
     return tuple(sorted((epoch, value) for epoch, value in values.items() if is_number(value)))
 
 
-def _evaluation(plan: Plan, seed: int, artifacts: Artifacts, run: Run) -> tuple[RunEvaluation, Problems]:
+def _evaluation(data: DataFacts, artifacts: Artifacts, run: Run) -> tuple[RunEvaluation, Problems]:
     text, failure = artifacts.read(run, EVALUATION_FILE)
-    evaluation, problems = checked_evaluation(text, plan.data_of(seed))
+    evaluation, problems = checked_evaluation(text, data)
     return evaluation, (failure,) if failure else problems

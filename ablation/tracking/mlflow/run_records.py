@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from ablation.errors import RecordRefused
 from ablation.records import TASKS, DataFacts, Outcome, Plan, PlannedRun, RunResult, epoch_metrics
+from ablation.study.level_names import NOT_VARIED
 from ablation.tracking.interface import RunDescription, RunNews
 from ablation.tracking.mlflow.attempts import log_batch
 from ablation.tracking.mlflow.notes import NOTE, is_free, run_note
@@ -47,9 +48,9 @@ class RunRecords:
         if described is not None:
             self.log_data(run_id, described.data)
 
-    def log_data(self, run_id: str, data: DataFacts) -> None:
+    def log_data(self, run_id: str, *data: DataFacts) -> None:
         """Record what data a run is of; recording the same again changes nothing."""
-        self.store.client.log_inputs(run_id, [_dataset_input(data)])
+        self.store.client.log_inputs(run_id, list(map(_dataset_input, data)))
 
     def finish(self, run_id: str, result: RunResult, artifacts: Path | None, news: RunNews) -> None:
         ended = result.ended_ms or time.time_ns() // 1_000_000
@@ -175,7 +176,9 @@ def _other_than(run: Run, metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _described(description: RunDescription) -> dict[str, Any]:
     known = {"seed": description.seed, **_parameters(description.configuration)}
-    return {**known, **description.levels, **description.size}
+    levels = {path: level for path, level in description.levels.items() if level != NOT_VARIED}
+    named = {path: "null" if level is None else level for path, level in levels.items()}
+    return {**known, **named, **description.size}
 
 
 def _in_order(metrics: Mapping[str, float], heldout_split: str) -> dict[str, float]:

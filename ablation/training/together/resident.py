@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation.streams import Purpose, stream_seed
+from ablation.training.averages import Averages, lent
 from ablation.training.batches import (
     EpochDraw,
     batch_bounds,
@@ -121,6 +122,8 @@ class ResidentSteps:
         self._examples = self._on_device(self._drawn)
         self._prepare_optimizer()
         self._prepare_steps()
+        decay = first.settings.ema
+        self._averages = Averages(models.parameters(slice(None)), decay) if decay is not None else None
         self._evaluations: dict[Split, Replayed[tuple[Tensor, Tensor, Tensor | None]]] = {}
 
     def train_epoch(self, epoch: int) -> list[RunningMeans]:
@@ -157,7 +160,7 @@ class ResidentSteps:
             )
         if split in ("test", "train"):
             self._let_go_of_graphs()
-        with self._on_stream():
+        with self._on_stream(), lent(self._averages):
             losses, tallies, outputs = self._evaluations[split]()
             kept = outputs.clone() if outputs is not None else None
             return self._told(losses, tallies, kept, self._count_of(split))
@@ -174,7 +177,7 @@ class ResidentSteps:
 
     def _evaluated_keeping(self, split: Split) -> list[Evaluation]:
         """Evaluate without a graph, with the outputs on the CPU."""
-        with self._on_stream():
+        with self._on_stream(), lent(self._averages):
             kept: list[Tensor] = []
             losses, tallies, _ = self._evaluated(split, kept)
             return self._told(losses, tallies, torch.cat(kept, dim=1), self._count_of(split))
@@ -188,7 +191,17 @@ class ResidentSteps:
         return len(images if indices is None else indices)
 
     def state(self, member: int) -> dict[str, Tensor]:
-        return self._models.state(member)
+        if self._averages is None:
+            return self._models.state(member)
+        self._wait()
+        with self._averages.lent():
+            return {name: tensor.clone() for name, tensor in self._models.state(member).items()}
+
+    def settle(self) -> None:
+        self._wait()
+        if self._averages is not None:
+            self._averages.settle()
+            self._averages = None
 
     def snapshot(self, member: int) -> StepsSnapshot:
         self._wait()
@@ -196,6 +209,7 @@ class ResidentSteps:
         return StepsSnapshot(
             tensors=copied(self._models.tensors(member)),
             optimizer=optimizer_state(self._optimizer, parameters, position=position),
+            averages=self._averages.copies(*self._averaged(member)) if self._averages is not None else [],
         )
 
     def restore(self, snapshots: Sequence[StepsSnapshot], epoch: int) -> None:
@@ -205,6 +219,8 @@ class ResidentSteps:
         for member, kept in enumerate(snapshots):
             parameters, position = self._optimized(member)
             put_back_optimizer(self._optimizer, parameters, kept.optimizer, position=position)
+            if self._averages is not None:
+                self._averages.put_back(kept.averages, *self._averaged(member))
         self._step_number.fill_(epoch * len(self._bounds))
         if epoch < self._settings.epochs:
             self._drawn = self._draw(epoch + 1)
@@ -232,6 +248,13 @@ class ResidentSteps:
             return tensors, position
         each = len(tensors) // (group.stop - group.start)
         return tensors[position * each : (position + 1) * each], None
+
+    def _averaged(self, member: int) -> tuple[slice, int | None]:
+        """Return where the averages of a member are: at which places, and at which position where they are stacked."""
+        if self._models.is_stacked:
+            return slice(None), member
+        each = len(self._models.parameters(slice(member, member + 1)))
+        return slice(member * each, (member + 1) * each), None
 
     def _make_optimizer_state(self, snapshots: Sequence[StepsSnapshot]) -> None:
         parameters: list[Tensor] = []
@@ -328,6 +351,8 @@ class ResidentSteps:
             losses, outputs = self._models.backward(inputs, targets, self._loss, *self._weights)
         self._clip()
         self._optimizer.step()
+        if self._averages is not None:
+            self._averages.update()
         self._epoch_losses.index_copy_(0, self._step_in_epoch, losses.float().unsqueeze(0))
         tallies = self._objective.tally(outputs, targets)
         self._loss_sums += losses * self._objective.weights(tallies, size)

@@ -339,6 +339,18 @@ class MetricsMissing(AblationError):
         )
 
 
+class ValidationMissing(AblationError):
+    """A first tuning trial of a training function that gave no value on validation, as none of the others would."""
+
+    def __init__(self, study: str, trial: str, metric: str, error: str) -> None:
+        _, _, reason = error.strip().rpartition("\n")[2].partition(": ")
+        super().__init__(
+            f"{trial} of study {study!r} ended without {metric}, which tuning looks at: {reason}. No other trial was "
+            f"begun, and nothing was compared. Report it after each epoch, as `report({metric}=…)`, or return it, of "
+            "the validation split; or name another one @ metric.validation. Then run the same command again."
+        )
+
+
 class DiskFull(AblationError):
     """No room, or no leave, to write what a study measures."""
 

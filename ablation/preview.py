@@ -175,7 +175,14 @@ def preview_study(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code, study=study.name)
+        and try_variant(
+            variant,
+            outline_for(variant, outlines).shape,
+            dataset=None,
+            code=study.code,
+            study=study.name,
+            tuned_by=study.tuned_by,
+        )
     )
     return Preview(
         study=study,
@@ -243,13 +250,14 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
     model = settings.model
     if model is None or settings.data is None or not trains_model(study):
         raise NoModel(study.name)
-    shape = describe(
+    outline = describe(
         settings.data,
         cache=state.data,
         code=study.code,
         study_seed=settings.study_seed,
         replicates=settings.replicates,
-    ).shape
+    )
+    shape = outline.shape
     return list_components(lambda: build_model(model, shape, code=study.code), shape)
 
 

@@ -193,6 +193,8 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
     if len(contrast.changes) == 2:
         return False
     (_, after), (_, before) = contrast.sides
+    if len(after) != len(before):
+        return False  # averages over unlike many variants
     pairs = [
         (runs.measured(first, seed), runs.measured(second, seed))
         for first, second in zip(after, before, strict=True)
@@ -286,7 +288,11 @@ def estimand_of(contrast: Contrast | Answer) -> str:
             f"{level_text(contrast.changes[0].after)} minus {level_text(contrast.changes[0].before)} in the same seed"
         )
     beside = {factor: levels for factor, levels in contrast.averaged_over.items() if factor not in contrast.at}
-    fixed = {factor: levels[0] for factor, levels in beside.items() if len(levels) == 1}
+    fixed = {
+        factor: levels[0]
+        for factor, levels in beside.items()
+        if len(levels) == 1 and all(factor in each for each in contrast.combinations)
+    }
     at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in {**contrast.at, **fixed}.items())
     others = _averaged_text({factor: levels for factor, levels in beside.items() if factor not in fixed}, contrast)
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
@@ -297,7 +303,7 @@ def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast | Ans
     if len(contrast.combinations) == math.prod(map(len, levels.values())):
         return "; ".join(f"{factor} = {', '.join(map(level_text, own))}" for factor, own in levels.items())
     named = [
-        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels)
+        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels if factor in found)
         for found in contrast.combinations[:_MOST_COMBINATIONS]
     ]
     more = len(contrast.combinations) - len(named)
@@ -309,15 +315,17 @@ def _cost(contrast: Contrast, runs: Runs, plan: Plan) -> CostChange | None:
     if len(contrast.changes) == 2:
         return None
     (_, after), (_, before) = contrast.sides
+    # Sums over as many variants; where one side is averaged over more of them, each counts by its weight.
+    share = {name: 1 if len(after) == len(before) else abs(weight) for name, weight in contrast.weights.items()}
     parameters, flops = (
-        [sum(getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
+        [sum(share[variant] * getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
         for size in ("parameters", "flops")
     )
     is_timed_apart = _is_timed_apart((*after, *before), runs)
     timings = None if is_timed_apart else timings_alike({name: runs.done(name) for name in (*after, *before)})
     seconds, is_unclear = None, False
     if timings is not None:
-        sides = [[timings[name] for name in side] for side in (after, before)]
+        sides = [[timings[name].times(share[name]) for name in side] for side in (after, before)]
         is_unclear = not is_told_apart(*sides)
         seconds = total(sides[0]) / total(sides[1]) if total(sides[1]) and not is_unclear else None
     return CostChange(

@@ -1,7 +1,7 @@
 """The records that describe variants without judging them; their intervals are at 95 %, unadjusted, and no verdicts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablation.analysis.answer_records import Difference, Interval, LevelChange
@@ -59,6 +59,11 @@ class Timing:
     spread: float | None
     minimum: float
     maximum: float
+
+    def times(self, share: float) -> "Timing":
+        """Return a share of them."""
+        spread = share * self.spread if self.spread is not None else None
+        return replace(self, median=share * self.median, spread=spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

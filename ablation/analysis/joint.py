@@ -19,7 +19,9 @@ def joint_effect(contrast: Contrast, runs: Runs, verdict: Verdict) -> JointEffec
     both, first, second, neither = (variants for _, variants in contrast.sides)
 
     def against_neither(variants: Sequence[str]) -> Difference:
-        weights = {**dict.fromkeys(variants, 1 / len(variants)), **dict.fromkeys(neither, -1 / len(neither))}
+        weights = {
+            name: sign * abs(contrast.weights[name]) for own, sign in ((variants, 1), (neither, -1)) for name in own
+        }
         found = seed_differences(weights, runs, contrast.metric.name)
         return difference_of([each.difference for each in found], test_to_train=runs.test_to_train)
 

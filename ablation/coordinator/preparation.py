@@ -106,6 +106,7 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
             dataset=dataset_of(variant, datasets),
             code=study.code,
             study=study.name,
+            tuned_by=study.tuned_by,
         )
     )
     if alike:
@@ -115,4 +116,5 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
 
 def _targets(dataset: Dataset) -> NDArray[Any]:
     """Return targets as metrics are measured on."""
-    return dataset.test_labels if len(dataset.test_labels) else dataset.train_labels
+    targets: NDArray[Any] = dataset.test_labels if len(dataset.test_labels) else dataset.train_labels
+    return targets

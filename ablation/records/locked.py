@@ -44,12 +44,15 @@ class LockedMetric:
 class LockedQuestion:
     """What a study asks: one of `effect` (a factor), `interaction` (two) and `variant` (a listed one).
 
-    It is asked where the factors of `at` have these levels, and `on` the study's metric where that is None.
+    `levels` has the two levels of a factor that are compared, the second minus the first; without them, the baseline's
+    is compared with each other one. It is asked where the factors of `at` have these levels, and `on` the study's
+    metric where that is None.
     """
 
     effect: str | None = None
     interaction: tuple[str, str] | None = None
     variant: str | None = None
+    levels: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     at: Mapping[str, Any] = field(default_factory=dict)
     on: str | None = None
     meaningful: float | None = None
@@ -64,6 +67,7 @@ class LockedQuestion:
             "effect": self.effect,
             "interaction": list(self.interaction) if self.interaction is not None else None,
             **({"variant": self.variant} if self.variant else {}),
+            **({"levels": {name: list(pair) for name, pair in self.levels.items()}} if self.levels else {}),
             **({"at": dict(self.at)} if self.at else {}),
             "on": self.on,
             "meaningful": self.meaningful,

@@ -176,13 +176,13 @@ class Plan:
     def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
         """Return the data set that a variant, by name, is trained and tested on.
 
-        Where replicates are folds, the one of a `seed` has as many examples as that is trained and tested on.
+        With a seed, its counts are of the examples that this replicate is trained and tested on.
         """
-        found = next((other.facts for other in self.other_data if variant in other.variants), self.data)
-        if seed is None or not found.fold_sizes:
-            return found
-        train, test = found.fold_sizes[seed]
-        return replace(found, train_images=train, test_images=test)
+        data = next((other.facts for other in self.other_data if variant in other.variants), self.data)
+        if seed is None or not data.fold_sizes:
+            return data
+        train, test = data.fold_sizes[seed]
+        return replace(data, train_images=train, test_images=test)
 
     @property
     def data_sets(self) -> tuple[DataFacts, ...]:

@@ -87,19 +87,30 @@ _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """A `model` section: `arguments` build it, then modules are removed and replaced by name or pattern."""
+    """A `model` section: `arguments` build it, then modules are removed, replaced and frozen by name or pattern.
+
+    `weights` is the file of the state that it starts from, None where it is initialized.
+    """
 
     name: str
     remove: tuple[str, ...] = ()
     replace: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
+    frozen: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, values: Any, *, path: str = "model") -> Self:
-        return _record(cls, values, path)
+        # A function's own argument of such a name, in a plan of a version before these keys, may be of any kind.
+        forms: Mapping[str, Any] = {"weights": str | None, "frozen": tuple[str, ...]}
+        given = values if isinstance(values, Mapping) else {}
+        odd = tuple(name for name, form in forms.items() if name in given and not _is_of(given[name], form))
+        return _record(cls, values, path, arguments=odd)
 
     def plain(self) -> dict[str, Any]:
-        edits = {"remove": list(self.remove), "replace": dict(self.replace)}
+        edits: dict[str, Any] = {"remove": list(self.remove), "replace": dict(self.replace)}
+        edits |= {"weights": self.weights} if self.weights is not None else {}
+        edits |= {"frozen": list(self.frozen)} if self.frozen else {}
         return {**edits, "name": self.name, **self.arguments}
 
 

@@ -78,15 +78,17 @@ class _Study(_Sections):
 def plan_to_json(plan: Plan) -> str:
     others = dataclasses.asdict(dataclasses.replace(plan, variants=()))
     others["data"]["shape"] = plan.data.shape.plain()
-    if not plan.data.fold_sizes:
-        del others["data"]["fold_sizes"]
     for written, other in zip(others["other_data"], plan.other_data, strict=True):
         written["facts"]["shape"] = other.facts.shape.plain()
-        if not other.facts.fold_sizes:
-            del written["facts"]["fold_sizes"]
+    for written in (others["data"], *(other["facts"] for other in others["other_data"])):
+        if not written["fold_sizes"]:
+            del written["fold_sizes"]
     for rare in ("family", "dropped", "metric_code", "takes_model", "other_data"):
         if not others[rare]:
             del others[rare]
+    for size in others["summaries"].values():
+        if size["trainable"] is None:
+            del size["trainable"]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -184,7 +186,7 @@ def _problem(plan: Plan) -> str | None:
 
 def _problems_of_parts(plan: Plan) -> Iterator[str]:
     """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
-    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
+    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops, each.trainable or 0)]
     numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
     if not all(map(is_count, (*sizes, *numbers, plan.locked.seeds, *(run.seed for run in plan.runs)))):
         yield "a number of it is negative, or larger than any count"

@@ -216,20 +216,27 @@ TASKS_OF: Mapping[str, tuple[TaskName, ...]] = {
 OF_TASKS = ("task", *TASKS_OF)
 
 
+OF_MODELS = ("remove", "replace", "weights", "frozen")
+"""What may be said of any model, and is left out where it is not."""
+
+
 class ModelSection(Section):
-    """What every model can be changed by: modules removed or replaced by name, in all variants."""
+    """What every model can be changed by: modules removed, replaced or frozen by name, weights to start from."""
 
     remove: Patterns = Field(default=(), description="modules left out, by name or pattern")
     replace: Replacements = Field(default={}, description="modules replaced, by name or pattern")
+    weights: Root | None = Field(
+        default=None, description="file of the state dict that the model starts from; relative to this file"
+    )
+    frozen: Patterns = Field(default=(), description="modules that are not trained, by name or pattern")
 
     def configuration(self) -> dict[str, Any]:
         values = self.model_dump(mode="json", exclude=self._without_effect())
-        if "remove" in values:
-            values["remove"] = sorted(set(values["remove"]))
-        return values
+        patterns = [key for key in ("remove", "frozen") if key in values]
+        return {**values, **{key: sorted(set(values[key])) for key in patterns}}
 
     def _without_effect(self) -> set[str]:
-        return {key for key in ("remove", "replace") if not getattr(self, key)}
+        return {key for key in OF_MODELS if not getattr(self, key)}
 
 
 class Cnn(ModelSection):

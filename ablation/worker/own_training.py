@@ -15,7 +15,7 @@ from torch import nn
 from ablation.code import NO_FOLDERS, CodeFolders, TrainingCall, training_call, training_signature
 from ablation.datasets import Dataset, make_split
 from ablation.errors import CodeInvalid
-from ablation.models import build_model
+from ablation.models import build_model, load_weights
 from ablation.records import (
     DataShape,
     Outcome,
@@ -205,7 +205,7 @@ def begun_model(settings: Settings, shape: DataShape, *, seed: int, code: CodeFo
     """Build the study's model on the CPU, initialized as the engine does it with a seed index."""
     assert settings.model is not None
     seed_generators(stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed))
-    return build_model(settings.model, shape, code=code)
+    return load_weights(build_model(settings.model, shape, code=code), settings.model.weights, code=code)
 
 
 def checked_metrics(values: Any, *, what: str) -> tuple[dict[str, float], tuple[str, ...]]:

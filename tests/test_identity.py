@@ -24,7 +24,6 @@ OTHER_VALUES: dict[str, Any] = {
     "data.size": 64,
     "data.test": 0.2,
     "data.validation": 0.2,
-    "data.test": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,
     "model.width": 16,

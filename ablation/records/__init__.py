@@ -44,6 +44,7 @@ from ablation.records.runs import (
     output_file,
 )
 from ablation.records.settings import (
+    NO_WEIGHTS,
     Augmentation,
     ClassWeights,
     DataSettings,
@@ -71,6 +72,7 @@ __all__ = [
     "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
+    "NO_WEIGHTS",
     "RUN_COLUMNS",
     "SCALE_DETAILS",
     "SIGNS",

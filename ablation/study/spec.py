@@ -37,7 +37,6 @@ from ablation.study.looks import PlannedLooks, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
-    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -273,8 +272,11 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
-            values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
+            idle = {
+                *self.model.unset(),
+                *(["repeats"] if isinstance(self.model, Cnn) and not self.model.repeats else []),
+            }
+            values["model"] = {key: value for key, value in values["model"].items() if key not in idle}
         if isinstance(self.data, Images) and self.data.size is None:
             del values["data"]["size"]
         if isinstance(self.training, Training):

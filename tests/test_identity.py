@@ -22,6 +22,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data.name": "cifar10",
     "data.limit": 100,
     "data.size": 64,
+    "data.test": 0.2,
     "data.validation": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,
@@ -153,6 +154,7 @@ def test_what_a_stepped_schedule_is_given_makes_another_run(path: str) -> None:
         ("training.class_weights", "none"),
         ("training.patience", "none"),
         ("training.ema", "none"),
+        ("data.test", None),
     ],
 )
 def test_a_setting_that_came_later_makes_no_other_run_plan_or_document_by_its_default(path: str, default: Any) -> None:

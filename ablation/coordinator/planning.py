@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,7 +281,13 @@ def _settled_runs(plan: Plan) -> list[PlannedRun]:
 
 
 def _asked(study: Study) -> dict[str, Any]:
-    return {"tune": study.spec.document().get("tune")}
+    return _tuned_by(study.spec.document())
+
+
+def _tuned_by(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study's plain values say of its tuning: spaces, budget, and a metric of its own to judge it by."""
+    by = (study.get("metric") or {}).get("validation")
+    return {"tune": study.get("tune"), **({"metric.validation": by} if by and study.get("tune") else {})}
 
 
 def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -332,7 +338,7 @@ def _fixed(plan: Plan) -> dict[str, Any]:
         **configuration,
         "data": {**(configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked.metric.plain(),
-        "tune": plan.study.get("tune"),
+        **_tuned_by(plan.study),
     }
 
 
@@ -430,7 +436,10 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    answers = max(data.test_images * math.prod(data.shape.output_shape) for data in plan.data_sets)
+    answers = max(
+        max((test for _, test in data.fold_sizes), default=data.test_images) * math.prod(data.shape.output_shape)
+        for data in plan.data_sets
+    )
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

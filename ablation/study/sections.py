@@ -145,6 +145,18 @@ class DataSection(Section):
         return self.model_dump(mode="json", exclude={"root"})
 
 
+class DividedData(DataSection):
+    """Data whose source may have no test split."""
+
+    test: Annotated[float, Field(gt=0.0, le=0.5)] | None = Field(
+        default=None, description="share that is drawn once, by the study's seed, as test split of data that has none"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        values = super().configuration()
+        return {key: value for key, value in values.items() if key != "test" or value is not None}
+
+
 class Digits(DataSection):
     name: Literal["digits"]
 
@@ -156,7 +168,7 @@ class Cifar10(DataSection):
     )
 
 
-class Images(DataSection):
+class Images(DividedData):
     name: Literal["images"]
     root: Root = Field(
         description="folder or .tar.gz archive of train/<class>/* and test/<class>/*; relative to this file",
@@ -171,7 +183,7 @@ class Images(DataSection):
         return {key: value for key, value in values.items() if key != "size" or value is not None}
 
 
-class OwnData(DataSection, OpenSection):
+class OwnData(DividedData, OpenSection):
     """A user's function, `load(root)`, that returns the splits."""
 
     name: CodeName

@@ -51,6 +51,7 @@ def begin(
         data_settings,
         study_seed=study_seed,
         seed=seed,
+        replicates=settings.replicates,
         device=device,
         layout=fastest_layout(model_settings, device),
     )

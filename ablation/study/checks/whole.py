@@ -10,19 +10,23 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.study.checks.baseline import setting
+from ablation.study.checks.conditions import condition_problems
 from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
-from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.checks.factors import factor_problems, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.model import model_problems
 from ablation.study.checks.own_training import own_training_problems
-from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.reasons import reason_for_key, reason_for_metric, reason_for_metric_text
 from ablation.study.checks.recipes import recipe_problems
+from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
+from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
-from ablation.study.file import Location, path_of, shown, value_text
+from ablation.study.file import Location, path_of, plain_text, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
 from ablation.study.spec import (
@@ -51,15 +55,21 @@ def check(
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
     """
-    values = filled(_with_tuples(values))
+    named, values = _as_mappings(_with_tuples(values))
+    values = filled(values)
     spec, errors = _validated(values)
     found = _merged(
+        named,
         factor_problems(values),
         recipe_problems(values),
+        condition_problems(values),
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
+        condition_problems(values),
+        validation_metric_problems(values),
         data_problems(values),
+        replicate_problems(values),
         errors,
         training_problems(values),
         model_problems(values, code),
@@ -75,6 +85,7 @@ def check(
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = found or dict(idle_space_problems(spec, variants))
         found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)
@@ -84,6 +95,19 @@ def check(
         all_problems = [*problems, *(_problem(location, message, lines) for location, message in told)]
         raise StudyFileError(source, sorted(all_problems, key=lambda problem: problem.line or 0))
     return spec, variants
+
+
+def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]]:
+    """Return where a mere name stands for a section or the metric, and the values with what was meant by it."""
+    names = {key: name for key in (*SECTIONS, "metric") if isinstance(name := values.get(key), str)}
+    meant = {**values, **{key: {"name": name} for key, name in names.items()}}
+    found: list[Found] = []
+    for key, name in names.items():
+        way = f"; write `{key}: {{name: {plain_text(name)}}}`"
+        if key == "metric":
+            way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
+        found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
+    return found, meant
 
 
 def _with_tuples(value: Any) -> Any:
@@ -128,7 +152,9 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
     location, kind, model = _place(loc[:-1] if is_too_short else loc)
     match details["type"]:
         case "extra_forbidden":
-            reason = reason_for_key(str(location[-1])) if model in (StudySpec, PlannedLooks) else ""
+            section = next((name for name, kinds in SECTIONS.items() if model in kinds), None)
+            is_told = model in (StudySpec, PlannedLooks) or section is not None
+            reason = reason_for_key(str(location[-1]), section) if is_told else ""
             why = reason or _near_or_all(str(location[-1]), model.model_fields)
             return location, f"unknown key {shown(location[-1])}{why}"
         case "missing" if location[-1] == loc[-1]:
@@ -140,6 +166,9 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
         case "union_tag_invalid":
             location = (*location, "name")
     given = _at(values, location)
+    is_of_question = len(location) == 2 and location[0] == "questions"
+    if is_of_question and isinstance(given, str):
+        return location, f"must be a mapping of keys to values, not {shown(given)}; for example `effect: {given}`"
     if location == ("metric",):
         return location, f"must be a mapping of keys to values, not {shown(given)}{_for_example(model, 'metric')}"
     if location[0] in SECTIONS and location[1:] == ("name",) and details["type"] == "union_tag_invalid":

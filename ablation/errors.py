@@ -158,6 +158,17 @@ class StudiesApart(AblationError):
         )
 
 
+class FoldsApart(AblationError):
+    """Two studies, one of folds at least, whose replicates are no pairs: there is no interval for that."""
+
+    def __init__(self, studies: tuple[str, str], differs: Sequence[str]) -> None:
+        super().__init__(
+            f"variants of {studies[0]!r} and {studies[1]!r} cannot be compared: folds are compared in pairs alone, and "
+            f"these are none, as the studies differ in {'; '.join(differs)}. Give both the same folds, data and "
+            "study_seed @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 
@@ -323,6 +334,18 @@ class MetricsMissing(AblationError):
             f"run {run} of study {study!r} ended without what is compared, and no run of it has a result: {reason}. "
             "The other runs were not begun, as they would end so too. Correct the training function, or the names @ "
             "metric or metrics, and run the same command again with --retry-failed."
+        )
+
+
+class ValidationMissing(AblationError):
+    """A first tuning trial of a training function that gave no value on validation, as none of the others would."""
+
+    def __init__(self, study: str, trial: str, metric: str, error: str) -> None:
+        _, _, reason = error.strip().rpartition("\n")[2].partition(": ")
+        super().__init__(
+            f"{trial} of study {study!r} ended without {metric}, which tuning looks at: {reason}. No other trial was "
+            f"begun, and nothing was compared. Report it after each epoch, as `report({metric}=…)`, or return it, of "
+            "the validation split; or name another one @ metric.validation. Then run the same command again."
         )
 
 

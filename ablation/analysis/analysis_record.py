@@ -11,6 +11,7 @@ from ablation.analysis.descriptive_records import (
     ConfusionMatrix,
     Disagreement,
     FactorPair,
+    FoldCorrection,
     LayerRow,
     LearningTarget,
     MatchedLoss,
@@ -121,7 +122,8 @@ class Analysis:
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
     `tuning` is every trial of each variant's tuning, where the study has one. `out_of_budget` is how its last execution
     ended for its budget, None where it did not. `labels` are what people call factors, levels and variants, which stand
-    by their own names in everything else.
+    by their own names in everything else. `folds` are there where they take the place of seeds: `seeds` is their number
+    then.
     """
 
     study: Mapping[str, Any]
@@ -165,6 +167,7 @@ class Analysis:
     cost: Cost
     out_of_budget: OutOfBudget | None
     labels: Labels
+    folds: FoldCorrection | None = None
 
     @property
     def is_grown(self) -> bool:

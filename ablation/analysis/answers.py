@@ -44,7 +44,7 @@ _MOST_COMBINATIONS = 12
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
-    runs = Runs(table.to_dict("records"), looks.recorded)
+    runs = Runs(table.to_dict("records"), looks.recorded, test_to_train=looks.rule.test_to_train)
     return with_resolution(
         [
             _answer(place, contrast, standing, looks, runs)
@@ -89,9 +89,11 @@ def _judged(contrast: Contrast, standing: Standing, runs: Runs, asked: Runs) -> 
     if not differences and instability is None and standing.state is State.OUT_OF_BUDGET:
         verdict = Verdict.OUT_OF_BUDGET
     elif not missing and instability is None:
-        effect = _varied(differences, repeated, contrast, standing)
+        effect = _varied(differences, repeated, contrast, standing, test_to_train=runs.test_to_train)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
+        if runs.test_to_train:  # the e-process is of independent differences
+            effect = replace(effect, e_value=None)
     return _Judged(
         verdict=verdict,
         effect=effect,
@@ -191,6 +193,8 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
     if len(contrast.changes) == 2:
         return False
     (_, after), (_, before) = contrast.sides
+    if len(after) != len(before):
+        return False  # averages over unlike many variants
     pairs = [
         (runs.measured(first, seed), runs.measured(second, seed))
         for first, second in zip(after, before, strict=True)
@@ -200,8 +204,8 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
 
 
 def _crossed(contrast: Contrast, runs: Runs) -> CrossedEffect | None:
-    """Return the effect over seeds and test images; None on other metrics, or where answers were not kept."""
-    if contrast.metric.name != "test_accuracy":
+    """Return the effect over seeds and test images; None on other metrics, of folds, or where answers were not kept."""
+    if contrast.metric.name != "test_accuracy" or runs.test_to_train:  # each fold has images of its own
         return None
     seeds = runs.seeds(tuple(contrast.weights))
     return crossed_effect(
@@ -246,7 +250,12 @@ def _instability(contrast: Contrast, runs: Runs) -> Instability | None:
 
 
 def _varied(
-    differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, standing: Standing
+    differences: Sequence[SeedDifference],
+    repeated: Sequence[int],
+    contrast: Contrast,
+    standing: Standing,
+    *,
+    test_to_train: float,
 ) -> Effect:
     """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
     values = [difference.difference for difference in differences]
@@ -256,6 +265,7 @@ def _varied(
         interval=standing.interval,
         alpha=standing.p,
         least_sd=standing.least_sd,
+        test_to_train=test_to_train,
     )
     if not repeated:
         return effect
@@ -278,7 +288,11 @@ def estimand_of(contrast: Contrast | Answer) -> str:
             f"{level_text(contrast.changes[0].after)} minus {level_text(contrast.changes[0].before)} in the same seed"
         )
     beside = {factor: levels for factor, levels in contrast.averaged_over.items() if factor not in contrast.at}
-    fixed = {factor: levels[0] for factor, levels in beside.items() if len(levels) == 1}
+    fixed = {
+        factor: levels[0]
+        for factor, levels in beside.items()
+        if len(levels) == 1 and all(factor in each for each in contrast.combinations)
+    }
     at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in {**contrast.at, **fixed}.items())
     others = _averaged_text({factor: levels for factor, levels in beside.items() if factor not in fixed}, contrast)
     return change + (f", where {at}" if at else "") + (f", averaged over {others}" if others else "")
@@ -289,7 +303,7 @@ def _averaged_text(levels: Mapping[str, Sequence[Any]], contrast: Contrast | Ans
     if len(contrast.combinations) == math.prod(map(len, levels.values())):
         return "; ".join(f"{factor} = {', '.join(map(level_text, own))}" for factor, own in levels.items())
     named = [
-        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels)
+        ", ".join(f"{factor} = {level_text(found[factor])}" for factor in levels if factor in found)
         for found in contrast.combinations[:_MOST_COMBINATIONS]
     ]
     more = len(contrast.combinations) - len(named)
@@ -301,15 +315,17 @@ def _cost(contrast: Contrast, runs: Runs, plan: Plan) -> CostChange | None:
     if len(contrast.changes) == 2:
         return None
     (_, after), (_, before) = contrast.sides
+    # Sums over as many variants; where one side is averaged over more of them, each counts by its weight.
+    share = {name: 1 if len(after) == len(before) else abs(weight) for name, weight in contrast.weights.items()}
     parameters, flops = (
-        [sum(getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
+        [sum(share[variant] * getattr(plan.summaries[variant], size) for variant in side) for side in (after, before)]
         for size in ("parameters", "flops")
     )
     is_timed_apart = _is_timed_apart((*after, *before), runs)
     timings = None if is_timed_apart else timings_alike({name: runs.done(name) for name in (*after, *before)})
     seconds, is_unclear = None, False
     if timings is not None:
-        sides = [[timings[name] for name in side] for side in (after, before)]
+        sides = [[timings[name].times(share[name]) for name in side] for side in (after, before)]
         is_unclear = not is_told_apart(*sides)
         seconds = total(sides[0]) / total(sides[1]) if total(sides[1]) and not is_unclear else None
     return CostChange(
@@ -346,7 +362,9 @@ def _simple_effect(simple: SimpleContrast, runs: Runs, metric: str) -> SimpleEff
         at=simple.at,
         n=len(values),
         mean=statistics.mean_of(values),
-        interval=statistics.paired_interval(values, level=statistics.DESCRIPTIVE_LEVEL),
+        interval=statistics.paired_interval(
+            values, level=statistics.DESCRIPTIVE_LEVEL, test_to_train=runs.test_to_train
+        ),
         run_ids=tuple(run_id for difference in differences for run_id in difference.run_ids),
     )
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from ablation.analysis.answer_records import LevelChange, MeasuredMetric
 from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
-from ablation.study.comparisons import LISTED, Comparison, Groups, comparisons
+from ablation.study.comparisons import LISTED, Comparison, Groups, Side, comparisons
+from ablation.study.conditions import conditions_of
 from ablation.study.design import declared_levels
 from ablation.study.factors import is_part
 from ablation.study.labels import NO_LABELS, Labels
-from ablation.study.level_names import level_text, short_names
+from ablation.study.level_names import NOT_VARIED, level_text, short_names, varied
 from ablation.study.spec import OTHERS, PART_DESIGNS
 
 
@@ -123,9 +124,9 @@ def part_factors(plan: Plan) -> tuple[str, ...]:
 def _levels(plan: Plan, factor: str, declared: Sequence[Any]) -> tuple[Any, ...]:
     baseline = plan.baseline.levels[factor]
     used = [variant.levels[factor] for variant in plan.variants]
-    levels = [baseline]
+    levels = [baseline] if baseline != NOT_VARIED else []
     for level in (*declared, *used):
-        if level in used and level not in levels:
+        if level in used and level not in levels and level != NOT_VARIED:
             levels.append(level)
     return tuple(levels)
 
@@ -138,7 +139,9 @@ def level_change(plan: Plan, factor: str, before: Any, after: Any) -> LevelChang
 
 def _contrasts(plan: Plan, question: LockedQuestion) -> Iterator[Contrast]:
     design = str(plan.study.get("design", "factorial"))
-    for comparison in comparisons(question, plan.variants, levels=factor_levels(plan), design=design):
+    conditions = conditions_of(plan.study.get("factors"))
+    found = comparisons(question, plan.variants, levels=factor_levels(plan), design=design, conditions=conditions)
+    for comparison in found:
         yield _contrast(plan, question, comparison)
 
 
@@ -150,21 +153,24 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
     primary = plan.locked.metric.name
     name = question.on or primary
-    beside = [] if changes[0].factor in (OTHERS, LISTED) else [_beside(plan, group[0], changes) for group in groups]
+    is_whole = changes[0].factor in (OTHERS, LISTED)
+    beside = [] if is_whole else [levels for group in groups for levels in _beside(plan, group, changes)]
     return Contrast(
         changes=changes,
         at=dict(question.at),
         combinations=_distinct(levels for levels in beside if levels),
         averaged_over={
-            factor: _distinct(levels[factor] for levels in beside) for factor in sorted(beside[0] if beside else ())
+            factor: _distinct(levels[factor] for levels in beside if factor in levels)
+            for factor in sorted({factor for levels in beside for factor in levels})
         },
         metric=measured_metric(plan, name),
         is_primary=name == primary,
         rope=_rope(plan, question, name),
         weights={
-            variant.name: sign / len(groups)
+            variant.name: sign / len(groups) / len(side)
             for group in groups
-            for variant, sign in zip(group, _signs(changes), strict=True)
+            for side, sign in zip(group, _signs(changes), strict=True)
+            for variant in side
         },
         sides=tuple(_sides(comparison)),
         simple=tuple(_simple(plan, groups, changes)),
@@ -184,13 +190,19 @@ def _signs(changes: Sequence[LevelChange]) -> tuple[int, ...]:
 
 def _sides(comparison: Comparison) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
     for index, corner in enumerate(comparison.corners):
-        yield corner, tuple(group[index].name for group in comparison.groups)
+        yield corner, tuple(variant.name for group in comparison.groups for variant in group[index])
 
 
-def _beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:
+def _beside(plan: Plan, group: Sequence[Side], changes: Sequence[LevelChange]) -> list[dict[str, Any]]:
+    """Return the combinations of levels of the factors that are not asked about and vary somewhere in a group."""
+    found = _distinct(_levels_beside(plan, variant, changes) for side in group for variant in side)
+    return [each for each in found if not any(each.items() < other.items() for other in found)]
+
+
+def _levels_beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:
     """Return the levels of the factors that are not asked about; of parts that come and go together, as one."""
     asked = {change.factor for change in changes}
-    levels = {factor: level for factor, level in variant.levels.items() if factor not in asked}
+    levels = {factor: level for factor, level in varied(variant.levels).items() if factor not in asked}
     parts = [factor for factor in levels if factor in plan.study.get("factors", {})]
     if plan.study.get("design") not in PART_DESIGNS or len(parts) < 2:
         return levels
@@ -206,13 +218,20 @@ def _simple(plan: Plan, groups: Groups, changes: Sequence[LevelChange]) -> Itera
         share = 1 / len(groups)
         for level, (after, before) in ((first.before, (2, 3)), (first.after, (0, 1))):
             weights = {
-                group[corner].name: sign for group in groups for corner, sign in ((after, share), (before, -share))
+                variant.name: sign / len(group[corner])
+                for group in groups
+                for corner, sign in ((after, share), (before, -share))
+                for variant in group[corner]
             }
             yield SimpleContrast(change=second, at={first.factor: level}, weights=weights)
     elif len(groups) > 1:
-        for after_variant, before_variant in groups:
-            at = _beside(plan, after_variant, changes)
-            yield SimpleContrast(change=changes[0], at=at, weights={after_variant.name: 1, before_variant.name: -1})
+        for group in groups:
+            found = _beside(plan, group, changes)
+            at = {
+                factor: level for factor, level in found[0].items() if all(each.get(factor) == level for each in found)
+            }
+            weights = {each.name: sign / len(side) for side, sign in zip(group, (1, -1), strict=True) for each in side}
+            yield SimpleContrast(change=changes[0], at=at, weights=weights)
 
 
 def _distinct(values: Iterator[Any]) -> tuple[Any, ...]:

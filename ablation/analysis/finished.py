@@ -61,7 +61,10 @@ class FinishedRuns:
         common = sorted(own.keys() & base.keys())
         if not is_whole or not common:
             return None
-        return difference_of([statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common])
+        return difference_of(
+            [statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common],
+            test_to_train=self.plan.test_to_train,
+        )
 
     def seeds(self, variant: str) -> set[int]:
         """Return the seeds that are planned for a variant."""
@@ -75,11 +78,14 @@ class FinishedRuns:
         return planned
 
 
-def difference_of(differences: Sequence[float]) -> Difference:
+def difference_of(differences: Sequence[float], *, test_to_train: float) -> Difference:
+    """Return the mean of paired differences and its interval; `test_to_train` as `statistics.correction` has it."""
     return Difference(
         n=len(differences),
         mean=statistics.mean_of(differences),
-        interval=statistics.paired_interval(differences, level=statistics.DESCRIPTIVE_LEVEL),
+        interval=statistics.paired_interval(
+            differences, level=statistics.DESCRIPTIVE_LEVEL, test_to_train=test_to_train
+        ),
     )
 
 

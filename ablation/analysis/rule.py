@@ -103,6 +103,10 @@ def _asked(question: LockedQuestion) -> str:
     asked = f"variant {question.variant}" if question.variant else f"the effect of {question.effect}"
     if question.interaction is not None:
         asked = f"the interaction of {' and '.join(question.interaction)}"
+    for factor, (first, second) in question.levels.items():
+        asked += f" between {level_text(first)} and {level_text(second)}" + (
+            f" of {factor}" * bool(question.interaction)
+        )
     at = ", ".join(f"{factor} = {level_text(level)}" for factor, level in question.at.items())
     return asked + (f" at {at}" if at else "") + (f" on {question.on}" if question.on is not None else "")
 

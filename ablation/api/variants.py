@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ablation.api.arguments import check_kind
 from ablation.errors import AblationError, NameUnknown
 from ablation.lookup import is_same, nearest_names
+from ablation.study.conditions import conditions_of, settled
+from ablation.study.design import declared_levels
 
 if TYPE_CHECKING:
     from ablation.records import Plan
@@ -30,7 +32,8 @@ def variant_name(plan: Plan, asked: str | Mapping[str, Any], *, at: str) -> str:
     for factor in asked:
         if factor not in baseline:
             raise NameUnknown("factor", factor, near=nearest_names(factor, baseline), known=baseline, option=at)
-    wanted = {**baseline, **asked}
+    factors = plan.study.get("factors")
+    wanted = settled({**baseline, **asked}, declared_levels(plan.study), conditions_of(factors))
     for variant in plan.variants:
         if all(is_same(variant.levels[factor], level) for factor, level in wanted.items()):
             return variant.name

@@ -25,10 +25,13 @@ def prepare_data(study: Study, state: State) -> Datasets:
         DataUnavailable, DataInvalid, CodeInvalid.
     """
     datasets: dict[str, Dataset] = {}
+    seed, replicates = study.spec.study_seed, study.variants[0].settings.replicates
     for section in _sections(study):
-        dataset = datasets.get(section.source) or prepare(section, cache=state.data, code=study.code)
+        dataset = datasets.get(section.source) or prepare(
+            section, cache=state.data, code=study.code, study_seed=seed, replicates=replicates
+        )
         datasets[section.source] = dataset
-        make_split(dataset, section, study_seed=study.spec.study_seed, seed=0)
+        make_split(dataset, section, study_seed=seed, seed=0, replicates=replicates)
     if len(datasets) > 1:
         check_comparable(study, outlines_of(datasets))
         _check_distinct(study, datasets)
@@ -43,7 +46,14 @@ def describe_data(study: Study, state: State) -> dict[str, DataOutline]:
     """
     sections = {section.source: section for section in reversed(_sections(study))}
     outlines = {
-        source: describe(section, cache=state.data, code=study.code, has_targets=len(sections) > 1)
+        source: describe(
+            section,
+            cache=state.data,
+            code=study.code,
+            study_seed=study.spec.study_seed,
+            replicates=study.variants[0].settings.replicates,
+            has_targets=len(sections) > 1,
+        )
         for source, section in sections.items()
     }
     if len(outlines) > 1:
@@ -93,11 +103,7 @@ def check_comparable(study: Study, outlines: Mapping[str, DataOutline]) -> None:
     mine = outlines[_source(baseline)]
     for variant in study.variants[1:]:
         own = outlines[_source(variant)]
-        if (own.test_images, own.shape.classes, own.test_targets) != (
-            mine.test_images,
-            mine.shape.classes,
-            mine.test_targets,
-        ):
+        if own.shape.classes != mine.shape.classes or _tested(own) != _tested(mine):
             raise DataIncomparable(variant_data_text(variant, baseline), _target_differences(own, mine))
 
 
@@ -150,9 +156,16 @@ def _check_distinct(study: Study, datasets: Datasets) -> None:
             raise DataIncomparable(variant_data_text(variant, twin), "")
 
 
+def _tested(outline: DataOutline) -> tuple[int, str]:
+    """Return how many targets runs are tested on, and their digest; over folds all examples are tested on."""
+    if not outline.test_images:
+        return outline.train_images, outline.train_targets
+    return outline.test_images, outline.test_targets
+
+
 def _target_differences(own: DataOutline, mine: DataOutline) -> str:
-    if own.test_images != mine.test_images:
-        return f"it has {own.test_images:,} test examples, and the baseline's data {mine.test_images:,}"
+    if (count := _tested(own)[0]) != (known := _tested(mine)[0]):
+        return f"it has {count:,} test examples, and the baseline's data {known:,}"
     if own.shape.classes != mine.shape.classes:
         return f"it has {len(own.shape.classes)} classes, not those of the baseline's data"
     return "its test targets are not those of the baseline's data, or stand in another order"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from ablation.records import (
     Variant,
 )
 from ablation.study import Study, locked_hash
+from ablation.study.identity import without_places
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
@@ -280,7 +281,13 @@ def _settled_runs(plan: Plan) -> list[PlannedRun]:
 
 
 def _asked(study: Study) -> dict[str, Any]:
-    return {"tune": study.spec.document().get("tune")}
+    return _tuned_by(study.spec.document())
+
+
+def _tuned_by(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study's plain values say of its tuning: spaces, budget, and a metric of its own to judge it by."""
+    by = (study.get("metric") or {}).get("validation")
+    return {"tune": study.get("tune"), **({"metric.validation": by} if by and study.get("tune") else {})}
 
 
 def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -326,11 +333,12 @@ def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:
+    configuration = without_places(plan.baseline.configuration)
     return {
-        **plan.baseline.configuration,
-        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
+        **configuration,
+        "data": {**(configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked.metric.plain(),
-        "tune": plan.study.get("tune"),
+        **_tuned_by(plan.study),
     }
 
 
@@ -385,7 +393,11 @@ def measured_models(study: Study, shape_of: Callable[[Variant], DataShape]) -> d
         model, shape = variant.settings.model, shape_of(variant)
         if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
-        return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        found = summarize_model(lambda: build_model(replace(model, frozen=()), shape, code=study.code), shape)
+        if not model.frozen:
+            return found
+        frozen = summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        return replace(found, trainable=frozen.parameters)
 
     sizes = {variant.name: size(variant) for variant in study.variants}
     first: dict[str, Variant] = {}
@@ -424,7 +436,10 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    answers = max(data.test_images * math.prod(data.shape.output_shape) for data in plan.data_sets)
+    answers = max(
+        max((test for _, test in data.fold_sizes), default=data.test_images) * math.prod(data.shape.output_shape)
+        for data in plan.data_sets
+    )
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

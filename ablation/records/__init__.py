@@ -3,7 +3,7 @@
 from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun, OtherData
 from ablation.records.details import DETAILS
-from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
+from ablation.records.locked import Locked, LockedMetric, LockedQuestion, Replicates, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
@@ -111,6 +111,7 @@ __all__ = [
     "PlannedRun",
     "Precision",
     "RecordedRun",
+    "Replicates",
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",

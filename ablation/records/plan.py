@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts, OtherData
-from ablation.records.locked import Locked, LockedQuestion, looks_text
+from ablation.records.locked import Locked, LockedQuestion, Replicates, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
@@ -108,6 +108,8 @@ class Plan:
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
+        if self.replicates is not None:
+            return (self.replicates.count,)
         seeds = self.study["seeds"]
         match seeds:
             case {"looks": looks}:
@@ -118,6 +120,22 @@ class Plan:
                 return (number,)
 
     @property
+    def replicates(self) -> Replicates | None:
+        """The folds that its runs are of, None where they are of seeds."""
+        return self.baseline.settings.replicates
+
+    @property
+    def test_to_train(self) -> float:
+        """How many examples are tested on for each that is trained on, over all folds; 0 where there are none."""
+        if self.replicates is None:
+            return 0.0
+        if sizes := self.data.fold_sizes:
+            return sum(test for _, test in sizes) / sum(train for train, _ in sizes)
+        validation = self.baseline.settings.data.validation if self.baseline.settings.data is not None else "none"
+        share = 0.0 if validation == "none" else validation
+        return 1 / (self.replicates.folds - 1) / (1 - share)  # before the data is read
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its runs, in the order that they are judged in."""
         return tuple(dict.fromkeys(run.seed for run in self.runs))
@@ -125,6 +143,8 @@ class Plan:
     @property
     def replicates_text(self) -> str:
         """What the study file asks for of each variant: `5`, `looks at 5, 8`, or `seeds 0, 1, 42`."""
+        if self.replicates is not None:
+            return str(self.replicates)
         seeds = self.study["seeds"]
         return f"[{', '.join(map(str, seeds))}]" if isinstance(seeds, list | tuple) else looks_text(self.looks)
 
@@ -145,9 +165,16 @@ class Plan:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
-    def data_of(self, variant: str) -> DataFacts:
-        """Return the data set that a variant, by name, is trained and tested on."""
-        return next((other.facts for other in self.other_data if variant in other.variants), self.data)
+    def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
+        """Return the data set that a variant, by name, is trained and tested on.
+
+        With a seed, its counts are of the examples that this replicate is trained and tested on.
+        """
+        data = next((other.facts for other in self.other_data if variant in other.variants), self.data)
+        if seed is None or not data.fold_sizes:
+            return data
+        train, test = data.fold_sizes[seed]
+        return replace(data, train_images=train, test_images=test)
 
     @property
     def data_sets(self) -> tuple[DataFacts, ...]:

@@ -28,8 +28,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablation.commands import commands
 from ablation.records import Outcome, Plan, PlannedRun, RecordedRun
 from ablation.scheduling.storage import explained, open_storage, trials_in, write_note
+from ablation.study.conditions import conditions_of
 from ablation.study.design import declared_levels
-from ablation.study.level_names import level_text
+from ablation.study.level_names import NOT_VARIED, level_text
 
 IDENTITY = "identity"
 SEED = "seed"
@@ -304,8 +305,12 @@ def _note_text(name: str, report: Path | None) -> str:
 
 def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
     """Return the parameters of a trial: each factor by its path."""
-    factors = declared_levels(plan.study)
-    return {path: CategoricalDistribution([_choice(level) for level in levels]) for path, levels in factors.items()}
+    factors, conditions = declared_levels(plan.study), conditions_of(plan.study.get("factors"))
+    absent = dict.fromkeys(conditions, (NOT_VARIED,))
+    return {
+        path: CategoricalDistribution([_choice(level) for level in (*levels, *absent.get(path, ()))])
+        for path, levels in factors.items()
+    }
 
 
 def _parameters(plan: Plan, run: PlannedRun) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
 from ablation.records import Locked, PlannedRun, Variant
+from ablation.study.checks.baseline import setting
 from ablation.study.checks.design import asked_factors
-from ablation.study.checks.factors import setting, whole_settings
+from ablation.study.checks.factors import whole_settings
 from ablation.study.checks.whole import check
-from ablation.study.design import default_questions, make_variant, variants_of, with_settings
+from ablation.study.design import asked_questions, make_variant, variants_of
 from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
     MAX_BYTES,
@@ -103,7 +104,7 @@ class Study:
     @property
     def questions(self) -> tuple[Question, ...]:
         """The file's questions, or what its design is for; by default one per factor, its effect on the metric."""
-        return with_settings(self.spec, self.spec.questions) or default_questions(self.spec)
+        return asked_questions(self.spec)
 
     def locked(self) -> Locked:
         """Return what the answers depend on and is decided before the first run, the default questions written out."""
@@ -111,6 +112,7 @@ class Study:
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
             seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
+            replicates=self.spec.replicates.record if self.spec.replicates is not None else None,
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -120,6 +122,12 @@ class Study:
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
         return variants_of(self.spec.model_copy(update={"tune": None}))
+
+    @property
+    def tuned_by(self) -> str | None:
+        """What a training function of the user's own is tuned by; None where nothing is, or the engine trains."""
+        found = self.spec.validation_metric if self.spec.tune is not None else None
+        return found[0] if found is not None else None
 
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""

@@ -2,12 +2,15 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablation.lookup import is_same
 from ablation.records import LockedQuestion, Variant
+from ablation.study.conditions import NO_CONDITIONS, Conditions, dependents, requirements
 from ablation.study.design import DESIGNS
+from ablation.study.level_names import NOT_VARIED
 from ablation.study.search_spaces import SETTINGS
 from ablation.study.spec import OTHERS
 
@@ -15,7 +18,9 @@ LISTED = "variant"
 """The factor of a comparison of a listed variant with the baseline."""
 Levels = Mapping[str, Sequence[Any]]
 """Every factor's levels, the baseline's first."""
-Groups = tuple[tuple[Variant, ...], ...]
+Side = tuple[Variant, ...]
+"""The variants at a corner, which are averaged: several where a factor varies there and not at every corner."""
+Groups = tuple[tuple[Side, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One change, or the interaction of two; each of `groups` has a variant per corner, equal in all other factors."""
+    """One change, or the interaction of two; each of `groups` has a side per corner, equal in all other factors.
+
+    But for those that do not vary at one of the corners: a side is the average over their levels.
+    """
 
     changes: tuple[Change, ...]
     groups: Groups
@@ -46,12 +54,17 @@ def corners(changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def comparisons(
-    question: LockedQuestion, variants: Sequence[Variant], *, levels: Levels, design: str
+    question: LockedQuestion,
+    variants: Sequence[Variant],
+    *,
+    levels: Levels,
+    design: str,
+    conditions: Conditions = NO_CONDITIONS,
 ) -> Iterator[Comparison]:
     """Yield what a question compares, a comparison without groups where no variants answer it.
 
     There are L - 1 comparisons of a factor with L levels, (La - 1)(Lb - 1) of an interaction, one of a listed variant
-    and one of a part beside all others.
+    and one of a part beside all others; one of a factor of which the question names two levels.
     """
     if question.variant:
         yield _listed(question.variant, question.at, variants)
@@ -61,12 +74,30 @@ def comparisons(
         yield _beside_others(part, question.at, variants, levels)
         return
     each = [
-        [Change(factor=factor, before=levels[factor][0], after=level) for level in levels[factor][1:]]
-        for factor in question.factors
+        [Change(factor=factor, before=before, after=after) for before, after in _pairs(factor, question, own)]
+        for factor, own in compared_levels(question, levels, conditions).items()
     ]
     for changes in itertools.product(*each):
-        groups = _comparable(variants, corners(changes), order=levels, design=design, at=question.at)
-        yield Comparison(changes=changes, groups=groups)
+        where = _Where(levels=levels, design=design, conditions=conditions, at=question.at)
+        yield Comparison(changes=changes, groups=_comparable(variants, corners(changes), where))
+
+
+def compared_levels(question: LockedQuestion, levels: Levels, conditions: Conditions) -> Levels:
+    """Return the levels of each factor that a question is about: those beside which the others of it vary."""
+    needed = [requirements(factor, conditions) for factor in question.factors]
+    return {
+        factor: [
+            level for level in levels[factor] if all(_is_among(level, own.get(factor, (level,))) for own in needed)
+        ]
+        for factor in question.factors
+    }
+
+
+def _pairs(factor: str, question: LockedQuestion, levels: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return the levels that are compared: two that the question names, or the first with each other."""
+    if factor in question.levels:
+        return [question.levels[factor]]
+    return [(levels[0], level) for level in levels[1:]]
 
 
 def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant]) -> Comparison:
@@ -75,7 +106,7 @@ def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant]) -> Co
     baseline = next(variant.name for variant in variants if variant.is_baseline)
     names = [f"{name}{suffix}", f"{baseline.partition(',')[0]}{suffix}"]
     known = {variant.name: variant for variant in variants}
-    groups = (tuple(known[each] for each in names),) if known.keys() >= set(names) else ()
+    groups = (tuple((known[each],) for each in names),) if known.keys() >= set(names) else ()
     return Comparison(changes=(Change(factor=LISTED, before=names[1], after=names[0]),), groups=groups)
 
 
@@ -95,37 +126,65 @@ def _beside_others(part: str, at: Mapping[str, Any], variants: Sequence[Variant]
     return Comparison(changes=changes, groups=tuple(found))
 
 
-def _comparable(
-    variants: Sequence[Variant],
-    corners: Sequence[Mapping[str, Any]],
-    *,
-    order: Levels,
-    design: str,
-    at: Mapping[str, Any],
-) -> Groups:
-    """Return the groups of variants, one for each corner, that are equal in all factors which the corners leave open.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Where:
+    """What says where a question compares: all factors' levels and conditions, the design, what is asked for."""
+
+    levels: Levels
+    design: str
+    conditions: Conditions
+    at: Mapping[str, Any]
+
+
+def _comparable(variants: Sequence[Variant], corners: Sequence[Mapping[str, Any]], where: _Where) -> Groups:
+    """Return the groups of variants, a side for each corner, that are equal in all factors which corners leave open.
 
     Groups come in the order of levels. In designs that vary parts around fixed points only the groups at these points
-    count, also where others happen to exist; `at` narrows further.
+    count, also where others happen to exist; `at` narrows further. Factors whose condition hangs on what is compared
+    are averaged over.
     """
-    found: list[tuple[Variant, ...]] = []
-    asked = corners[0].keys()
+    asked = [*corners[0]]
+    open_ = dependents(asked, where.conditions)
+    sides: dict[str, list[list[Variant]]] = {}
+    rests: dict[str, Mapping[str, Any]] = {}
     for variant in variants:
-        rest = {factor: level for factor, level in variant.levels.items() if factor not in asked}
-        if dict(variant.levels) != {**rest, **corners[0]} or not _is_at(rest, at) or not _is_point(rest, design, order):
+        own = {factor: variant.levels[factor] for factor in asked}
+        corner = next((index for index, each in enumerate(corners) if own == each), None)
+        rest = {factor: level for factor, level in variant.levels.items() if factor not in own}
+        if corner is None or not _is_at(rest, where.at) or not _is_point(rest, asked, where):
             continue
-        group = _group(variants, [{**rest, **corner} for corner in corners])
-        if group is not None:
-            found.append(group)
-    positions = {factor: {_key(level): index for index, level in enumerate(order[factor])} for factor in order}
-    left = [factor for factor in order if factor not in asked]
-    return tuple(sorted(found, key=lambda group: [positions[f][_key(group[0].levels[f])] for f in left]))
+        alike = {factor: level for factor, level in rest.items() if factor not in open_}
+        rests.setdefault(key := _key(alike), alike)
+        sides.setdefault(key, [[] for _ in corners])[corner].append(variant)
+    found = [(rests[key], _matched(each, open_)) for key, each in sides.items()]
+    positions = {
+        factor: {_key(level): index for index, level in enumerate(own)} for factor, own in where.levels.items()
+    }
+    left = [factor for factor in where.levels if factor not in asked and factor not in open_]
+    whole = [(rest, each) for rest, each in found if all(each)]
+    whole.sort(key=lambda pair: [positions[factor].get(_key(pair[0][factor]), -1) for factor in left])
+    return tuple(each for _, each in whole)
 
 
-def _group(variants: Sequence[Variant], wanted: Sequence[Mapping[str, Any]]) -> tuple[Variant, ...] | None:
-    """Return the variants with these levels, None where one lacks."""
+def _matched(sides: Sequence[Sequence[Variant]], factors: Collection[str]) -> tuple[Side, ...]:
+    """Return the variants of each side that have a partner on every other: equal in these factors where both vary."""
+
+    def are_partners(first: Variant, second: Variant) -> bool:
+        pairs = ((first.levels[factor], second.levels[factor]) for factor in factors)
+        return all(NOT_VARIED in pair or pair[0] == pair[1] for pair in pairs)
+
+    if not factors:
+        return tuple(map(tuple, sides))
+    return tuple(
+        tuple(own for own in side if all(any(are_partners(own, each) for each in other) for other in sides))
+        for side in sides
+    )
+
+
+def _group(variants: Sequence[Variant], wanted: Sequence[Mapping[str, Any]]) -> tuple[Side, ...] | None:
+    """Return a side of one variant for each of these levels, None where one lacks."""
     found = [next((each for each in variants if dict(each.levels) == levels), None) for levels in wanted]
-    group = tuple(each for each in found if each is not None)
+    group = tuple((each,) for each in found if each is not None)
     return group if len(group) == len(wanted) else None
 
 
@@ -133,11 +192,24 @@ def _is_at(rest: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
     return all(rest.get(factor) == level for factor, level in at.items())
 
 
-def _is_point(rest: Mapping[str, Any], design: str, order: Levels) -> bool:
-    """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it."""
-    points = DESIGNS[design].points
-    is_on = [level == order[factor][0] for factor, level in rest.items() if factor != SETTINGS]
-    return points is None or any(all(on is point for on in is_on) for point in points)
+def _is_point(rest: Mapping[str, Any], asked: Sequence[str], where: _Where) -> bool:
+    """Say whether the other factors stand where a design compares: all at the baseline's level, or all off it.
+
+    What an asked factor needs to vary and the baseline has otherwise, stands at the first level that it needs.
+    """
+    points = DESIGNS[where.design].points
+    if points is None:
+        return True
+    home = {factor: own[0] for factor, own in where.levels.items() if own}
+    for each in asked:
+        for name, needed in requirements(each, where.conditions).items():
+            home[name] = next((level for level in (home[name], *needed) if _is_among(level, needed)), home[name])
+    is_on = [level in (NOT_VARIED, home[factor]) for factor, level in rest.items() if factor != SETTINGS]
+    return any(all(on is point for on in is_on) for point in points)
+
+
+def _is_among(level: Any, levels: Sequence[Any]) -> bool:
+    return any(is_same(level, each) for each in levels)
 
 
 def _key(level: Any) -> str:

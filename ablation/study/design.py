@@ -1,25 +1,21 @@
 """Turns factors and a design into variants, and says what the design asks of them."""
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablation.lookup import is_same
 from ablation.records import Variant
+from ablation.study.conditions import Conditions, combinations, in_order, requirements, settled
 from ablation.study.factors import levels_of
-from ablation.study.level_names import level_text, short_names, variant_name
+from ablation.study.level_names import level_text, short_names, variant_name, varied
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 from ablation.study.spec import OTHERS, Question, StudySpec
 
 Assignments = list[tuple[str, dict[str, Any]]]
 """Variants by name, each with its levels; the baseline first."""
 FULL, BASELINE, ALL_OFF = "full", "baseline", "all-off"
-
-
-def factorial(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of levels, the first factor varying slowest."""
-    return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
 def assignments(spec: StudySpec) -> Assignments:
@@ -52,6 +48,37 @@ def variants_of(spec: StudySpec, *, tuned: Mapping[str, Mapping[str, Any]] | Non
                 make_variant(spec, f"{name},{SETTINGS}={settings}", both, is_baseline=is_first, tuned=values)
             )
     return tuple(sorted(variants, key=lambda variant: not variant.is_baseline))
+
+
+def home_of(
+    factor: str, baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]], conditions: Conditions
+) -> dict[str, Any]:
+    """Return the levels that a factor is changed beside: the baseline's, but for what its condition needs."""
+    found = dict(baseline)
+    needed = requirements(factor, conditions)
+    for name in in_order(list(levels), conditions):
+        if name in needed and not any(is_same(found[name], each) for each in needed[name]):
+            found = settled({**found, name: next(iter(needed[name]), found[name])}, levels, conditions)
+    return settled(found, levels, conditions)
+
+
+def asked_questions(spec: StudySpec) -> tuple[Question, ...]:
+    """Return the file's questions, or what its design is for, each with where alone its factors vary."""
+    return tuple(
+        _where_it_varies(question, spec.conditions)
+        for question in with_settings(spec, spec.questions) or default_questions(spec)
+    )
+
+
+def _where_it_varies(question: Question, conditions: Conditions) -> Question:
+    """Return a question with the one level of each other factor that its factors vary beside."""
+    needed = {name: levels for factor in question.factors for name, levels in requirements(factor, conditions).items()}
+    only = {
+        name: levels[0]
+        for name, levels in needed.items()
+        if len(levels) == 1 and name not in (*question.factors, *question.at)
+    }
+    return question.model_copy(update={"at": {**only, **question.at}}) if only else question
 
 
 def default_questions(spec: StudySpec) -> tuple[Question, ...]:
@@ -107,24 +134,23 @@ def make_variant(
 
 def _every_combination(spec: StudySpec) -> Assignments:
     baseline, levels = spec.baseline_levels(), spec.levels
-    combinations = sorted(factorial(levels), key=lambda found: found != baseline)
-    return [(variant_name(found, list(levels)), found) for found in combinations]
+    found = sorted(combinations(levels, spec.conditions), key=lambda each: each != baseline)
+    return [(variant_name(each, list(levels)), each) for each in found]
 
 
 def _listed(spec: StudySpec) -> Assignments:
-    baseline = spec.baseline_levels()
-    listed = {name: {**baseline, **changed} for name, changed in spec.listed.items()}
+    baseline, levels, conditions = spec.baseline_levels(), spec.levels, spec.conditions
+    listed = {name: settled({**baseline, **changed}, levels, conditions) for name, changed in spec.listed.items()}
     return _distinct([(BASELINE, baseline), *listed.items()])
 
 
 def _one_at_a_time(spec: StudySpec) -> Assignments:
-    baseline = spec.baseline_levels()
-    return [(BASELINE, baseline), *_changed_one(baseline, spec.levels)]
+    return _distinct([(BASELINE, spec.baseline_levels()), *_changed_one(spec)])
 
 
 def _leave_one_out(spec: StudySpec) -> Assignments:
     baseline = spec.baseline_levels()
-    return _distinct([(FULL, baseline), *_changed_one(baseline, spec.levels)])
+    return _distinct([(FULL, baseline), *_changed_one(spec)])
 
 
 def _add_one(spec: StudySpec) -> Assignments:
@@ -175,14 +201,20 @@ DESIGNS: Mapping[str, DesignKind] = {
 }
 
 
-def _changed_one(
-    baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _changed_one(spec: StudySpec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the baseline with one factor at another level.
+
+    A factor that does not vary in the baseline is changed where its condition holds, from there, which is yielded too.
+    """
+    baseline, levels, conditions = spec.baseline_levels(), spec.levels, spec.conditions
     labels = short_names(list(levels))
     for factor, own in levels.items():
+        home = home_of(factor, baseline, levels, conditions)
         for level in own:
-            if level != baseline[factor]:
-                yield f"{labels[factor]}={level_text(level)}", {**baseline, factor: level}
+            found = settled({**home, factor: level}, levels, conditions)
+            if found != baseline:
+                changed = {name: each for name, each in varied(found).items() if each != baseline[name]}
+                yield ",".join(f"{labels[name]}={level_text(each)}" for name, each in changed.items()), found
 
 
 def _only_one(baseline: Mapping[str, Any], levels: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -75,10 +75,22 @@ Recipe = Annotated[
 """What each level sets, by paths into the study file."""
 
 
+When = Annotated[
+    dict[str, AnyLevel],
+    Field(min_length=1),
+    "a mapping of other factors to a level, or a list of levels, beside which this one varies, such as "
+    "{model.normalization: group}",
+]
+
+
 class LabelledFactor(Section):
-    """Levels, and what people call them and the factor; a label alters no result and no name of a run."""
+    """Levels, and what people call them and the factor; a label alters no result and no name of a run.
+
+    It varies only beside the levels of other factors that `when` has.
+    """
 
     levels: Levels
+    when: When = Field(default={})
     label: Label | None = None
     labels: Labels = Field(default={})
 
@@ -89,9 +101,10 @@ class LabelledFactor(Section):
 
 
 class LabelledRecipe(Section):
-    """A recipe, and what people call its levels and the factor."""
+    """A recipe, what people call its levels and the factor, and beside which levels of others it varies."""
 
     levels: Recipe
+    when: When = Field(default={})
     label: Label | None = None
     labels: Labels = Field(default={})
 
@@ -106,6 +119,7 @@ class ComponentFactor(Section):
 
     remove: Patterns = ()
     replace: Replacements = Field(default={})
+    when: When = Field(default={})
     label: Label | None = None
 
     @model_validator(mode="after")

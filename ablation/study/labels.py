@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.records import Plan, Variant
-from ablation.study.level_names import level_text, short_name, short_names
+from ablation.study.level_names import level_text, short_name, short_names, varied
 from ablation.study.search_spaces import SETTINGS
 
 MOST_LETTERS = 40
@@ -109,17 +109,22 @@ def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     """Yield a variant's name, with and without its settings, and what it is called; a listed one has its own name."""
     name, comma, settings = variant.name.partition(f",{SETTINGS}=")
     levels = {path: level for path, level in variant.levels.items() if path != SETTINGS}
-    own = _names(short_names([*levels]).values(), [level_text(level) for level in levels.values()], ",", "only-")
-    texts = [level_text(labels.level(path, level)) for path, level in levels.items()]
-    named = dict(zip(own, _names(_factor_names(levels, labels), texts, ", ", "only "), strict=True))
+    short, called = short_names([*levels]), dict(zip(levels, _factor_names(levels, labels), strict=True))
+    there = varied(levels)
+    texts = {path: level_text(level) for path, level in there.items()}
+    inside = [path for path, text in texts.items() if f",{short[path]}={text}," in f",{name},"]
+    own = _names([(short[path], text) for path, text in texts.items()], ",", "only-")
+    labelled = {path: (called[path], level_text(labels.level(path, level))) for path, level in there.items()}
+    named = dict(zip(own, _names([*labelled.values()], ", ", "only "), strict=True))
+    if name == ",".join(f"{short[path]}={texts[path]}" for path in inside):
+        named[name] = ", ".join("=".join(labelled[path]) for path in inside)
     if (label := labels.variants.get(name) or named.get(name)) is not None:
         yield name, label
         yield f"{name}{comma}{settings}", f"{label}{comma}{settings}"
 
 
-def _names(factors: Iterable[str], levels: Sequence[str], comma: str, only: str) -> list[str]:
-    """Return the names that designs give to a variant of these levels: by all of them, by one, by the one part left."""
-    pairs = list(zip(factors, levels, strict=True))
+def _names(pairs: Sequence[tuple[str, str]], comma: str, only: str) -> list[str]:
+    """Return the names that designs give a variant of these factors and levels: by all, by one, by the part left."""
     each = [f"{factor}={level}" for factor, level in pairs]
     left = (factor if level == "present" else f"{factor}={level}" for factor, level in pairs)
     return [comma.join(each), *each, *(f"{only}{name}" for name in left)]

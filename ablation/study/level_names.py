@@ -14,7 +14,12 @@ _SECTION = re.compile(r"(data|model|training)\.")
 def variant_name(levels: Mapping[str, Any], factors: Sequence[str]) -> str:
     """Return `depth=3,normalization=none`: each factor by the last part of its path, or whole where that is shared."""
     labels = short_names(factors)
-    return ",".join(f"{labels[factor]}={level_text(level)}" for factor, level in levels.items())
+    return ",".join(f"{labels[factor]}={level_text(level)}" for factor, level in varied(levels).items())
+
+
+def varied(levels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the levels of the factors that vary where a variant stands."""
+    return {factor: level for factor, level in levels.items() if level != NOT_VARIED}
 
 
 def short_name(factor: str) -> str:

@@ -4,7 +4,15 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ablation.lookup import is_same, replaced, value_at
@@ -21,6 +29,7 @@ from ablation.records import (
     is_recordable_name,
 )
 from ablation.study.budget import Budget
+from ablation.study.conditions import Conditions, conditions_of, holds, in_order
 from ablation.study.factors import (
     AnyLevel,
     Assignment,
@@ -28,15 +37,18 @@ from ablation.study.factors import (
     Factor,
     FactorPath,
     LabelledVariant,
+    Level,
     Listed,
     level_names,
     levels_with_settings,
     with_labels_by_level,
 )
-from ablation.study.looks import PlannedLooks, Seeds
+from ablation.study.level_names import NOT_VARIED
+from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
+    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -88,11 +100,23 @@ FactorPair = Annotated[
 
 
 class MetricChoice(Section):
-    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE)."""
+    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE).
+
+    `validation` is the metric that tuning judges a training function of the user's own by.
+    """
 
     name: MetricName = "test_accuracy"
     direction: Direction | None = None
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
+    validation: MetricName | None = Field(
+        default=None,
+        description="what a training function of your own reports or returns on validation, which `tune` judges it by",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_idle(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write it as earlier versions did, where nothing is tuned by it."""
+        return {key: value for key, value in handler(self).items() if key != "validation" or value is not None}
 
     def locked(self) -> LockedMetric:
         assert self.direction is not None  # a checked study has one
@@ -114,12 +138,20 @@ DeclaredMetrics = Annotated[
 class Question(Section):
     """What the study asks: the average effect of a factor, the interaction of two, or a listed variant's difference.
 
-    `at` asks it where other factors have these levels only.
+    `at` asks it where other factors have these levels only. `levels` asks it between two levels, the second minus the
+    first, instead of between the baseline's and each other; of an interaction, for some of its factors.
     """
 
     effect: FactorPath | None = None
     interaction: FactorPair | None = None
     variant: Annotated[str, "the name of a listed variant"] | None = None
+    levels: (
+        Annotated[
+            tuple[Level, Level] | dict[FactorPath, tuple[Level, Level]],
+            "a list of two levels, such as [2, 3]; of an interaction, a mapping of a factor to such a list",
+        ]
+        | None
+    ) = None
     at: Assignment = Field(default={})
     on: MetricName | None = Field(default=None, description="metric; the study's own where not given")
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
@@ -136,11 +168,18 @@ class Question(Section):
     def factors(self) -> tuple[str, ...]:
         return (self.effect,) if self.effect is not None else self.interaction or ()
 
+    def compared_levels(self) -> dict[str, tuple[Any, Any]]:
+        """Return the two levels that are compared, of each factor where they are given."""
+        given = self.model_dump(mode="json", include={"levels"})["levels"] or {}
+        pairs = given if isinstance(given, dict) else {str(self.effect): given}
+        return {factor: (first, second) for factor, (first, second) in pairs.items()}
+
     def locked(self) -> LockedQuestion:
         return LockedQuestion(
             effect=self.effect,
             interaction=self.interaction,
             variant=self.variant,
+            levels=self.compared_levels(),
             at=self.model_dump(mode="json", include={"at"})["at"],
             on=self.on,
             meaningful=self.meaningful,
@@ -180,6 +219,11 @@ class StudySpec(Section):
     tune: Tuning | None = Field(default=None, description="settings that each variant is tuned over, on validation")
     seeds: Seeds = Field(
         default=5, description="runs per variant, those at each planned look, or seed indices such as [0, 1, 42]"
+    )
+    replicates: Annotated[ReplicatesChoice, "a mapping such as {folds: 5, repeats: 2}"] | None = Field(
+        default=None,
+        description="folds in the place of seeds, for data without a test split",
+        examples=["replicates: {folds: 5, repeats: 2}"],
     )
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
@@ -221,13 +265,28 @@ class StudySpec(Section):
         return declared_metrics(self.model_dump(mode="json", include={"metrics"}))
 
     @property
+    def validation_metric(self) -> tuple[str, Direction] | None:
+        """What a training function of the user's own is tuned by, and which way is better; None where it says nothing.
+
+        That is the direction which `metrics` has for it, else the compared metric's.
+        """
+        if (name := self.metric.validation) is None:
+            return None
+        declared = directions_of(self.model_dump(mode="json", include={"metrics"}))
+        return name, declared.get(name, self.metric.locked().direction)
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
-        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (len(self.seed_indices),)
+        if isinstance(self.seeds, PlannedLooks) and self.replicates is None:
+            return self.seeds.numbers
+        return (len(self.seed_indices),)
 
     @property
     def seed_indices(self) -> tuple[int, ...]:
-        """The seeds of the runs of a variant, in their order."""
+        """The seeds of the runs of a variant, in their order; of folds, their numbers."""
+        if self.replicates is not None:
+            return tuple(range(self.replicates.record.count))
         match self.seeds:
             case tuple():
                 return self.seeds
@@ -254,9 +313,19 @@ class StudySpec(Section):
             for name, variant in self.variants.items()
         }
 
+    @property
+    def conditions(self) -> Conditions:
+        """Beside which levels of others each factor varies that does not everywhere."""
+        return conditions_of(self.model_dump(mode="json", include={"factors"})["factors"])
+
     def baseline_levels(self) -> dict[str, Any]:
-        """Return each factor's level in the baseline: the one that sets what the file has."""
-        return {name: self._baseline_level(name, factor) for name, factor in self.factors.items()}
+        """Return each factor's level in the baseline: the one that sets what the file has, where it varies there."""
+        conditions = self.conditions
+        found: dict[str, Any] = {}
+        for name in in_order(list(self.factors), conditions):
+            varies = holds(conditions.get(name, {}), found)
+            found[name] = self._baseline_level(name, self.factors[name]) if varies else NOT_VARIED
+        return {name: found[name] for name in self.factors}
 
     def _baseline_level(self, name: str, factor: Factor) -> Any:
         if isinstance(factor, ComponentFactor):
@@ -272,28 +341,32 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
+            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
-        if isinstance(self.data, Images) and self.data.size is None:
-            del values["data"]["size"]
+        if isinstance(self.data, Images):
+            for key in ("size", "test"):
+                if values["data"][key] is None:
+                    del values["data"][key]
         if isinstance(self.training, Training):
             idle = self.training.unset()
             values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
         if isinstance(self.data, OwnData):
-            usual = [key for key in OF_TASKS if values["data"][key] == OwnData.model_fields[key].default]
+            usual = [key for key in (*OF_TASKS, "test") if values["data"][key] == OwnData.model_fields[key].default]
             values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
         }
         values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
+        if self.replicates is not None:
+            del values["seeds"]
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
     def settings(self) -> Settings:
         """Return the sections data, model and training whole, and the study's seed."""
         own = self.training.with_its_arguments() if isinstance(self.training, Training) else self.training
         spec = self.model_copy(update={"training": own})
-        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
+        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed", "replicates"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a setting."""
@@ -309,7 +382,7 @@ class StudySpec(Section):
             section, _, key = path.partition(".")
             sections[section] = replaced(sections[section], key, tuple(value) if isinstance(value, list) else value)
         for name, factor in components.items():
-            if levels[name] != factor.levels[0]:
+            if levels[name] == factor.levels[1]:
                 model = sections["model"]
                 sections["model"] = {
                     **model,
@@ -337,18 +410,20 @@ class StudySpec(Section):
         return {
             **{name: section.configuration() if section is not None else None for name, section in sections.items()},
             "study_seed": self.study_seed,
+            **({"replicates": self.replicates.record.plain()} if self.replicates is not None else {}),
         }
 
     def fixed(self) -> dict[str, Any]:
         """Return what no later execution of the study may change: baseline, data, training, tuning and metric."""
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
-        return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
+        metric = self.metric.model_dump(mode="json", exclude=set() if tuning else {"validation"})
+        return {**self.configuration(), "metric": metric, **tuning}
 
 
-_RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
-FIXED = (*SECTIONS, "study_seed", "metric", "tune")
+_RARE = ("data", "model", "variants", "forbid", "tune", "metrics", "replicates")
+FIXED = (*SECTIONS, "study_seed", "metric", "tune", "replicates")
 NOT_FACTORS = (
-    *("data.name", "data.root", "data.size", "data.validation"),
+    *("data.name", "data.root", "data.size", "data.validation", "data.test"),
     *(f"data.{key}" for key in OF_TASKS),
     *("training.name", "training.threads", "model.replace"),
     *("training.optimizer_arguments", "training.schedule_arguments"),

@@ -28,6 +28,7 @@ from ablation.report.figures.panels import (
 from ablation.report.learning_tables import DrawnCurve, drawn_curves
 from ablation.report.numbers import in_brackets, scale_of
 from ablation.study.comparisons import LISTED
+from ablation.study.level_names import NOT_VARIED
 
 _COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 _HEIGHT = 2.9
@@ -89,7 +90,9 @@ def _changed(answer: Answer, analysis: Analysis) -> Iterator[str]:
     after = {change.factor: change.after for change in answer.changes}
     levels = {**baseline.levels, **answer.at, **after}
     for row in analysis.variants:
-        if row.levels == levels or after.get(LISTED) == row.name:
+        alike = {factor for factor, level in row.levels.items() if NOT_VARIED in (level, levels[factor])}
+        is_meant = all(level == levels[factor] for factor, level in row.levels.items() if factor not in alike)
+        if is_meant or after.get(LISTED) == row.name:
             yield row.name
 
 

@@ -9,8 +9,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ablation.code import CodeFolders, is_code
-from ablation.lookup import is_same, nearest_names, overlap, value_at
+from ablation.lookup import is_same, nearest_names, overlap
 from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
+from ablation.study.checks.baseline import setting
+from ablation.study.checks.conditions import has_no_baseline
 from ablation.study.checks.reasons import reason_for_data_factor, reason_for_factor
 from ablation.study.expected import expected
 from ablation.study.factors import (
@@ -28,15 +30,6 @@ from ablation.study.sections import MAX_KEY, SECTIONS, OpenSection, OwnData, Sec
 from ablation.study.spec import OTHERS, OWN, factor_fields, is_own_training, own_settings
 
 Found = tuple[Location, str]
-
-
-def setting(values: Mapping[str, Any], path: str, field: FieldInfo) -> Any:
-    """Return the unchecked value at a path below a section, its default where the file has none."""
-    section, _, key = path.partition(".")
-    inner = values.get(section)
-    if "." in key:
-        return value_at(inner, key)
-    return inner.get(key, field.get_default()) if isinstance(inner, Mapping) else field.get_default()
 
 
 def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
@@ -63,6 +56,8 @@ def factor_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             labels = factor.get("labels") if isinstance(factor, Mapping) else {}
             baseline = setting(values, name, fields[name])
             yield from _level_problems(here, levels, fields[name], baseline=baseline, labels=labels)
+            if not has_no_baseline(name, factor, values):
+                yield from _baseline_problems(here, levels, fields[name], baseline)
 
 
 def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
@@ -75,7 +70,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        is_of_parts = not key or path == "model.remove"
+        is_of_parts = not key or path in ("model.remove", "model.frozen", "model.weights")
         if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
@@ -118,8 +113,6 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     paths = [key for key in tune if key not in Tuning.model_fields]
     if not paths:
         yield ("tune",), "names no setting to tune; for example `training.learning_rate: {log: [1e-4, 1e-2]}`"
-    if is_own_training(values):
-        yield ("tune",), "tuning a training function of your own is not built yet; tune inside it, on validation data"
     for path in paths:
         here: Location = ("tune", path)
         varied = next((place for place, other, _ in varied_settings(factors) if overlap(str(other), path)), None)
@@ -172,11 +165,7 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
 def _level_problems(
     here: Location, levels: tuple[Any, ...], field: FieldInfo, *, baseline: Any, labels: Any
 ) -> Iterator[Found]:
-    wrong = [
-        index
-        for index, level in enumerate(levels[:MAX_LEVELS])
-        if (level is None and field is not OWN) or not fits(field, level)
-    ]
+    wrong = [index for index, level in enumerate(levels[:MAX_LEVELS]) if not _fits_level(field, level)]
     if len(levels) < 2:
         yield here, f"needs at least one level besides the baseline's {_shown_setting(baseline)}"
     elif len(levels) > MAX_LEVELS:
@@ -186,9 +175,17 @@ def _level_problems(
     yield from _unnamed(here, levels[:MAX_LEVELS], labels)
     for index, twin in _twins(levels[:MAX_LEVELS]).items():
         yield (*here, index), _twin_text(levels[twin], levels[index])
-    if not wrong and fits(field, baseline) and not any(is_same(baseline, level) for level in levels):
+
+
+def _baseline_problems(here: Location, levels: tuple[Any, ...], field: FieldInfo, baseline: Any) -> Iterator[Found]:
+    is_right = all(_fits_level(field, level) for level in (*levels[:MAX_LEVELS], baseline))
+    if is_right and not any(is_same(baseline, level) for level in levels):
         choice = f"add it, or set {here[1]} to one of them"
         yield here, f"the baseline's level {shown(baseline)} is missing from the factor's levels; {choice}"
+
+
+def _fits_level(field: FieldInfo, level: Any) -> bool:
+    return fits(field, level) and (level is not None or field is OWN)
 
 
 def _unnamed(here: Location, levels: tuple[Any, ...], labels: Any) -> Iterator[Found]:

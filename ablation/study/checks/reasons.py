@@ -8,11 +8,12 @@ from ablation.records import TASKS
 from ablation.study.sections import SECTIONS
 
 _SEEDS = "`seeds` is the number of runs per variant"
+_FOLDS = "folds stand in `replicates`: `replicates: {folds: 5, repeats: 2}`, for data without a test split"
 _KEYS = {
     "seed": f"the number that all random streams come from is `study_seed`; {_SEEDS}",
     "random_seed": f"the number that all random streams come from is `study_seed`; {_SEEDS}",
-    "folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
-    "n_folds": "there are no folds: a variant is repeated over `seeds`, each with its own validation split",
+    "folds": _FOLDS,
+    "n_folds": _FOLDS,
     "looks": "planned looks stand in `seeds`: `seeds: {looks: [5, 8, 12, 20]}`",
     "repeats": _SEEDS,
     "runs": _SEEDS,

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablation.lookup import did_you_mean, is_same, overlap
-from ablation.study.checks.factors import fits, name_problem, setting, unknown_factor
+from ablation.study.checks.baseline import setting
+from ablation.study.checks.conditions import has_no_baseline
+from ablation.study.checks.factors import fits, name_problem, unknown_factor
 from ablation.study.expected import expected
 from ablation.study.factors import (
     FORM_KEYS,
@@ -35,7 +37,8 @@ def recipe_problems(values: Mapping[str, Any]) -> Iterator[Found]:
             continue
         here = levels_location(name, factor)
         wrong = list(_level_problems(here, recipe, values)) or list(_conflicts(name, here, recipe, values))
-        yield from wrong or _baseline_problems(here, recipe, values)
+        is_outside = has_no_baseline(name, factor, values)
+        yield from wrong or _baseline_problems(here, recipe, values, is_outside=is_outside)
 
 
 def _level_problems(here: Location, recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Found]:
@@ -94,7 +97,9 @@ def _conflicts(name: str, here: Location, recipe: Mapping[str, Any], values: Map
                 yield (*here, level, path), f"{which} of this study too; a setting is varied by one factor alone"
 
 
-def _baseline_problems(here: Location, recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Found]:
+def _baseline_problems(
+    here: Location, recipe: Mapping[str, Any], values: Mapping[str, Any], *, is_outside: bool
+) -> Iterator[Found]:
     """Refuse two levels that set the same, and a recipe none of whose levels sets what the file has."""
     fields = recipe_fields(values)
     paths = list(dict.fromkeys(path for settings in recipe.values() for path in settings))
@@ -106,7 +111,7 @@ def _baseline_problems(here: Location, recipe: Mapping[str, Any], values: Mappin
             left_out = " (what a level leaves out is as in the file)" if recipe[twin] != recipe[level] else ""
             yield (*here, level), f"sets the same as {shown(twin)}{left_out}; change one of them or leave it out"
     is_valid = all(fits(fields[path], value) for path, value in file.items())  # else said in its own place
-    if is_valid and not any(is_same(settings, file) for settings in whole.values()):
+    if is_valid and not is_outside and not any(is_same(settings, file) for settings in whole.values()):
         yield here, _no_baseline(recipe, file)
 
 

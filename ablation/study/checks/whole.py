@@ -10,15 +10,20 @@ from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.study.checks.baseline import setting
+from ablation.study.checks.conditions import condition_problems
 from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
-from ablation.study.checks.factors import factor_problems, setting, tuning_problems, unread_problems
+from ablation.study.checks.factors import factor_problems, tuning_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
+from ablation.study.checks.model import model_problems
 from ablation.study.checks.own_training import own_training_problems
 from ablation.study.checks.reasons import reason_for_key, reason_for_metric, reason_for_metric_text
 from ablation.study.checks.recipes import recipe_problems
+from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
+from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
 from ablation.study.file import Location, path_of, plain_text, shown, value_text
@@ -57,12 +62,17 @@ def check(
         named,
         factor_problems(values),
         recipe_problems(values),
+        condition_problems(values),
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
+        condition_problems(values),
+        validation_metric_problems(values),
         data_problems(values),
+        replicate_problems(values),
         errors,
         training_problems(values),
+        model_problems(values, code),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),
@@ -75,6 +85,7 @@ def check(
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = found or dict(idle_space_problems(spec, variants))
         found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)

@@ -12,8 +12,9 @@ from typing import Any
 
 from ablation.output import last_line
 from ablation.records import AnswerSummary, Outcome, Plan, PlannedRun, seeds_text
+from ablation.study.design import declared_levels
 from ablation.study.labels import Labels, labels_of
-from ablation.study.level_names import level_text, short_name
+from ablation.study.level_names import NOT_VARIED, level_text, short_name
 
 NOTE = "mlflow.note.content"
 MAX_NOTE = 8_000  # MLflow cuts a run's tag there
@@ -148,19 +149,23 @@ def _questions(plan: Plan, labels: Labels) -> Iterable[str]:
         if question.variant:
             yield f"How does {escaped(labels.variant(question.variant))} differ from the baseline, in {metric}?"
         elif question.effect:
-            yield f"What does {_change(plan, labels, question.effect)} do to {metric}?"
+            change = _change(plan, labels, question.effect, question.levels.get(question.effect, ()))
+            yield f"What does {change} do to {metric}?"
         else:
-            first, second = (_change(plan, labels, factor) for factor in question.factors)
+            first, second = (
+                _change(plan, labels, factor, question.levels.get(factor, ())) for factor in question.factors
+            )
             yield f"Do {first} and {second} do more together than the sum of both, in {metric}?"
 
 
-def _change(plan: Plan, labels: Labels, factor: str) -> str:
-    """Return `depth 2 → 3 or 4`: the baseline's level, then the others."""
+def _change(plan: Plan, labels: Labels, factor: str, levels: Sequence[Any] = ()) -> str:
+    """Return `depth 2 → 3 or 4`: the baseline's level, then the others, or the two levels that are asked about."""
     if factor not in plan.baseline.levels:
         return "all other parts together"
-    before, *others = dict.fromkeys(
-        _level(labels, factor, variant.levels[factor]) for variant in (plan.baseline, *plan.variants)
-    )
+    used = [variant.levels[factor] for variant in (plan.baseline, *plan.variants)]
+    declared = declared_levels(plan.study).get(factor, ()) if NOT_VARIED in used[:1] else used
+    found = dict.fromkeys(_level(labels, factor, level) for level in declared if level != NOT_VARIED)
+    before, *others = found if not levels else (_level(labels, factor, level) for level in levels)
     return escaped(f"{_name(labels, factor)} {before} → {' or '.join(others)}", most=300)
 
 
@@ -178,7 +183,7 @@ def _measured(plan: Plan, labels: Labels) -> str:
     matters = f"; differences below {least:g} do not matter" if least else ""
     on = f" on {plan.data.name}" if plan.data.train_images else ""  # the user's training function reads its own
     return escaped(
-        f"{len(plan.variants)} variants × {seeds_text(plan.looks)}{on}, "
+        f"{len(plan.variants)} variants × {plan.replicates or seeds_text(plan.looks)}{on}, "
         f"compared with {labels.variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
     )
 

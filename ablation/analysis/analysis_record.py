@@ -79,6 +79,7 @@ class OtherDataDescription:
     digest: str
     train_images: int
     test_images: int
+    classes: tuple[str, ...]
     variants: tuple[str, ...]
     remarks: tuple[str, ...] = ()
 
@@ -102,6 +103,10 @@ class DataDescription:
     notes: tuple[str, ...] = ()
     others: tuple[OtherDataDescription, ...] = ()
     """What some variants are trained and tested on instead."""
+
+    def classes_of(self, variant: str) -> tuple[str, ...]:
+        """Return the classes of a variant's data."""
+        return next((other.classes for other in self.others if variant in other.variants), self.classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

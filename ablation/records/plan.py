@@ -13,6 +13,8 @@ from ablation.records.settings import Settings
 from ablation.records.tasks import TASKS, TaskName
 
 MOST_NAMED = 5
+DATA = "data"
+"""The factor of a study that has several data sets: every variant is trained on each of these levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,13 @@ class Plan:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
+    def reference(self, variant: Variant) -> Variant:
+        """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""
+        wanted = {**self.baseline.levels, DATA: variant.levels.get(DATA)}
+        is_elsewhere = wanted[DATA] != self.baseline.levels.get(DATA)
+        found = (each for each in self.variants if is_elsewhere and dict(each.levels) == wanted)
+        return next(found, self.baseline)
+
     def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
         """Return the data set that a variant, by name, is trained and tested on.
 
@@ -200,7 +209,13 @@ class Plan:
     @property
     def heldout_split(self) -> Literal["validation", "test"]:
         """The split that the per-epoch curves are drawn on."""
-        return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
+        return "test" if self.data_section.get("validation") == "none" else "validation"
+
+    @property
+    def data_section(self) -> Mapping[str, Any]:
+        """The `data` section of the study's file, the baseline's where it names several data sets."""
+        data = self.study.get("data") or {}
+        return data[0] if isinstance(data, list | tuple) else data
 
     @property
     def task(self) -> TaskName:

@@ -158,6 +158,17 @@ class StudiesApart(AblationError):
         )
 
 
+class FoldsApart(AblationError):
+    """Two studies, one of folds at least, whose replicates are no pairs: there is no interval for that."""
+
+    def __init__(self, studies: tuple[str, str], differs: Sequence[str]) -> None:
+        super().__init__(
+            f"variants of {studies[0]!r} and {studies[1]!r} cannot be compared: folds are compared in pairs alone, and "
+            f"these are none, as the studies differ in {'; '.join(differs)}. Give both the same folds, data and "
+            "study_seed @ compare"
+        )
+
+
 class FigureUnknown(AblationError):
     """A figure that the report of a study does not have."""
 
@@ -326,6 +337,18 @@ class MetricsMissing(AblationError):
         )
 
 
+class ValidationMissing(AblationError):
+    """A first tuning trial of a training function that gave no value on validation, as none of the others would."""
+
+    def __init__(self, study: str, trial: str, metric: str, error: str) -> None:
+        _, _, reason = error.strip().rpartition("\n")[2].partition(": ")
+        super().__init__(
+            f"{trial} of study {study!r} ended without {metric}, which tuning looks at: {reason}. No other trial was "
+            f"begun, and nothing was compared. Report it after each epoch, as `report({metric}=…)`, or return it, of "
+            "the validation split; or name another one @ metric.validation. Then run the same command again."
+        )
+
+
 class DiskFull(AblationError):
     """No room, or no leave, to write what a study measures."""
 
@@ -482,12 +505,12 @@ class DataInvalid(AblationError):
 class DataIncomparable(AblationError):
     """Variants whose data differs in what they are tested by, or in nothing; `why` is empty where it is the same."""
 
-    def __init__(self, data: str, why: str) -> None:
+    def __init__(self, data: str, why: str, *, twin: str = "") -> None:
         way = (
             "what is compared would be measured on other examples: return the same test examples in the same order at "
             "every level, or name several data sets as a list: `data: [{...}, {...}]`, each variant trained on each"
         )
-        same = f"{data} gives the same data as another level: its function does not use the argument, or not yet"
+        same = f"{data} gives the same data as {twin}: what differs in them changes nothing, so leave it out"
         super().__init__(f"{f'the data of {data} cannot be compared: {why}; {way}' if why else same} @ data")
 
 

@@ -12,7 +12,7 @@ def few(names: Sequence[str], *, most: int = 3, joined: str = ", ") -> str:
 
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return up to `limit` known names that resemble `name`, most alike first."""
-    return difflib.get_close_matches(name, sorted(known), n=limit, cutoff=0.6)
+    return difflib.get_close_matches(name, sorted(known), n=limit, cutoff=0.66)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ablation.coordinator.planning import data_remarks, measured_models, outline_of, trains_model
 from ablation.errors import NoModel
 from ablation.lookup import few
-from ablation.records import Component, DataOutline, DataShape, ModelSummary, TaskName, same_starts_text, seeds_text
+from ablation.records import (
+    Component,
+    DataOutline,
+    DataShape,
+    ModelSummary,
+    Replicates,
+    TaskName,
+    same_starts_text,
+    seeds_text,
+)
 from ablation.storage.state import State
 from ablation.study import Study
 from ablation.study.labels import file_labels
@@ -98,11 +107,17 @@ class Preview:
 
         return fragment([*self.lines_above(), *self.lines_below()], self.table())
 
+    @property
+    def replicates(self) -> Replicates | None:
+        """The folds that take the place of seeds, where they do."""
+        return self.study.variants[0].settings.replicates
+
     def lines_above(self) -> list[str]:
         """Return what stands above the table: how many runs, and the data they are trained on."""
         looks, variants = self.study.spec.looks, len(self.variants)
         counts = " to ".join(str(variants * seeds) for seeds in sorted({looks[0], looks[-1]}))
-        first = f"{self.study.name}: {variants} variants × {seeds_text(looks)} = {counts} runs"
+        each = self.replicates or seeds_text(looks)
+        first = f"{self.study.name}: {variants} variants × {each} = {counts} runs"
         return [first, *_data_lines(self)]
 
     def table(self) -> Table:
@@ -127,7 +142,8 @@ class Preview:
         lines = _tuning_lines(self)
         if self.same_starts:
             lines += [f"{same_starts_text(self.same_starts)}."]
-        return [*lines, *_time_lines(self), *power_lines(self.power, questions=len(self.study.questions))]
+        found = power_lines(self.power, questions=len(self.study.questions), is_folded=self.replicates is not None)
+        return [*lines, *_time_lines(self), *found]
 
 
 def preview_study(
@@ -159,13 +175,20 @@ def preview_study(
         variant.name
         for variant in study.design_variants()
         if needs_trying(variant.settings)
-        and try_variant(variant, outline_for(variant, outlines).shape, dataset=None, code=study.code, study=study.name)
+        and try_variant(
+            variant,
+            outline_for(variant, outlines).shape,
+            dataset=None,
+            code=study.code,
+            study=study.name,
+            tuned_by=study.tuned_by,
+        )
     )
     return Preview(
         study=study,
         variants=_variants(study, outlines, device=device),
         data=outline if data is not None else None,
-        splits=split_sizes(outline, data) if data is not None else None,
+        splits=split_sizes(outline, data, study.variants[0].settings.replicates) if data is not None else None,
         other_data=_other_data(study, outlines),
         notes=(*data_remarks(study), *outline.notes, *data_differences(study, outlines)),
         same_starts=same_starts,
@@ -227,7 +250,14 @@ def study_components(study: Study, *, state: State) -> tuple[Component, ...]:
     model = settings.model
     if model is None or settings.data is None or not trains_model(study):
         raise NoModel(study.name)
-    shape = describe(settings.data, cache=state.data, code=study.code).shape
+    outline = describe(
+        settings.data,
+        cache=state.data,
+        code=study.code,
+        study_seed=settings.study_seed,
+        replicates=settings.replicates,
+    )
+    shape = outline.shape
     return list_components(lambda: build_model(model, shape, code=study.code), shape)
 
 

@@ -19,6 +19,8 @@ class Purpose(StrEnum):
     AUGMENTATION = "augmentation"
     DROPOUT = "dropout"
     TUNING = "tuning"
+    TEST = "test"
+    FOLDS = "folds"
 
 
 def stream_seed(study_seed: int, purpose: Purpose, *indices: int) -> int:

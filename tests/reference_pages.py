@@ -17,6 +17,7 @@ from ablation.study.file import value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.search_spaces import SearchSpace, Tuning
 from ablation.study.sections import (
+    OF_MODELS,
     SECTIONS,
     Cifar10,
     Cnn,
@@ -145,9 +146,7 @@ def keys_without_words() -> set[tuple[type[Section], str]]:
 
 
 def _section(section: type[Section], title: str) -> str:
-    fields = sorted(
-        section.model_fields.items(), key=lambda item: (item[0] != "name", item[0] in ("remove", "replace"))
-    )
+    fields = sorted(section.model_fields.items(), key=lambda item: (item[0] != "name", item[0] in OF_MODELS))
     rows = [(f"`{key}`", _allowed(field), _default(field), _meaning(section, key, field)) for key, field in fields]
     remark = f"{REMARKS[section]}\n\n" if section in REMARKS else ""
     return f"### {title}\n\n{remark}{_table(('key', 'may be', 'default', 'meaning'), rows)}"

@@ -464,7 +464,8 @@ MISTAKES = {
     "no words to fuse": (("study", "tiny.yaml", "--fuse", "all"), "'all' is neither auto nor a number"),
     "seeds in words": (
         ("study", "tiny.yaml", "--seeds", "five"),
-        "'--seeds': 'five' is neither a number of seeds, such as 5, nor planned looks, such as 5,8,12,20.",
+        "'--seeds': 'five' is neither a number of seeds, such as 5, nor planned looks, such as 5,8,12,20, nor seed "
+        "indices, as [0,1,42].",
     ),
     "a look that is missing": (("plan", "tiny.yaml", "--seeds", "5,"), "'5,' is neither a number of seeds"),
     "a negative number of seeds": (("plan", "tiny.yaml", "--seeds", "-1"), "'-1' is neither a number of seeds"),

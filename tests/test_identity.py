@@ -22,6 +22,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data.name": "cifar10",
     "data.limit": 100,
     "data.size": 64,
+    "data.test": 0.2,
     "data.validation": 0.2,
     "data.augmentation": "flip",
     "model.depth": 4,
@@ -35,6 +36,8 @@ OTHER_VALUES: dict[str, Any] = {
     "model.activation": "gelu",
     "model.repeats": 1,
     "model.remove": ["blocks.block1.pool"],
+    "model.weights": "start.pt",
+    "model.frozen": ["blocks.block1"],
     "model.replace": {"blocks.block1.activation": "GELU"},
     "training.epochs": 3,
     "training.batch_size": 32,
@@ -151,6 +154,7 @@ def test_what_a_stepped_schedule_is_given_makes_another_run(path: str) -> None:
         ("training.class_weights", "none"),
         ("training.patience", "none"),
         ("training.ema", "none"),
+        ("data.test", None),
     ],
 )
 def test_a_setting_that_came_later_makes_no_other_run_plan_or_document_by_its_default(path: str, default: Any) -> None:

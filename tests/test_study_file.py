@@ -360,12 +360,16 @@ ONE_ERROR = {
         " split @ folds (line 8)"
     ),
     setting("metric: {nam: x}"): "unknown key 'nam'; did you mean 'name'? @ metric.nam (line 8)",
-    setting("metric: {<<: {name: x}}"): "unknown key '<<'; allowed: direction, meaningful, name @ metric.<< (line 8)",
-    setting("metric: {~: x}"): "unknown key '~'; allowed: direction, meaningful, name @ metric.~ (line 8)",
-    setting("metric: {'': x}"): "unknown key ''; allowed: direction, meaningful, name @ metric.'' (line 8)",
-    setting("metric: {größe: x}"): "unknown key 'größe'; allowed: direction, meaningful, name @ metric.größe (line 8)",
+    setting(
+        "metric: {<<: {name: x}}"
+    ): "unknown key '<<'; allowed: direction, meaningful, name, validation @ metric.<< (line 8)",
+    setting("metric: {~: x}"): "unknown key '~'; allowed: direction, meaningful, name, validation @ metric.~ (line 8)",
+    setting("metric: {'': x}"): "unknown key ''; allowed: direction, meaningful, name, validation @ metric.'' (line 8)",
+    setting(
+        "metric: {größe: x}"
+    ): "unknown key 'größe'; allowed: direction, meaningful, name, validation @ metric.größe (line 8)",
     setting('metric: {"a\\e\\n": x}'): (
-        'unknown key "a\\u001b\\n"; allowed: direction, meaningful, name @ metric."a\\u001b\\n" (line 8)'
+        'unknown key "a\\u001b\\n"; allowed: direction, meaningful, name, validation @ metric."a\\u001b\\n" (line 8)'
     ),
     valid_with("{name: digits}", "{name: digits, root: x}"): (
         "unknown key 'root'; allowed: augmentation, limit, name, validation @ data.root (line 2)"

@@ -19,6 +19,7 @@ from ablation.analysis.contrasts import (
     part_factors,
 )
 from ablation.analysis.description import cost_of, layer_rows, variant_curves, variant_rows
+from ablation.analysis.descriptive_records import FoldCorrection
 from ablation.analysis.details import task_details
 from ablation.analysis.diagnostics import diagnose
 from ablation.analysis.factors import factor_pairs
@@ -118,6 +119,7 @@ def analyse(
         cost=cost_of(table),
         out_of_budget=out_of_budget,
         labels=labels_of(plan),
+        folds=FoldCorrection.of(plan),
     )
 
 
@@ -139,6 +141,7 @@ def _data(plan: Plan) -> DataDescription:
                 digest=other.facts.digest,
                 train_images=other.facts.train_images,
                 test_images=other.facts.test_images,
+                classes=other.facts.shape.classes,
                 variants=other.variants,
                 remarks=(*other.facts.notes, *other.remarks),
             )
@@ -179,6 +182,7 @@ def _seed_varies(plan: Plan) -> tuple[str, ...]:
     sections = [variant.settings.data for variant in plan.variants if variant.settings.data is not None]
     models = [variant.settings.model for variant in plan.variants if variant.settings.model is not None]
     return (
+        *(["training and test examples"] if plan.replicates is not None else []),
         *_drawn_starts(plan),
         "data order",
         *(["validation split"] if any(data.validation != "none" for data in sections) else []),

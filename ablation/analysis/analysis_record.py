@@ -11,6 +11,7 @@ from ablation.analysis.descriptive_records import (
     ConfusionMatrix,
     Disagreement,
     FactorPair,
+    FoldCorrection,
     LayerRow,
     LearningTarget,
     MatchedLoss,
@@ -78,6 +79,7 @@ class OtherDataDescription:
     digest: str
     train_images: int
     test_images: int
+    classes: tuple[str, ...]
     variants: tuple[str, ...]
     remarks: tuple[str, ...] = ()
 
@@ -102,6 +104,10 @@ class DataDescription:
     others: tuple[OtherDataDescription, ...] = ()
     """What some variants are trained and tested on instead."""
 
+    def classes_of(self, variant: str) -> tuple[str, ...]:
+        """Return the classes of a variant's data."""
+        return next((other.classes for other in self.others if variant in other.variants), self.classes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeDescription:
@@ -121,7 +127,8 @@ class Analysis:
     are the factors that are a part of the model, there or not: the first of their levels in `factors` means there.
     `tuning` is every trial of each variant's tuning, where the study has one. `out_of_budget` is how its last execution
     ended for its budget, None where it did not. `labels` are what people call factors, levels and variants, which stand
-    by their own names in everything else.
+    by their own names in everything else. `folds` are there where they take the place of seeds: `seeds` is their number
+    then.
     """
 
     study: Mapping[str, Any]
@@ -165,6 +172,7 @@ class Analysis:
     cost: Cost
     out_of_budget: OutOfBudget | None
     labels: Labels
+    folds: FoldCorrection | None = None
 
     @property
     def is_grown(self) -> bool:

@@ -36,7 +36,7 @@ from ablation.analysis.seed_differences import Runs, seed_differences
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, verdict_of
-from ablation.records import Outcome, Plan
+from ablation.records import DATA, Outcome, Plan
 from ablation.study.level_names import level_text
 
 _MOST_COMBINATIONS = 12
@@ -44,7 +44,7 @@ _MOST_COMBINATIONS = 12
 
 def answers(looks: StudyLooks, table: pd.DataFrame) -> tuple[Answer, ...]:
     """Return one answer per contrast of the plan's locked questions, in their order."""
-    runs = Runs(table.to_dict("records"), looks.recorded)
+    runs = Runs(table.to_dict("records"), looks.recorded, test_to_train=looks.rule.test_to_train)
     return with_resolution(
         [
             _answer(place, contrast, standing, looks, runs)
@@ -89,9 +89,11 @@ def _judged(contrast: Contrast, standing: Standing, runs: Runs, asked: Runs) -> 
     if not differences and instability is None and standing.state is State.OUT_OF_BUDGET:
         verdict = Verdict.OUT_OF_BUDGET
     elif not missing and instability is None:
-        effect = _varied(differences, repeated, contrast, standing)
+        effect = _varied(differences, repeated, contrast, standing, test_to_train=runs.test_to_train)
         is_interaction = len(contrast.changes) == 2
         verdict = verdict_of(standing.state, effect, direction=metric.direction, is_interaction=is_interaction)
+        if runs.test_to_train:  # the e-process is of independent differences
+            effect = replace(effect, e_value=None)
     return _Judged(
         verdict=verdict,
         effect=effect,
@@ -202,8 +204,15 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
 
 
 def _crossed(contrast: Contrast, runs: Runs) -> CrossedEffect | None:
-    """Return the effect over seeds and test images; None on other metrics, or where answers were not kept."""
-    if contrast.metric.name != "test_accuracy":
+    """Return the effect over seeds and test images; None on other metrics, of folds, or where answers were not kept.
+
+    None over several data sets, too: their test images are not the same ones.
+    """
+    is_over_data = len(contrast.averaged_over.get(DATA, ())) > 1 or any(
+        each.factor == DATA for each in contrast.changes
+    )
+    is_over_images = is_over_data or bool(runs.test_to_train)  # each fold has images of its own
+    if contrast.metric.name != "test_accuracy" or is_over_images:
         return None
     seeds = runs.seeds(tuple(contrast.weights))
     return crossed_effect(
@@ -248,7 +257,12 @@ def _instability(contrast: Contrast, runs: Runs) -> Instability | None:
 
 
 def _varied(
-    differences: Sequence[SeedDifference], repeated: Sequence[int], contrast: Contrast, standing: Standing
+    differences: Sequence[SeedDifference],
+    repeated: Sequence[int],
+    contrast: Contrast,
+    standing: Standing,
+    *,
+    test_to_train: float,
 ) -> Effect:
     """Return the effect, without the statements about other seeds where seeds are repetitions of each other."""
     values = [difference.difference for difference in differences]
@@ -258,6 +272,7 @@ def _varied(
         interval=standing.interval,
         alpha=standing.p,
         least_sd=standing.least_sd,
+        test_to_train=test_to_train,
     )
     if not repeated:
         return effect
@@ -354,7 +369,9 @@ def _simple_effect(simple: SimpleContrast, runs: Runs, metric: str) -> SimpleEff
         at=simple.at,
         n=len(values),
         mean=statistics.mean_of(values),
-        interval=statistics.paired_interval(values, level=statistics.DESCRIPTIVE_LEVEL),
+        interval=statistics.paired_interval(
+            values, level=statistics.DESCRIPTIVE_LEVEL, test_to_train=runs.test_to_train
+        ),
         run_ids=tuple(run_id for difference in differences for run_id in difference.run_ids),
     )
 

@@ -32,8 +32,11 @@ def worse_metrics(contrast: Contrast, runs: Runs, plan: Plan) -> tuple[WorseMetr
     for name in _quality_metrics(plan, but=contrast.metric.name):
         values = [each.difference for each in seed_differences(contrast.weights, runs, name)]
         metric = measured_metric(plan, name)
-        if len(values) == len(own) and SIGNS[metric.direction] * sure_sign(difference_of(values)) < 0:
-            found.append(WorseMetric(metric=metric, difference=difference_of(values)))
+        if not values or len(values) != len(own):
+            continue
+        difference = difference_of(values, test_to_train=runs.test_to_train)
+        if SIGNS[metric.direction] * sure_sign(difference) < 0:
+            found.append(WorseMetric(metric=metric, difference=difference))
     return tuple(found)
 
 

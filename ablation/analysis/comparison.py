@@ -7,14 +7,14 @@ from ablation.analysis import statistics
 from ablation.analysis.answer_records import CrossedEffect, Difference, MeasuredMetric, Verdict, Wins
 from ablation.analysis.confusion import correct_answers
 from ablation.analysis.crossed import crossed_effect
-from ablation.analysis.descriptive_records import Spread
+from ablation.analysis.descriptive_records import FoldCorrection, Spread
 from ablation.analysis.finished import FinishedRuns, difference_of, metric_by_seed, run_ids, spread_of
 from ablation.analysis.looks import StudyLooks
 from ablation.analysis.pairing import Pairing, Side, pairing_of
 from ablation.analysis.pairs import JudgedPair, judged_pair
 from ablation.analysis.table import has_collapsed
 from ablation.analysis.verdicts import wins_of
-from ablation.errors import NameUnknown, StudiesApart
+from ablation.errors import FoldsApart, NameUnknown, StudiesApart
 from ablation.lookup import nearest_names
 from ablation.records import InputNoun, ModelSummary, Outcome, Plan, RecordedRun, Variant
 
@@ -56,6 +56,7 @@ class Comparison:
     flops: tuple[int, int]
     run_ids: tuple[str, ...]
     inputs: InputNoun = "images"
+    folds: FoldCorrection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def compare_studies(first: tuple[RecordedStudy, str], second: tuple[RecordedStud
     Raises:
         NameUnknown: a study has no such variant.
         StudiesApart: they are not judged on the same metric.
+        FoldsApart: replicates of either are folds, and they are not the same in both.
     """
     one, other = (_side(study, name) for study, name in (first, second))
     _check_metrics(one, other)
@@ -135,6 +137,8 @@ def _apart(first: Side, second: Side, name: str) -> tuple[str, str] | None:
 
 def _comparison(first: Side, second: Side) -> Comparison:
     sides, pairing = (first, second), pairing_of(first, second)
+    if not pairing.is_paired and any(side.finished.plan.replicates for side in sides):
+        raise FoldsApart((first.study, second.study), pairing.differs)
     names = [name for name in first.finished.plan.metrics if name in second.finished.plan.metrics]
     apart = {name: texts for name in names if (texts := _apart(first, second, name)) is not None}
     reasons = [reason for side in sides for reason in _reasons(side, pairing)]
@@ -159,6 +163,7 @@ def _comparison(first: Side, second: Side) -> Comparison:
         flops=(_summary(first).flops, _summary(second).flops),
         run_ids=run_ids([run for side in sides for run in side.finished.of(side.variant)]),
         inputs=first.finished.plan.data.shape.inputs,
+        folds=FoldCorrection.of(first.finished.plan),
     )
 
 
@@ -205,7 +210,11 @@ def _compared(sides: tuple[Side, Side], pairing: Pairing, name: str, *, is_given
         metric=metric,
         first=spread_of(samples[0]) if samples[0] else None,
         second=spread_of(samples[1]) if samples[1] else None,
-        difference=difference_of(differences) if is_paired else _unpaired(*samples) if is_welch else None,
+        difference=difference_of(differences, test_to_train=sides[0].finished.plan.test_to_train)
+        if is_paired
+        else _unpaired(*samples)
+        if is_welch
+        else None,
         wins=wins_of(differences, metric.direction) if is_paired else None,
     )
 
@@ -220,6 +229,8 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 def _crossed(sides: tuple[Side, Side], pairing: Pairing) -> CrossedEffect | None:
     """Return the effect on other test inputs too, where both have answered the same ones with the same seeds."""
+    if sides[0].finished.plan.replicates is not None:  # each fold has inputs of its own
+        return None
     first, second = (
         {run.planned.seed: correct_answers(run) for run in side.finished.done(side.variant)} for side in sides
     )

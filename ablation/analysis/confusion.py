@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ablation.analysis.descriptive_records import ConfusionDifference, ConfusionMatrix, Disagreement, Matrix
 from ablation.analysis.finished import FinishedRuns, run_ids
+from ablation.analysis.statistics import correction
 from ablation.records import RecordedRun, Variant
 
 SPLITS = ("test", "train")
@@ -39,20 +40,22 @@ def confusion_differences(finished: FinishedRuns) -> tuple[ConfusionDifference, 
 
 def disagreements(finished: FinishedRuns) -> tuple[Disagreement, ...]:
     """Return on how many test images seeds, and each variant and the baseline, differ in being right."""
-    base = _correct(finished.done(finished.plan.baseline))
+    is_folded = finished.plan.replicates is not None  # each replicate is tested on images of its own
     found = []
     for variant in finished.variants:
         runs = finished.done(variant)
         own = _correct(runs)
         if not own:
             continue
-        common = sorted(own.keys() & base.keys()) if not variant.is_baseline else []
+        reference = finished.plan.reference(variant)
+        base = _correct(finished.done(reference)) if reference is not variant else {}
+        common = sorted(own.keys() & base.keys())
         apart = [float(np.mean(own[seed] != base[seed])) for seed in common if len(own[seed]) == len(base[seed])]
         found.append(
             Disagreement(
                 variant=variant.name,
                 n=len(own),
-                between_seeds=_pairwise_disagreement(list(own.values())),
+                between_seeds=_pairwise_disagreement(list(own.values())) if not is_folded else None,
                 with_baseline=float(np.mean(apart)) if apart else None,
                 run_ids=run_ids([run for run in runs if run.planned.seed in own]),
             )
@@ -73,9 +76,11 @@ def _with_confusion(finished: FinishedRuns, variant: Variant, split: str) -> lis
 
 
 def _confusion_difference(finished: FinishedRuns, variant: Variant, split: str) -> ConfusionDifference | None:
+    reference = finished.plan.reference(variant)
+    if reference is variant:
+        return None
     own, base = (
-        {run.planned.seed: run for run in _with_confusion(finished, each, split)}
-        for each in (variant, finished.plan.baseline)
+        {run.planned.seed: run for run in _with_confusion(finished, each, split)} for each in (variant, reference)
     )
     seeds = sorted(own.keys() & base.keys())
     if not seeds:
@@ -86,6 +91,7 @@ def _confusion_difference(finished: FinishedRuns, variant: Variant, split: str) 
     if len(seeds) > 1:
         # Two seeds of a variant differ by √2 SD (root mean square); over √n, pooled, that is √((s² + s'²) / n).
         reseeding = np.sqrt((shares[0].var(axis=0, ddof=1) + shares[1].var(axis=0, ddof=1)) / len(seeds))
+        reseeding = reseeding * correction(len(seeds), finished.plan.test_to_train)
     return ConfusionDifference(
         variant=variant.name,
         split=split,

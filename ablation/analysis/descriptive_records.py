@@ -5,12 +5,35 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablation.analysis.answer_records import Difference, Interval, LevelChange
+from ablation.records import Plan
 
 Points = tuple[tuple[int, float], ...]
 """(epoch, value) pairs; epochs count from 1."""
 
 Matrix = tuple[tuple[float, ...], ...]
 """A value for each [true class][answered class]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldCorrection:
+    """The folds that are a study's replicates, and what intervals over them are corrected by, after Nadeau and Bengio.
+
+    `test_to_train` is n_test/n_train: how many examples are tested on for each that is trained on.
+    """
+
+    folds: int
+    repeats: int
+    test_to_train: float
+    correction: str = (
+        "Nadeau and Bengio (2003): variance of the mean (1/J + n_test/n_train) s², J - 1 degrees of freedom"
+    )
+
+    @classmethod
+    def of(cls, plan: Plan) -> "FoldCorrection | None":
+        """Return that of a plan, None where its replicates are seeds."""
+        if plan.replicates is None:
+            return None
+        return cls(folds=plan.replicates.folds, repeats=plan.replicates.repeats, test_to_train=plan.test_to_train)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

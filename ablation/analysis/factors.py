@@ -110,16 +110,23 @@ def _interaction(
     return PairedInteraction(
         first=first,
         second=second,
-        difference=difference_of([_difference_of_differences(each) for each in values]),
-        in_logits=_in_logits(values, finished.plan.metrics[finished.plan.locked.metric.name].unit),
+        difference=difference_of(
+            [_difference_of_differences(each) for each in values], test_to_train=finished.plan.test_to_train
+        ),
+        in_logits=_in_logits(
+            values,
+            finished.plan.metrics[finished.plan.locked.metric.name].unit,
+            test_to_train=finished.plan.test_to_train,
+        ),
     )
 
 
-def _in_logits(values: Sequence[Sequence[float]], unit: str) -> Difference | None:
+def _in_logits(values: Sequence[Sequence[float]], unit: str, *, test_to_train: float) -> Difference | None:
     if unit != "fraction" or not all(0 < value < 1 for each in values for value in each):
         return None
     return difference_of(
-        [_difference_of_differences([float(special.logit(value)) for value in each]) for each in values]
+        [_difference_of_differences([float(special.logit(value)) for value in each]) for each in values],
+        test_to_train=test_to_train,
     )
 
 

@@ -53,15 +53,21 @@ class FinishedRuns:
     def paired(self, variant: Variant, values: Mapping[str, Mapping[int, float]]) -> Difference | None:
         """Return the difference to the baseline of what runs have, by variant's name and seed.
 
-        None where a planned run of either lacks it, as nothing is averaged around a hole.
+        None where a planned run of either lacks it, as nothing is averaged around a hole. Of several data sets, the
+        baseline is that on the variant's own, which has no difference to itself.
         """
-        pair = (variant.name, self.plan.baseline.name)
+        if self.plan.reference(variant) is variant:
+            return None
+        pair = (variant.name, self.plan.reference(variant).name)
         own, base = (values.get(name, {}) for name in pair)
         is_whole = all(self.seeds(name) <= values.get(name, {}).keys() for name in pair)
         common = sorted(own.keys() & base.keys())
         if not is_whole or not common:
             return None
-        return difference_of([statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common])
+        return difference_of(
+            [statistics.without_rounding_error([own[seed], -base[seed]]) for seed in common],
+            test_to_train=self.plan.test_to_train,
+        )
 
     def seeds(self, variant: str) -> set[int]:
         """Return the seeds that are planned for a variant."""
@@ -75,11 +81,14 @@ class FinishedRuns:
         return planned
 
 
-def difference_of(differences: Sequence[float]) -> Difference:
+def difference_of(differences: Sequence[float], *, test_to_train: float) -> Difference:
+    """Return the mean of paired differences and its interval; `test_to_train` as `statistics.correction` has it."""
     return Difference(
         n=len(differences),
         mean=statistics.mean_of(differences),
-        interval=statistics.paired_interval(differences, level=statistics.DESCRIPTIVE_LEVEL),
+        interval=statistics.paired_interval(
+            differences, level=statistics.DESCRIPTIVE_LEVEL, test_to_train=test_to_train
+        ),
     )
 
 

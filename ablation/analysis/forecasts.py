@@ -93,6 +93,8 @@ def forecast_of(looks: StudyLooks, place: int, *, following: int | None) -> Fore
     `following` is the number of seeds that it is judged at next, None where it is not.
     """
     asked, standing, rule = looks.family[place], looks.standings[place], looks.rule
+    if rule.test_to_train:  # folds do not grow
+        return None
     past = _Past.of(asked, standing, rule)
     is_given_up = standing.state in (State.FUTILE, State.ENDED) and standing.seeds < MOST_SEEDS
     if past is None or (following is None and not is_given_up):

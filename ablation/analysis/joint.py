@@ -22,7 +22,8 @@ def joint_effect(contrast: Contrast, runs: Runs, verdict: Verdict) -> JointEffec
         weights = {
             name: sign * abs(contrast.weights[name]) for own, sign in ((variants, 1), (neither, -1)) for name in own
         }
-        return difference_of([each.difference for each in seed_differences(weights, runs, contrast.metric.name)])
+        found = seed_differences(weights, runs, contrast.metric.name)
+        return difference_of([each.difference for each in found], test_to_train=runs.test_to_train)
 
     alone, combined = (against_neither(first), against_neither(second)), against_neither(both)
     in_logits, is_decided = _in_logits(contrast, runs), verdict in (Verdict.BETTER_THAN_SUM, Verdict.WORSE_THAN_SUM)
@@ -73,4 +74,6 @@ def _in_logits(contrast: Contrast, runs: Runs) -> Difference | None:
 
     measured = seed_differences(contrast.weights, runs, contrast.metric.name)
     found = seed_differences(contrast.weights, runs, contrast.metric.name, to=logit)
-    return difference_of([each.difference for each in found]) if len(found) == len(measured) > 0 else None
+    if not 0 < len(found) == len(measured):
+        return None
+    return difference_of([each.difference for each in found], test_to_train=runs.test_to_train)

@@ -72,6 +72,7 @@ class StudyLooks:
             alpha=self.plan.locked.alpha,
             planned=len(self.plan.family) or len(self.contrasts),
             comparisons=len(self.plan.family) + len({*map(contrast_name, self.contrasts)} - {*self.plan.family}),
+            test_to_train=self.plan.test_to_train,
         )
 
     @cached_property

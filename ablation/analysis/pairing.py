@@ -105,6 +105,9 @@ def _differs(first: Side, second: Side) -> Iterator[str]:
         values = [each.get(path, _NONE) for each in fixed]
         if values[0] != values[1]:
             yield f"{path} ({' and '.join(map(str, values))})"
+    folds = [str(side.finished.plan.replicates or _NONE) for side in (first, second)]
+    if folds[0] != folds[1]:
+        yield f"replicates ({folds[0]} and {folds[1]})"
     codes = [side.finished.plan.code.get(side.variant.name) for side in (first, second)]
     training = first.variant.settings.training
     if isinstance(training, FunctionTraining) and codes[0] != codes[1]:

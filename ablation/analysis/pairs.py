@@ -90,7 +90,8 @@ def _paired(pair: Pair, family: Sequence[Pair], pairing: Pairing) -> _Found:
     if not values:
         return _Found(verdict=Verdict.INCOMPLETE, seeds=(0, 0))
     direction = _direction(pair[0])
-    effect = effect_of(values, direction=direction, interval=standing.interval, alpha=standing.p)
+    ratio = pair[0].looks.rule.test_to_train
+    effect = effect_of(values, direction=direction, interval=standing.interval, alpha=standing.p, test_to_train=ratio)
     return _Found(
         verdict=verdict_of(standing.state, effect, direction=direction, is_interaction=False),
         seeds=(len(values), len(values)),
@@ -130,7 +131,15 @@ def _rule(pair: Pair, pairing: Pairing, *, pairs: int) -> Rule:
     }
     able = sorted(seeds for seeds in looks if seeds > 1) or [max(looks)]
     growth = (len(pairing.seeds),) if len(pairing.seeds) > able[-1] else ()
-    return Rule(looks=tuple(able), growth=growth, alpha=_alpha(*pair), planned=pairs, comparisons=pairs, gives_up=False)
+    return Rule(
+        looks=tuple(able),
+        growth=growth,
+        alpha=_alpha(*pair),
+        planned=pairs,
+        comparisons=pairs,
+        gives_up=False,
+        test_to_train=first.rule.test_to_train,
+    )
 
 
 def _welch(pair: Pair, family: Sequence[Pair], pairing: Pairing) -> _Found:  # noqa: ARG001 - as `_paired`

@@ -33,7 +33,7 @@ from ablation.analysis.sequential import (
     low_sd_share,
     numbers,
 )
-from ablation.analysis.statistics import POWER, detectable_difference, merged, sample_sd, seeds_for_power
+from ablation.analysis.statistics import POWER, correction, detectable_difference, merged, sample_sd, seeds_for_power
 from ablation.records import Plan, RecordedRun
 from ablation.study.labels import labels_of
 
@@ -57,7 +57,7 @@ class QuestionPower:
 
     `sd` is that of its differences from seed to seed, in the metric's unit, None where the noise is not known. Where
     it is, `seeds_for_meaningful` are the fewest with which one look finds a difference of `meaningful`, the half-width
-    of the ROPE; None where that is not named, or above 10,000.
+    of the ROPE; None where that is not named, above 10,000, or where folds take the place of seeds.
     """
 
     question: str
@@ -67,6 +67,7 @@ class QuestionPower:
     sd: float | None
     looks: tuple[LookPower, ...]
     seeds_for_meaningful: int | None
+    is_folded: bool = False
 
     @property
     def reaches_meaningful(self) -> int | None:
@@ -96,8 +97,9 @@ def power_of(looks: StudyLooks, *, noise: Mapping[str, float] | None = None) -> 
                 for seeds, least in zip(looks.rule.looks, differences, strict=True)
             ),
             seeds_for_meaningful=seeds_for_power(contrast.rope, sd, alpha=looks.rule.alpha_planned)
-            if sd is not None and contrast.rope is not None
+            if sd is not None and contrast.rope is not None and not looks.rule.test_to_train
             else None,
+            is_folded=bool(looks.rule.test_to_train),
         )
         for contrast, asked, differences in zip(looks.contrasts, looks.family, found, strict=False)
     )
@@ -117,7 +119,11 @@ def detectable(
         sd = _sd(asked, noise or {})
         rope = asked.rope / sd if sd is not None and asked.rope is not None else None
         has_floor = alike[asked.metric] >= FEWEST_FOR_A_FLOOR
-        found.append(_least_differences(rule.looks, rule.alpha_planned, has_floor, rope))
+        wider = correction(rule.looks[-1], rule.test_to_train)
+        least = _least_differences(
+            rule.looks, rule.alpha_planned, has_floor, rope / wider if rope is not None else None
+        )
+        found.append(tuple(each * wider if each is not None else None for each in least))
     return tuple(found)
 
 

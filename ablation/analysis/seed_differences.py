@@ -15,16 +15,19 @@ from ablation.records import Outcome, RecordedRun
 
 
 class Runs:
-    """Looks up the rows of a run table by variant and seed."""
+    """Looks up the rows of a run table by variant and seed; `test_to_train` is that of folds, 0 of seeds."""
 
-    def __init__(self, rows: Sequence[dict[Any, Any]], recorded: Mapping[str, RecordedRun]) -> None:
-        self.recorded = recorded
+    def __init__(
+        self, rows: Sequence[dict[Any, Any]], recorded: Mapping[str, RecordedRun], *, test_to_train: float = 0.0
+    ) -> None:
+        self.recorded, self.test_to_train = recorded, test_to_train
         self._rows = {(row["variant"], row["seed"]): row for row in rows}
 
     def of(self, seeds: Sequence[int]) -> "Runs":
         """Return the runs of some seeds alone."""
         kept = set(seeds)
-        return Runs([row for (_, seed), row in self._rows.items() if seed in kept], self.recorded)
+        rows = [row for (_, seed), row in self._rows.items() if seed in kept]
+        return Runs(rows, self.recorded, test_to_train=self.test_to_train)
 
     def unstable(self, variants: Sequence[str]) -> list[str]:
         """Return the names of these variants' runs that diverged or collapsed."""

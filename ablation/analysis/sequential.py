@@ -13,6 +13,8 @@ All of it is a function of the looks and of what the seeds showed, never of the 
 5. A run without a result pauses its comparisons; one that diverged or collapsed makes them unstable and stops them.
 6. Below 8 seeds the SD has a floor: half of what the family's other comparisons imply.
 7. Seeds beyond the plan are judged by an e-process at an extra alpha / 5, see `grown`.
+8. Folds have one look and do not grow. Their intervals are corrected for what their training parts have in common; a
+   comparison that came after results could be seen is judged by such an interval at its part of alpha / 5.
 """
 
 import math
@@ -25,7 +27,7 @@ from scipy import special
 
 from ablation.analysis.answer_records import Interval
 from ablation.analysis.boundaries import Boundary, boundaries
-from ablation.analysis.statistics import confidence_sequence, mean_of, sample_sd
+from ablation.analysis.statistics import confidence_sequence, correction, mean_of, sample_sd
 
 PASSED_ON = 0.5
 """Of the alpha of a comparison beyond its ROPE. One that is only beyond zero may be as large as the ROPE, and would be
@@ -120,6 +122,7 @@ class Rule:
     """What a family is judged by: its looks in numbers of seeds, those beyond the plan in `growth`, and its alpha.
 
     `planned` is how many comparisons alpha was shared among when the plan was locked; `comparisons` how many there are.
+    `test_to_train` corrects intervals over folds, see `statistics.correction`.
     `gives_up`: what the rest of the plan cannot decide is stopped before the last look. That binds nothing: who has the
     seeds of later looks anyway may judge on.
     """
@@ -129,6 +132,7 @@ class Rule:
     alpha: float
     planned: int
     comparisons: int
+    test_to_train: float = 0.0
     gives_up: bool = True
 
     @property
@@ -149,6 +153,11 @@ class Rule:
 def judged(family: Sequence[Asked], rule: Rule) -> tuple[Standing, ...]:
     """Return how each comparison of a family stands, in its order."""
     found = _Family(family, rule).through_the_looks()
+    if rule.test_to_train:
+        return tuple(
+            _added_to_folds(family, asked, standing, rule) if asked.is_added else standing
+            for asked, standing in zip(family, found, strict=True)
+        )
     return tuple(_grown(asked, standing, rule) for asked, standing in zip(family, found, strict=True))
 
 
@@ -295,6 +304,7 @@ class _Family:
                 rope=asked.rope,
                 least_sd=self._least_sd(asked, seeds),
                 is_repeated=asked.repeats_in(seeds),
+                test_to_train=self._rule.test_to_train,
             )
         return self._looks[index, at, alpha]
 
@@ -330,13 +340,14 @@ class _Look:
         rope: float | None,
         least_sd: float | None,
         is_repeated: bool,
+        test_to_train: float = 0.0,
     ) -> "_Look":
         sd, n = sample_sd(values), len(values)
         if not sd or is_repeated:
             return cls(sd=sd, interval=None, verdict=None, is_repeated=is_repeated)
         mean, limits = mean_of(values), boundaries(looks, alpha)
         raised = max(sd, least_sd or 0.0)
-        half_width = limits[index].t * raised / math.sqrt(n)
+        half_width = limits[index].t * raised / math.sqrt(n) * correction(n, test_to_train)
         interval = Interval(low=mean - half_width, high=mean + half_width, level=1 - alpha)
         verdict = state_of(interval, rope)
         is_mute = least_sd is None and n < FRAGILE_BELOW
@@ -351,6 +362,36 @@ class _Look:
             p=None if is_mute else limits[index].p,
             least_sd=least_sd or 0.0,
         )
+
+
+def _added_to_folds(family: Sequence[Asked], asked: Asked, standing: Standing, rule: Rule) -> Standing:
+    """Judge a comparison of folds that came later: once, as there are no more folds to see it at."""
+    seeds = rule.looks[-1]
+    standing, lack = replace(standing, alpha=rule.alpha_added, wanted=seeds), _lack(asked.seeds[:seeds], seeds)
+    if lack is Lack.UNSTABLE:
+        return replace(standing, state=State.UNSTABLE, seeds=seeds)
+    if lack is not None:
+        return replace(standing, state=_LACKING[lack])
+    look = _Look.of(
+        numbers(asked.seeds[:seeds]),
+        looks=rule.looks,
+        index=len(rule.looks) - 1,
+        alpha=rule.alpha_added,
+        rope=asked.rope,
+        least_sd=floor_at(seeds, asked, usual_spread(family, asked.metric, rule.looks[0])),
+        is_repeated=asked.repeats_in(seeds),
+        test_to_train=rule.test_to_train,
+    )
+    return replace(
+        standing,
+        state=look.verdict or (State.ENDED if look.sd and not look.is_repeated else State.NO_VARIATION),
+        seeds=seeds,
+        interval=look.interval,
+        is_floored=look.is_floored,
+        is_fragile=look.is_fragile,
+        p=look.p,
+        least_sd=look.least_sd,
+    )
 
 
 def _grown(asked: Asked, standing: Standing, rule: Rule) -> Standing:

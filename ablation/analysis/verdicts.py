@@ -57,10 +57,12 @@ def effect_of(
     interval: Interval | None,
     alpha: float | None,
     least_sd: float = 0.0,
+    test_to_train: float = 0.0,
 ) -> Effect:
     """Return the paired differences in numbers, with the interval that they were judged by.
 
-    `alpha` is that of their t test, None where that decides nothing; `least_sd` the floor of their SD.
+    `alpha` is that of their t test, None where that decides nothing; `least_sd` the floor of their SD. `test_to_train`
+    is that of folds, see `statistics.correction`.
 
     Raises:
         ValueError: there are none.
@@ -74,7 +76,11 @@ def effect_of(
         sd=sd,
         interval=interval if sd else None,
         e_value=statistics.e_value(differences),
-        detectable=statistics.detectable_difference(max(sd, least_sd), n, alpha=alpha) if sd and alpha else None,
+        detectable=statistics.detectable_difference(
+            max(sd, least_sd) * statistics.correction(n, test_to_train), n, alpha=alpha
+        )
+        if sd and alpha
+        else None,
         skewness=statistics.skewness(differences),
         wins=wins_of(differences, direction),
     )

@@ -27,6 +27,7 @@ from ablation.report.numbers import (
     value_text,
 )
 from ablation.report.prose.verdicts import VERDICT_WORDS
+from ablation.report.replicates import correction_text, in_folds
 from ablation.report.rows import first_screen
 from ablation.report.table import Table as Cells
 from ablation.report.table import difference_cells
@@ -42,7 +43,7 @@ def analysis_text(analysis: Analysis) -> str:
     for title, make in (("Variants", tables.variants), ("Cost", tables.costs)):
         cells = make(analysis)
         parts += [Text(), _table(cells, title=title)] if cells.rows else []
-    rows = in_terminal(first_screen_text(first_screen(analysis), width()))
+    rows = in_folds(in_terminal(first_screen_text(first_screen(analysis), width())), analysis.folds)
     return f"{rows}\n\n{_rendered(Group(*parts))}"
 
 
@@ -77,6 +78,8 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
         yield from map(_line, _verdict_lines(comparison, comparison.judged))
     yield Text()
     yield _line("Descriptive: the intervals below are at 95 %, not adjusted for their number, and give no verdict.")
+    if comparison.folds is not None:
+        yield _line(f"{correction_text(comparison.folds)}.")
     yield Text()
     head = ("metric", "A", "B", "difference", "95 % interval", "better in")
     yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")

@@ -62,6 +62,7 @@ def preview_json(preview: Preview) -> str:
             "tuning_runs": preview.tuning_runs,
             "seeds": preview.study.spec.most_seeds,
             "looks": preview.study.spec.looks,
+            **({"replicates": preview.replicates.plain()} if preview.replicates is not None else {}),
             "seconds": preview.seconds,
             "same_starts": preview.same_starts,
             "data": _data(preview),

@@ -13,7 +13,7 @@ from typing import Any
 from ablation.code.calling import bound, running
 from ablation.code.carrying import CarriedCode, carried_code, check_packages
 from ablation.code.loading import is_importing, load_code
-from ablation.code.names import code_names, code_problem, is_code, metric_code_names
+from ablation.code.names import code_names, code_problem, is_code, is_weights, metric_code_names, weights_name
 from ablation.code.sources import code_digest, code_parts, find_place, source_of
 from ablation.code.training_calls import (
     OFFERED,
@@ -41,11 +41,13 @@ __all__ = [
     "code_problem",
     "is_code",
     "is_importing",
+    "is_weights",
     "metric_code_names",
     "own_settings",
     "running",
     "training_call",
     "training_signature",
+    "weights_name",
 ]
 
 

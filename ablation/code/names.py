@@ -18,10 +18,23 @@ def is_code(name: object) -> bool:
 
 
 def code_names(settings: Settings) -> list[str]:
-    """Return the user's own code that settings name: data, model, replacements, training and loss."""
+    """Return the user's own files that settings name: code of data, model, replacements, training, loss; weights."""
     sections = [section.name for section in (settings.data, settings.model) if section is not None]
     replacements = settings.model.replace.values() if settings.model is not None else ()
-    return [name for name in (*sections, *_trained_by(settings), *replacements) if is_code(name)]
+    weights = settings.model.weights if settings.model is not None else None
+    named = [name for name in (*sections, *_trained_by(settings), *replacements) if is_code(name)]
+    return named if weights is None else [*named, weights_name(weights)]
+
+
+def weights_name(path: str) -> str:
+    """Return a name for a file of weights, by which it is found, digested and carried as the files of code are."""
+    return f"{path if is_file(path) else f'./{path}'}:weights"
+
+
+def is_weights(name: str) -> bool:
+    """Whether a name that `code_names` gives is that of a file of weights."""
+    location = name.rpartition(":")[0]
+    return is_file(location) and not location.endswith(".py")
 
 
 def metric_code_names(metrics: Iterable[DeclaredMetric]) -> list[str]:

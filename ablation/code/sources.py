@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder
+from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec, PathFinder, all_suffixes
 from pathlib import Path
 
 from ablation import __version__
@@ -123,7 +123,24 @@ def trace_places(places: Iterable[Place]) -> Trace:
 
 def content_digest(file: Path) -> str:
     """Return the SHA-256 of a file's bytes; of none where it cannot be read, as importing it says so."""
-    return hashlib.sha256(_content(file)).hexdigest()
+    if _is_module(file):
+        return hashlib.sha256(_content(file)).hexdigest()
+    try:
+        found = file.stat()
+        return _digest_of_large(file, found.st_size, found.st_mtime_ns, found.st_ino)
+    except OSError:
+        return hashlib.sha256(b"").hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_large(file: Path, _size: int, _changed_ns: int, _node: int) -> str:
+    """Digest a file that may be large, such as one of weights, once for each state that it is in."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _is_module(file: Path) -> bool:
+    return file.name.endswith(tuple(all_suffixes()))
 
 
 def _place_of_file(location: str, search: tuple[Path, ...]) -> Place:
@@ -133,7 +150,7 @@ def _place_of_file(location: str, search: tuple[Path, ...]) -> Place:
     file = next((path.resolve() for path in paths if path.is_file()), None)
     if file is None:
         return Place(file=None, module=None, search=search)
-    packages = packages_of(file)
+    packages = packages_of(file) if _is_module(file) else []
     module, root = None, file.parent
     if packages and any(one.level for one in imports_of(_content(file))):
         root = packages[0].parent.parent
@@ -144,6 +161,9 @@ def _place_of_file(location: str, search: tuple[Path, ...]) -> Place:
 
 def _follow(file: Path, search: tuple[Path, ...], trace: Trace) -> None:
     parts = trace.files[file]
+    if not _is_module(file):
+        parts.append(content_digest(file))
+        return
     content = _content(file)
     parts.append(hashlib.sha256(content).hexdigest())
     reached = list(packages_of(file))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ablation.analysis import Analysis, StudyLooks, analyse
+from ablation.code import is_weights
 from ablation.coordinator.lease import Lease
 from ablation.records import Outcome, PlannedRun
 from ablation.report import answer_summaries, overview, write_report
@@ -69,8 +70,11 @@ def conclude(lease: Lease, *, tracker: Tracker, state: State) -> StudyOutcome:
 
 
 def keep_code(study: Study, folder: Path) -> None:
-    """Copy the study's own code to where its report will be: without it nobody else could train what was compared."""
+    """Copy the study's own code to where its report will be: without it nobody else could train what was compared.
+
+    Files of weights stay where they are, for their size; runs have their digest.
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    for relative, file in study.code.files(study.code_names()).items():
+    for relative, file in study.code.files(name for name in study.code_names() if not is_weights(name)).items():
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / relative)

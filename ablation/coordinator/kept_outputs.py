@@ -142,7 +142,7 @@ def _kept(
 ) -> tuple[NDArray[Any], NDArray[Any]] | str:
     """Return a run's outputs and targets on test, or in words why there are none."""
     file, name = output_file(plan.task)
-    data = plan.data_of(run.planned.variant)
+    data = plan.data_of(run.planned.variant, run.planned.seed)
     most = _most_bytes(data)
     content, problem = tracker.run_file(str(run.run_id), file, limit=most)
     if content is None:
@@ -151,7 +151,7 @@ def _kept(
     outputs, targets = arrays.get(name), arrays.get("targets")
     if outputs is None or len(outputs) != data.test_images or outputs.dtype.kind != "f":
         return f"{file} is damaged"
-    targets = of_data() if targets is None else targets
+    targets = of_data() if targets is None and not plan.data.fold_sizes else targets
     if targets is None:
         return _NO_TARGETS
     return (outputs, targets) if len(targets) == len(outputs) else f"{file} is damaged"

@@ -119,5 +119,6 @@ def confusion_at_chance(
     """Return what a run answered where that tells whether it collapsed, from its folder, as its record will have it."""
     if not is_at_chance(plan, variant, result.outcome, result.metrics):
         return {}
-    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data_of(variant))
+    seed = next((run.seed for run in plan.runs if run.identity == result.identity), None)
+    evaluation, _ = checked_evaluation(folder.evaluation(), plan.data_of(variant, seed))
     return evaluation.confusion

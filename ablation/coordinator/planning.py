@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences, few
 from ablation.records import (
+    DATA,
     KEPT_OUTPUTS,
     NOT_MEASURED,
     TASKS,
@@ -28,6 +29,7 @@ from ablation.records import (
     Variant,
 )
 from ablation.study import Study, locked_hash
+from ablation.study.identity import without_places
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
 
 if TYPE_CHECKING:
@@ -280,7 +282,13 @@ def _settled_runs(plan: Plan) -> list[PlannedRun]:
 
 
 def _asked(study: Study) -> dict[str, Any]:
-    return {"tune": study.spec.document().get("tune")}
+    return _tuned_by(study.spec.document())
+
+
+def _tuned_by(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study's plain values say of its tuning: spaces, budget, and a metric of its own to judge it by."""
+    by = (study.get("metric") or {}).get("validation")
+    return {"tune": study.get("tune"), **({"metric.validation": by} if by and study.get("tune") else {})}
 
 
 def _changed_code(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -309,12 +317,18 @@ def _changed_metrics(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
 
 def _changed_data(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     """Return the digests of data by the variants, known already, that are trained on other data than the baseline."""
-    known = {repr(variant.configuration): before.data_of(variant.name).digest for variant in before.variants}
+    known = {_trained_as(variant): before.data_of(variant.name).digest for variant in before.variants}
     pairs = {
-        other.name: (known.get(repr(now.variant(other.variants[0]).configuration)), other.facts.digest)
+        other.name: (known.get(_trained_as(now.variant(other.variants[0]))), other.facts.digest)
         for other in now.other_data
     }
     return {f"data ({name})": pair for name, pair in pairs.items() if pair[0] not in (None, pair[1])}
+
+
+def _trained_as(variant: Variant) -> str:
+    """Return what tells a variant from the others of a plan: several data sets may differ in their roots alone."""
+    data = [variant.levels[DATA]] if DATA in variant.levels else []
+    return repr([variant.configuration, *data])
 
 
 def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -326,11 +340,12 @@ def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:
+    configuration = without_places(plan.baseline.configuration)
     return {
-        **plan.baseline.configuration,
-        "data": {**(plan.baseline.configuration["data"] or {}), "digest": plan.data.digest},
+        **configuration,
+        "data": {**(configuration["data"] or {}), "digest": plan.data.digest},
         "metric": plan.locked.metric.plain(),
-        "tune": plan.study.get("tune"),
+        **_tuned_by(plan.study),
     }
 
 
@@ -346,8 +361,8 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
         )
         if old != new
     ]
-    known = {repr(variant.configuration) for variant in before.variants}  # Python calls 1 and true equal
-    added = [variant.name for variant in now.variants if repr(variant.configuration) not in known]
+    known = {_trained_as(variant) for variant in before.variants}  # Python calls 1 and true equal
+    added = [variant.name for variant in now.variants if _trained_as(variant) not in known]
     family, asked = {*before.family, *_names(before)}, set(_names(now))
     dropped = [name for name in _names(before) if name in family - asked]
     return [
@@ -385,7 +400,11 @@ def measured_models(study: Study, shape_of: Callable[[Variant], DataShape]) -> d
         model, shape = variant.settings.model, shape_of(variant)
         if not is_trained or model is None or shape == NO_DATA.shape:
             return NOT_MEASURED
-        return summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        found = summarize_model(lambda: build_model(replace(model, frozen=()), shape, code=study.code), shape)
+        if not model.frozen:
+            return found
+        frozen = summarize_model(lambda: build_model(model, shape, code=study.code), shape)
+        return replace(found, trainable=frozen.parameters)
 
     sizes = {variant.name: size(variant) for variant in study.variants}
     first: dict[str, Variant] = {}
@@ -412,7 +431,7 @@ def trains_model(study: Study) -> bool:
 
 def _beside_parts(variant: Variant) -> dict[str, Any]:
     """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
-    configuration = dict(variant.configuration)
+    configuration = {**variant.configuration, "data set": variant.levels.get(DATA)}
     model = configuration.get("model") or {}
     configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
     return {**configuration, "levels": variant.levels.get("settings")}
@@ -424,7 +443,10 @@ def check_room(plan: Plan, folder: Path, *, at_once: int) -> None:
     Raises:
         DiskFull: there is not, and how much is needed.
     """
-    answers = max(data.test_images * math.prod(data.shape.output_shape) for data in plan.data_sets)
+    answers = max(
+        max((test for _, test in data.fold_sizes), default=data.test_images) * math.prod(data.shape.output_shape)
+        for data in plan.data_sets
+    )
     if TASKS[plan.task].has_positions:
         answers = min(answers, KEPT_OUTPUTS // BYTES)
     parameters = max((summary.parameters for summary in plan.summaries.values()), default=0)

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ablation.code import CarriedCode, check_packages
 from ablation.coordinator.data import Datasets, dataset_of, facts_of, first_of_data, other_data, prepare_data
 from ablation.coordinator.planning import data_remarks, plan_of
 from ablation.coordinator.progress import Progress
 from ablation.coordinator.request import Request
+from ablation.datasets import Dataset
 from ablation.records import DataFacts, OtherData, same_starts_text
 from ablation.scheduling import check_storage, default_storage
 from ablation.storage.temporary import remove_left_behind
@@ -89,7 +93,7 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
     tried = [variant for variant in study.design_variants() if needs_trying(variant.settings)]
     for variant in first_of_data(study):
         dataset, shape = dataset_of(variant, datasets), facts_of(variant, datasets).shape
-        targets = dataset.test_labels if dataset is not None else None
+        targets = _targets(dataset) if dataset is not None else None
         try_metrics(study.spec.own_metrics, shape, targets=targets, code=study.code)
     if tried:
         yield request.note(f"trying {len(tried)} variants on one batch each")
@@ -102,8 +106,15 @@ def _tried(request: Request, datasets: Datasets) -> Generator[Progress, None, tu
             dataset=dataset_of(variant, datasets),
             code=study.code,
             study=study.name,
+            tuned_by=study.tuned_by,
         )
     )
     if alike:
         yield request.note(same_starts_text(alike))
     return alike
+
+
+def _targets(dataset: Dataset) -> NDArray[Any]:
+    """Return targets as metrics are measured on."""
+    targets: NDArray[Any] = dataset.test_labels if len(dataset.test_labels) else dataset.train_labels
+    return targets

@@ -18,7 +18,7 @@ from ablation.coordinator.data import facts_of
 from ablation.coordinator.execution import Execution, next_done
 from ablation.coordinator.losses import Losses, result_of_lost_worker
 from ablation.coordinator.progress import Progress
-from ablation.errors import TuningFailed
+from ablation.errors import TuningFailed, ValidationMissing
 from ablation.executors import NodeLost, WorkerLost
 from ablation.records import (
     SIGNS,
@@ -41,7 +41,7 @@ from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import About, RunFolder
 from ablation.study import Study
 from ablation.study.search_spaces import FIRST_TUNING_SEED
-from ablation.worker import TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
+from ablation.worker import TuningJob, is_whole, objective_curve, run_tuning_job, trial_value
 
 RUN_ID_S = 2.0
 """Seconds that a trial's end waits for the tracker's names of its runs."""
@@ -142,13 +142,19 @@ class VariantTuning:
     @property
     def _objective(self) -> tuple[str, Direction]:
         spec = self.study.spec
-        return objective_of(spec.metric.name, spec.task, spec.own_metrics)
+        return spec.validation_metric or objective_of(spec.metric.name, spec.task, spec.own_metrics)
 
     def _open(self, variant: Variant) -> TuningSchedule:
         spec, tuning = self.study.spec, self.study.spec.tune
         assert tuning is not None
-        settings = {path: _at(variant.settings.plain(), path) for path in tuning.spaces}
-        start = settings if all(space.holds(settings[path]) for path, space in tuning.spaces.items()) else {}
+        objective, direction = self._objective
+        looked_at = {name for space in tuning.spaces.values() for name in space.when}
+        plain = variant.settings.plain()
+        settings = {path: _at(plain, path) for path in {*tuning.spaces, *looked_at}}
+        given = {**settings, **variant.levels}
+        tried = {path: settings[path] for path, space in tuning.spaces.items() if space.is_drawn(given)}
+        start = tried if all(tuning.spaces[path].holds(value) for path, value in tried.items()) else {}
+        basis = self._identity(variant, seed=FIRST_TUNING_SEED)
         return open_tuning(
             self.storage_url,
             name=spec.name,
@@ -156,9 +162,10 @@ class VariantTuning:
             tuning=tuning,
             whole=self.study.whole_settings(),
             start=start,
-            direction=self._objective[1],
+            given=given,
+            direction=direction,
             study_seed=spec.study_seed,
-            basis=self._identity(variant, seed=FIRST_TUNING_SEED),
+            basis=f"{basis}/{objective}/{direction}" if self.study.is_own_training else basis,
         )
 
     def _identity(self, variant: Variant, *, seed: int) -> str:
@@ -179,6 +186,8 @@ class VariantTuning:
         trial.latest = None
         trial.job = TuningJob(
             planned=planned,
+            study=self.study.name,
+            variant=trial.variant.name,
             settings=variant.settings,
             heldout_split="validation",
             data_folder=self.execution.jobs.data_folder(variant),
@@ -188,6 +197,7 @@ class VariantTuning:
             code_digest=self.study.code_digest(variant),
             carried_code=self.execution.jobs.carried_code,
             objective=self._objective[0],
+            expected_metrics=(self._objective[0],),
             commit=self.execution.jobs.commit,
             cudnn_benchmark=self.execution.jobs.cudnn_benchmark,
             metrics=self.execution.jobs.metrics,
@@ -242,6 +252,8 @@ class VariantTuning:
         trial.curves.append(objective_curve(folder.epochs(), job.objective))
         trial.losses = Losses()
         self.ended[result.outcome] += 1
+        if result.failure == "metrics" and not any(self.ended[outcome] for outcome in Outcome if outcome.is_result):
+            raise ValidationMissing(self.study.name, job.planned.name, job.objective, result.error or "")
         tuning = self.study.spec.tune
         if result.outcome is Outcome.DONE and not _was_pruned(result) and tuning and len(trial.results) < tuning.seeds:
             self._submit(trial)
@@ -293,8 +305,8 @@ def _ended(trial: _Trial, job: TuningJob, *, run_ids: tuple[str, ...]) -> Tuning
     last = trial.results[-1]
     outcome = "pruned" if _was_pruned(last) else last.outcome.value
     is_whole = outcome == "done"
-    epoch_choice = job.settings.engine.epoch_choice
-    values = [objective_value(curve, epoch_choice, is_minimized=job.is_minimized) for curve in trial.curves if curve]
+    ended = zip(trial.results, trial.curves, strict=True)
+    values = [value for result, curve in ended if (value := trial_value(job, result, curve)) is not None]
     return TuningTrial(
         number=trial.suggestion.number,
         settings=dict(trial.suggestion.settings),
@@ -326,5 +338,8 @@ def _short(value: Any) -> str:
 
 
 def _at(settings: Mapping[str, Any], path: str) -> Any:
-    section, _, key = path.partition(".")
-    return settings[section].get(key)
+    section, *keys = path.split(".")
+    value = settings.get(section)
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -18,6 +18,8 @@ from ablation.records import IGNORED, TASKS, DataFacts, DataOutline, DataShape, 
 
 SPLITS = ("train", "test")
 ARRAYS = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
+GROUPS = "train_groups"
+GROUPS_FILE = f"{GROUPS}.npy"
 DIGEST_VERSION = "ablation-data-1"
 CHUNK_BYTES = 1 << 20
 
@@ -54,6 +56,12 @@ class Dataset:
     def test_labels(self) -> NDArray[Any]:
         return _mapped(self.folder / "test_labels.npy")
 
+    @property
+    def train_groups(self) -> NDArray[np.int64] | None:
+        """The group of each training example, int64 (N,); None where they are in none."""
+        path = self.folder / GROUPS_FILE
+        return _mapped(path) if path.exists() else None
+
 
 def open_dataset(folder: Path) -> Dataset:
     """Open a folder that `prepare` returned, without verifying its digest again; its facts have no notes."""
@@ -86,7 +94,7 @@ def targets_digest(targets: NDArray[Any]) -> str:
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name: `train_images`, `train_labels`, `test_images`, `test_labels`."""
+    """Write arrays by name: `train_images`, `train_labels`, `test_images`, `test_labels`, and maybe `train_groups`."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
@@ -99,16 +107,21 @@ def write_facts(
     source: str,
     task: TaskName = "classification",
     ignore_index: int = IGNORED,
+    is_undivided: bool = False,
 ) -> DataFacts:
-    """Check the arrays in `folder`, write their facts beside them and return these; `source` is named in errors."""
+    """Check the arrays in `folder`, write their facts beside them and return these; `source` is named in errors.
+
+    What is undivided has no test examples.
+    """
     unchecked = Dataset(facts=_NO_FACTS, folder=folder)
     arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
-    problems = array_problems(arrays, classes, task=task, ignore_index=ignore_index)
+    problems = array_problems(arrays, classes, task=task, ignore_index=ignore_index, is_undivided=is_undivided)
     if problems:
         raise DataInvalid(source, problems)
     shape = shape_of(arrays, tuple(map(recordable_text, classes)), task=task, ignore_index=ignore_index)
     facts = _measure(unchecked, name=name, shape=shape)
-    (folder / "facts.json").write_text(json.dumps(dataclasses.asdict(facts), indent=1), encoding="utf-8")
+    values = {name: value for name, value in dataclasses.asdict(facts).items() if name != "fold_sizes"}
+    (folder / "facts.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
     return facts
 
 
@@ -155,8 +168,9 @@ def array_problems(
     *,
     task: TaskName = "classification",
     ignore_index: int = IGNORED,
+    is_undivided: bool = False,
 ) -> list[str]:
-    """Return in words what is wrong with arrays by their names."""
+    """Return in words what is wrong with arrays by their names; what is undivided has no test examples."""
     train, test = arrays["train_images"], arrays["test_images"]
     least = LEAST_CLASSES[task]
     few = f"it has {len(classes)} classes; a study needs {'two' if least == 2 else 'one'} at least"
@@ -171,7 +185,7 @@ def array_problems(
     if targets[0].shape[1:] != targets[1].shape[1:]:
         shapes = [_target_shape_text(one) for one in targets]
         return [*problems, f"a training target is {shapes[0]}, a test target {shapes[1]}"]
-    for split in SPLITS:
+    for split in SPLITS[:1] if is_undivided else SPLITS:
         problems += _problems_of_split(
             split, arrays[f"{split}_images"], arrays[f"{split}_labels"], classes, task, ignore_index
         )
@@ -192,7 +206,8 @@ def data_notes(
     arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...], *, task: TaskName, ignore_index: int
 ) -> tuple[str, ...]:
     """Return in sentences what is to be known of arrays that are a data set, such as classes without examples."""
-    found = (FORMS[task].notes(split, arrays[f"{split}_labels"], classes, ignore_index) for split in SPLITS)
+    filled = [split for split in SPLITS if len(arrays[f"{split}_labels"])]
+    found = (FORMS[task].notes(split, arrays[f"{split}_labels"], classes, ignore_index) for split in filled)
     return tuple(note for notes in found for note in notes)
 
 
@@ -278,13 +293,14 @@ def _measure(dataset: Dataset, *, name: str, shape: DataShape, digest: str | Non
     """Return the facts of checked arrays; `digest` is theirs where the caller has computed it already."""
     images, labels = dataset.train_images, dataset.test_labels
     counts = {"train": len(images), "test": len(labels)}
+    judged = labels if len(labels) else dataset.train_labels
     return DataFacts(
         name=name,
         digest=digest or _content_digest(dataset, shape, counts),
         shape=shape,
         train_images=len(images),
         test_images=len(labels),
-        largest_class_share=FORMS[shape.task].share(labels, shape.ignore_index),
+        largest_class_share=FORMS[shape.task].share(judged, shape.ignore_index),
     )
 
 
@@ -310,6 +326,11 @@ def _content_digest(dataset: Dataset, shape: DataShape, counts: Mapping[str, int
                     raise ValueError(f"{split}_{name}.npy is not an array of the shape recorded")
                 while chunk := file.read(CHUNK_BYTES):
                     digest.update(chunk)
+    groups = dataset.train_groups
+    if groups is not None:
+        if groups.dtype != np.int64 or groups.shape != (counts["train"],):
+            raise ValueError(f"{GROUPS_FILE} is not one group per training example")
+        digest.update(b"groups" + groups.tobytes())
     return digest.hexdigest()
 
 

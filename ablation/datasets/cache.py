@@ -23,13 +23,15 @@ _IN_NAMES = 12
 class Written:
     """What a source that was written to a folder says beside its arrays: class names, and notes on how it was read.
 
-    `task` is that of its targets, `ignore_index` the one that counts for nothing.
+    `task` is that of its targets, `ignore_index` the one that counts for nothing. What is undivided has no test
+    examples, as each replicate tests on a fold.
     """
 
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     task: TaskName = "classification"
     ignore_index: int = IGNORED
+    is_undivided: bool = False
 
 
 class Source(Protocol):
@@ -141,6 +143,7 @@ def _make(source: Source, record: Path, cache: Path) -> Dataset:
             source=source.where,
             task=written.task,
             ignore_index=written.ignore_index,
+            is_undivided=written.is_undivided,
         )
         dataset = _put_in_place(temporary, cache / f"{facts.name}-{facts.digest[:_IN_NAMES]}", digest=facts.digest)
     finally:

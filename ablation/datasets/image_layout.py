@@ -12,6 +12,7 @@ from ablation.datasets.arrays import SPLITS
 from ablation.datasets.image_decoding import SUFFIXES
 from ablation.datasets.image_files import Item
 from ablation.datasets.places import is_there
+from ablation.datasets.splits import NOT_DIVIDED, WAYS_OUT, Division
 
 LAYOUT = "train/<class>/ and test/<class>/"
 OTHER_NAMES = {
@@ -76,18 +77,25 @@ def class_names(places: Iterable[Place]) -> dict[str, str]:
     return {name: composed if len(names) > 1 else name for composed, names in forms.items() for name in names}
 
 
-def layout_problems(places: Collection[Place], beside: Collection[str]) -> list[str]:
+def layout_problems(places: Collection[Place], beside: Collection[str], division: Division = NOT_DIVIDED) -> list[str]:
     """Return in words what is wrong with the folders; `beside` are the names of what lies next to train and test.
 
-    A folder among them ends in a slash, and what is in it is named with it.
+    A folder among them ends in a slash, and what is in it is named with it. Where a `division` is wanted there is
+    train alone.
     """
     tops = sorted({place.top or "." for place in places})
     if len(tops) > 1:
         return [f"train and test lie in more than one folder: {', '.join(tops)}"]
-    missing = [split for split in SPLITS if all(place.split != split for place in places)]
+    splits = SPLITS[:1] if division.is_wanted else SPLITS
+    if division.is_wanted and any(place.split == "test" for place in places):
+        return [
+            f"it has test/, and the study asks for a test split made of train @ {division.setting}; leave either out"
+        ]
+    missing = [split for split in splits if all(place.split != split for place in places)]
     if missing:
-        return [_missing_text(missing, _siblings(places, beside))]
-    return [*_name_problems(places), *_twin_problems(places), *_empty_problems(places)]
+        ways_out = f"; {WAYS_OUT}" if missing == ["test"] else ""
+        return [f"{_missing_text(missing, _siblings(places, beside))}{ways_out}"]
+    return [*_name_problems(places), *_twin_problems(places), *_empty_problems(places, splits)]
 
 
 def unread_validation(places: Collection[Place], beside: Collection[str]) -> list[str]:
@@ -165,13 +173,13 @@ def _twin_problems(places: Collection[Place]) -> list[str]:
     ]
 
 
-def _empty_problems(places: Collection[Place]) -> list[str]:
+def _empty_problems(places: Collection[Place], splits: Sequence[str]) -> list[str]:
     called = class_names(places)
     filled = {(called[place.class_name], place.split) for place in places if place.file}
     return [
         f"class {name!r} has no images in {split}"
         for name in sorted(set(called.values()))
-        for split in SPLITS
+        for split in splits
         if (name, split) not in filled
     ]
 

@@ -4,7 +4,7 @@ It goes through the files twice: once for the names and headers, which give clas
 image to its place, so the pixels are never in memory together and the digest is the same however the files are packed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from ablation.datasets.image_layout import (
     sizes_problem,
     unread_validation,
 )
+from ablation.datasets.splits import NOT_DIVIDED, Division, drawn_test, members_of_classes
 from ablation.errors import DataInvalid
 from ablation.records import DataOutline, DataShape
 
@@ -48,6 +49,7 @@ class Images:
 
     root: Path
     size: Size | None = None
+    division: Division = NOT_DIVIDED
 
     @property
     def name(self) -> str:
@@ -58,23 +60,23 @@ class Images:
         return str(self.root)
 
     def key(self) -> str:
-        return f"images 2 {self.size} {state_of(self.root)}"
+        return f"images 2 {self.size} {state_of(self.root)}{self.division.key}"
 
     def outline(self) -> DataOutline:
-        survey = _survey(self.root, self.size)
+        survey = _survey(self.root, self.size, self.division)
         counts = {split: len(places) for split, places in survey.places.items()}
         return DataOutline(
             shape=survey.shape, train_images=counts["train"], test_images=counts["test"], notes=survey.notes
         )
 
     def write(self, folder: Path) -> Written:
-        survey = _survey(self.root, self.size)
+        survey = _survey(self.root, self.size, self.division)
         _write_images(self.root, survey, folder)
         labels = {name: label for label, name in enumerate(survey.shape.classes)}
         for split, places in survey.places.items():
             array = np.asarray([labels[survey.classes[place.class_name]] for place in places], dtype=np.int64)
             write_arrays(folder, {f"{split}_labels": array})
-        return Written(classes=survey.shape.classes, notes=survey.notes)
+        return Written(classes=survey.shape.classes, notes=survey.notes, is_undivided=self.division.is_folded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,7 @@ class _Findings:
         self.headers[place] = self.kinds.setdefault(header, header)
 
 
-def _survey(root: Path, size: Size | None) -> _Survey:
+def _survey(root: Path, size: Size | None, division: Division) -> _Survey:
     """Go through the names and headers.
 
     Raises:
@@ -153,16 +155,17 @@ def _survey(root: Path, size: Size | None) -> _Survey:
         for item in list_items(root):
             found.add(item)
     problems = [*found.problems, *link_problems(found.links, files=_file_count(found), root=root)]
-    problems += [] if found.links else _layout_problems(found)
+    problems += [] if found.links else _layout_problems(found, division)
     problems = problems or found.unreadable
     if problems:
         raise DataInvalid(root, problems)
-    return _surveyed(root, found, size)
+    return _surveyed(root, found, size, division)
 
 
-def _layout_problems(found: _Findings) -> list[str]:
+def _layout_problems(found: _Findings, division: Division) -> list[str]:
     """Say what is wrong with the folders, and first what was passed over, as that may be why."""
-    problems, passed_over = layout_problems(found.places, found.beside), passed_over_text(found.passed_over)
+    problems = layout_problems(found.places, found.beside, division)
+    passed_over = passed_over_text(found.passed_over)
     is_told = problems and passed_over is not None
     return [*([f"{passed_over}; what is read ends in {', '.join(SUFFIXES)}"] if is_told else []), *problems]
 
@@ -171,7 +174,7 @@ def _file_count(found: _Findings) -> int:
     return len(found.links) + len(found.headers) + len(found.unreadable) + len(found.passed_over)
 
 
-def _surveyed(root: Path, found: _Findings, size: Size | None) -> _Survey:
+def _surveyed(root: Path, found: _Findings, size: Size | None, division: Division) -> _Survey:
     classes = class_names(found.places)
     ordered = sorted(found.headers, key=lambda place: (classes[place.class_name], place.file))
     places = {split: [place for place in ordered if place.split == split] for split in SPLITS}
@@ -183,6 +186,10 @@ def _surveyed(root: Path, found: _Findings, size: Size | None) -> _Survey:
     height, width = size or next(iter(sizes))
     are_gray = all(header.is_gray for header in found.kinds)
     names = tuple(sorted(set(classes.values())))
+    if division.test is not None:
+        places = _divided(
+            root, places["train"], [names.index(classes[place.class_name]) for place in places["train"]], division
+        )
     return _Survey(
         shape=DataShape(channels=1 if are_gray else 3, height=height, width=width, classes=names),
         classes=classes,
@@ -190,6 +197,14 @@ def _surveyed(root: Path, found: _Findings, size: Size | None) -> _Survey:
         is_scaled=size is not None,
         notes=_notes(found),
     )
+
+
+def _divided(root: Path, places: Sequence[Place], labels: Sequence[int], division: Division) -> dict[str, list[Place]]:
+    """Return training images with a share of them as test split, both in their order."""
+    assert division.test is not None
+    members = members_of_classes(np.asarray(labels), max(labels) + 1)
+    train, test = drawn_test(members, None, division.test, study_seed=division.study_seed, source=root)
+    return {"train": [places[index] for index in train], "test": [places[index] for index in test]}
 
 
 def _notes(found: _Findings) -> tuple[str, ...]:

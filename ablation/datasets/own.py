@@ -16,6 +16,7 @@ from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
 from ablation.datasets.places import is_there, real_path
+from ablation.datasets.splits import NOT_DIVIDED, Division
 from ablation.records import IGNORED, DataOutline, DataSettings, TaskName, recordable_text
 
 PATH = "data.name"
@@ -43,6 +44,7 @@ class Own:
     code: CodeFolders
     task: TaskName = "classification"
     ignore_index: int = IGNORED
+    division: Division = NOT_DIVIDED
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ class Own:
         root = self.arguments.get("root")
         state = state_of_any(real_path(Path(root).expanduser())) if isinstance(root, str | Path) else ""
         kind = f" {self.task} {self.ignore_index}" if self.task != "classification" else ""
-        return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}{kind}"
+        return f"own 1 {self.code.digest([self.code_name])} {arguments} {state}{kind}{self.division.key}"
 
     def outline(self) -> DataOutline:
         arrays, classes = self._read()
@@ -77,7 +79,11 @@ class Own:
         arrays, classes = self._read()
         write_arrays(folder, arrays)
         return Written(
-            classes=classes, notes=self._notes(arrays, classes), task=self.task, ignore_index=self.ignore_index
+            classes=classes,
+            notes=self._notes(arrays, classes),
+            task=self.task,
+            ignore_index=self.ignore_index,
+            is_undivided=self.division.is_folded,
         )
 
     def _notes(self, arrays: Mapping[str, NDArray[Any]], classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,4 +95,6 @@ class Own:
         arguments = bound(load, self.arguments, offered={}, section="data")
         with running(self.code_name, path=PATH):
             loaded = load(**arguments)
-        return read_arrays(loaded, source=self.where, task=self.task, ignore_index=self.ignore_index)
+        return read_arrays(
+            loaded, source=self.where, task=self.task, ignore_index=self.ignore_index, division=self.division
+        )

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.datasets.arrays import FEATURES, IDS, IMAGES, SPLITS, array_problems
+from ablation.datasets.arrays import FEATURES, GROUPS, IDS, IMAGES, SPLITS, array_problems
+from ablation.datasets.splits import NOT_DIVIDED, WAYS_OUT, Division, drawn_test, members_of_classes
 from ablation.datasets.targets import FORMS, MOST_VALUE, inputs_problem, range_of, wrong_form
 from ablation.errors import DataInvalid
 from ablation.records import IGNORED, TASKS, TaskName
@@ -17,9 +18,14 @@ Classes = tuple[str, ...]
 
 
 def read_arrays(
-    loaded: object, *, source: str, task: TaskName = "classification", ignore_index: int = IGNORED
+    loaded: object,
+    *,
+    source: str,
+    task: TaskName = "classification",
+    ignore_index: int = IGNORED,
+    division: Division = NOT_DIVIDED,
 ) -> tuple[dict[str, NDArray[Any]], Classes]:
-    """Return arrays by name and the class names.
+    """Return arrays by name and the class names; of data without a test split, divided as is asked for.
 
     Inputs become uint8 (N, H, W, C) images, float32 (N, …) features or int32 (N, …) whole numbers, targets what the
     task keeps.
@@ -30,10 +36,12 @@ def read_arrays(
     word = FORMS[task].word
     problem = _problem_of_form(loaded, word)
     if problem is not None or not isinstance(loaded, Mapping):
-        raise DataInvalid(source, [f"{problem}; {_form(task)}"])
+        raise DataInvalid(source, [f"{problem}; {_form(task, division)}"])
+    _check_division(loaded, division, source)
+    splits = [split for split in SPLITS if split in loaded]
     problems: list[str] = []
     inputs, targets = {}, {}
-    for split in SPLITS:
+    for split in splits:
         try:
             inputs[f"{split}_images"] = _inputs(loaded[split][0], task)
         except ValueError as error:
@@ -49,29 +57,79 @@ def read_arrays(
     except ValueError as error:
         raise DataInvalid(source, [str(error)]) from None
     arrays = {**inputs, **{f"{split}_labels": array for split, array in kept.items()}}
-    problems = array_problems(arrays, classes, task=task, ignore_index=ignore_index)
+    if division.is_wanted:
+        arrays |= {f"test_{what}": arrays[f"train_{what}"][:0] for what in ("images", "labels")}
+    problems = array_problems(
+        arrays, classes, task=task, ignore_index=ignore_index, is_undivided=division.is_wanted
+    ) or _problems_of_groups(loaded, len(arrays["train_labels"]))
     if problems:
         raise DataInvalid(source, problems)
-    return arrays, classes
+    if "groups" in loaded:
+        _, arrays[GROUPS] = np.unique(np.asarray(loaded["groups"]), return_inverse=True)
+    return _divided(arrays, classes, task, division, source) if division.test is not None else arrays, classes
 
 
-def _form(task: TaskName) -> str:
+def _divided(
+    arrays: dict[str, NDArray[Any]], classes: Classes, task: TaskName, division: Division, source: str
+) -> dict[str, NDArray[Any]]:
+    """Return arrays of training examples with a share of these as test split."""
+    assert division.test is not None
+    labels, groups = arrays["train_labels"], arrays.get(GROUPS)
+    members = members_of_classes(labels, len(classes)) if task == "classification" else [np.arange(len(labels))]
+    train, test = drawn_test(members, groups, division.test, study_seed=division.study_seed, source=source)
+    return {
+        **{f"train_{what}": arrays[f"train_{what}"][train] for what in ("images", "labels")},
+        **{f"test_{what}": arrays[f"train_{what}"][test] for what in ("images", "labels")},
+        **({GROUPS: groups[train]} if groups is not None else {}),
+    }
+
+
+def _check_division(loaded: Mapping[Any, Any], division: Division, source: str) -> None:
+    """Refuse to divide data that has a test split, and data without one that nothing divides."""
+    if division.is_wanted and "test" in loaded:
+        asks = f"the study asks for one to be made of train @ {division.setting}"
+        raise DataInvalid(source, [f"it returned a test split, and {asks}; leave either out"])
+    if not division.is_wanted and "test" not in loaded:
+        raise DataInvalid(source, [f"it returned no test split; return one, or: {WAYS_OUT}"])
+
+
+def _problems_of_groups(loaded: Mapping[Any, Any], count: int) -> list[str]:
+    if "groups" not in loaded:
+        return []
+    try:
+        groups = np.asarray(_off_device(loaded["groups"]))
+    except BaseException as error:
+        if stopping.is_interruption(error):
+            raise
+        return [f"its groups cannot be made an array: {error}"]
+    if groups.shape == (count,) and (
+        groups.dtype.kind in "iubUT" or (groups.dtype.kind == "O" and all(isinstance(one, str) for one in groups))
+    ):
+        return []
+    return [f"its groups are {groups.dtype} {groups.shape}, not a number or a name for each of {count} training inputs"]
+
+
+def _form(task: TaskName, division: Division) -> str:
     pair = f"(inputs, {FORMS[task].word})"
     names = ", with 'classes': [names] where they have names" if TASKS[task].has_classes else ""
-    return f"return {{'train': {pair}, 'test': {pair}}}{names}"
+    test = "" if division.is_wanted else f", 'test': {pair}"
+    return f"return {{'train': {pair}{test}}}{names}"
 
 
 def _problem_of_form(loaded: object, word: str) -> str | None:
     if not isinstance(loaded, Mapping):
         return f"it returned {type(loaded).__name__}"
-    unknown = [str(key) for key in loaded if key not in (*SPLITS, "classes")]
-    missing = [split for split in SPLITS if split not in loaded]
-    if unknown or missing:
+    unknown = [str(key) for key in loaded if key not in (*SPLITS, "classes", "groups")]
+    if unknown or "train" not in loaded:
         return f"it returned the keys {', '.join(map(str, loaded)) or '(none)'}"
     for split in SPLITS:
-        if not isinstance(loaded[split], tuple | list) or len(loaded[split]) != 2:
+        if split in loaded and not _is_pair(loaded[split]):
             return f"its {split} is {type(loaded[split]).__name__}, not a pair (inputs, {word})"
     return None
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
 
 
 def _inputs(value: object, task: TaskName) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from ablation.models.probe import example_input
 from ablation.models.replacements import replacement
 from ablation.models.summary import summarize_model
 from ablation.models.torchvision_models import build_torchvision
+from ablation.models.weights import load_weights
 
 __all__ = [
     "Cnn",
@@ -19,6 +20,7 @@ __all__ = [
     "example_input",
     "fastest_layout",
     "list_components",
+    "load_weights",
     "model_changes",
     "replacement",
     "summarize_model",

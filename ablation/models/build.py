@@ -1,4 +1,4 @@
-"""Builds the model of a `model` section: built in, torchvision's or the user's own, then takes parts out of it."""
+"""Builds a `model` section's model: built in, torchvision's or the user's own; then takes parts out, freezes others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,9 @@ from torch import nn
 from ablation.code import NO_FOLDERS, CodeFolders, bound, is_code, running
 from ablation.errors import CodeInvalid, ModelInvalid
 from ablation.models.cnn import build_cnn
+from ablation.models.component_names import names_of
 from ablation.models.components import Replacement, edit_model
+from ablation.models.frozen import freeze
 from ablation.models.probe import example_input
 from ablation.models.replacements import replacement
 from ablation.models.torchvision_models import build_torchvision
@@ -21,17 +23,21 @@ BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], DataShape], nn.Module]] = {"
 def build_model(settings: ModelSettings, shape: DataShape, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
     """Build the model of a `model` section for data of a shape, initialized from torch's global generator.
 
+    Parts are taken out, replaced and frozen; the weights of its file are for `load_weights`.
+
     Raises:
         ModelInvalid: the settings do not fit each other, or the data.
-        ComponentInvalid: what shall be removed or replaced is not there, or cannot be.
+        ComponentInvalid: what shall be removed, replaced or frozen is not there, or cannot be.
         CodeInvalid: the user's code cannot be imported, or raised an error.
     """
     model = _whole(settings, shape, code)
     if not settings.remove and not settings.replace:
-        return model
-    example = _example(model, shape)
+        return freeze(model, settings.frozen)
+    whole, example = names_of(model), _example(model, shape)
     replacements = {pattern: _replacement(name, code) for pattern, name in settings.replace.items()}
-    return edit_model(model, example, remove=settings.remove, replace=replacements)
+    return freeze(
+        edit_model(model, example, remove=settings.remove, replace=replacements), settings.frozen, whole=whole
+    )
 
 
 def _whole(settings: ModelSettings, shape: DataShape, code: CodeFolders) -> nn.Module:

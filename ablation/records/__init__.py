@@ -3,7 +3,7 @@
 from ablation.records.answers import AnswerSummary
 from ablation.records.data import DataFacts, DataOutline, DataShape, InputNoun, OtherData
 from ablation.records.details import DETAILS
-from ablation.records.locked import Locked, LockedMetric, LockedQuestion, looks_text, seeds_text
+from ablation.records.locked import Locked, LockedMetric, LockedQuestion, Replicates, looks_text, seeds_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric, Unit, is_count, is_number
 from ablation.records.models import NOT_MEASURED, Component, Layer, ModelSummary
 from ablation.records.names import (
@@ -22,7 +22,16 @@ from ablation.records.own_metrics import (
     declared_metrics,
     directions_of,
 )
-from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
+from ablation.records.plan import (
+    DATA,
+    MOST_NAMED,
+    Plan,
+    PlannedRun,
+    TunedVariant,
+    TuningTrial,
+    Variant,
+    same_starts_text,
+)
 from ablation.records.runs import (
     EVALUATION_FILE,
     KEPT_OUTPUTS,
@@ -60,6 +69,7 @@ from ablation.records.spending import OutOfBudget, Spending
 from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
+    "DATA",
     "DETAILS",
     "ENGINE_METRICS",
     "ERROR_QUANTILES",
@@ -111,6 +121,7 @@ __all__ = [
     "PlannedRun",
     "Precision",
     "RecordedRun",
+    "Replicates",
     "ReportedEpoch",
     "RunEvaluation",
     "RunResult",

@@ -88,7 +88,8 @@ class DataOutline:
 class DataFacts:
     """What is recorded of a prepared data set: its name, the SHA-256 of its content, shape and sizes.
 
-    `notes` say in sentences how its files were read, and which were not.
+    `notes` say in sentences how its files were read, and which were not. `fold_sizes` are how many examples each
+    replicate is trained and tested on where folds take the place of a test split, of which there are no images then.
     """
 
     name: str
@@ -100,6 +101,7 @@ class DataFacts:
     """Share of the test targets that the most frequent class has: the accuracy of always answering it; 0 where there
     are no classes."""
     notes: tuple[str, ...] = ()
+    fold_sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,27 @@ from ablation.records.metrics import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replicates:
+    """Folds in the place of seeds: replicate `repeat · folds + fold` is tested on that fold of that repeat's division.
+
+    Each repeat divides the examples anew.
+    """
+
+    folds: int
+    repeats: int = 1
+
+    @property
+    def count(self) -> int:
+        return self.folds * self.repeats
+
+    def plain(self) -> dict[str, int]:
+        return {"folds": self.folds, "repeats": self.repeats}
+
+    def __str__(self) -> str:
+        return f"{self.folds} folds × {self.repeats} repeat{'s' * (self.repeats != 1)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LockedMetric:
     """The primary metric; `meaningful` is the half-width of its ROPE, in the metric's unit."""
 
@@ -58,7 +79,8 @@ class Locked:
     """What the answers depend on beside the runs; a later change is a deviation.
 
     `seeds` are the runs per variant at the last look; `looks` has every look where there are several, `seed_indices`
-    the seeds in their order where they are not the first ones from 0. `alpha` is the family-wise error rate. A run that
+    the seeds in their order where they are not the first ones from 0, `replicates` the folds where these take their
+    place. `alpha` is the family-wise error rate. A run that
     is within `collapse_margin` of a constant answer (of a classification: its test accuracy of the largest class's
     share) has collapsed where nearly all its answers are the same.
     """
@@ -70,6 +92,7 @@ class Locked:
     questions: tuple[LockedQuestion, ...]
     looks: tuple[int, ...] = ()
     seed_indices: tuple[int, ...] = ()
+    replicates: Replicates | None = None
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -91,6 +114,7 @@ class Locked:
             "seeds": self.seeds,
             **({"looks": list(self.looks)} if self.looks else {}),
             **({"seed_indices": list(self.seed_indices)} if self.seed_indices else {}),
+            **({"replicates": self.replicates.plain()} if self.replicates is not None else {}),
             "metric": self.metric.plain(),
             "alpha": self.alpha,
             "collapse_margin": self.collapse_margin,

@@ -33,11 +33,15 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
-    """The size of a model; `flops` is one image's forward pass, a multiply and an add counted as two."""
+    """The size of a model; `flops` is one image's forward pass, a multiply and an add counted as two.
+
+    `trainable` are the parameters beside those that the study freezes, None where it freezes none.
+    """
 
     parameters: int
     flops: int
     layers: tuple[Layer, ...]
+    trainable: int | None = None
 
 
 NOT_MEASURED = ModelSummary(parameters=0, flops=0, layers=())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ablation.records.data import DataFacts, OtherData
-from ablation.records.locked import Locked, LockedQuestion, looks_text
+from ablation.records.locked import Locked, LockedQuestion, Replicates, looks_text
 from ablation.records.metrics import FIRST_MEASURED, SIGNS, Direction, Metric
 from ablation.records.models import NOT_MEASURED, ModelSummary
 from ablation.records.own_metrics import DeclaredMetric, declared_metrics, directions_of
@@ -13,6 +13,8 @@ from ablation.records.settings import Settings
 from ablation.records.tasks import TASKS, TaskName
 
 MOST_NAMED = 5
+DATA = "data"
+"""The factor of a study that has several data sets: every variant is trained on each of these levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,8 @@ class Plan:
     @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look as the study file has them now; `locked.schedule` are the first ones."""
+        if self.replicates is not None:
+            return (self.replicates.count,)
         seeds = self.study["seeds"]
         match seeds:
             case {"looks": looks}:
@@ -118,13 +122,33 @@ class Plan:
                 return (number,)
 
     @property
+    def replicates(self) -> Replicates | None:
+        """The folds that its runs are of, None where they are of seeds."""
+        return self.baseline.settings.replicates
+
+    @property
+    def test_to_train(self) -> float:
+        """How many examples are tested on for each that is trained on, over all folds; 0 where there are none."""
+        if self.replicates is None:
+            return 0.0
+        if sizes := self.data.fold_sizes:
+            return sum(test for _, test in sizes) / sum(train for train, _ in sizes)
+        validation = self.baseline.settings.data.validation if self.baseline.settings.data is not None else "none"
+        share = 0.0 if validation == "none" else validation
+        return 1 / (self.replicates.folds - 1) / (1 - share)  # before the data is read
+
+    @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs, in the order that they are judged in."""
-        return tuple(dict.fromkeys(run.seed for run in self.runs))
+        """The seeds of its runs, in the order that they are judged in: the locked ones, then as the file has them."""
+        planned, listed = {run.seed for run in self.runs}, self.study.get("seeds")
+        named = listed if isinstance(listed, list | tuple) else ()
+        return tuple(seed for seed in dict.fromkeys((*self.locked.order, *named, *sorted(planned))) if seed in planned)
 
     @property
     def replicates_text(self) -> str:
         """What the study file asks for of each variant: `5`, `looks at 5, 8`, or `seeds 0, 1, 42`."""
+        if self.replicates is not None:
+            return str(self.replicates)
         seeds = self.study["seeds"]
         return f"[{', '.join(map(str, seeds))}]" if isinstance(seeds, list | tuple) else looks_text(self.looks)
 
@@ -145,9 +169,23 @@ class Plan:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
-    def data_of(self, variant: str) -> DataFacts:
-        """Return the data set that a variant, by name, is trained and tested on."""
-        return next((other.facts for other in self.other_data if variant in other.variants), self.data)
+    def reference(self, variant: Variant) -> Variant:
+        """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""
+        wanted = {**self.baseline.levels, DATA: variant.levels.get(DATA)}
+        is_elsewhere = wanted[DATA] != self.baseline.levels.get(DATA)
+        found = (each for each in self.variants if is_elsewhere and dict(each.levels) == wanted)
+        return next(found, self.baseline)
+
+    def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
+        """Return the data set that a variant, by name, is trained and tested on.
+
+        With a seed, its counts are of the examples that this replicate is trained and tested on.
+        """
+        data = next((other.facts for other in self.other_data if variant in other.variants), self.data)
+        if seed is None or not data.fold_sizes:
+            return data
+        train, test = data.fold_sizes[seed]
+        return replace(data, train_images=train, test_images=test)
 
     @property
     def data_sets(self) -> tuple[DataFacts, ...]:
@@ -173,7 +211,13 @@ class Plan:
     @property
     def heldout_split(self) -> Literal["validation", "test"]:
         """The split that the per-epoch curves are drawn on."""
-        return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
+        return "test" if self.data_section.get("validation") == "none" else "validation"
+
+    @property
+    def data_section(self) -> Mapping[str, Any]:
+        """The `data` section of the study's file, the baseline's where it names several data sets."""
+        data = self.study.get("data") or {}
+        return data[0] if isinstance(data, list | tuple) else data
 
     @property
     def task(self) -> TaskName:

@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ablation.records.locked import Replicates
 from ablation.records.tasks import IGNORED, TaskName
 
 R = TypeVar("R", bound="DataSettings | ModelSettings | EngineTraining | FunctionTraining")
@@ -30,6 +31,7 @@ class DataSettings:
     """A `data` section. `size` is the pixels of a square's side, or (height, width); None where images keep theirs.
 
     `validation` is the share of the training images that the seed holds out, `limit` how many are drawn from at all.
+    `test` is the share that is drawn once as the test split of data that has none.
     `ignore_index` is a setting of targets that have positions, `target_scaling` of a regression's.
     """
 
@@ -42,13 +44,21 @@ class DataSettings:
     task: TaskName = "classification"
     ignore_index: int = IGNORED
     target_scaling: TargetScaling = "standardize"
+    test: float | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, values: Any, *, path: str = "data") -> Self:
-        """Read a `data` section; `size` is a setting of images alone, elsewhere it is an argument as any other."""
-        is_sized = isinstance(values, Mapping) and values.get("name") == "images"
-        return _record(cls, values, path, arguments=() if is_sized else ("size",))
+        """Read a `data` section; `size` is a setting of images alone, elsewhere it is an argument as any other.
+
+        So is a `test` that is no share: earlier versions gave it to functions that asked for it.
+        """
+        given: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
+        arguments = [
+            *(["size"] if given.get("name") != "images" else []),
+            *(["test"] if not _is_of(given.get("test"), float | None) else []),
+        ]
+        return _record(cls, values, path, arguments=tuple(arguments))
 
     def plain(self) -> dict[str, Any]:
         size = list(self.size) if isinstance(self.size, tuple) else self.size
@@ -70,25 +80,36 @@ class DataSettings:
         return json.dumps({name: value for name, value in self.plain().items() if name not in drawn}, sort_keys=True)
 
 
-_OF_TASKS = ("task", "ignore_index", "target_scaling")
+_OF_TASKS = ("task", "ignore_index", "target_scaling", "test")
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """A `model` section: `arguments` build it, then modules are removed and replaced by name or pattern."""
+    """A `model` section: `arguments` build it, then modules are removed, replaced and frozen by name or pattern.
+
+    `weights` is the file of the state that it starts from, None where it is initialized.
+    """
 
     name: str
     remove: tuple[str, ...] = ()
     replace: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
+    frozen: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, values: Any, *, path: str = "model") -> Self:
-        return _record(cls, values, path)
+        # A function's own argument of such a name, in a plan of a version before these keys, may be of any kind.
+        forms: Mapping[str, Any] = {"weights": str | None, "frozen": tuple[str, ...]}
+        given = values if isinstance(values, Mapping) else {}
+        odd = tuple(name for name, form in forms.items() if name in given and not _is_of(given[name], form))
+        return _record(cls, values, path, arguments=odd)
 
     def plain(self) -> dict[str, Any]:
-        edits = {"remove": list(self.remove), "replace": dict(self.replace)}
+        edits: dict[str, Any] = {"remove": list(self.remove), "replace": dict(self.replace)}
+        edits |= {"weights": self.weights} if self.weights is not None else {}
+        edits |= {"frozen": list(self.frozen)} if self.frozen else {}
         return {**edits, "name": self.name, **self.arguments}
 
 
@@ -159,12 +180,16 @@ class FunctionTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that a variant is trained with, but for the seed index; data and model may lack where a function trains."""
+    """All that a variant is trained with, but for the seed index; data and model may lack where a function trains.
+
+    `replicates` are the folds that the seed index is one of; None where it is a seed.
+    """
 
     data: DataSettings | None
     model: ModelSettings | None
     training: EngineTraining | FunctionTraining
     study_seed: int
+    replicates: Replicates | None = None
 
     @property
     def is_own_training(self) -> bool:
@@ -206,6 +231,7 @@ class Settings:
             model=None if model is None else ModelSettings.from_plain(model, path=f"{path}.model"),
             training=kind.from_plain(training, path=f"{path}.training"),
             study_seed=seed,
+            replicates=_replicates(given.get("replicates"), f"{path}.replicates"),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -214,7 +240,17 @@ class Settings:
             "model": self.model.plain() if self.model is not None else None,
             "training": self.training.plain(),
             "study_seed": self.study_seed,
+            **({"replicates": self.replicates.plain()} if self.replicates is not None else {}),
         }
+
+
+def _replicates(values: Any, path: str) -> Replicates | None:
+    if values is None:
+        return None
+    given = _mapping(values, path)
+    if set(given) != {"folds", "repeats"} or not all(_is_of(number, int) and number > 0 for number in given.values()):
+        raise ValueError(f"cannot be {_shown(values)} @ {path}")
+    return Replicates(**given)
 
 
 def _record(kind: type[R], values: Any, path: str, *, arguments: tuple[str, ...] = ()) -> R:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer
 from ablation.analysis.sequential import GROWTH_SHARE
@@ -27,6 +29,7 @@ from ablation.report.page_rows import Address, no_address, rows_html
 from ablation.report.paper import paper_document
 from ablation.report.prose import headline, overview, sentence
 from ablation.report.prose.extension import extension_text
+from ablation.report.replicates import correction_text, in_folds
 from ablation.report.rows import first_screen
 from ablation.report.schema import SCHEMA_VERSION
 from ablation.report.table import Table
@@ -79,8 +82,8 @@ def write_report(analysis: Analysis, folder: Path, *, address: Address = no_addr
         "markdown": markdown,
         "html": _html(analysis, markdown, pictures, folder, address),
         "json": _json(recorded),
-        "latex": paper_document(analysis),
-        "latex-wide": _latex(analysis),
+        "latex": in_folds(paper_document(analysis), analysis.folds),
+        "latex-wide": in_folds(_latex(analysis), analysis.folds),
     }
     written = []
     for kind, text in texts.items():
@@ -98,9 +101,9 @@ def report_text(analysis: Analysis, kind: ReportFormat, *, address: Address = no
     analysis = labelled(analysis)
     match kind:
         case "latex":
-            return paper_document(analysis)
+            return in_folds(paper_document(analysis), analysis.folds)
         case "latex-wide":
-            return _latex(analysis)
+            return in_folds(_latex(analysis), analysis.folds)
         case "markdown":
             return _markdown(analysis, pictures_of(analysis))
         case "html":
@@ -112,7 +115,8 @@ def report_text(analysis: Analysis, kind: ReportFormat, *, address: Address = no
 def answers_text(analysis: Analysis) -> str:
     """Return the overview and a line per answer, for a terminal."""
     analysis = labelled(analysis)
-    answers = (f"{number}. {sentence(answer)}" for number, answer in enumerate(analysis.answers, start=1))
+    told = (in_folds(sentence(answer), analysis.folds) for answer in analysis.answers)
+    answers = (f"{number}. {said}" for number, said in enumerate(told, start=1))
     return "\n".join(" ".join(plain(line).split()) for line in (*overview(analysis), *answers))
 
 
@@ -126,7 +130,7 @@ def _html(
 ) -> str:
     shown = [picture for drawn in pictures.values() for picture in drawn]
     drawings = {picture.png: (folder / picture.svg).read_bytes() for picture in shown}
-    answers = rows_html(first_screen(analysis), analysis, address=address)
+    answers = Markup(in_folds(rows_html(first_screen(analysis), analysis, address=address), analysis.folds))  # noqa: S704
     return html_document(markdown, title=f"Ablation study {analysis.name}", pictures=drawings, answers=answers)
 
 
@@ -141,7 +145,7 @@ def _latex(analysis: Analysis) -> str:
 
 def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -> str:
     found, screen, task = analysis.diagnostics, first_screen(analysis), TASKS[analysis.data.task]
-    return render(
+    text = render(
         "report.md.jinja",
         analysis=analysis,
         screen=screen,
@@ -171,12 +175,20 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         score=task.scores[task.score],
         one_input=one_input(analysis),
         decisive=f"{analysis.answers[0].decisive_e_value:,.4g}",
-        limit=(analysis.study.get("data") or {}).get("limit"),
+        limit=_first_data(analysis).get("limit"),
         has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
         study_file="\n".join(
             f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.study.items()
         ),
+        correction=correction_text(analysis.folds) if analysis.folds is not None else "",
     )
+    return in_folds(text, analysis.folds)
+
+
+def _first_data(analysis: Analysis) -> Mapping[str, Any]:
+    """Return the study's data section, the baseline's of several."""
+    data = analysis.study.get("data") or {}
+    return data[0] if isinstance(data, list | tuple) else data
 
 
 def _mapped(value: Any) -> Any:
@@ -224,8 +236,9 @@ def sentences(analysis: Analysis) -> list[tuple[str, str, bool]]:
 
 def _split_sentence(analysis: Analysis, index: int) -> tuple[str, str, bool]:
     answer = analysis.answers[index]
-    begin = headline(answer)
-    return begin, sentence(answer).removeprefix(begin), answer.verdict.is_decided
+    begin, whole = headline(answer), sentence(answer)
+    rest = whole.removeprefix(begin)
+    return in_folds(begin, analysis.folds), in_folds(rest, analysis.folds), answer.verdict.is_decided
 
 
 def _tuning(analysis: Analysis) -> dict[str, Any]:
@@ -241,6 +254,10 @@ def _tuning(analysis: Analysis) -> dict[str, Any]:
 
 
 def _splits(analysis: Analysis) -> str:
+    if analysis.folds is not None:
+        drawn = "its fold" if analysis.heldout_split == "test" else "a validation split drawn from the other folds"
+        selected = ", and nothing is selected by them" if analysis.heldout_split == "test" else ""
+        return f"A run is tested on its fold, once, at the end. Curves by epoch are drawn on {drawn}{selected}."
     if analysis.heldout_split == "test":
         return (
             "There is no validation split: models train on the whole training split, curves by epoch are drawn on the "

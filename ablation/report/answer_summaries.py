@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer
@@ -13,6 +14,7 @@ from ablation.report.names import comparison_text
 from ablation.report.prose import headline, sentence
 from ablation.report.prose.costs import cost_changes
 from ablation.report.prose.verdicts import verdict_text
+from ablation.report.replicates import in_folds
 
 MOST_NAME = 100
 """Characters of a name: a key is longer by what a tracker puts around it, and may have 250."""
@@ -26,7 +28,16 @@ stays within a number alone, so that no name ends like a key of another one."""
 def answer_summaries(analysis: Analysis) -> tuple[AnswerSummary, ...]:
     """Return a record per answer, in the plan's order; labels are in its words, and not in its name."""
     names = answer_names(analysis.answers)
-    return tuple(_summary(answer, name) for answer, name in zip(labelled(analysis).answers, names, strict=True))
+    found = (_summary(answer, name) for answer, name in zip(labelled(analysis).answers, names, strict=True))
+    return tuple(
+        replace(
+            each,
+            headline=in_folds(each.headline, analysis.folds),
+            sentence=in_folds(each.sentence, analysis.folds),
+            verdict=in_folds(each.verdict, analysis.folds),
+        )
+        for each in found
+    )
 
 
 def answer_names(answers: Sequence[Answer]) -> list[str]:

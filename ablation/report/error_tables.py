@@ -28,7 +28,7 @@ def confusions(analysis: Analysis) -> Table:
     rows = tuple(
         (matrix.variant, matrix.split, str(len(matrix.run_ids)), mistakes)
         for matrix in analysis.confusion
-        if (mistakes := "; ".join(_mistakes(matrix, analysis.data.classes)))
+        if (mistakes := "; ".join(_mistakes(matrix, analysis.data.classes_of(matrix.variant))))
     )
     return Table(
         head=("variant", "split", "runs", "true → answered (share of the true class)"), rows=rows, text_columns=4
@@ -37,7 +37,7 @@ def confusions(analysis: Analysis) -> Table:
 
 def confusion_counts(matrix: ConfusionMatrix, analysis: Analysis) -> Table | None:
     """Return the counts of one matrix, or None where there are too many classes to read."""
-    classes = analysis.data.classes
+    classes = analysis.data.classes_of(matrix.variant)
     if len(classes) > _MOST_CLASSES:
         return None
     rows = tuple((name, *map(str, counts)) for name, counts in zip(classes, matrix.counts, strict=True))
@@ -52,7 +52,7 @@ def confusion_differences(analysis: Analysis) -> Table:
             f"{100 * row.size:.2f} points",
             f"{100 * row.reseeding_size:.2f} points" if row.reseeding_size is not None else NONE,
             str(row.n),
-            "; ".join(_largest_changes(row, analysis.data.classes)) or NONE,
+            "; ".join(_largest_changes(row, analysis.data.classes_of(row.variant))) or NONE,
         )
         for row in analysis.confusion_differences
     )

@@ -1,5 +1,6 @@
 """Says what a design can find before it costs anything, in SDs, and in the metric's unit where the noise is known."""
 
+import re
 from collections.abc import Sequence
 
 from ablation.analysis.power import FAR, LookPower, QuestionPower
@@ -11,8 +12,19 @@ _SD = "SD: standard deviation of a comparison's paired differences over seeds"
 _INDEPENDENT = ", here worked out from that of one variant's runs as if runs were independent"
 
 
-def power_lines(power: Sequence[QuestionPower], *, questions: int) -> list[str]:
+def power_lines(power: Sequence[QuestionPower], *, questions: int, is_folded: bool = False) -> list[str]:
     """Return what each look finds, comparisons that find the same on one line, and a warning where that is nothing."""
+    return [_of_folds(line) if is_folded else line for line in _lines(power, questions=questions)]
+
+
+def _of_folds(line: str) -> str:
+    """Return a line with the word for what takes the place of seeds."""
+    return re.sub(r"\bseed(s?)\b", r"fold\1", line).replace(
+        "more folds or fewer questions find smaller ones", "fewer questions or more examples find smaller ones"
+    )
+
+
+def _lines(power: Sequence[QuestionPower], *, questions: int) -> list[str]:
     alike: dict[str, list[str]] = {}
     for each in power:
         alike.setdefault(_found(each), []).append(each.label)
@@ -93,6 +105,9 @@ def _meaningful(power: QuestionPower, meaningful: float) -> str:
     seeds = power.seeds_for_meaningful
     needed = f"{seeds:,}" if seeds is not None else "more than 10,000"
     reached = power.reaches_meaningful
+    if power.is_folded:
+        these = "these folds find it" if reached is not None else "these folds do not find it"
+        return f"{given_difference(meaningful, power.metric.unit)} (meaningful): {these}"
     found = f"the look at {reached} finds it" if reached is not None else "no planned look finds it"
     number = given_difference(meaningful, power.metric.unit)
     return f"{number} (meaningful): {needed} seeds with one look; {found}"

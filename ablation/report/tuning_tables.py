@@ -6,7 +6,7 @@ from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, MeasuredMetric
-from ablation.records import SIGNS, TASKS, TunedVariant, TuningTrial, declared_metrics
+from ablation.records import SIGNS, TASKS, TunedVariant, TuningTrial, declared_metrics, directions_of
 from ablation.report.limits import shown_interval
 from ablation.report.names import comparison_text
 from ablation.report.numbers import (
@@ -34,7 +34,11 @@ _BUDGET = ("trials", "seeds", "sampler", "pruner", "also_untuned")
 
 def objective(analysis: Analysis) -> MeasuredMetric:
     """Return what the trials are judged by."""
-    compared = (analysis.study.get("metric") or {}).get("name", analysis.metric.name)
+    filed = analysis.study.get("metric") or {}
+    compared = filed.get("name", analysis.metric.name)
+    if (by := filed.get("validation")) is not None:
+        direction = directions_of(analysis.study).get(by, filed.get("direction", analysis.metric.direction))
+        return MeasuredMetric(name=by, label=by, direction=direction, unit="score")
     task = TASKS[analysis.data.task]
     if (own := next((each for each in declared_metrics(analysis.study) if each.name == compared), None)) is not None:
         label, unit = f"validation {own.name}", own.metric().unit
@@ -66,8 +70,33 @@ def budget_text(analysis: Analysis) -> str:
         f"Before anything was compared, each variant was tuned with the same budget: {trials} "
         f"trial{'s' if trials != 1 else ''}{each}; {_SAMPLERS.get(str(tune.get('sampler')), 'no sampler named')}; "
         f"{pruner}. The trial with the {end} {judged.label} is chosen. Tuning has seed indices of its own (from "
-        f"{FIRST_TUNING_SEED:,} on), which no comparison uses, and never looks at the test split."
+        f"{FIRST_TUNING_SEED:,} on), which no comparison uses, and {_test_text(analysis)}.{_conditions_text(tune)}"
     )
+
+
+def _test_text(analysis: Analysis) -> str:
+    """Return what trials saw of the test split; nothing is known of data that a training function reads itself."""
+    if (by := (analysis.study.get("metric") or {}).get("validation")) is None:
+        return "never looks at the test split"
+    split = (
+        "on the validation split, which a trial is given in the place of test too"
+        if analysis.study.get("data")
+        else "on the data that the training function holds out"
+    )
+    return f"a trial is judged by what the training function returned as {by}, else by what it reported last, {split}"
+
+
+def _conditions_text(tune: Mapping[str, Any]) -> str:
+    if not _has_conditions(tune):
+        return ""
+    return (
+        " A setting with a condition is tuned where that holds, and is the study file's elsewhere: so many trials may "
+        "be of fewer settings in one variant than in another. A variant that tunes none has one trial."
+    )
+
+
+def _has_conditions(tune: Mapping[str, Any]) -> bool:
+    return any(isinstance(space, Mapping) and space.get("when") for path, space in tune.items() if path not in _BUDGET)
 
 
 def tuning_seconds(analysis: Analysis) -> float:
@@ -89,9 +118,11 @@ def tuned_variants(analysis: Analysis) -> Table:
     tuned = analysis.tuning
     paths = list(dict.fromkeys(path for each in tuned for path in each.settings))
     names = short_names(paths)
+    tune: Mapping[str, Any] = analysis.study.get("tune") or {}
     head = (
         "variant",
         *(names[path] for path in paths),
+        *(["settings tuned"] if _has_conditions(tune) else []),
         objective(analysis).label,
         "chosen trial",
         "trials done",
@@ -100,7 +131,7 @@ def tuned_variants(analysis: Analysis) -> Table:
         "training of all trials",
         "share of the study's",
     )
-    rows = tuple(_tuned_row(each, paths, analysis) for each in tuned)
+    rows = tuple(_tuned_row(each, paths, analysis, is_counted=_has_conditions(tune)) for each in tuned)
     return Table(head=head, rows=rows, text_columns=1 + len(paths))
 
 
@@ -116,11 +147,22 @@ def tuned_and_untuned(analysis: Analysis) -> Table:
 
 
 def _space_text(space: Mapping[str, Any]) -> str:
-    given = {kind: values for kind, values in space.items() if values is not None}
+    given = {kind: values for kind, values in space.items() if values is not None and kind != "when"}
+    where = f", where {condition_text(space['when'])}" if space.get("when") else ""
     if "choices" in given:
-        return ", ".join(map(level_text, given["choices"]))
+        return ", ".join(map(level_text, given["choices"])) + where
     low, high = next(values for values in given.values() if values is not True)
-    return f"{setting_text(low)} to {setting_text(high)}, {' '.join(_KINDS[kind] for kind in reversed(given))}"
+    kinds = " ".join(_KINDS[kind] for kind in reversed(given))
+    return f"{setting_text(low)} to {setting_text(high)}, {kinds}{where}"
+
+
+def condition_text(when: Mapping[str, Any]) -> str:
+    """Return a condition of a space in words."""
+    names = short_names(list(when))
+    return " and ".join(
+        f"{names[name]} is {' or '.join(map(level_text, wanted if isinstance(wanted, list | tuple) else [wanted]))}"
+        for name, wanted in when.items()
+    )
 
 
 def setting_text(value: Any) -> str:
@@ -128,7 +170,7 @@ def setting_text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else level_text(value)
 
 
-def _tuned_row(tuned: TunedVariant, paths: Sequence[str], analysis: Analysis) -> tuple[str, ...]:
+def _tuned_row(tuned: TunedVariant, paths: Sequence[str], analysis: Analysis, *, is_counted: bool) -> tuple[str, ...]:
     outcomes = [trial.outcome for trial in tuned.trials]
     seconds = sum(trial.seconds for trial in tuned.trials)
     whole = analysis.cost.training_seconds + tuning_seconds(analysis)
@@ -136,6 +178,7 @@ def _tuned_row(tuned: TunedVariant, paths: Sequence[str], analysis: Analysis) ->
     return (
         tuned.variant,
         *(setting_text(tuned.settings[path]) if path in tuned.settings else NONE for path in paths),
+        *([_settings_text(tuned)] if is_counted else []),
         value_text(value, objective(analysis).unit) if value is not None else NONE,
         str(tuned.chosen + 1),
         str(outcomes.count("done")),
@@ -144,6 +187,13 @@ def _tuned_row(tuned: TunedVariant, paths: Sequence[str], analysis: Analysis) ->
         duration_text(seconds),
         f"{100 * seconds / whole:.0f} %" if whole else NONE,
     )
+
+
+def _settings_text(tuned: TunedVariant) -> str:
+    """Return how many settings a variant's trials were of, which choices among them may decide."""
+    counts = [len(trial.settings) for trial in tuned.trials]
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def chosen_trial(tuned: TunedVariant) -> TuningTrial:

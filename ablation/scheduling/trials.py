@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
@@ -22,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ablation.records import Direction, TunedVariant, TuningTrial
 from ablation.scheduling.storage import explained, open_storage, trials_in, tuning_name
 from ablation.streams import Purpose, stream_seed
-from ablation.study.search_spaces import SearchSpace, Tuning
+from ablation.study.search_spaces import SearchSpace, Tuning, drawing_order
 
 RECORD = "trial"
 MAX_STUDY_NAME = 512
@@ -63,9 +64,11 @@ class TuningSchedule:
         whole: Collection[str],
         start: Mapping[str, Any],
         study_seed: int,
+        given: Mapping[str, Any],
     ) -> None:
         self._url = url
         self._start = start
+        self._given = given
         self._study = study
         self._tuning = tuning
         self._whole = whole
@@ -79,15 +82,26 @@ class TuningSchedule:
         with explained(self._url):
             ended = self._ended()
             number = len(ended)
-            if number >= self._tuning.trials:
+            if number >= self._tuning.trials or (ended and self._has_nothing_to_draw):
                 return None
             self._study.sampler = self._sampler(number)
             trial = self._asked() or self._ask(is_first=number == 0)
-            settings = {
-                path: self._suggested(trial, path, space) for path, space in sorted(self._tuning.spaces.items())
-            }
+            settings = self._drawn(trial)
             self._trial, self._reported = trial, 0
             return Suggestion(number=number, settings=settings, stops_below=self._stops_below(ended))
+
+    def _drawn(self, trial: Trial) -> dict[str, Any]:
+        """Draw the settings whose conditions hold, each behind what its condition looks at."""
+        spaces, drawn = self._tuning.spaces, dict[str, Any]()
+        for path in drawing_order(spaces):
+            if spaces[path].is_drawn({**self._given, **drawn}):
+                drawn[path] = self._suggested(trial, path, spaces[path])
+        return drawn
+
+    @property
+    def _has_nothing_to_draw(self) -> bool:
+        """Whether no condition holds in this variant: a setting that is not drawn first lets no other be drawn."""
+        return not any(space.is_drawn(self._given) for space in self._tuning.spaces.values())
 
     def _suggested(self, trial: Trial, path: str, space: SearchSpace) -> Any:
         if space.choices is not None:
@@ -197,11 +211,13 @@ def open_tuning(
     study_seed: int,
     basis: str,
     whole: Collection[str] = (),
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> TuningSchedule:
     """Open the tuning of a study's variant in Optuna's storage, where it left off.
 
     `start` is tried first: the file's own settings, where they lie within the spaces, so that what is found is never
-    worse than they are on validation. `whole` are the settings that are whole numbers whatever their scale. `basis`
+    worse than they are on validation. `whole` are the settings that are whole numbers whatever their scale. `given` has
+    what conditions look at, as it is where it is not drawn: the variant's levels, and the file's settings. `basis`
     identifies all that its results depend on beside the settings tried: another basis is another tuning.
 
     Raises:
@@ -221,7 +237,9 @@ def open_tuning(
             study = optuna.load_study(storage=storage, study_name=study_name)
             for trial in trials_in(study, TrialState.RUNNING):
                 _end(study, trial)
-    return TuningSchedule(url, study, variant=variant, tuning=tuning, whole=whole, start=start, study_seed=study_seed)
+    return TuningSchedule(
+        url, study, variant=variant, tuning=tuning, whole=whole, start=start, study_seed=study_seed, given=given
+    )
 
 
 def _study_name(readable: str, digest: str) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.records import Locked, PlannedRun, Variant
+from ablation.records import DATA, Locked, PlannedRun, Variant
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import whole_settings
 from ablation.study.checks.whole import check
+from ablation.study.data_sets import is_list_of_data, with_first_data
 from ablation.study.design import asked_questions, make_variant, variants_of
 from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
@@ -112,6 +113,7 @@ class Study:
             seeds=self.spec.most_seeds,
             looks=self.spec.looks if len(self.spec.looks) > 1 else (),
             seed_indices=self.spec.seeds if isinstance(self.spec.seeds, tuple) else (),
+            replicates=self.spec.replicates.record if self.spec.replicates is not None else None,
             metric=self.spec.metric.locked(),
             alpha=self.spec.alpha,
             collapse_margin=self.spec.collapse_margin,
@@ -121,6 +123,12 @@ class Study:
     def design_variants(self) -> tuple[Variant, ...]:
         """Return the design's variants with the file's settings, by the names that they are tuned under."""
         return variants_of(self.spec.model_copy(update={"tune": None}))
+
+    @property
+    def tuned_by(self) -> str | None:
+        """What a training function of the user's own is tuned by; None where nothing is, or the engine trains."""
+        found = self.spec.validation_metric if self.spec.tune is not None else None
+        return found[0] if found is not None else None
 
     def whole_settings(self) -> frozenset[str]:
         """Return the tuned settings that are whole numbers."""
@@ -325,6 +333,9 @@ def _replaced(values: Any, location: Location, override: Override) -> Any:
     if not location:
         return override.value
     key, *rest = location
+    if isinstance(key, str) and isinstance(values, list) and values:
+        message = f"is a list in the study file; say which of it is meant, such as {override.path.partition('.')[0]}[0]"
+        raise StudyFileError("--set", [Problem(message=message, path=override.path)])
     if isinstance(key, str):
         mapping = _mapping(values)
         return {**mapping, key: _replaced(mapping.get(key), tuple(rest), override)}
@@ -361,6 +372,7 @@ def _settings_of_levels(factors: Mapping[str, Any], name: str, levels: Sequence[
 
 def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether the file has these settings, or they are none that it could have, which is told later."""
+    values = with_first_data(values)
     fields = recipe_fields(values)
     known = {path: fields[path] for path in settings if path in fields}
     return len(known) < len(settings) or all(
@@ -370,7 +382,11 @@ def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
 
 def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for path, value in settings.items():
-        values = replaced(values, path, value)
+        section, _, key = path.partition(".")
+        if section == DATA and is_list_of_data(values):
+            values = {**values, DATA: [replaced(each, key, value) for each in values[DATA]]}
+        else:
+            values = replaced(values, path, value)
     return values
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablation.study.file import plain_text, value_text
-from ablation.study.sections import SECTIONS, Cnn, Section, Training, names_of
+from ablation.study.sections import OF_MODELS, SECTIONS, Cnn, Section, Training, names_of
 
 _HEADER = """\
 # A study file of ablation: a baseline, the parts to vary and the seeds.
@@ -59,7 +59,7 @@ def _data_model(name: str) -> type[Section]:
 def _section(key: str, model: type[Section], given: Mapping[str, Any], *, title: str = "") -> list[str]:
     """Return a section with the given keys set and every other key as a comment with its default."""
     lines = [f"{key}:" + (f"{'':<22}# {title}" if title else "")]
-    ordered = sorted(model.model_fields.items(), key=lambda item: (item[0] != "name", item[0] in ("remove", "replace")))
+    ordered = sorted(model.model_fields.items(), key=lambda item: (item[0] != "name", item[0] in OF_MODELS))
     for field, info in ordered:
         value = given.get(field, None if info.is_required() else info.default)
         text = f"{'' if field in given else '# '}{field}:" + (f" {_text(value)}" if value is not None else "")

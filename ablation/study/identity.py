@@ -17,16 +17,25 @@ def run_identity(
 
     `configuration` is a variant's (data, model, training with its threads, the study's seed); neither the study's
     name nor its factors, list of seeds or metric count, so a study may grow without training anything twice.
+    The digest of a file of weights counts as that of code does, and where the file lies does not.
     """
     return _digest(
         {
             "version": IDENTITY_VERSION,
-            "configuration": configuration,
+            "configuration": without_places(configuration),
             "data": data_digest,
             "seed": seed,
             "code": code_digest,
         }
     )
+
+
+def without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a variant's configuration without the path of its model's weights."""
+    model = configuration.get("model") or {}
+    if "weights" not in model:
+        return dict(configuration)
+    return {**configuration, "model": {**model, "weights": "from a file"}}
 
 
 def locked_hash(locked: Locked) -> str:

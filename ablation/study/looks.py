@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from ablation.records import Replicates
 from ablation.study.search_spaces import FIRST_TUNING_SEED
 from ablation.study.sections import Section
 
@@ -70,6 +71,25 @@ Listed = Annotated[
     AfterValidator(_rising),
     f"a list of 1 to {MAX_LOOKS} numbers of seeds that rise, such as [5, 8, 12, 20]",
 ]
+
+
+class ReplicatesChoice(Section):
+    """Folds in the place of seeds: each example is tested on once per repeat."""
+
+    folds: int = Field(ge=2, le=1000, description="parts that the examples are divided into, each tested on once")
+    repeats: int = Field(default=1, ge=1, le=1000, description="how many times they are divided anew")
+
+    @model_validator(mode="after")
+    def _is_not_too_many(self) -> "ReplicatesChoice":
+        if self.record.count > MAX_SEEDS:
+            raise ValueError(
+                f"{self.record} are {self.record.count} runs per variant, and there are at most {MAX_SEEDS}"
+            )
+        return self
+
+    @property
+    def record(self) -> Replicates:
+        return Replicates(folds=self.folds, repeats=self.repeats)
 
 
 class PlannedLooks(Section):

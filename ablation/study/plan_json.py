@@ -16,6 +16,7 @@ from ablation.records import (
     LockedQuestion,
     MetricEpochs,
     Plan,
+    Replicates,
     Settings,
     Variant,
     is_count,
@@ -40,7 +41,7 @@ class _Part(BaseModel):
 
 
 class _Sections(_Part):
-    data: _Section | None = None
+    data: _Section | Annotated[list[_Section], Field(min_length=1)] | None = None
     model: _Section | None = None
     training: _Section = Field(default_factory=dict)
 
@@ -79,9 +80,15 @@ def plan_to_json(plan: Plan) -> str:
     others["data"]["shape"] = plan.data.shape.plain()
     for written, other in zip(others["other_data"], plan.other_data, strict=True):
         written["facts"]["shape"] = other.facts.shape.plain()
+    for written in (others["data"], *(other["facts"] for other in others["other_data"])):
+        if not written["fold_sizes"]:
+            del written["fold_sizes"]
     for rare in ("family", "dropped", "metric_code", "takes_model", "other_data"):
         if not others[rare]:
             del others[rare]
+    for size in others["summaries"].values():
+        if size["trainable"] is None:
+            del size["trainable"]
     document = {"format": 1, **others, "variants": list(map(_plain, plan.variants)), "locked": plan.locked.plain()}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -135,7 +142,8 @@ def _with_settings(document: dict[str, Any]) -> dict[str, Any]:
 
 def _check_plain_values(plan: Plan) -> None:
     """Raise ValidationError where what is plain values in a plan is not what readers take from them."""
-    _Study.model_validate_json(json.dumps(plan.study))  # as JSON, which has lists where spaces have pairs
+    study = {**({"seeds": 1} if plan.replicates is not None else {}), **plan.study}  # folds take their place
+    _Study.model_validate_json(json.dumps(study))  # as JSON, which has lists where spaces have pairs
     for variant in plan.variants:
         _Sections.model_validate(variant.configuration)
 
@@ -178,7 +186,7 @@ def _problem(plan: Plan) -> str | None:
 
 def _problems_of_parts(plan: Plan) -> Iterator[str]:
     """Yield what of a plan's parts does not fit together, as far as a reader would stumble over it."""
-    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops)]
+    sizes = [size for each in plan.summaries.values() for size in (each.parameters, each.flops, each.trainable or 0)]
     numbers = [number for each in plan.tuning for number in (each.chosen, *(trial.number for trial in each.trials))]
     if not all(map(is_count, (*sizes, *numbers, plan.locked.seeds, *(run.seed for run in plan.runs)))):
         yield "a number of it is negative, or larger than any count"
@@ -187,7 +195,7 @@ def _problems_of_parts(plan: Plan) -> Iterator[str]:
     seeds = {variant.name: {run.seed for run in plan.runs if run.variant == variant.name} for variant in plan.variants}
     if any(found != seeds[plan.baseline.name] for found in seeds.values()) or not seeds[plan.baseline.name]:
         yield "its variants have not the same seeds"
-    yield from _problems_of_looks(plan)
+    yield from _problems_of_looks(plan) if plan.replicates is None else _problems_of_folds(plan, plan.replicates)
     tune = plan.study.get("tune")
     if (tune or plan.tuning) and "trials" not in (tune or {}):
         yield "its tuning has no number of trials"
@@ -202,6 +210,8 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
     locked, planned = plan.locked, {run.seed for run in plan.runs}
     if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
         yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
+    if locked.replicates is not None or plan.study.get("replicates") or plan.data.fold_sizes:
+        yield "it has folds, and its variants have not"
     if locked.seed_indices and (
         locked.looks or len(locked.seed_indices) != locked.seeds or len(set(locked.seed_indices)) != locked.seeds
     ):
@@ -210,6 +220,20 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
         yield f"its seeds, {_numbers(plan.study['seeds'])}, are not those of its runs"
     if isinstance(plan.study["seeds"], dict) and not (are_looks(plan.looks) and planned == set(range(plan.looks[-1]))):
         yield f"its looks, {_numbers(plan.looks)}, are not those of a study of {len(planned)} seeds"
+
+
+def _problems_of_folds(plan: Plan, replicates: Replicates) -> Iterator[str]:
+    """Yield what of a plan's folds no checked study has."""
+    locked, sizes = plan.locked, plan.data.fold_sizes
+    named = [locked.replicates, *(variant.settings.replicates for variant in plan.variants)]
+    if any(each != replicates for each in named) or plan.study.get("replicates") != replicates.plain():
+        yield "its variants have not the same folds, or others than were locked"
+    elif "seeds" in plan.study or locked.looks or locked.seed_indices or locked.seeds != replicates.count:
+        yield f"its seeds are not those of {replicates}"
+    elif {run.seed for run in plan.runs} != set(range(replicates.count)) or len(sizes) != replicates.count:
+        yield f"its runs are not those of {replicates}"
+    elif not all(is_count(number) and number for pair in sizes for number in pair):
+        yield "a fold of it has no examples"
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -1,8 +1,9 @@
 """The `tune` section of a study file: which settings each variant is tuned over, and with what budget."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ablation.lookup import is_same
 from ablation.study.sections import Section
@@ -15,6 +16,12 @@ FROM_FILE, TUNED = "file", "tuned"
 FIRST_TUNING_SEED = 1_000_000
 """Seed index of tuning's first replicate; a comparison's end at 10,000."""
 
+Value = bool | int | float | str
+Condition = Annotated[
+    dict[str, Value | tuple[Value, ...]],
+    Field(max_length=MAX_CHOICES),
+    "a mapping of a factor, or of a tuned choice, to a value or a list of values, such as {training.optimizer: sgd}",
+]
 Bounds = Annotated[tuple[int | float, int | float], "a list of two numbers, the lower first"]
 
 
@@ -29,12 +36,18 @@ class SearchSpace(Section):
     integers: Annotated[tuple[int, int], "a list of two whole numbers, the lower first"] | None = None
     choices: (
         Annotated[
-            tuple[bool | int | float | str, ...],
+            tuple[Value, ...],
             Field(min_length=2, max_length=MAX_CHOICES),
             f"a list of 2 to {MAX_CHOICES} values",
         ]
         | None
     ) = None
+    when: Condition = Field(default={}, description="where the setting is tuned at all; elsewhere it is the file's")
+
+    @model_serializer(mode="wrap")
+    def _without_idle(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write it as earlier versions did, where it has no condition."""
+        return {key: value for key, value in handler(self).items() if key != "when" or value}
 
     @model_validator(mode="after")
     def _is_one_space(self) -> "SearchSpace":
@@ -59,6 +72,18 @@ class SearchSpace(Section):
         found = self.integers or self.linear or self.log
         assert isinstance(found, tuple)
         return found
+
+    @property
+    def conditions(self) -> dict[str, tuple[Value, ...]]:
+        """The values that each factor or tuned choice of the condition may have."""
+        return {name: wanted if isinstance(wanted, tuple) else (wanted,) for name, wanted in self.when.items()}
+
+    def is_drawn(self, given: Mapping[str, Any]) -> bool:
+        """Say whether its condition holds, where `given` has what factors and other settings are, by their names."""
+        return all(
+            name in given and any(is_same(given[name], value) for value in wanted)
+            for name, wanted in self.conditions.items()
+        )
 
     def holds(self, value: Any) -> bool:
         """Say whether a value is one that could be found here."""
@@ -88,3 +113,18 @@ class Tuning(Section):
     @property
     def spaces(self) -> dict[str, SearchSpace]:
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether some settings are tuned in some variants or trials only."""
+        return any(space.when for space in self.spaces.values())
+
+
+def drawing_order(spaces: Mapping[str, SearchSpace]) -> list[str]:
+    """Return the paths of settings by name, each behind those that its condition looks at; none of a circle."""
+    order: list[str] = []
+    left = sorted(spaces)
+    while (path := next((path for path in left if not spaces[path].when.keys() & set(left)), None)) is not None:
+        order.append(path)
+        left.remove(path)
+    return order

@@ -144,6 +144,18 @@ class DataSection(Section):
         return self.model_dump(mode="json", exclude={"root"})
 
 
+class DividedData(DataSection):
+    """Data whose source may have no test split."""
+
+    test: Annotated[float, Field(gt=0.0, le=0.5)] | None = Field(
+        default=None, description="share that is drawn once, by the study's seed, as test split of data that has none"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        values = super().configuration()
+        return {key: value for key, value in values.items() if key != "test" or value is not None}
+
+
 class Digits(DataSection):
     name: Literal["digits"]
 
@@ -155,7 +167,7 @@ class Cifar10(DataSection):
     )
 
 
-class Images(DataSection):
+class Images(DividedData):
     name: Literal["images"]
     root: Root = Field(
         description="folder or .tar.gz archive of train/<class>/* and test/<class>/*; relative to this file",
@@ -170,7 +182,7 @@ class Images(DataSection):
         return {key: value for key, value in values.items() if key != "size" or value is not None}
 
 
-class OwnData(DataSection, OpenSection):
+class OwnData(DividedData, OpenSection):
     """A user's function, `load(root)`, that returns the splits."""
 
     name: CodeName
@@ -204,20 +216,27 @@ TASKS_OF: Mapping[str, tuple[TaskName, ...]] = {
 OF_TASKS = ("task", *TASKS_OF)
 
 
+OF_MODELS = ("remove", "replace", "weights", "frozen")
+"""What may be said of any model, and is left out where it is not."""
+
+
 class ModelSection(Section):
-    """What every model can be changed by: modules removed or replaced by name, in all variants."""
+    """What every model can be changed by: modules removed, replaced or frozen by name, weights to start from."""
 
     remove: Patterns = Field(default=(), description="modules left out, by name or pattern")
     replace: Replacements = Field(default={}, description="modules replaced, by name or pattern")
+    weights: Root | None = Field(
+        default=None, description="file of the state dict that the model starts from; relative to this file"
+    )
+    frozen: Patterns = Field(default=(), description="modules that are not trained, by name or pattern")
 
     def configuration(self) -> dict[str, Any]:
         values = self.model_dump(mode="json", exclude=self._without_effect())
-        if "remove" in values:
-            values["remove"] = sorted(set(values["remove"]))
-        return values
+        patterns = [key for key in ("remove", "frozen") if key in values]
+        return {**values, **{key: sorted(set(values[key])) for key in patterns}}
 
     def _without_effect(self) -> set[str]:
-        return {key for key in ("remove", "replace") if not getattr(self, key)}
+        return {key for key in OF_MODELS if not getattr(self, key)}
 
 
 class Cnn(ModelSection):

@@ -4,11 +4,21 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ablation.lookup import is_same, replaced, value_at
 from ablation.records import (
+    DATA,
     TASKS,
     DeclaredMetric,
     Direction,
@@ -36,10 +46,11 @@ from ablation.study.factors import (
     with_labels_by_level,
 )
 from ablation.study.level_names import NOT_VARIED
-from ablation.study.looks import PlannedLooks, Seeds
+from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
+    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -91,11 +102,23 @@ FactorPair = Annotated[
 
 
 class MetricChoice(Section):
-    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE)."""
+    """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE).
+
+    `validation` is the metric that tuning judges a training function of the user's own by.
+    """
 
     name: MetricName = "test_accuracy"
     direction: Direction | None = None
     meaningful: Annotated[float, Field(gt=0.0)] | None = None
+    validation: MetricName | None = Field(
+        default=None,
+        description="what a training function of your own reports or returns on validation, which `tune` judges it by",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_idle(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write it as earlier versions did, where nothing is tuned by it."""
+        return {key: value for key, value in handler(self).items() if key != "validation" or value is not None}
 
     def locked(self) -> LockedMetric:
         assert self.direction is not None  # a checked study has one
@@ -199,6 +222,11 @@ class StudySpec(Section):
     seeds: Seeds = Field(
         default=5, description="runs per variant, those at each planned look, or seed indices such as [0, 1, 42]"
     )
+    replicates: Annotated[ReplicatesChoice, "a mapping such as {folds: 5, repeats: 2}"] | None = Field(
+        default=None,
+        description="folds in the place of seeds, for data without a test split",
+        examples=["replicates: {folds: 5, repeats: 2}"],
+    )
     study_seed: int = Field(default=0, ge=0, lt=2**31, description="what every random stream is derived from")
     metric: MetricChoice = Field(default=MetricChoice(), examples=["metric: {name: test_accuracy}"])
     metrics: Annotated[
@@ -223,6 +251,19 @@ class StudySpec(Section):
         "on it",
     )
 
+    _data_sets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def data_sets(self) -> Mapping[str, Any]:
+        """The data sets that every variant is trained on, by what they are called; none where there is but one."""
+        return self._data_sets
+
+    def of_data_sets(self, data: Mapping[str, Any]) -> "StudySpec":
+        """Return the study with these data sets, checked sections by what they are called, `data` the first of them."""
+        spec = self.model_copy()
+        spec._data_sets = dict(data)
+        return spec
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_the_task(cls, values: Any) -> Any:
@@ -239,13 +280,28 @@ class StudySpec(Section):
         return declared_metrics(self.model_dump(mode="json", include={"metrics"}))
 
     @property
+    def validation_metric(self) -> tuple[str, Direction] | None:
+        """What a training function of the user's own is tuned by, and which way is better; None where it says nothing.
+
+        That is the direction which `metrics` has for it, else the compared metric's.
+        """
+        if (name := self.metric.validation) is None:
+            return None
+        declared = directions_of(self.model_dump(mode="json", include={"metrics"}))
+        return name, declared.get(name, self.metric.locked().direction)
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """The runs per variant at each look; a number of seeds is one look."""
-        return self.seeds.numbers if isinstance(self.seeds, PlannedLooks) else (len(self.seed_indices),)
+        if isinstance(self.seeds, PlannedLooks) and self.replicates is None:
+            return self.seeds.numbers
+        return (len(self.seed_indices),)
 
     @property
     def seed_indices(self) -> tuple[int, ...]:
-        """The seeds of the runs of a variant, in their order."""
+        """The seeds of the runs of a variant, in their order; of folds, their numbers."""
+        if self.replicates is not None:
+            return tuple(range(self.replicates.record.count))
         match self.seeds:
             case tuple():
                 return self.seeds
@@ -286,6 +342,11 @@ class StudySpec(Section):
             found[name] = self._baseline_level(name, self.factors[name]) if varies else NOT_VARIED
         return {name: found[name] for name in self.factors}
 
+    @property
+    def baseline_assignment(self) -> dict[str, Any]:
+        """Each factor's level in the baseline, and its data set where there are several."""
+        return {**self.baseline_levels(), **({DATA: next(iter(self.data_sets))} if self.data_sets else {})}
+
     def _baseline_level(self, name: str, factor: Factor) -> Any:
         if isinstance(factor, ComponentFactor):
             return factor.levels[0]
@@ -300,28 +361,32 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = ("remove", "replace", *(["repeats"] if isinstance(self.model, Cnn) else []))
+            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
             values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
-        if isinstance(self.data, Images) and self.data.size is None:
-            del values["data"]["size"]
         if isinstance(self.training, Training):
             idle = self.training.unset()
             values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
-        if isinstance(self.data, OwnData):
-            usual = [key for key in OF_TASKS if values["data"][key] == OwnData.model_fields[key].default]
-            values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
+        if self.data is not None:
+            values["data"] = _data_document(self.data)
+        if self.data_sets:
+            values["data"] = [
+                {**_data_document(data), **({"label": name} if name != data.name else {})}
+                for name, data in self.data_sets.items()
+            ]
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
         }
         values |= {"factors": factors, "questions": [question.locked().plain() for question in self.questions]}
+        if self.replicates is not None:
+            del values["seeds"]
         return {key: value for key, value in values.items() if value or key not in _RARE}
 
     def settings(self) -> Settings:
         """Return the sections data, model and training whole, and the study's seed."""
         own = self.training.with_its_arguments() if isinstance(self.training, Training) else self.training
         spec = self.model_copy(update={"training": own})
-        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed"}))
+        return Settings.from_plain(spec.model_dump(mode="json", include={*SECTIONS, "study_seed", "replicates"}))
 
     def setting(self, path: str) -> Any:
         """Return the baseline's value of a setting."""
@@ -331,6 +396,9 @@ class StudySpec(Section):
 
     def with_levels(self, levels: Mapping[str, Any], *, tuned: Mapping[str, Any] | None = None) -> "StudySpec":
         """Return the study with these levels and tuned settings in its baseline, each of them checked before."""
+        if levels.get(DATA) in self.data_sets:
+            there = self.model_copy(update={"data": self.data_sets[levels[DATA]]}).of_data_sets({})
+            return there.with_levels({name: level for name, level in levels.items() if name != DATA}, tuned=tuned)
         sections = {name: dict(section) for name in SECTIONS if (section := getattr(self, name)) is not None}
         components = {name: factor for name, factor in self.factors.items() if isinstance(factor, ComponentFactor)}
         for path, value in {**self._settings_of(levels), **(tuned or {})}.items():
@@ -365,18 +433,28 @@ class StudySpec(Section):
         return {
             **{name: section.configuration() if section is not None else None for name, section in sections.items()},
             "study_seed": self.study_seed,
+            **({"replicates": self.replicates.record.plain()} if self.replicates is not None else {}),
         }
 
     def fixed(self) -> dict[str, Any]:
         """Return what no later execution of the study may change: baseline, data, training, tuning and metric."""
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
-        return {**self.configuration(), "metric": self.metric.model_dump(mode="json"), **tuning}
+        metric = self.metric.model_dump(mode="json", exclude=set() if tuning else {"validation"})
+        return {**self.configuration(), "metric": metric, **tuning}
 
 
-_RARE = ("data", "model", "variants", "forbid", "tune", "metrics")
-FIXED = (*SECTIONS, "study_seed", "metric", "tune")
+def _data_document(data: Any) -> dict[str, Any]:
+    """Return a `data` section as plain values, without what is rarely used and not used there."""
+    values = data.model_dump(mode="json")
+    usual = (*OF_TASKS, "test") if isinstance(data, OwnData) else ("size", "test") if isinstance(data, Images) else ()
+    rare = {key for key in usual if values[key] == type(data).model_fields[key].default}
+    return {key: value for key, value in values.items() if key not in rare}
+
+
+_RARE = ("data", "model", "variants", "forbid", "tune", "metrics", "replicates")
+FIXED = (*SECTIONS, "study_seed", "metric", "tune", "replicates")
 NOT_FACTORS = (
-    *("data.name", "data.root", "data.size", "data.validation"),
+    *("data.name", "data.root", "data.size", "data.validation", "data.test"),
     *(f"data.{key}" for key in OF_TASKS),
     *("training.name", "training.threads", "model.replace"),
     *("training.optimizer_arguments", "training.schedule_arguments"),

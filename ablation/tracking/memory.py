@@ -284,7 +284,7 @@ class MemoryTracker:
             and not plan.is_own_training
             and (with_details or is_at_chance(plan, planned.variant, result.outcome, metrics))
         ):
-            evaluation, more = checked_evaluation(run.evaluation, plan.data_of(planned.variant))
+            evaluation, more = checked_evaluation(run.evaluation, plan.data_of(planned.variant, planned.seed))
             more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
         return RecordedRun(
             planned=planned,

@@ -38,7 +38,8 @@ class TrainingData:
     as the task has its targets, (N, …); `train`, `validation` and `sample` are int64 indices into `images`; `mean` and
     `deviation` are per channel (C,), in units of 0..255, and used for images alone. `layout` is that of the model and
     of its batches of images: a model that calls `view` on them needs it contiguous. `scale` is the mean and deviation
-    of the training targets where these are standardized, each of the shape of one target.
+    of the training targets where these are standardized, each of the shape of one target. `test` are indices into
+    `images` where a fold of these is tested on: `test_images` are `images` then, and `test_labels` the fold's own.
     """
 
     images: Tensor
@@ -52,6 +53,7 @@ class TrainingData:
     deviation: Tensor
     layout: torch.memory_format = torch.channels_last
     scale: tuple[Tensor, Tensor] | None = None
+    test: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

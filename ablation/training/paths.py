@@ -121,4 +121,4 @@ def _shared(settings: TrainingSettings) -> dict[str, object]:
 
 def _sizes(member: Member) -> list[int]:
     data = member.data
-    return [len(part) for part in (data.train, data.sample, data.validation) if part is not None]
+    return [len(part) for part in (data.train, data.sample, data.validation, data.test) if part is not None]

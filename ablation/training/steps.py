@@ -217,6 +217,8 @@ def split_of(data: TrainingData, split: Split) -> tuple[Tensor, Tensor, Tensor |
             return data.images, data.labels, data.train
         case "heldout" if data.validation is not None:
             return data.images, data.labels, data.validation
+        case "heldout" | "test" if data.test is not None:
+            return data.images, data.labels, data.test
         case "heldout" | "test":
             return data.test_images, data.test_labels, None
         case _:

@@ -7,7 +7,7 @@ from ablation.worker.own_metrics import make_metrics, try_metrics
 from ablation.worker.paths import Fusing, alike
 from ablation.worker.run import Job, run_jobs
 from ablation.worker.trying import needs_trying, try_variant
-from ablation.worker.tuning_runs import TuningJob, is_whole, objective_curve, objective_value, run_tuning_job
+from ablation.worker.tuning_runs import TuningJob, is_whole, objective_curve, run_tuning_job, trial_value
 
 __all__ = [
     "DeviceLost",
@@ -23,10 +23,10 @@ __all__ = [
     "make_metrics",
     "needs_trying",
     "objective_curve",
-    "objective_value",
     "resolve_devices",
     "run_jobs",
     "run_tuning_job",
+    "trial_value",
     "try_metrics",
     "try_variant",
     "why_no_gpu",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ablation.datasets import Dataset, Split, channel_statistics, make_split, open_dataset
-from ablation.records import DataSettings, DataShape, TaskName
+from ablation.records import DataSettings, DataShape, Replicates, TaskName
 from ablation.training import TrainingData
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -26,11 +26,12 @@ def run_data(
     *,
     study_seed: int,
     seed: int,
+    replicates: Replicates | None = None,
     device: torch.device,
     layout: torch.memory_format,
 ) -> tuple[TrainingData, DataShape]:
-    """Return the data that a seed's runs are trained on, and its shape."""
-    dataset, split, statistics = _cached_data(folder, settings.limit, settings.validation, study_seed, seed)
+    """Return the data that a seed's runs are trained on, and its shape; with `replicates` the seed is a fold."""
+    dataset, split, statistics = _cached_data(folder, settings.limit, settings.validation, study_seed, seed, replicates)
     data = _on_device(dataset, split, statistics, device, layout=layout)
     return with_scale(data, dataset.facts.shape, settings), dataset.facts.shape
 
@@ -101,21 +102,29 @@ def first_batch(
 ) -> TrainingData:
     """Return a data set's first examples, as many as a batch, to train on and to evaluate, on the CPU."""
     few = np.arange(min(batch_size, len(dataset.train_labels)))
-    split = Split(train=few, validation=None, sample=few[:2])
+    is_undivided = not len(dataset.test_labels)
+    split = Split(train=few, validation=None, sample=few[:2], test=few[:2] if is_undivided else None)
     statistics = _statistics(dataset, split)
     whole = _on_device(dataset, split, statistics, torch.device("cpu"), layout=layout)
     whole = with_scale(whole, dataset.facts.shape, settings)
+    if is_undivided:
+        return whole
     return dataclasses.replace(whole, test_images=whole.test_images[:2], test_labels=whole.test_labels[:2])
 
 
 @functools.lru_cache(maxsize=4)
 def _cached_data(
-    folder: Path, limit: int | None, validation: float | Literal["none"], study_seed: int, seed: int
+    folder: Path,
+    limit: int | None,
+    validation: float | Literal["none"],
+    study_seed: int,
+    seed: int,
+    replicates: Replicates | None,
 ) -> tuple[Dataset, Split, Statistics]:
     """Open a data set, split it and measure it once per worker, as a seed's runs follow one another."""
     dataset = open_dataset(folder)
     drawn = DataSettings(name=dataset.facts.name, limit=limit, validation=validation)
-    split = make_split(dataset, drawn, study_seed=study_seed, seed=seed)
+    split = make_split(dataset, drawn, study_seed=study_seed, seed=seed, replicates=replicates)
     return dataset, split, _statistics(dataset, split)
 
 
@@ -137,6 +146,9 @@ def _on_device(
 
     images, labels, test_images, test_labels = _arrays_on(device, dataset.folder)
     mean, deviation = (_tensor(values, device) for values in statistics)
+    test = _tensor(split.test, device) if split.test is not None else None
+    if test is not None:
+        test_images, test_labels = images, labels[test]
     return TrainingData(
         images=images,
         labels=labels,
@@ -148,6 +160,7 @@ def _on_device(
         mean=mean,
         deviation=deviation,
         layout=layout,
+        test=test,
     )
 
 

@@ -39,7 +39,7 @@ def estimate_seconds(settings: Settings, outline: DataOutline, *, device: str, c
     *_, last = train(
         model, data, timed, study_seed=0, seed=0, loss=loss, objective=make_objective(outline.shape, training.loss)
     )
-    sizes = split_sizes(outline, data_settings)
+    sizes = split_sizes(outline, data_settings, settings.replicates)
     heldout = sizes.test if data_settings.validation == "none" else sizes.validation
     per_image = last.seconds / count
     evaluated = training.epochs * (min(sizes.train, SAMPLE_IMAGES) + heldout) + sizes.train + sizes.test

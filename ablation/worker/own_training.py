@@ -15,7 +15,7 @@ from torch import nn
 from ablation.code import NO_FOLDERS, CodeFolders, TrainingCall, training_call, training_signature
 from ablation.datasets import Dataset, make_split
 from ablation.errors import CodeInvalid
-from ablation.models import build_model
+from ablation.models import build_model, load_weights
 from ablation.records import (
     DataShape,
     Outcome,
@@ -33,6 +33,7 @@ from ablation.worker.setup import seed_generators
 
 CPU = torch.device("cpu")
 PATH = "training.name"
+SECTIONS = ("data", "model", "training")
 MAX_BATCHES = "max_batches"
 NEEDS: Mapping[str, tuple[str, ...]] = {"data": ("data",), "model": ("data", "model")}
 """The sections that something offered is made from: a model is built for the shape of the data."""
@@ -169,7 +170,7 @@ def train_own(
     number = stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed) % 2**32
     call, plain = training.call, copy.deepcopy(settings.plain())
     offered: dict[str, Any] = {
-        "settings": {name: section for name, section in plain.items() if name != "study_seed" and section is not None},
+        "settings": {name: section for name, section in plain.items() if name in SECTIONS and section is not None},
         "seed": number,
         "report": report,
         MAX_BATCHES: max_batches,
@@ -204,7 +205,7 @@ def begun_model(settings: Settings, shape: DataShape, *, seed: int, code: CodeFo
     """Build the study's model on the CPU, initialized as the engine does it with a seed index."""
     assert settings.model is not None
     seed_generators(stream_seed(settings.study_seed, Purpose.INITIALIZATION, seed))
-    return build_model(settings.model, shape, code=code)
+    return load_weights(build_model(settings.model, shape, code=code), settings.model.weights, code=code)
 
 
 def checked_metrics(values: Any, *, what: str) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -246,7 +247,9 @@ def data_of(settings: Settings, dataset: Dataset | None, *, seed: int) -> SplitD
     """Return a study's data set, split for a seed index; None where it has none."""
     if dataset is None or settings.data is None:
         return None
-    split = make_split(dataset, settings.data, study_seed=settings.study_seed, seed=seed)
+    split = make_split(
+        dataset, settings.data, study_seed=settings.study_seed, seed=seed, replicates=settings.replicates
+    )
 
     def part(indices: Any) -> tuple[Any, Any]:
         return dataset.train_images[indices], dataset.train_labels[indices]
@@ -254,6 +257,6 @@ def data_of(settings: Settings, dataset: Dataset | None, *, seed: int) -> SplitD
     return SplitData(
         train=part(split.train),
         validation=part(split.validation) if split.validation is not None else None,
-        test=(dataset.test_images, dataset.test_labels),
+        test=part(split.test) if split.test is not None else (dataset.test_images, dataset.test_labels),
         classes=dataset.facts.shape.classes,
     )

@@ -28,7 +28,7 @@ from ablation.worker.devices import can_train_more, device_at, peak_memory_mib, 
 from ablation.worker.failures import check_is_of_the_run, failure_of
 from ablation.worker.own_checkpoints import OwnCheckpoints
 from ablation.worker.own_mlflow import own_mlflow_runs
-from ablation.worker.own_training import Report, load_training, train_own
+from ablation.worker.own_training import Report, TrainingFunction, load_training, train_own
 from ablation.worker.paths import Fusing, Trained, train_alone, train_together
 from ablation.worker.setup import Beginning, begin
 
@@ -114,7 +114,7 @@ def run_jobs(jobs: Sequence[Job], fusing: Fusing | None = None, place: Place | N
 
 def _run_job(record: "RunRecord") -> RunResult:
     if record.job.settings.is_own_training:
-        return record.finish(_train_own(record))
+        return record.finish(train_own_run(record))
     return record.finish(_result(record, train_alone(record, torch.device(record.job.device))))
 
 
@@ -218,6 +218,14 @@ class RunRecord:
         if stopping.is_asked and not self._is_resumable:
             raise Preempted
 
+    def told(self, report: Report) -> Report:
+        """Return what a training function reports to, for this run."""
+        return report
+
+    def called(self, training: TrainingFunction) -> TrainingFunction:
+        """Return a training function as it is called for this run."""
+        return training
+
     def write(self, trained: TrainingResult | None = None) -> tuple[str, ...]:
         """Write the run's artifacts and say what is left out; `trained` is what one of our paths made."""
         job = self.job
@@ -312,7 +320,8 @@ def path_note(job: Job, trained: Trained) -> str:
     return "; ".join(filter(None, [trained.note, CUDNN_TIMED if is_timed else ""]))
 
 
-def _train_own(record: RunRecord) -> RunResult:
+def train_own_run(record: RunRecord) -> RunResult:
+    """Have a user's training function train a run; an error of the run's own becomes a failed result."""
     try:
         return _own_result(record)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is this run's result, and only this run's
@@ -340,20 +349,22 @@ def _own_result(record: RunRecord) -> RunResult:
     training = job.settings.function
     set_up(device, threads=training.threads)
 
-    function = load_training(job.settings, job.code)
     files = job.folder.artifacts / "files"
     files.mkdir()
     states = OwnCheckpoints(record, files=files, device=device)
-    report = Report(
-        folder=files,
-        on_epoch=record.take,
-        states=states,
-        seed_index=job.planned.seed,
-        variant=job.planned.variant,
-        study=job.study,
-        epochs=[epoch for epoch in record.epochs if isinstance(epoch, ReportedEpoch)],
-        left_out=[states.said] if states.said else [],
+    report = record.told(
+        Report(
+            folder=files,
+            on_epoch=record.take,
+            states=states,
+            seed_index=job.planned.seed,
+            variant=job.planned.variant,
+            study=job.study,
+            epochs=[epoch for epoch in record.epochs if isinstance(epoch, ReportedEpoch)],
+            left_out=[states.said] if states.said else [],
+        )
     )
+    function = record.called(load_training(job.settings, job.code))
     # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
     limits = threadpool_limits(training.threads)
     with record.writing(), limits:

@@ -10,7 +10,7 @@ import torch
 
 from ablation.code import CodeFolders, is_code
 from ablation.errors import CodeInvalid
-from ablation.models import build_model, fastest_layout
+from ablation.models import build_model, fastest_layout, load_weights
 from ablation.records import DataShape, DeclaredMetric, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
 from ablation.training import Loss, Member, TrainingSettings
@@ -51,11 +51,12 @@ def begin(
         data_settings,
         study_seed=study_seed,
         seed=seed,
+        replicates=settings.replicates,
         device=device,
         layout=fastest_layout(model_settings, device),
     )
     seed_generators(stream_seed(study_seed, Purpose.INITIALIZATION, seed))
-    model = build_model(model_settings, shape, code=code).to(device)
+    model = load_weights(build_model(model_settings, shape, code=code), model_settings.weights, code=code).to(device)
     objective = make_objective(shape, training.loss)
     member = Member(
         model=model,

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ablation.code import CodeFolders, code_names, is_code, running
+from ablation.code import CodeFolders, code_names, is_code, is_weights, running
 from ablation.datasets import Dataset
 from ablation.errors import AblationError, CodeInvalid, ComponentInvalid, VariantFails
-from ablation.models import build_model, example_input, fastest_layout
+from ablation.models import build_model, example_input, fastest_layout, load_weights
 from ablation.records import DataShape, EngineTraining, ModelSettings, Settings, TaskName, Variant
 from ablation.storage.temporary import temporary_folder
 from ablation.training import train
@@ -21,6 +21,7 @@ from ablation.training.settings import Loss
 from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, train_own
+from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.setup import loss_of, seed_generators, training_settings
 
 TRIED_EXAMPLES = 16
@@ -29,7 +30,8 @@ TRIED_EXAMPLES = 16
 def needs_trying(settings: Settings) -> bool:
     """Whether something of a variant is not built in, or was taken out of its model."""
     model = settings.model
-    is_odd = model is not None and bool(model.remove or model.replace or model.name.startswith("torchvision:"))
+    edits = (model.remove, model.replace, model.frozen) if model is not None else ()
+    is_odd = model is not None and (any(edits) or model.name.startswith("torchvision:"))
     return is_odd or bool(code_names(settings)) or _has_choices_of_torch(settings)
 
 
@@ -44,21 +46,28 @@ def _has_choices_of_torch(settings: Settings) -> bool:
 
 
 def try_variant(
-    variant: Variant, shape: DataShape, *, dataset: Dataset | None, code: CodeFolders, study: str = ""
+    variant: Variant,
+    shape: DataShape,
+    *,
+    dataset: Dataset | None,
+    code: CodeFolders,
+    study: str = "",
+    tuned_by: str | None = None,
 ) -> bool:
     """Train a variant on one batch on the CPU, made up where there is no data set yet, and evaluate it on two examples.
 
     Return whether its model starts from the same weights with two seeds.
 
     A user's training function is looked at, and called only where it takes `max_batches`, and the data are there or
-    not asked for. `study` is the name of the study, which it is told.
+    not asked for. `study` is the name of the study, which it is told. It must report or return `tuned_by`, where its
+    study is tuned.
 
     Raises:
         VariantFails: with the user's traceback.
     """
     try:
         if variant.settings.is_own_training:
-            return _try_own_training(variant, shape, dataset, code, study)
+            return _try_own_training(variant, shape, dataset, code, study, tuned_by)
         return _try_training(variant.settings, shape, dataset, code)
     except ComponentInvalid as error:
         parts = [f"factors.{name}" for name, level in variant.levels.items() if level in ("absent", "replaced")]
@@ -84,7 +93,8 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
     else:
         data = made_up_data(shape, count, torch.device("cpu"), layout=layout)
     tried = model_settings.name
-    name = tried if is_code(tried) else next(iter(code_names(settings)), tried)
+    own = (name for name in code_names(settings) if not is_weights(name))
+    name = tried if is_code(tried) else next(own, tried)
     with running(name, path="model.name", doing="it was trained on one batch"):
         _check_outputs(model, example_input(shape, 2), shape)
         told = _told(loss, settings.engine.loss) if loss is not None else None
@@ -106,7 +116,7 @@ def _try_training(settings: Settings, shape: DataShape, dataset: Dataset | None,
 
 def _begun(settings: ModelSettings, shape: DataShape, code: CodeFolders, *, seed: int) -> nn.Module:
     seed_generators(seed)
-    return build_model(settings, shape, code=code)
+    return load_weights(build_model(settings, shape, code=code), settings.weights, code=code)
 
 
 def _are_equal(first: nn.Module, second: nn.Module) -> bool:
@@ -160,7 +170,7 @@ OUTPUTS: Mapping[TaskName, tuple[str, str]] = {
 
 
 def _try_own_training(
-    variant: Variant, shape: DataShape, dataset: Dataset | None, code: CodeFolders, study: str
+    variant: Variant, shape: DataShape, dataset: Dataset | None, code: CodeFolders, study: str, tuned_by: str | None
 ) -> bool:
     """Look at a training function, and call it as far as it can be tried; return whether its model starts alike."""
     settings, name = variant.settings, variant.settings.function.name
@@ -175,5 +185,8 @@ def _try_own_training(
         return is_same_start
     with temporary_folder() as folder, running(name, path="training.name", doing="it was tried"):
         report = Report(folder=folder, on_epoch=lambda _: None, variant=variant.name, study=study)
+        if tuned_by is not None:
+            report = TrialReport.of(report, objective=tuned_by)
+            training = judged(training, report)
         train_own(training, settings, seed=0, report=report, dataset=dataset, code=code, max_batches=1)
     return is_same_start

@@ -17,7 +17,8 @@ def extension_text(analysis: Analysis) -> str:
         )
     planned, share = level_percent(analysis.alpha), level_percent(analysis.alpha * GROWTH_SHARE)
     most = level_percent(analysis.alpha * (1 + GROWTH_SHARE))
+    judge = "an e-value and its confidence sequence" if analysis.folds is None else "a corrected interval of its own"
     return (
-        f"{added} is judged by an e-value and its confidence sequence. The family-wise error rate is at most {most}: "
+        f"{added} is judged by {judge}. The family-wise error rate is at most {most}: "
         f"{planned} as planned, {share} for what was added."
     )

@@ -9,6 +9,7 @@ from ablation.report.numbers import level_percent, value_text
 from ablation.report.prose.amounts import metric_noun
 from ablation.report.prose.budget import out_of_budget_text
 from ablation.report.prose.verdicts import VERDICT_WORDS, told_text
+from ablation.report.replicates import in_folds
 from ablation.report.task_words import can_collapse
 
 _COUNTED = VERDICT_WORDS | {
@@ -22,7 +23,11 @@ _MOST_TOLD = 2
 
 def overview(analysis: Analysis) -> tuple[str, str, str, str]:
     """Return lines that stand alone: the verdict, how much is decided, against what, and whether all runs are there."""
-    return _verdict(analysis), _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+    lines = _verdict(analysis), _decisions(analysis), _comparison(analysis), _runs_line(analysis)
+    first, second, third, fourth = (in_folds(line, analysis.folds) for line in lines)
+    if analysis.folds is not None:
+        fourth += f" Intervals over {analysis.folds.folds} folds are corrected (Nadeau and Bengio 2003)."
+    return first, second, third, fourth
 
 
 def _verdict(analysis: Analysis) -> str:

@@ -10,10 +10,10 @@ from pydantic_core import PydanticUndefined
 
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names, overlap
-from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
+from ablation.records import DATA, ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.conditions import has_no_baseline
-from ablation.study.checks.reasons import reason_for_data_factor
+from ablation.study.checks.reasons import reason_for_data_factor, reason_for_factor
 from ablation.study.expected import expected
 from ablation.study.factors import (
     MAX_LEVELS,
@@ -70,7 +70,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
     may_take_model = values.get("model") is not None and (call is None or call.takes("model"))
     for here, path in _varied(factors):
         section, _, key = path.partition(".")
-        is_of_parts = not key or path == "model.remove"
+        is_of_parts = not key or path in ("model.remove", "model.frozen", "model.weights")
         if is_of_parts and not may_take_model:
             why = "is given no model, so nothing is removed or replaced in one"
         elif path == "data.augmentation":
@@ -86,6 +86,17 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
         if section == "model" or is_of_parts:
             way = f"have the function take `model`, which is that model, built; or {way}"
         yield here, f"nothing reads this factor: a training function of your own {why}; {way}"
+
+
+def unread_list_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
+    """Refuse several data sets where a training function of the user's reads none."""
+    training = values.get("training")
+    name = training.get("name") if isinstance(training, Mapping) else None
+    if not isinstance(name, str) or not isinstance(training, Mapping) or not isinstance(values.get(DATA), tuple):
+        return
+    if not is_own_training(values) or (read := code.settings_read(name, list(training))) is None or DATA in read:
+        return
+    yield (DATA,), f"{name} does not take `data`, nor reads settings['data'], so all data sets would be the same to it"
 
 
 def _varied(factors: Any) -> Iterator[tuple[Location, str]]:
@@ -113,8 +124,6 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     paths = [key for key in tune if key not in Tuning.model_fields]
     if not paths:
         yield ("tune",), "names no setting to tune; for example `training.learning_rate: {log: [1e-4, 1e-2]}`"
-    if is_own_training(values):
-        yield ("tune",), "tuning a training function of your own is not built yet; tune inside it, on validation data"
     for path in paths:
         here: Location = ("tune", path)
         varied = next((place for place, other, _ in varied_settings(factors) if overlap(str(other), path)), None)
@@ -124,8 +133,7 @@ def tuning_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         elif path.startswith("data.") and path.removeprefix("data.") in own_settings("data", values):
             yield here, f"{path} makes other data, which is prepared before anything is tuned; make it a factor"
         elif path not in fields:
-            near = nearest_names(path, fields, limit=1)
-            yield here, f"there is no setting {shown(path)}" + (f"; did you mean {near[0]!r}?" if near else "")
+            yield here, f"there is no setting {shown(path)}; {reason_for_factor(path, fields)}"
         else:
             yield from _space_problems(here, tune[path], fields[path])
 
@@ -162,9 +170,7 @@ def unknown_factor(path: str, values: Mapping[str, Any]) -> str:
     reason = reason_for_data_factor(path, fields, is_own=kind is OwnData)
     if reason:
         return f"unknown factor {shown(path)}; {reason}"
-    near = nearest_names(path, fields, limit=1) or nearest_names(path.rpartition(".")[2], fields, limit=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"factors are: {', '.join(fields)}"
-    return f"unknown factor {shown(path)}; {hint}"
+    return f"unknown factor {shown(path)}; {reason_for_factor(path, fields)}"
 
 
 def _level_problems(

@@ -10,7 +10,7 @@ from ablation.study.spec import declared_directions, is_own_training, task_of
 Found = tuple[Location, str]
 
 SPLITS = ("train", "train_sample", "validation", "test")
-_MEASURED_ANYWAY = (
+MEASURED_ANYWAY = (
     *("measured_epoch", "peak_memory_mib", "total_seconds", "learning_rate", "epoch_seconds", "images_per_second"),
     *("epoch", "pruned"),
 )
@@ -46,7 +46,7 @@ def _identifier(name: Any) -> str:
 def _problems_of_one(name: Any, own: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Found]:
     task = TASKS[task_of(values)]
     scores = ("loss", *task.scores)
-    taken = {*task.metrics, *_MEASURED_ANYWAY, *scores, *(f"{split}_{score}" for split in SPLITS for score in scores)}
+    taken = {*task.metrics, *MEASURED_ANYWAY, *scores, *(f"{split}_{score}" for split in SPLITS for score in scores)}
     others = values["metrics"].keys() - {name}
     if name in taken:
         message = f"{shown(name)} is measured anyway; give the metric another name, such as {shown(f'own_{name}')}"

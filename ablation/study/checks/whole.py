@@ -9,21 +9,25 @@ from pydantic import BaseModel, ValidationError
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
-from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.records import DATA, RUN_COLUMNS, SIGNS, TASKS, Variant
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.conditions import condition_problems
 from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
-from ablation.study.checks.factors import factor_problems, tuning_problems, unread_problems
+from ablation.study.checks.factors import factor_problems, tuning_problems, unread_list_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
+from ablation.study.checks.model import model_problems
 from ablation.study.checks.own_training import own_training_problems
-from ablation.study.checks.reasons import reason_for_key, reason_for_metric
+from ablation.study.checks.reasons import reason_for_key, reason_for_metric, reason_for_metric_text
 from ablation.study.checks.recipes import recipe_problems
+from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
+from ablation.study.checks.tuning import idle_space_problems, space_condition_problems, validation_metric_problems
+from ablation.study.data_sets import data_names, is_list_of_data, list_problems, of_each_data_set
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
-from ablation.study.file import Location, path_of, shown, value_text
+from ablation.study.file import Location, path_of, plain_text, shown, value_text
 from ablation.study.looks import PlannedLooks
 from ablation.study.sections import CODE_FORM, SECTIONS, LossName, Section, built_in_names, unknown_name
 from ablation.study.spec import (
@@ -33,6 +37,7 @@ from ablation.study.spec import (
     is_own_training,
     is_task_unknown,
     known_metrics,
+    recipe_fields,
     task_of,
 )
 
@@ -52,30 +57,49 @@ def check(
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
     """
-    values = filled(_with_tuples(values))
+    named, whole = _as_mappings(_with_tuples(values))
+    names, (values, *others) = data_names(whole.get(DATA)), [filled(each) for each in of_each_data_set(whole)]
     spec, errors = _validated(values)
+    in_list = _in_list if is_list_of_data(whole) else _as_it_is
     found = _merged(
+        named,
+        list_problems(whole),
         factor_problems(values),
         recipe_problems(values),
         condition_problems(values),
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
-        data_problems(values),
-        errors,
+        space_condition_problems(values),
+        validation_metric_problems(values),
+        in_list(data_problems(values)),
+        replicate_problems(values),
+        in_list(errors),
         training_problems(values),
+        model_problems(values, code),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),
         own_metric_problems(values),
-        design_problems(values),
-        question_problems(values),
+        design_problems(values, data=names),
+        question_problems(values, data=names),
         _selection_problems(values),
         _loss_problems(values),
+        *(_other_data_problems(other, index) for index, other in enumerate(others, start=1)),
+        unread_list_problems(whole, code),
     )
+    if spec is not None and others and not found:
+        sections = [each.data for each in (spec, *(_validated(other)[0] for other in others)) if each is not None]
+        found = {
+            (DATA, index): "is the same data set as one before it; leave it out"
+            for index, section in enumerate(sections)
+            if section in sections[:index]
+        }
+        spec = spec.of_data_sets(dict(zip(names, sections, strict=True)))
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
+        found = found or dict(idle_space_problems(spec, variants))
         found = {**dict(same_names(spec, variants)), **found}
     if spec is None or found or problems:
         order = list(StudySpec.model_fields)
@@ -85,6 +109,41 @@ def check(
         all_problems = [*problems, *(_problem(location, message, lines) for location, message in told)]
         raise StudyFileError(source, sorted(all_problems, key=lambda problem: problem.line or 0))
     return spec, variants
+
+
+def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]]:
+    """Return where a mere name stands for a section or the metric, and the values with what was meant by it."""
+    names = {key: name for key in (*SECTIONS, "metric") if isinstance(name := values.get(key), str)}
+    meant = {**values, **{key: {"name": name} for key, name in names.items()}}
+    found: list[Found] = []
+    for key, name in names.items():
+        way = f"; write `{key}: {{name: {plain_text(name)}}}`"
+        if key == "metric":
+            way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
+        found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
+    return found, meant
+
+
+def _as_it_is(found: Iterable[Found]) -> Iterable[Found]:
+    return found
+
+
+def _in_list(found: Iterable[Found], index: int = 0) -> Iterator[Found]:
+    """Say of problems with a data set that it is one of a list."""
+    for location, message in found:
+        is_inside = location[:1] == (DATA,) and len(location) > 1
+        yield ((DATA, index, *location[1:]) if is_inside else location), message
+
+
+def _other_data_problems(values: Mapping[str, Any], index: int) -> Iterator[Found]:
+    """Check a study as it is with another of its data sets: that, and the factors which are settings of data."""
+    here = [*data_problems(values), *_validated(values)[1]]
+    yield from _in_list((found for found in here if found[0][:1] == (DATA,)), index)
+    fields = recipe_fields(values)
+    for location, path, _ in varied_settings(values.get("factors")):
+        if str(path).startswith(f"{DATA}.") and path not in fields:
+            key = str(path).removeprefix(f"{DATA}.")
+            yield location[:2], f"data[{index}] has no {key}: a factor of data is one of every data set; add it there"
 
 
 def _with_tuples(value: Any) -> Any:
@@ -129,7 +188,9 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
     location, kind, model = _place(loc[:-1] if is_too_short else loc)
     match details["type"]:
         case "extra_forbidden":
-            reason = reason_for_key(str(location[-1])) if model in (StudySpec, PlannedLooks) else ""
+            section = next((name for name, kinds in SECTIONS.items() if model in kinds), None)
+            is_told = model in (StudySpec, PlannedLooks) or section is not None
+            reason = reason_for_key(str(location[-1]), section) if is_told else ""
             why = reason or _near_or_all(str(location[-1]), model.model_fields)
             return location, f"unknown key {shown(location[-1])}{why}"
         case "missing" if location[-1] == loc[-1]:
@@ -141,6 +202,9 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
         case "union_tag_invalid":
             location = (*location, "name")
     given = _at(values, location)
+    is_of_question = len(location) == 2 and location[0] == "questions"
+    if is_of_question and isinstance(given, str):
+        return location, f"must be a mapping of keys to values, not {shown(given)}; for example `effect: {given}`"
     if location == ("metric",):
         return location, f"must be a mapping of keys to values, not {shown(given)}{_for_example(model, 'metric')}"
     if location[0] in SECTIONS and location[1:] == ("name",) and details["type"] == "union_tag_invalid":

@@ -183,7 +183,7 @@ def _measured(plan: Plan, labels: Labels) -> str:
     matters = f"; differences below {least:g} do not matter" if least else ""
     on = f" on {plan.data.name}" if plan.data.train_images else ""  # the user's training function reads its own
     return escaped(
-        f"{len(plan.variants)} variants × {seeds_text(plan.looks)}{on}, "
+        f"{len(plan.variants)} variants × {plan.replicates or seeds_text(plan.looks)}{on}, "
         f"compared with {labels.variant(plan.baseline.name)} by {plan.metrics[metric.name].label}{matters}."
     )
 

@@ -341,7 +341,7 @@ def _recorded(
     curves = _curves(client, plan, artifacts, run) if with_details and outcome.is_result else {}
     evaluation, more = None, NO_PROBLEMS
     if is_done and not plan.is_own_training and (with_details or is_at_chance(plan, planned.variant, outcome, metrics)):
-        evaluation, more = _evaluation(plan.data_of(planned.variant), artifacts, run)
+        evaluation, more = _evaluation(plan.data_of(planned.variant, planned.seed), artifacts, run)
         more = (*missing_curves(curves, plan.heldout_split, plan.task), *more) if with_details else NO_PROBLEMS
     diverged_epoch = tags.get("ablation.diverged_epoch", "")
     return RecordedRun(

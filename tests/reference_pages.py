@@ -14,7 +14,7 @@ from ablation.records import TASKS
 from ablation.study.expected import expected
 from ablation.study.factors import ComponentFactor, LabelledFactor, LabelledRecipe, LabelledVariant
 from ablation.study.file import value_text
-from ablation.study.looks import PlannedLooks
+from ablation.study.looks import PlannedLooks, ReplicatesChoice
 from ablation.study.search_spaces import SearchSpace, Tuning
 from ablation.study.sections import (
     OF_MODELS,
@@ -49,6 +49,7 @@ TITLES: Mapping[type[Section], str] = {
     ComponentFactor: "A factor that is a part of the model",
     LabelledVariant: "A listed variant that has a label",
     PlannedLooks: "`seeds` as planned looks",
+    ReplicatesChoice: "`replicates`",
     MetricChoice: "`metric`",
     OwnMetric: "A metric of your own in `metrics`",
     Question: "A question",
@@ -68,6 +69,7 @@ REMARKS: Mapping[type[Section], str] = {
     LabelledFactor: "[Labels](#labels) alter no result, and no name of a run but that of a level which is a mapping.",
     LabelledRecipe: "Without them a recipe is its levels alone: `recipe: {adam: {...}, sgd: {...}}`.",
     ComponentFactor: "It needs `remove` or `replace`.",
+    ReplicatesChoice: "It stands in the place of `seeds`. See [data without a test split](#data-without-a-test-split).",
     PlannedLooks: "It needs either `looks`, or `first` and `last`. What is still open is judged at each look.",
     Question: "It needs exactly one of `effect`, `interaction` and `variant`.",
     Tuning: "Any other key is the path of a setting, with the space it is looked for in.",

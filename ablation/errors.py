@@ -507,12 +507,12 @@ class DataInvalid(AblationError):
 class DataIncomparable(AblationError):
     """Variants whose data differs in what they are tested by, or in nothing; `why` is empty where it is the same."""
 
-    def __init__(self, data: str, why: str) -> None:
+    def __init__(self, data: str, why: str, *, twin: str = "") -> None:
         way = (
             "what is compared would be measured on other examples: return the same test examples in the same order at "
             "every level, or name several data sets as a list: `data: [{...}, {...}]`, each variant trained on each"
         )
-        same = f"{data} gives the same data as another level: its function does not use the argument, or not yet"
+        same = f"{data} gives the same data as {twin}: what differs in them changes nothing, so leave it out"
         super().__init__(f"{f'the data of {data} cannot be compared: {why}; {way}' if why else same} @ data")
 
 

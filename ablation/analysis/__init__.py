@@ -141,6 +141,7 @@ def _data(plan: Plan) -> DataDescription:
                 digest=other.facts.digest,
                 train_images=other.facts.train_images,
                 test_images=other.facts.test_images,
+                classes=other.facts.shape.classes,
                 variants=other.variants,
                 remarks=(*other.facts.notes, *other.remarks),
             )

@@ -19,7 +19,7 @@ from ablation.analysis.descriptive_records import (
     VariantCurves,
     VariantRow,
 )
-from ablation.records import InputNoun, LeftOut, OutOfBudget, TaskName, TunedVariant
+from ablation.records import DATA, InputNoun, LeftOut, OutOfBudget, TaskName, TunedVariant
 from ablation.study.labels import Labels
 
 
@@ -79,6 +79,7 @@ class OtherDataDescription:
     digest: str
     train_images: int
     test_images: int
+    classes: tuple[str, ...]
     variants: tuple[str, ...]
     remarks: tuple[str, ...] = ()
 
@@ -102,6 +103,10 @@ class DataDescription:
     notes: tuple[str, ...] = ()
     others: tuple[OtherDataDescription, ...] = ()
     """What some variants are trained and tested on instead."""
+
+    def classes_of(self, variant: str) -> tuple[str, ...]:
+        """Return the classes of a variant's data."""
+        return next((other.classes for other in self.others if variant in other.variants), self.classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +173,13 @@ class Analysis:
     out_of_budget: OutOfBudget | None
     labels: Labels
     folds: FoldCorrection | None = None
+
+    def reference(self, row: VariantRow) -> VariantRow:
+        """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""
+        baseline = next((each for each in self.variants if each.is_baseline), row)
+        wanted = {**baseline.levels, DATA: row.levels.get(DATA)}
+        found = (each for each in self.variants if DATA in baseline.levels and each.levels == wanted)
+        return next(found, baseline)
 
     @property
     def is_grown(self) -> bool:

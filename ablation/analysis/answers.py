@@ -36,7 +36,7 @@ from ablation.analysis.seed_differences import Runs, seed_differences
 from ablation.analysis.sequential import Standing, State
 from ablation.analysis.timing import is_told_apart, timing_of, timings_alike, total
 from ablation.analysis.verdicts import earlier_verdict, effect_of, is_meaningful, verdict_of
-from ablation.records import Outcome, Plan
+from ablation.records import DATA, Outcome, Plan
 from ablation.study.level_names import level_text
 
 _MOST_COMBINATIONS = 12
@@ -204,8 +204,15 @@ def _is_identical(contrast: Contrast, runs: Runs) -> bool:
 
 
 def _crossed(contrast: Contrast, runs: Runs) -> CrossedEffect | None:
-    """Return the effect over seeds and test images; None on other metrics, of folds, or where answers were not kept."""
-    if contrast.metric.name != "test_accuracy" or runs.test_to_train:  # each fold has images of its own
+    """Return the effect over seeds and test images; None on other metrics, of folds, or where answers were not kept.
+
+    None over several data sets, too: their test images are not the same ones.
+    """
+    is_over_data = len(contrast.averaged_over.get(DATA, ())) > 1 or any(
+        each.factor == DATA for each in contrast.changes
+    )
+    is_over_images = is_over_data or bool(runs.test_to_train)  # each fold has images of its own
+    if contrast.metric.name != "test_accuracy" or is_over_images:
         return None
     seeds = runs.seeds(tuple(contrast.weights))
     return crossed_effect(

@@ -40,7 +40,6 @@ def confusion_differences(finished: FinishedRuns) -> tuple[ConfusionDifference, 
 
 def disagreements(finished: FinishedRuns) -> tuple[Disagreement, ...]:
     """Return on how many test images seeds, and each variant and the baseline, differ in being right."""
-    base = _correct(finished.done(finished.plan.baseline))
     is_folded = finished.plan.replicates is not None  # each replicate is tested on images of its own
     found = []
     for variant in finished.variants:
@@ -48,7 +47,9 @@ def disagreements(finished: FinishedRuns) -> tuple[Disagreement, ...]:
         own = _correct(runs)
         if not own:
             continue
-        common = sorted(own.keys() & base.keys()) if not variant.is_baseline else []
+        reference = finished.plan.reference(variant)
+        base = _correct(finished.done(reference)) if reference is not variant else {}
+        common = sorted(own.keys() & base.keys())
         apart = [float(np.mean(own[seed] != base[seed])) for seed in common if len(own[seed]) == len(base[seed])]
         found.append(
             Disagreement(
@@ -75,9 +76,11 @@ def _with_confusion(finished: FinishedRuns, variant: Variant, split: str) -> lis
 
 
 def _confusion_difference(finished: FinishedRuns, variant: Variant, split: str) -> ConfusionDifference | None:
+    reference = finished.plan.reference(variant)
+    if reference is variant:
+        return None
     own, base = (
-        {run.planned.seed: run for run in _with_confusion(finished, each, split)}
-        for each in (variant, finished.plan.baseline)
+        {run.planned.seed: run for run in _with_confusion(finished, each, split)} for each in (variant, reference)
     )
     seeds = sorted(own.keys() & base.keys())
     if not seeds:

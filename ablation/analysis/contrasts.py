@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from ablation.analysis.answer_records import LevelChange, MeasuredMetric
-from ablation.records import LockedQuestion, Plan, RecordedRun, Variant
+from ablation.records import DATA, LockedQuestion, Plan, RecordedRun, Variant
 from ablation.study.comparisons import LISTED, Comparison, Groups, Side, comparisons
 from ablation.study.conditions import conditions_of
 from ablation.study.design import declared_levels
@@ -153,8 +153,7 @@ def _contrast(plan: Plan, question: LockedQuestion, comparison: Comparison) -> C
         raise ValueError(f"no variants of study {plan.name!r} differ in {named} alone")
     primary = plan.locked.metric.name
     name = question.on or primary
-    is_whole = changes[0].factor in (OTHERS, LISTED)
-    beside = [] if is_whole else [levels for group in groups for levels in _beside(plan, group, changes)]
+    beside = [levels for group in groups for levels in _beside(plan, group, changes) if levels]
     return Contrast(
         changes=changes,
         at=dict(question.at),
@@ -202,6 +201,8 @@ def _beside(plan: Plan, group: Sequence[Side], changes: Sequence[LevelChange]) -
 def _levels_beside(plan: Plan, variant: Variant, changes: Sequence[LevelChange]) -> dict[str, Any]:
     """Return the levels of the factors that are not asked about; of parts that come and go together, as one."""
     asked = {change.factor for change in changes}
+    if asked & {OTHERS, LISTED}:  # which stand for whole variants, on each of several data sets
+        return {DATA: variant.levels[DATA]} if DATA in variant.levels else {}
     levels = {factor: level for factor, level in varied(variant.levels).items() if factor not in asked}
     parts = [factor for factor in levels if factor in plan.study.get("factors", {})]
     if plan.study.get("design") not in PART_DESIGNS or len(parts) < 2:

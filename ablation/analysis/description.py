@@ -11,7 +11,7 @@ from ablation.analysis.answer_records import Difference
 from ablation.analysis.descriptive_records import LayerRow, Points, SeedCurves, VariantCurves, VariantRow
 from ablation.analysis.finished import FinishedRuns, curve, metric_by_seed, seed_values, spread_of
 from ablation.analysis.timing import timing_of
-from ablation.records import SIGNS, Outcome, Plan, RecordedRun, Variant
+from ablation.records import DATA, SIGNS, Outcome, Plan, RecordedRun, Variant
 
 
 def variant_rows(finished: FinishedRuns, table: pd.DataFrame) -> tuple[VariantRow, ...]:
@@ -87,6 +87,7 @@ def _variant_row(
         dominated_by=None,
         parameters=summary.parameters,
         flops=summary.flops,
+        trainable=summary.trainable,
         run_ids=tuple(run_id for run_id in own["run_id"] if run_id is not None),
     )
 
@@ -96,8 +97,8 @@ def _differences(finished: FinishedRuns, variant: Variant, rows: Mapping[str, pd
 
     None at all where a run of either is missing, diverged or collapsed; none of times that were not taken alike.
     """
-    pair = (variant, finished.plan.baseline)
-    if variant.is_baseline or any(rows[each.name]["is_collapsed"].any() for each in pair):
+    pair = (variant, finished.plan.reference(variant))
+    if pair[0] is pair[1] or any(rows[each.name]["is_collapsed"].any() for each in pair):
         return {}
     found = {}
     for name, metric in finished.plan.metrics.items():
@@ -110,9 +111,9 @@ def _differences(finished: FinishedRuns, variant: Variant, rows: Mapping[str, pd
 
 def _dominating(row: VariantRow, rows: Sequence[VariantRow], plan: Plan) -> str | None:
     """Return the first variant that is at least as good in the mean and as fast in the median, and better in one."""
-    better = (_good_and_cheap(other, plan) for other in rows)
-    own = _good_and_cheap(row, plan)
-    for other, theirs in zip(rows, better, strict=True):
+    own, beside = _good_and_cheap(row, plan), [each for each in rows if each.levels.get(DATA) == row.levels.get(DATA)]
+    better = (_good_and_cheap(other, plan) for other in beside)
+    for other, theirs in zip(beside, better, strict=True):
         if own and theirs and own != theirs and theirs[0] >= own[0] and theirs[1] >= own[1]:
             return other.name
     return None

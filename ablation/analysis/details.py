@@ -1,25 +1,26 @@
 """Describes what a task alone measures of the test split: errors of a regression, F1 of labels, IoU of classes."""
 
+from collections.abc import Sequence
+
 from ablation.analysis.descriptive_records import TaskDetail
 from ablation.analysis.finished import FinishedRuns, by_seed, run_ids, spread_of
-from ablation.records import DETAILS, RecordedRun
+from ablation.records import DETAILS, RecordedRun, Variant
 
 
 def task_details(finished: FinishedRuns) -> tuple[TaskDetail, ...]:
     """Return the means over each variant's runs and the differences to the baseline's, the baseline first."""
-    shape = finished.plan.data.shape
-    return tuple(
-        detail
-        for name, items in DETAILS[finished.plan.task].items()
-        for place, item in enumerate(items(shape))
-        for detail in _details(finished, name, place, item)
-    )
+    found: list[TaskDetail] = []
+    for name, items in DETAILS[finished.plan.task].items():
+        own = {variant.name: items(finished.plan.data_of(variant.name).shape) for variant in finished.variants}
+        for each in dict.fromkeys(own.values()):  # of several data sets, each has items of its own
+            variants = [variant for variant in finished.variants if own[variant.name] == each]
+            found += [one for place, item in enumerate(each) for one in _details(finished, variants, name, place, item)]
+    return tuple(found)
 
 
-def _details(finished: FinishedRuns, name: str, place: int, item: str) -> list[TaskDetail]:
+def _details(finished: FinishedRuns, variants: Sequence[Variant], name: str, place: int, item: str) -> list[TaskDetail]:
     values = {
-        variant.name: by_seed(finished.done(variant), lambda run: _value(run, name, place))
-        for variant in finished.variants
+        variant.name: by_seed(finished.done(variant), lambda run: _value(run, name, place)) for variant in variants
     }
     return [
         TaskDetail(
@@ -30,7 +31,7 @@ def _details(finished: FinishedRuns, name: str, place: int, item: str) -> list[T
             difference=None if variant.is_baseline else finished.paired(variant, values),
             run_ids=run_ids([run for run in finished.done(variant) if run.planned.seed in own]),
         )
-        for variant in finished.variants
+        for variant in variants
         if (own := values[variant.name])
     ]
 

@@ -53,9 +53,12 @@ class FinishedRuns:
     def paired(self, variant: Variant, values: Mapping[str, Mapping[int, float]]) -> Difference | None:
         """Return the difference to the baseline of what runs have, by variant's name and seed.
 
-        None where a planned run of either lacks it, as nothing is averaged around a hole.
+        None where a planned run of either lacks it, as nothing is averaged around a hole. Of several data sets, the
+        baseline is that on the variant's own, which has no difference to itself.
         """
-        pair = (variant.name, self.plan.baseline.name)
+        if self.plan.reference(variant) is variant:
+            return None
+        pair = (variant.name, self.plan.reference(variant).name)
         own, base = (values.get(name, {}) for name in pair)
         is_whole = all(self.seeds(name) <= values.get(name, {}).keys() for name in pair)
         common = sorted(own.keys() & base.keys())

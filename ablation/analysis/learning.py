@@ -10,7 +10,7 @@ import numpy as np
 from ablation.analysis import statistics
 from ablation.analysis.descriptive_records import BestEpoch, LearningTarget, MatchedLoss, Points, TargetRow
 from ablation.analysis.finished import FinishedRuns, by_seed, curve, run_ids, spread_of
-from ablation.records import SIGNS, TASKS, Direction, RecordedRun, Variant
+from ablation.records import DATA, SIGNS, TASKS, Direction, RecordedRun, Variant
 
 TARGETS: Mapping[Direction, tuple[float, ...]] = {"maximize": (0.90, 0.95, 1.0), "minimize": (1.10, 1.05, 1.0)}
 """Shares of the baseline's median held-out score after the last epoch that all runs have, by which way is better."""
@@ -21,8 +21,8 @@ def learning_targets(finished: FinishedRuns) -> tuple[LearningTarget, ...]:
     name, direction = _followed(finished)
     runs = {variant.name: [run for run in finished.done(variant) if curve(run, name)] for variant in finished.variants}
     base = runs[finished.plan.baseline.name]
-    if not base:
-        return ()
+    if not base or DATA in finished.plan.baseline.levels:
+        return ()  # a share of what is reached on one data set says nothing of another
     last = min(curve(run, name)[-1][0] for own in runs.values() for run in own)
     reached = float(np.median([_value_at(curve(run, name), last) for run in base]))
     found = []
@@ -145,7 +145,7 @@ def _target_row(
 
 def _matched_loss(finished: FinishedRuns, variant: Variant) -> MatchedLoss | None:
     split = finished.plan.heldout_split
-    pair = (variant, finished.plan.baseline)
+    pair = (variant, finished.plan.reference(variant))
     runs = [finished.done(each) for each in pair]
     lowest = [min((loss for _, loss in curve(run, "train_sample_loss")), default=None) for own in runs for run in own]
     reached = [loss for loss in lowest if loss is not None]

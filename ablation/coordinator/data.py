@@ -6,7 +6,7 @@ from dataclasses import replace
 from ablation.coordinator.planning import NO_DATA
 from ablation.datasets import Dataset, describe, make_split, outline_of, prepare
 from ablation.errors import DataIncomparable
-from ablation.records import DataFacts, DataOutline, DataSettings, OtherData, Variant
+from ablation.records import DATA, DataFacts, DataOutline, DataSettings, OtherData, Variant
 from ablation.storage.state import State
 from ablation.study import Study
 
@@ -73,8 +73,8 @@ def other_data(study: Study, datasets: Datasets) -> tuple[OtherData, ...]:
             continue
         known = found.get(source)
         if known is None:
-            remarks = tuple(_remarks(variant, study.variants[0], outlines))
-            name = variant_data_text(variant, study.variants[0])
+            remarks = tuple(_remarks(variant, _reference(variant, study), outlines))
+            name = variant_data_text(variant, _reference(variant, study))
             known = OtherData(name=name, facts=datasets[source].facts, variants=(), remarks=remarks)
         found[source] = replace(known, variants=(*known.variants, variant.name))
     return tuple(found.values())
@@ -89,8 +89,8 @@ def data_differences(study: Study, outlines: Mapping[str, DataOutline]) -> list[
     """Say of each data set beside the baseline's what its difference means for what is compared."""
     if len(outlines) < 2:
         return []
-    baseline, *others = first_of_data(study)
-    return [remark for variant in others for remark in _remarks(variant, baseline, outlines)]
+    others = first_of_data(study)[1:]
+    return [remark for variant in others for remark in _remarks(variant, _reference(variant, study), outlines)]
 
 
 def check_comparable(study: Study, outlines: Mapping[str, DataOutline]) -> None:
@@ -99,10 +99,9 @@ def check_comparable(study: Study, outlines: Mapping[str, DataOutline]) -> None:
     Raises:
         DataIncomparable: one is not, and in what its targets differ.
     """
-    baseline = study.variants[0]
-    mine = outlines[_source(baseline)]
     for variant in study.variants[1:]:
-        own = outlines[_source(variant)]
+        baseline = _reference(variant, study)
+        own, mine = (outlines[_source(each)] for each in (variant, baseline))
         if own.shape.classes != mine.shape.classes or _tested(own) != _tested(mine):
             raise DataIncomparable(variant_data_text(variant, baseline), _target_differences(own, mine))
         is_folded = baseline.settings.replicates is not None
@@ -138,9 +137,20 @@ def first_of_data(study: Study) -> list[Variant]:
 
 
 def variant_data_text(variant: Variant, baseline: Variant) -> str:
-    """Return `data.features few`: the arguments in which a variant's data differs from the baseline's."""
+    """Return `data.features few`: the arguments in which a variant's data differs from the baseline's.
+
+    Of several data sets, their names come first: `photos, data.features few`.
+    """
     own, base = (dict(each.settings.data.arguments) if each.settings.data else {} for each in (variant, baseline))
-    return ", ".join(f"data.{name} {own.get(name)}" for name in own if own[name] != base.get(name))
+    names = [str(variant.levels[DATA])] if DATA in variant.levels else []
+    is_one = variant.levels.get(DATA) == baseline.levels.get(DATA)
+    changed = [f"data.{name} {own.get(name)}" for name in own if is_one and own[name] != base.get(name)]
+    return ", ".join([*names, *changed])
+
+
+def _reference(variant: Variant, study: Study) -> Variant:
+    """Return the first variant on the same of several data sets, else the baseline."""
+    return next(each for each in study.variants if each.levels.get(DATA) == variant.levels.get(DATA))
 
 
 def _sections(study: Study) -> list[DataSettings]:
@@ -159,7 +169,8 @@ def _check_distinct(study: Study, datasets: Datasets) -> None:
     for variant in study.variants:
         twin = first.setdefault(datasets[_source(variant)].facts.digest, variant)
         if _source(twin) != _source(variant):
-            raise DataIncomparable(variant_data_text(variant, twin), "")
+            names = [variant_data_text(one, other) for one, other in ((variant, twin), (twin, variant))]
+            raise DataIncomparable(names[0], "", twin=names[1])
 
 
 def _tested(outline: DataOutline) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ablation.errors import DiskFull, StudyChanged, StudyNarrowed, VariantsAlike
 from ablation.lookup import differences, few
 from ablation.records import (
+    DATA,
     KEPT_OUTPUTS,
     NOT_MEASURED,
     TASKS,
@@ -309,12 +310,18 @@ def _changed_metrics(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
 
 def _changed_data(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
     """Return the digests of data by the variants, known already, that are trained on other data than the baseline."""
-    known = {repr(variant.configuration): before.data_of(variant.name).digest for variant in before.variants}
+    known = {_trained_as(variant): before.data_of(variant.name).digest for variant in before.variants}
     pairs = {
-        other.name: (known.get(repr(now.variant(other.variants[0]).configuration)), other.facts.digest)
+        other.name: (known.get(_trained_as(now.variant(other.variants[0]))), other.facts.digest)
         for other in now.other_data
     }
     return {f"data ({name})": pair for name, pair in pairs.items() if pair[0] not in (None, pair[1])}
+
+
+def _trained_as(variant: Variant) -> str:
+    """Return what tells a variant from the others of a plan: several data sets may differ in their roots alone."""
+    data = [variant.levels[DATA]] if DATA in variant.levels else []
+    return repr([variant.configuration, *data])
 
 
 def _changed_reading(before: Plan, now: Plan) -> dict[str, tuple[Any, Any]]:
@@ -347,8 +354,8 @@ def _deviations(before: Plan, now: Plan, *, results: int) -> list[str]:
         )
         if old != new
     ]
-    known = {repr(variant.configuration) for variant in before.variants}  # Python calls 1 and true equal
-    added = [variant.name for variant in now.variants if repr(variant.configuration) not in known]
+    known = {_trained_as(variant) for variant in before.variants}  # Python calls 1 and true equal
+    added = [variant.name for variant in now.variants if _trained_as(variant) not in known]
     family, asked = {*before.family, *_names(before)}, set(_names(now))
     dropped = [name for name in _names(before) if name in family - asked]
     return [
@@ -417,7 +424,7 @@ def trains_model(study: Study) -> bool:
 
 def _beside_parts(variant: Variant) -> dict[str, Any]:
     """Return all of a variant's configuration but for the modules that it removes and replaces, and its settings."""
-    configuration = dict(variant.configuration)
+    configuration = {**variant.configuration, "data set": variant.levels.get(DATA)}
     model = configuration.get("model") or {}
     configuration["model"] = {key: value for key, value in model.items() if key not in ("remove", "replace")}
     return {**configuration, "levels": variant.levels.get("settings")}

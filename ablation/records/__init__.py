@@ -22,7 +22,16 @@ from ablation.records.own_metrics import (
     declared_metrics,
     directions_of,
 )
-from ablation.records.plan import MOST_NAMED, Plan, PlannedRun, TunedVariant, TuningTrial, Variant, same_starts_text
+from ablation.records.plan import (
+    DATA,
+    MOST_NAMED,
+    Plan,
+    PlannedRun,
+    TunedVariant,
+    TuningTrial,
+    Variant,
+    same_starts_text,
+)
 from ablation.records.runs import (
     EVALUATION_FILE,
     KEPT_OUTPUTS,
@@ -44,6 +53,7 @@ from ablation.records.runs import (
     output_file,
 )
 from ablation.records.settings import (
+    NO_WEIGHTS,
     Augmentation,
     ClassWeights,
     DataSettings,
@@ -60,6 +70,7 @@ from ablation.records.spending import OutOfBudget, Spending
 from ablation.records.tasks import ENGINE_METRICS, ERROR_QUANTILES, IGNORED, TASKS, LossSetting, Score, Task, TaskName
 
 __all__ = [
+    "DATA",
     "DETAILS",
     "ENGINE_METRICS",
     "ERROR_QUANTILES",
@@ -71,6 +82,7 @@ __all__ = [
     "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
+    "NO_WEIGHTS",
     "RUN_COLUMNS",
     "SCALE_DETAILS",
     "SIGNS",

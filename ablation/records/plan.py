@@ -13,6 +13,8 @@ from ablation.records.settings import Settings
 from ablation.records.tasks import TASKS, TaskName
 
 MOST_NAMED = 5
+DATA = "data"
+"""The factor of a study that has several data sets: every variant is trained on each of these levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +139,10 @@ class Plan:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs, in the order that they are judged in: the locked ones in theirs, then later ones."""
-        locked = {seed: place for place, seed in enumerate(self.locked.seed_indices)}
-        filed = self.study.get("seeds")
-        added = {seed: place for place, seed in enumerate(filed)} if isinstance(filed, list | tuple) else {}
-
-        def place(seed: int) -> tuple[int, int]:
-            is_locked = seed in locked if locked else seed < self.locked.seeds
-            return (0, locked.get(seed, seed)) if is_locked else (1, added.get(seed, seed))
-
-        return tuple(sorted({run.seed for run in self.runs}, key=place))
+        """The seeds of its runs, in the order that they are judged in: the locked ones, then as the file has them."""
+        planned, listed = {run.seed for run in self.runs}, self.study.get("seeds")
+        named = listed if isinstance(listed, list | tuple) else ()
+        return tuple(seed for seed in dict.fromkeys((*self.locked.order, *named, *sorted(planned))) if seed in planned)
 
     @property
     def replicates_text(self) -> str:
@@ -172,6 +168,13 @@ class Plan:
     def variant(self, name: str) -> Variant:
         """Return the variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def reference(self, variant: Variant) -> Variant:
+        """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""
+        wanted = {**self.baseline.levels, DATA: variant.levels.get(DATA)}
+        is_elsewhere = wanted[DATA] != self.baseline.levels.get(DATA)
+        found = (each for each in self.variants if is_elsewhere and dict(each.levels) == wanted)
+        return next(found, self.baseline)
 
     def data_of(self, variant: str, seed: int | None = None) -> DataFacts:
         """Return the data set that a variant, by name, is trained and tested on.
@@ -208,7 +211,13 @@ class Plan:
     @property
     def heldout_split(self) -> Literal["validation", "test"]:
         """The split that the per-epoch curves are drawn on."""
-        return "test" if (self.study.get("data") or {}).get("validation") == "none" else "validation"
+        return "test" if self.data_section.get("validation") == "none" else "validation"
+
+    @property
+    def data_section(self) -> Mapping[str, Any]:
+        """The `data` section of the study's file, the baseline's where it names several data sets."""
+        data = self.study.get("data") or {}
+        return data[0] if isinstance(data, list | tuple) else data
 
     @property
     def task(self) -> TaskName:

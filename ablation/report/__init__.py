@@ -175,7 +175,7 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         score=task.scores[task.score],
         one_input=one_input(analysis),
         decisive=f"{analysis.answers[0].decisive_e_value:,.4g}",
-        limit=(analysis.study.get("data") or {}).get("limit"),
+        limit=_first_data(analysis).get("limit"),
         has_own_code=any(is_code(value) for _, value in flatten({"study": _mapped(analysis.study)})),
         study_file="\n".join(
             f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.study.items()
@@ -183,6 +183,12 @@ def _markdown(analysis: Analysis, pictures: Mapping[str, tuple[Picture, ...]]) -
         correction=correction_text(analysis.folds) if analysis.folds is not None else "",
     )
     return in_folds(text, analysis.folds)
+
+
+def _first_data(analysis: Analysis) -> Mapping[str, Any]:
+    """Return the study's data section, the baseline's of several."""
+    data = analysis.study.get("data") or {}
+    return data[0] if isinstance(data, list | tuple) else data
 
 
 def _mapped(value: Any) -> Any:

@@ -28,7 +28,7 @@ def confusions(analysis: Analysis) -> Table:
     rows = tuple(
         (matrix.variant, matrix.split, str(len(matrix.run_ids)), mistakes)
         for matrix in analysis.confusion
-        if (mistakes := "; ".join(_mistakes(matrix, analysis.data.classes)))
+        if (mistakes := "; ".join(_mistakes(matrix, analysis.data.classes_of(matrix.variant))))
     )
     return Table(
         head=("variant", "split", "runs", "true → answered (share of the true class)"), rows=rows, text_columns=4
@@ -37,7 +37,7 @@ def confusions(analysis: Analysis) -> Table:
 
 def confusion_counts(matrix: ConfusionMatrix, analysis: Analysis) -> Table | None:
     """Return the counts of one matrix, or None where there are too many classes to read."""
-    classes = analysis.data.classes
+    classes = analysis.data.classes_of(matrix.variant)
     if len(classes) > _MOST_CLASSES:
         return None
     rows = tuple((name, *map(str, counts)) for name, counts in zip(classes, matrix.counts, strict=True))
@@ -52,7 +52,7 @@ def confusion_differences(analysis: Analysis) -> Table:
             f"{100 * row.size:.2f} points",
             f"{100 * row.reseeding_size:.2f} points" if row.reseeding_size is not None else NONE,
             str(row.n),
-            "; ".join(_largest_changes(row, analysis.data.classes)) or NONE,
+            "; ".join(_largest_changes(row, analysis.data.classes_of(row.variant))) or NONE,
         )
         for row in analysis.confusion_differences
     )
@@ -90,15 +90,15 @@ def calibration(analysis: Analysis) -> Table:
 def perplexities(analysis: Analysis) -> Table:
     """Return each variant's perplexity, e to its mean NLL per token, and how it compares with the baseline's."""
     known = {row.name: row.spreads[_NLL].mean for row in analysis.variants if _NLL in row.spreads}
-    base = known.get(analysis.baseline)
+
+    def beside(row: VariantRow) -> str:
+        reference = analysis.reference(row)
+        if reference is row:
+            return ""
+        return _ratio(known[row.name] - known[reference.name]) if reference.name in known else NONE
+
     rows = tuple(
-        (
-            row.name,
-            _perplexity(known[row.name]),
-            "" if row.is_baseline else NONE if base is None else _ratio(known[row.name] - base),
-        )
-        for row in analysis.variants
-        if row.name in known
+        (row.name, _perplexity(known[row.name]), beside(row)) for row in analysis.variants if row.name in known
     )
     return Table(head=("variant", "perplexity", "against the baseline"), rows=rows)
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ablation.analysis.analysis_record import Analysis, DamagedRecord
+from ablation.analysis.analysis_record import Analysis, DamagedRecord, OtherDataDescription
 from ablation.analysis.answer_records import Answer, LevelChange, MissingRun
 from ablation.analysis.answers import estimand_of
 from ablation.analysis.descriptive_records import FactorPair, LayerRow, VariantRow
@@ -93,10 +93,15 @@ def _layer(layer: LayerRow, labels: Labels) -> LayerRow:
     return dataclasses.replace(layer, parameters=sizes)
 
 
+def _other_data(data: OtherDataDescription, labels: Labels) -> OtherDataDescription:
+    return dataclasses.replace(data, variants=tuple(map(labels.variant, data.variants)))
+
+
 _OF_RECORDS: Mapping[type, Callable[[Any, Labels], Any]] = {
     LevelChange: _change,
     Answer: _answer,
     VariantRow: _row,
     FactorPair: _pair,
     LayerRow: _layer,
+    OtherDataDescription: _other_data,
 }

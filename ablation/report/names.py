@@ -5,6 +5,7 @@ from typing import Any
 
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, LevelChange
+from ablation.records import DATA
 from ablation.study.comparisons import LISTED
 from ablation.study.design import BASELINE, FULL
 from ablation.study.level_names import level_text, short_name
@@ -97,11 +98,14 @@ def levels_text(levels: Mapping[str, Any]) -> str:
 
 def baseline_text(analysis: Analysis) -> str:
     """Return the baseline with its name, where that says more than that it is the baseline."""
-    kind, _, settings = analysis.baseline.partition(f",{SETTINGS}=")
+    kind, _, beside = analysis.baseline.partition(",")
     if kind not in (BASELINE, FULL):
         return f"the baseline {analysis.baseline}"
     named = "the baseline" if kind == BASELINE else f"the baseline ({FULL})"
-    return " ".join(filter(None, (named, _SETTINGS.get(settings))))
+    data, _, settings = beside.rpartition(f"{SETTINGS}=")
+    data = beside if f"{SETTINGS}=" not in beside else data.removesuffix(",")
+    on = f"on {data.removeprefix(f'{DATA}=')}" if data else ""
+    return " ".join(filter(None, (named, on, _SETTINGS.get(settings))))
 
 
 def baseline_levels_text(analysis: Analysis) -> str:
@@ -136,7 +140,7 @@ def settings_text(settings: str) -> str:
 
 
 _OTHERS = "the others"
-_SETTING_NAMES = {OTHERS: "the other parts", SETTINGS: "the settings"}
+_SETTING_NAMES = {OTHERS: "the other parts", SETTINGS: "the settings", DATA: "the data set"}
 
 
 def _part(change: LevelChange) -> str:
@@ -156,6 +160,8 @@ def _place(factor: str, level: Any) -> str:
     name = short_name(factor)
     if factor == SETTINGS:
         return _SETTINGS.get(level, "")
+    if factor == DATA:
+        return f"on {level_text(level)}"
     if factor == OTHERS:
         return "beside the others" if level == _REMOVED[0] else "when alone"
     known = {

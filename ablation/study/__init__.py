@@ -11,11 +11,12 @@ from typing import Any
 from ablation.code import NO_FOLDERS, CodeFolders, code_names, metric_code_names
 from ablation.errors import AblationError, Problem, SettingsForeign, StudyFileError
 from ablation.lookup import differences, flatten, is_same, replaced
-from ablation.records import Locked, PlannedRun, Variant
+from ablation.records import DATA, Locked, PlannedRun, Variant
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.design import asked_factors
 from ablation.study.checks.factors import whole_settings
 from ablation.study.checks.whole import check
+from ablation.study.data_sets import is_list_of_data, with_first_data
 from ablation.study.design import asked_questions, make_variant, variants_of
 from ablation.study.factors import labelled_level, labels_by_level, recipe_of
 from ablation.study.file import (
@@ -332,6 +333,9 @@ def _replaced(values: Any, location: Location, override: Override) -> Any:
     if not location:
         return override.value
     key, *rest = location
+    if isinstance(key, str) and isinstance(values, list) and values:
+        message = f"is a list in the study file; say which of it is meant, such as {override.path.partition('.')[0]}[0]"
+        raise StudyFileError("--set", [Problem(message=message, path=override.path)])
     if isinstance(key, str):
         mapping = _mapping(values)
         return {**mapping, key: _replaced(mapping.get(key), tuple(rest), override)}
@@ -368,6 +372,7 @@ def _settings_of_levels(factors: Mapping[str, Any], name: str, levels: Sequence[
 
 def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether the file has these settings, or they are none that it could have, which is told later."""
+    values = with_first_data(values)
     fields = recipe_fields(values)
     known = {path: fields[path] for path in settings if path in fields}
     return len(known) < len(settings) or all(
@@ -377,7 +382,11 @@ def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
 
 def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for path, value in settings.items():
-        values = replaced(values, path, value)
+        section, _, key = path.partition(".")
+        if section == DATA and is_list_of_data(values):
+            values = {**values, DATA: [replaced(each, key, value) for each in values[DATA]]}
+        else:
+            values = replaced(values, path, value)
     return values
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.lookup import is_same
-from ablation.records import LockedQuestion, Variant
+from ablation.records import DATA, LockedQuestion, Variant
 from ablation.study.conditions import NO_CONDITIONS, Conditions, dependents, requirements
 from ablation.study.design import DESIGNS
 from ablation.study.level_names import NOT_VARIED
@@ -16,6 +16,8 @@ from ablation.study.spec import OTHERS
 
 LISTED = "variant"
 """The factor of a comparison of a listed variant with the baseline."""
+BESIDE_DESIGNS = (DATA, SETTINGS)
+"""Factors that are crossed with every design, and are no part of it."""
 Levels = Mapping[str, Sequence[Any]]
 """Every factor's levels, the baseline's first."""
 Side = tuple[Variant, ...]
@@ -67,7 +69,7 @@ def comparisons(
     and one of a part beside all others; one of a factor of which the question names two levels.
     """
     if question.variant:
-        yield _listed(question.variant, question.at, variants)
+        yield _listed(question.variant, question.at, variants, levels)
         return
     if OTHERS in question.factors:
         part = next(factor for factor in question.factors if factor != OTHERS)
@@ -100,14 +102,16 @@ def _pairs(factor: str, question: LockedQuestion, levels: Sequence[Any]) -> list
     return [(levels[0], level) for level in levels[1:]]
 
 
-def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant]) -> Comparison:
-    """Compare a listed variant with the baseline, or with the baseline of its settings."""
-    suffix = "".join(f",{factor}={level}" for factor, level in at.items())
-    baseline = next(variant.name for variant in variants if variant.is_baseline)
-    names = [f"{name}{suffix}", f"{baseline.partition(',')[0]}{suffix}"]
+def _listed(name: str, at: Mapping[str, Any], variants: Sequence[Variant], levels: Levels) -> Comparison:
+    """Compare a listed variant with the baseline, or with the baseline of its settings; on each data set."""
+    baseline = next(variant.name for variant in variants if variant.is_baseline).partition(",")[0]
+    settings = f",{SETTINGS}={at[SETTINGS]}" if SETTINGS in at else ""
     known = {variant.name: variant for variant in variants}
-    groups = (tuple((known[each],) for each in names),) if known.keys() >= set(names) else ()
-    return Comparison(changes=(Change(factor=LISTED, before=names[1], after=names[0]),), groups=groups)
+    data = [f",{DATA}={level}" for level in ([at[DATA]] if DATA in at else levels.get(DATA, ()))] or [""]
+    pairs = [(f"{name}{each}{settings}", f"{baseline}{each}{settings}") for each in data]
+    groups = tuple(((known[one],), (known[other],)) for one, other in pairs if one in known and other in known)
+    change = Change(factor=LISTED, before=f"{baseline}{settings}", after=f"{name}{settings}")
+    return Comparison(changes=(change,), groups=groups)
 
 
 def _beside_others(part: str, at: Mapping[str, Any], variants: Sequence[Variant], levels: Levels) -> Comparison:
@@ -117,8 +121,9 @@ def _beside_others(part: str, at: Mapping[str, Any], variants: Sequence[Variant]
         Change(factor=part, before=levels[part][0], after=levels[part][-1]),
     )
     found = []
-    for setting in levels.get(SETTINGS, (None,)):
-        own = {SETTINGS: setting} if SETTINGS in levels else {}
+    beside = [factor for factor in BESIDE_DESIGNS if factor in levels]
+    for combination in itertools.product(*(levels[factor] for factor in beside)):
+        own = dict(zip(beside, combination, strict=True))
         on, off = ({name: each[index] for name, each in levels.items()} | own for index in (0, -1))
         wanted = (off, {**off, part: on[part]}, {**on, part: off[part]}, on)
         if _is_at(own, at) and (group := _group(variants, wanted)) is not None:
@@ -204,7 +209,7 @@ def _is_point(rest: Mapping[str, Any], asked: Sequence[str], where: _Where) -> b
     for each in asked:
         for name, needed in requirements(each, where.conditions).items():
             home[name] = next((level for level in (home[name], *needed) if _is_among(level, needed)), home[name])
-    is_on = [level in (NOT_VARIED, home[factor]) for factor, level in rest.items() if factor != SETTINGS]
+    is_on = [level in (NOT_VARIED, home[factor]) for factor, level in rest.items() if factor not in BESIDE_DESIGNS]
     return any(all(on is point for on in is_on) for point in points)
 
 

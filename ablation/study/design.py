@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation.lookup import is_same
-from ablation.records import Variant
+from ablation.records import DATA, Variant
 from ablation.study.conditions import Conditions, combinations, in_order, requirements, settled
+from ablation.study.data_sets import data_names
 from ablation.study.factors import levels_of
 from ablation.study.level_names import level_text, short_names, variant_name, varied
 from ablation.study.search_spaces import FROM_FILE, SETTINGS, TUNED
@@ -33,11 +34,11 @@ def variants_of(spec: StudySpec, *, tuned: Mapping[str, Mapping[str, Any]] | Non
 
     `tuned` gives the settings found for each by its name; a study that compares tuned and untuned variants has either.
     """
-    found = [(name, levels) for name, levels in assignments(spec) if not is_forbidden(levels, spec.forbid)]
+    found = [(name, levels) for name, levels in _on_each_data_set(spec) if not is_forbidden(levels, spec.forbid)]
     variants = []
     for name, levels in found:
         own = (tuned or {}).get(name, {})
-        is_baseline = levels == spec.baseline_levels()
+        is_baseline = levels == spec.baseline_assignment
         if spec.tune is None or not spec.tune.also_untuned:
             variants.append(make_variant(spec, name, levels, is_baseline=is_baseline, tuned=own))
             continue
@@ -48,6 +49,17 @@ def variants_of(spec: StudySpec, *, tuned: Mapping[str, Mapping[str, Any]] | Non
                 make_variant(spec, f"{name},{SETTINGS}={settings}", both, is_baseline=is_first, tuned=values)
             )
     return tuple(sorted(variants, key=lambda variant: not variant.is_baseline))
+
+
+def _on_each_data_set(spec: StudySpec) -> Assignments:
+    """Return the variants of a design, each on every data set where a study has several."""
+    if not spec.data_sets:
+        return assignments(spec)
+    return [
+        (f"{name},{DATA}={data}", {**levels, DATA: data})
+        for name, levels in assignments(spec)
+        for data in spec.data_sets
+    ]
 
 
 def home_of(
@@ -109,8 +121,12 @@ def is_forbidden(levels: Mapping[str, Any], forbidden: Sequence[Mapping[str, Any
 def declared_levels(study: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Return the levels of every factor in a study's plain values, as they are declared there."""
     spec_levels = {name: levels_of(factor) for name, factor in study.get("factors", {}).items()}
-    tune = study.get("tune") or {}
-    return {**spec_levels, **({SETTINGS: (TUNED, FROM_FILE)} if tune.get("also_untuned") else {})}
+    tune, data = study.get("tune") or {}, data_names(study.get("data"))
+    return {
+        **spec_levels,
+        **({DATA: data} if data else {}),
+        **({SETTINGS: (TUNED, FROM_FILE)} if tune.get("also_untuned") else {}),
+    }
 
 
 def make_variant(

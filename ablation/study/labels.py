@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablation.records import Plan, Variant
+from ablation.records import DATA, Plan, Variant
 from ablation.study.level_names import level_text, short_name, short_names, varied
 from ablation.study.search_spaces import SETTINGS
 
@@ -107,8 +107,11 @@ def _factor_names(paths: Iterable[str], labels: Labels) -> list[str]:
 
 def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
     """Yield a variant's name, with and without its settings, and what it is called; a listed one has its own name."""
-    name, comma, settings = variant.name.partition(f",{SETTINGS}=")
-    levels = {path: level for path, level in variant.levels.items() if path != SETTINGS}
+    beside = {path: level for path, level in variant.levels.items() if path in (DATA, SETTINGS)}
+    ending = "".join(f",{path}={level}" for path, level in beside.items())
+    name = variant.name.removesuffix(ending)
+    settings = f",{SETTINGS}={beside[SETTINGS]}" if SETTINGS in beside else ""
+    levels = {path: level for path, level in variant.levels.items() if path not in beside}
     short, called = short_names([*levels]), dict(zip(levels, _factor_names(levels, labels), strict=True))
     there = varied(levels)
     texts = {path: level_text(level) for path, level in there.items()}
@@ -120,7 +123,8 @@ def _called(variant: Variant, labels: Labels) -> Iterator[tuple[str, str]]:
         named[name] = ", ".join("=".join(labelled[path]) for path in inside)
     if (label := labels.variants.get(name) or named.get(name)) is not None:
         yield name, label
-        yield f"{name}{comma}{settings}", f"{label}{comma}{settings}"
+        yield variant.name, f"{label}{ending}"
+        yield f"{name}{settings}", f"{label}{settings}"
 
 
 def _names(pairs: Sequence[tuple[str, str]], comma: str, only: str) -> list[str]:

@@ -41,7 +41,7 @@ class _Part(BaseModel):
 
 
 class _Sections(_Part):
-    data: _Section | None = None
+    data: _Section | Annotated[list[_Section], Field(min_length=1)] | None = None
     model: _Section | None = None
     training: _Section = Field(default_factory=dict)
 

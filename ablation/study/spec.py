@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     Discriminator,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     Tag,
     model_serializer,
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from ablation.lookup import is_same, replaced, value_at
 from ablation.records import (
+    DATA,
     TASKS,
     DeclaredMetric,
     Direction,
@@ -48,7 +50,6 @@ from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
-    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -249,6 +250,19 @@ class StudySpec(Section):
         "on it",
     )
 
+    _data_sets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def data_sets(self) -> Mapping[str, Any]:
+        """The data sets that every variant is trained on, by what they are called; none where there is but one."""
+        return self._data_sets
+
+    def of_data_sets(self, data: Mapping[str, Any]) -> "StudySpec":
+        """Return the study with these data sets, checked sections by what they are called, `data` the first of them."""
+        spec = self.model_copy()
+        spec._data_sets = dict(data)
+        return spec
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_the_task(cls, values: Any) -> Any:
@@ -327,6 +341,11 @@ class StudySpec(Section):
             found[name] = self._baseline_level(name, self.factors[name]) if varies else NOT_VARIED
         return {name: found[name] for name in self.factors}
 
+    @property
+    def baseline_assignment(self) -> dict[str, Any]:
+        """Each factor's level in the baseline, and its data set where there are several."""
+        return {**self.baseline_levels(), **({DATA: next(iter(self.data_sets))} if self.data_sets else {})}
+
     def _baseline_level(self, name: str, factor: Factor) -> Any:
         if isinstance(factor, ComponentFactor):
             return factor.levels[0]
@@ -341,18 +360,19 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
-            values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
-        if isinstance(self.data, Images):
-            for key in ("size", "test"):
-                if values["data"][key] is None:
-                    del values["data"][key]
+            idle = self.model.unset()
+            idle |= {"repeats"} if isinstance(self.model, Cnn) and not self.model.repeats else set()
+            values["model"] = {key: value for key, value in values["model"].items() if key not in idle}
         if isinstance(self.training, Training):
             idle = self.training.unset()
             values["training"] = {key: value for key, value in values["training"].items() if key not in idle}
-        if isinstance(self.data, OwnData):
-            usual = [key for key in (*OF_TASKS, "test") if values["data"][key] == OwnData.model_fields[key].default]
-            values["data"] = {key: value for key, value in values["data"].items() if key not in usual}
+        if self.data is not None:
+            values["data"] = _data_document(self.data)
+        if self.data_sets:
+            values["data"] = [
+                {**_data_document(data), **({"label": name} if name != data.name else {})}
+                for name, data in self.data_sets.items()
+            ]
         factors = {
             name: {key: value for key, value in factor.items() if value} if isinstance(factor, dict) else factor
             for name, factor in values["factors"].items()
@@ -376,6 +396,9 @@ class StudySpec(Section):
 
     def with_levels(self, levels: Mapping[str, Any], *, tuned: Mapping[str, Any] | None = None) -> "StudySpec":
         """Return the study with these levels and tuned settings in its baseline, each of them checked before."""
+        if levels.get(DATA) in self.data_sets:
+            there = self.model_copy(update={"data": self.data_sets[levels[DATA]]}).of_data_sets({})
+            return there.with_levels({name: level for name, level in levels.items() if name != DATA}, tuned=tuned)
         sections = {name: dict(section) for name in SECTIONS if (section := getattr(self, name)) is not None}
         components = {name: factor for name, factor in self.factors.items() if isinstance(factor, ComponentFactor)}
         for path, value in {**self._settings_of(levels), **(tuned or {})}.items():
@@ -418,6 +441,14 @@ class StudySpec(Section):
         tuning = {"tune": self.tune.model_dump(mode="json")} if self.tune is not None else {}
         metric = self.metric.model_dump(mode="json", exclude=set() if tuning else {"validation"})
         return {**self.configuration(), "metric": metric, **tuning}
+
+
+def _data_document(data: Any) -> dict[str, Any]:
+    """Return a `data` section as plain values, without what is rarely used and not used there."""
+    values = data.model_dump(mode="json")
+    usual = (*OF_TASKS, "test") if isinstance(data, OwnData) else ("size", "test") if isinstance(data, Images) else ()
+    rare = {key for key in usual if values[key] == type(data).model_fields[key].default}
+    return {key: value for key, value in values.items() if key not in rare}
 
 
 _RARE = ("data", "model", "variants", "forbid", "tune", "metrics", "replicates")

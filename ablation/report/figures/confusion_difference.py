@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.descriptive_records import ConfusionDifference
 from ablation.drawing import DARK, GREY, wrapped
+from ablation.report.figures.confusion import by_classes
 from ablation.report.figures.panels import (
     MOST_PANELS,
     Drawing,
@@ -36,15 +37,17 @@ def confusion_difference_drawings(analysis: Analysis) -> Iterator[Drawing]:
     """Yield each variant's difference to the baseline on the test split and its noise floor, on one scale."""
     found = [difference for difference in analysis.confusion_differences if difference.split == "test"]
     largest = max((_largest(difference) for difference in found), default=0.0) or 1.0
-    text = (
+    said = (
         "Left: each variant's confusion minus the baseline's on the test split, in points of each true class (orange: "
         "answered more often, purple: less often). Right, on the same scale: the noise floor, the difference that "
         "other seeds alone would give. Cells beyond twice their floor are in full colour, with their number where "
         "classes are few; the others are pale."
-    ) + left_out(len(found), "variants", size=_SIZE)
-    for name, shown in pages("confusion-difference", found, size=_SIZE):
-        figure = _figure(shown, analysis.data.classes, largest)
-        yield Drawing(name=name, title="confusion minus the baseline's", text=text, figure=figure)
+    )
+    for number, (classes, alike) in enumerate(by_classes(found, analysis).items(), start=1):
+        text = said + left_out(len(alike), "variants", size=_SIZE)
+        for name, shown in pages("confusion-difference" + (f"-data-{number}" if number > 1 else ""), alike, size=_SIZE):
+            figure = _figure(shown, classes, largest)
+            yield Drawing(name=name, title="confusion minus the baseline's", text=text, figure=figure)
 
 
 def _largest(difference: ConfusionDifference) -> float:

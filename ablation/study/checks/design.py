@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablation.lookup import did_you_mean, is_same
-from ablation.records import TASKS, Variant
+from ablation.records import DATA, TASKS, Variant
 from ablation.study.comparisons import comparisons
 from ablation.study.conditions import circle, combinations, conditions_of, requirements, settled
 from ablation.study.design import (
@@ -34,21 +34,22 @@ def asked_factors(question: Any) -> list[Any]:
     return [*effects, *(pair if isinstance(pair, list | tuple) else [])]
 
 
-def design_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    design, listed, factors = values.get("design", "factorial"), values.get("variants"), _levels(values)
+def design_problems(values: Mapping[str, Any], *, data: Sequence[str] = ()) -> Iterator[Found]:
+    design, listed, factors = values.get("design", "factorial"), values.get("variants"), _levels(values, data)
     if design == "listed" and not listed:
         yield ("variants",), "is missing: design listed needs them; for example `variants: {small: {model.depth: 2}}`"
     if design != "listed" and listed:
         yield ("variants",), f"are for design listed; this study's is {design}"
     for name, levels in factors.items():
-        if design in PART_DESIGNS and len(levels) > 2:
+        if design in PART_DESIGNS and len(levels) > 2 and name not in (DATA, SETTINGS):
             yield (
                 ("factors", name),
                 f"design {design} needs factors of two levels, the part there or not; it has {len(levels)}",
             )
     for name, changed in listed.items() if isinstance(listed, Mapping) else ():
         here: Location = ("variants", name, "levels") if has_label(changed) else ("variants", name)
-        yield from _assignment_problems(here, changed["levels"] if has_label(changed) else changed, factors)
+        varied = {factor: levels for factor, levels in factors.items() if factor != DATA}
+        yield from _assignment_problems(here, changed["levels"] if has_label(changed) else changed, varied)
         if name == "baseline":
             yield ("variants", name), "the baseline is always in, and no other variant may have its name"
     forbidden = values.get("forbid")
@@ -56,8 +57,8 @@ def design_problems(values: Mapping[str, Any]) -> Iterator[Found]:
         yield from _assignment_problems(("forbid", index), combination, factors)
 
 
-def question_problems(values: Mapping[str, Any]) -> Iterator[Found]:
-    factors, questions = _levels(values), values.get("questions")
+def question_problems(values: Mapping[str, Any], *, data: Sequence[str] = ()) -> Iterator[Found]:
+    factors, questions = _levels(values, data), values.get("questions")
     chosen = values.get("metric")
     usual = TASKS[task_of(values)].default_metric
     metric = chosen.get("name", usual) if isinstance(chosen, Mapping) else usual
@@ -113,20 +114,23 @@ def made_variants(spec: StudySpec) -> tuple[tuple[Variant, ...], dict[Location, 
 
 def _count(spec: StudySpec) -> str | None:
     """Return how many variants a factorial has where they are too many."""
+    times = max(1, len(spec.data_sets))
     if not spec.conditions:
-        count = math.prod(map(len, spec.levels.values()))
+        count = times * math.prod(map(len, spec.levels.values()))
         return str(count) if count > MAX_VARIANTS else None
     some = itertools.islice(combinations(spec.levels, spec.conditions), MAX_VARIANTS + 1)
-    return f"more than {MAX_VARIANTS}" if sum(1 for _ in some) > MAX_VARIANTS else None
+    return f"more than {MAX_VARIANTS}" if times * sum(1 for _ in some) > MAX_VARIANTS else None
 
 
-def _levels(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _levels(values: Mapping[str, Any], data: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Return the levels of every factor of unchecked values; none of what is no list."""
     factors, tune = values.get("factors"), values.get("tune")
     found: dict[str, tuple[Any, ...]] = {}
     for name, factor in factors.items() if isinstance(factors, Mapping) else ():
         if isinstance(factor, Mapping | tuple):
             found[name] = levels_of(factor)
+    if data:
+        found[DATA] = tuple(data)
     if isinstance(tune, Mapping) and tune.get("also_untuned") is True:
         found[SETTINGS] = (TUNED, FROM_FILE)
     return found
@@ -193,7 +197,7 @@ def _pair_problems(
 
 def _forbid_problems(spec: StudySpec) -> Iterator[Found]:
     everything = variants_of(spec.model_copy(update={"forbid": ()}))
-    if is_forbidden(spec.baseline_levels(), spec.forbid):
+    if is_forbidden(spec.baseline_assignment, spec.forbid):
         yield ("forbid",), "forbids the baseline, which every variant is compared with"
     for index, combination in enumerate(spec.forbid):
         if not any(is_forbidden(_tuples(variant.levels), [combination]) for variant in everything):
@@ -239,7 +243,8 @@ def _twin_problems(variants: Sequence[Variant]) -> dict[Location, str]:
     first: dict[str, Variant] = {}
     found: dict[Location, str] = {}
     for variant in variants:
-        twin = first.setdefault(repr((variant.configuration, variant.levels.get(SETTINGS))), variant)
+        beside = [variant.levels.get(factor) for factor in (DATA, SETTINGS)]  # data may differ in its root alone
+        twin = first.setdefault(repr((variant.configuration, beside)), variant)
         idle = [path for path, level in variant.levels.items() if level != twin.levels[path]]
         if idle:
             pair = f"variants {twin.name} and {variant.name} resolve to the same configuration"

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from ablation.code import CodeFolders, is_code
 from ablation.lookup import is_same, nearest_names, overlap
-from ablation.records import ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
+from ablation.records import DATA, ENGINE_METRICS, RUN_COLUMNS, is_recordable_name
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.conditions import has_no_baseline
 from ablation.study.checks.reasons import reason_for_data_factor, reason_for_factor
@@ -86,6 +86,17 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
         if section == "model" or is_of_parts:
             way = f"have the function take `model`, which is that model, built; or {way}"
         yield here, f"nothing reads this factor: a training function of your own {why}; {way}"
+
+
+def unread_list_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
+    """Refuse several data sets where a training function of the user's reads none."""
+    training = values.get("training")
+    name = training.get("name") if isinstance(training, Mapping) else None
+    if not isinstance(name, str) or not isinstance(training, Mapping) or not isinstance(values.get(DATA), tuple):
+        return
+    if not is_own_training(values) or (read := code.settings_read(name, list(training))) is None or DATA in read:
+        return
+    yield (DATA,), f"{name} does not take `data`, nor reads settings['data'], so all data sets would be the same to it"
 
 
 def _varied(factors: Any) -> Iterator[tuple[Location, str]]:

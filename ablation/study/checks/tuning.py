@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ablation.lookup import did_you_mean, is_same
 from ablation.records import SIGNS, TASKS, Variant
-from ablation.study.checks.factors import setting
+from ablation.study.checks.baseline import setting
 from ablation.study.checks.metrics import MEASURED_ANYWAY
 from ablation.study.factors import levels_of, varied_settings
 from ablation.study.file import Location, shown
@@ -19,7 +19,7 @@ Found = tuple[Location, str]
 _OF_TEST = re.compile(r"test([_.-].*|$)", re.IGNORECASE)
 
 
-def condition_problems(values: Mapping[str, Any]) -> Iterator[Found]:
+def space_condition_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     """Yield the conditions of tuned settings that look at nothing, hold nowhere, or look at each other in a circle."""
     spaces = _spaces(values)
     for path, space in spaces.items():

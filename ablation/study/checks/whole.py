@@ -9,12 +9,12 @@ from pydantic import BaseModel, ValidationError
 from ablation.code import NO_FOLDERS, CodeFolders
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
-from ablation.records import RUN_COLUMNS, SIGNS, TASKS, Variant
+from ablation.records import DATA, RUN_COLUMNS, SIGNS, TASKS, Variant
 from ablation.study.checks.baseline import setting
 from ablation.study.checks.conditions import condition_problems
 from ablation.study.checks.data import data_problems
 from ablation.study.checks.design import design_problems, made_variants, question_problems
-from ablation.study.checks.factors import factor_problems, tuning_problems, unread_problems
+from ablation.study.checks.factors import factor_problems, tuning_problems, unread_list_problems, unread_problems
 from ablation.study.checks.labels import label_problems, same_names
 from ablation.study.checks.metrics import own_metric_problems
 from ablation.study.checks.model import model_problems
@@ -23,7 +23,8 @@ from ablation.study.checks.reasons import reason_for_key, reason_for_metric, rea
 from ablation.study.checks.recipes import recipe_problems
 from ablation.study.checks.replicates import replicate_problems
 from ablation.study.checks.training import training_problems
-from ablation.study.checks.tuning import condition_problems, idle_space_problems, validation_metric_problems
+from ablation.study.checks.tuning import idle_space_problems, space_condition_problems, validation_metric_problems
+from ablation.study.data_sets import data_names, is_list_of_data, list_problems, of_each_data_set
 from ablation.study.expected import expected, is_union, member_of, unannotated
 from ablation.study.factors import varied_settings
 from ablation.study.file import Location, path_of, plain_text, shown, value_text
@@ -36,6 +37,7 @@ from ablation.study.spec import (
     is_own_training,
     is_task_unknown,
     known_metrics,
+    recipe_fields,
     task_of,
 )
 
@@ -55,33 +57,45 @@ def check(
     Raises:
         StudyFileError: with every problem found, and with `problems`, which were found before; in the order of lines.
     """
-    named, values = _as_mappings(_with_tuples(values))
-    values = filled(values)
+    named, whole = _as_mappings(_with_tuples(values))
+    names, (values, *others) = data_names(whole.get(DATA)), [filled(each) for each in of_each_data_set(whole)]
     spec, errors = _validated(values)
+    in_list = _in_list if is_list_of_data(whole) else _as_it_is
     found = _merged(
         named,
+        list_problems(whole),
         factor_problems(values),
         recipe_problems(values),
         condition_problems(values),
         unread_problems(values, code),
         own_training_problems(values, code),
         tuning_problems(values),
-        condition_problems(values),
+        space_condition_problems(values),
         validation_metric_problems(values),
-        data_problems(values),
-        replicate_problems(values),
-        errors,
+        in_list(data_problems(values)),
+        in_list(replicate_problems(values)),
+        in_list(errors),
         training_problems(values),
         model_problems(values, code),
         label_problems(values),
         _section_problems(values),
         _metric_problems(values),
         own_metric_problems(values),
-        design_problems(values),
-        question_problems(values),
+        design_problems(values, data=names),
+        question_problems(values, data=names),
         _selection_problems(values),
         _loss_problems(values),
+        *(_other_data_problems(other, index) for index, other in enumerate(others, start=1)),
+        unread_list_problems(whole, code),
     )
+    if spec is not None and others and not found:
+        sections = [each.data for each in (spec, *(_validated(other)[0] for other in others)) if each is not None]
+        found = {
+            (DATA, index): "is the same data set as one before it; leave it out"
+            for index, section in enumerate(sections)
+            if section in sections[:index]
+        }
+        spec = spec.of_data_sets(dict(zip(names, sections, strict=True)))
     variants: tuple[Variant, ...] = ()
     if spec is not None and not found and not problems:
         variants, found = made_variants(spec)
@@ -108,6 +122,28 @@ def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]
             way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
         found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
     return found, meant
+
+
+def _as_it_is(found: Iterable[Found]) -> Iterable[Found]:
+    return found
+
+
+def _in_list(found: Iterable[Found], index: int = 0) -> Iterator[Found]:
+    """Say of problems with a data set that it is one of a list."""
+    for location, message in found:
+        is_inside = location[:1] == (DATA,) and len(location) > 1
+        yield ((DATA, index, *location[1:]) if is_inside else location), message
+
+
+def _other_data_problems(values: Mapping[str, Any], index: int) -> Iterator[Found]:
+    """Check a study as it is with another of its data sets: that, and the factors which are settings of data."""
+    here = [*data_problems(values), *replicate_problems(values), *_validated(values)[1]]
+    yield from _in_list((found for found in here if found[0][:1] == (DATA,)), index)
+    fields = recipe_fields(values)
+    for location, path, _ in varied_settings(values.get("factors")):
+        if str(path).startswith(f"{DATA}.") and path not in fields:
+            key = str(path).removeprefix(f"{DATA}.")
+            yield location[:2], f"data[{index}] has no {key}: a factor of data is one of every data set; add it there"
 
 
 def _with_tuples(value: Any) -> Any:

@@ -268,9 +268,14 @@ def _row(
     return (
         f"{variant.label}{mark}",
         *((_changes_text(variant.changes),) if is_changed else ()),
-        *((f"{variant.size.parameters:,}", f"{variant.size.flops:,}") if is_measured else ()),
+        *((_parameters_text(variant.size), f"{variant.size.flops:,}") if is_measured else ()),
         *((_time_text(variant.seconds),) if is_timed else ()),
     )
+
+
+def _parameters_text(size: ModelSummary) -> str:
+    trained = f" ({size.trainable:,} trained)" if size.trainable is not None else ""
+    return f"{size.parameters:,}{trained}"
 
 
 def _time_text(seconds: float | None) -> str:

@@ -60,6 +60,8 @@ EVERYTHING: dict[str, Any] = {
         "repeats": 1,
         "remove": ["blocks.block1_repeat1"],
         "replace": {"*.activation": "SiLU"},
+        "weights": "start.pt",
+        "frozen": ["blocks.block1"],
     },
     "training": {
         "epochs": 2,

@@ -446,6 +446,16 @@ def test_a_defined_file_names_the_data_as_seen_from_itself(run: Run, output: str
     assert written == load_study(Path(output)).spec.settings().data.root
 
 
+def test_define_names_code_as_seen_from_the_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "code" / "own.py").write_text("def train(width=3, kind='a'):\n    return {'rmse': 1.0}\n")
+    said = run("define", "--training", "code/own.py:train", "--output", "studies/mine.yaml")
+
+    assert "Wrote studies/mine.yaml." in said.stdout
+    assert "  name: '../code/own.py:train'\n  width: 3\n" in (tmp_path / "studies" / "mine.yaml").read_text()
+
+
 def test_define_does_not_write_over_a_file(run: Run, tmp_path: Path) -> None:
     result = run("define", "--output", "tiny.yaml")
 
@@ -469,6 +479,19 @@ MISTAKES = {
     ),
     "a look that is missing": (("plan", "tiny.yaml", "--seeds", "5,"), "'5,' is neither a number of seeds"),
     "a negative number of seeds": (("plan", "tiny.yaml", "--seeds", "-1"), "'-1' is neither a number of seeds"),
+    "a metric without direction": (
+        ("define", "--training", "own.py:train", "--metric", "rmse"),
+        "write NAME:maximize or NAME:minimize, not 'rmse' @ --metric",
+    ),
+    "no code": (("define", "--training", "train"), "@ --training"),
+    "depth of one's own": (
+        ("define", "--model", "own.py:build", "--depth", "2,3"),
+        "--depth is of the built-in CNN; edit the file instead",
+    ),
+    "data of one's own alone": (
+        ("define", "--data", "own.py:load"),
+        "give --model or --training with data of your own",
+    ),
     "half a seed": (("define", "--seeds", "2.5"), "'2.5' is neither a number of seeds"),
     "no seeds": (("plan", "tiny.yaml", "--seeds", "0"), "must be a whole number from 1 to 10000, not 0 @ seeds"),
     "too many seeds": (("define", "--seeds", "10001"), "must be a whole number from 1 to 10000, not 10001 @ seeds"),

@@ -375,7 +375,7 @@ def test_while_a_study_runs_what_a_run_at_chance_answered_is_read_from_its_folde
     (folder.artifacts / "evaluation.json").write_text(json.dumps(evaluation.to_json()))
     result = RunResult(identity=run.planned.identity, outcome=Outcome.DONE, metrics=run.metrics, epochs=4)
 
-    assert (run.confusion if is_at_chance else {}) == confusion_at_chance(plan, result, folder)
+    assert (run.confusion if is_at_chance else {}) == confusion_at_chance(plan, run.planned.variant, result, folder)
 
 
 def test_questions_left_out_after_results_stay_in_the_locked_family(bench: Bench, tmp_path: Path) -> None:

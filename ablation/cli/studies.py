@@ -32,6 +32,7 @@ from ablation.cli.say import print_result, print_sentences, refuse, say
 
 if TYPE_CHECKING:
     from ablation.study import Study
+    from ablation.study.define_own import Written
 
 SEVERAL = re.compile(r";(?=\s*[A-Za-z_][\w.\[\]]*=)")  # `;` before another PATH=, as MLproject has one `set` for all
 
@@ -177,41 +178,107 @@ def components(file: Path, removable: bool, state_dir: Path, as_json: bool, **ch
     print_result(components_json(found) if as_json else components_text(found))
 
 
-@main.command(example="--depth 3,4 --normalization none,batch --seeds 5,8 --output mine.yaml")
+@main.command(example="--training train.py:train --output mine.yaml")
+@click.option("--training", help="Your training function, FILE.py:NAME: its parameters become settings.")
+@click.option("--model", help="Your model, FILE.py:NAME, likewise.")
+@click.option("--data", default="digits", show_default=True, help="digits, cifar10, images, or FILE.py:NAME.")
+@click.option("--metric", metavar="NAME:DIRECTION", help="What is compared, such as rmse:minimize; with your own code.")
 @click.option("--depth", default="3,4", show_default=True, metavar="LEVELS", help="The first is the baseline's.")
 @click.option("--normalization", default="none,batch", show_default=True, metavar="LEVELS", help="Likewise.")
 @click.option("--seeds", type=Seeds(), default=5, show_default=True, help=SEEDS_HELP)
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="Epochs of each run.")
 @click.option("--name", default="my-study", show_default=True, help="The study's name.")
-@click.option(
-    "--data", type=click.Choice(["digits", "cifar10", "images"]), default="digits", show_default=True, help="Data set."
-)
 @click.option("--root", help="Where the data is: needed for images.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; else it is printed.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.pass_context
 def define(
+    context: click.Context,
+    training: str | None,
+    model: str | None,
+    data: str,
+    metric: str | None,
     depth: str,
     normalization: str,
-    seeds: int | Sequence[int] | Mapping[str, Any],
+    seeds: int | Mapping[str, Any],
     epochs: int,
     name: str,
-    data: str,
     root: str | None,
     output: Path | None,
     force: bool,
 ) -> None:
-    """Write a commented study file over depth and normalization."""
+    """Write a commented study file: of your own code, or over the depth and normalization of a CNN."""
+    path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
+    if training is not None or model is not None:
+        _check_options(
+            context, ("depth", "normalization", "epochs", "root"), "of the built-in CNN; edit the file instead"
+        )
+        named = {"training": training, "model": model, "data": data if _is_given(context, "data") else None}
+        written = _own_study(named, output, path=path, name=name, seeds=seeds, metric=metric)
+        _write(output, written.text, force=force)
+        for said in written.to_fill_in:
+            (print_sentences if output is not None else say)(f"To fill in: {said}.")
+        return
+    _check_options(context, ("metric",), "with --training or --model")
     from ablation.study import parse_study
     from ablation.study.define import study_text
 
+    if data not in ("digits", "cifar10", "images"):
+        refuse("give --model or --training with data of your own; built in are digits, cifar10, images @ --data")
     factors = {
         "model.depth": levels_of("--depth", depth),
         "model.normalization": levels_of("--normalization", normalization),
     }
-    path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
     root = _seen_from(output, root) if output is not None and root else root
     text = study_text(path=path, name=name, data=data, root=root, factors=factors, seeds=seeds, epochs=epochs)
     parse_study(text.encode(), source="the study so defined")
+    _write(output, text, force=force)
+
+
+def _is_given(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
+
+
+def _check_options(context: click.Context, options: tuple[str, ...], where: str) -> None:
+    """Refuse options that would be ignored."""
+    given = [f"--{option}" for option in options if _is_given(context, option)]
+    if given:
+        refuse(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} {where}")
+
+
+def _own_study(
+    named: Mapping[str, str | None],
+    output: Path | None,
+    *,
+    path: str,
+    name: str,
+    seeds: int | Mapping[str, Any],
+    metric: str | None,
+) -> Written:
+    """Return the study file of one's own code, named as the file sees it."""
+    from ablation.code import CodeFolders, code_problem, is_code
+    from ablation.study.define_own import OwnCode, own_study
+
+    for option, code in named.items():
+        if code is not None and (option != "data" or ":" in code or "." in code) and not is_code(code):
+            refuse(f"{code_problem(code) or f'{code!r} names no code; write FILE.py:NAME'} @ --{option}")
+    if metric is not None and not re.fullmatch(r"[A-Za-z][\w.-]*:(maximize|minimize)", metric):
+        refuse(f"write NAME:maximize or NAME:minimize, not {metric!r} @ --metric")
+    folder = output.parent if output is not None else Path()
+    seen = {option: _code_seen_from(output, code) for option, code in named.items()}
+    folders = CodeFolders(folders=tuple(dict.fromkeys((folder.resolve(), Path.cwd()))))
+    return own_study(OwnCode(**seen), folders, path=path, name=name, seeds=seeds, metric=metric)
+
+
+def _code_seen_from(output: Path | None, code: str | None) -> str | None:
+    """Return a name of code as a file has it: the path of a source file starts at the study file's folder."""
+    location, colon, attribute = (code or "").rpartition(":")
+    if output is None or not location.endswith(".py"):
+        return code
+    return f"{_seen_from(output, location)}{colon}{attribute}"
+
+
+def _write(output: Path | None, text: str, *, force: bool) -> None:
     if output is None:
         print_result(text, nl=False)
         return

@@ -14,6 +14,7 @@ from ablation.code.calling import bound, running
 from ablation.code.carrying import CarriedCode, carried_code, check_packages
 from ablation.code.loading import is_importing, load_code
 from ablation.code.names import code_names, code_problem, is_code, is_weights, metric_code_names, weights_name
+from ablation.code.reading import returned_names, settings_taken
 from ablation.code.sources import code_digest, code_parts, find_place, source_of
 from ablation.code.training_calls import (
     OFFERED,
@@ -101,6 +102,17 @@ class CodeFolders:
         Nothing is executed.
         """
         return signature_in_source(*source_of(name, self.folders))
+
+    def returned_names(self, name: str) -> tuple[str, ...]:
+        """Return the keys of the mapping that a function returns, where its source tells; nothing is executed."""
+        return returned_names(*source_of(name, self.folders))
+
+    def settings_taken(self, name: str, section: str) -> dict[str, Any]:
+        """Return the keys that a function takes of a section of its first argument, an ellipsis for no default.
+
+        Nothing is executed.
+        """
+        return settings_taken(*source_of(name, self.folders), section)
 
     def training_call(self, name: str, keys: Collection[str]) -> TrainingCall | None:
         """Return how a training function is called, as its source has it, with these keys of the `training` section.

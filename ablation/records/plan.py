@@ -139,8 +139,10 @@ class Plan:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs, in the order that they are judged in."""
-        return tuple(dict.fromkeys(run.seed for run in self.runs))
+        """The seeds of its runs, in the order that they are judged in: the locked ones, then as the file has them."""
+        planned, listed = {run.seed for run in self.runs}, self.study.get("seeds")
+        named = listed if isinstance(listed, list | tuple) else ()
+        return tuple(seed for seed in dict.fromkeys((*self.locked.order, *named, *sorted(planned))) if seed in planned)
 
     @property
     def replicates_text(self) -> str:

@@ -67,6 +67,7 @@ class DataSettings:
             "limit": self.limit,
             "validation": self.validation,
             "augmentation": self.augmentation,
+            **({"test": self.test} if self.test is not None else {}),
             "name": self.name,
             **({"root": self.root} if self.name != "digits" else {}),  # which are embedded
             **({"size": size} if self.name == "images" else {}),
@@ -81,7 +82,7 @@ class DataSettings:
         return json.dumps({name: value for name, value in self.plain().items() if name not in drawn}, sort_keys=True)
 
 
-_OF_TASKS = ("task", "ignore_index", "target_scaling", "test")
+_OF_TASKS = ("task", "ignore_index", "target_scaling")
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 

@@ -372,7 +372,7 @@ def _variant_row(row: VariantRow, analysis: Analysis) -> tuple[str, ...]:
 
 def baseline_difference_cells(row: VariantRow, analysis: Analysis) -> tuple[str, str]:
     metric = analysis.metric
-    if row.is_baseline:
+    if analysis.reference(row) is row:
         return "", ""
     difference = row.differences.get(metric.name)
     if difference is None:

@@ -53,9 +53,11 @@ class StudyChanged(AblationError):
 
     def __init__(self, name: str, differences: Mapping[str, tuple[object, object]]) -> None:
         lines = [f"  {path}: {before!r} -> {now!r}" for path, (before, now) in sorted(differences.items())]
+        is_folded = any(path.startswith("replicates") for path in differences)
         super().__init__(
             f"study {name!r} was begun with other settings; its baseline, data, training, code and metric are fixed:\n"
             + "\n".join(lines)
+            + ("\nFolds do not grow: another number of them divides the examples anew." if is_folded else "")
             + "\nUndo the change, or give the changed study a name of its own (--name NEW)."
         )
 

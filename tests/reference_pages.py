@@ -12,9 +12,9 @@ from ablation import cli
 from ablation.cli.group import ORDER_OF_USE
 from ablation.records import TASKS
 from ablation.study.expected import expected
-from ablation.study.factors import ComponentFactor, LabelledFactor, LabelledVariant
+from ablation.study.factors import ComponentFactor, LabelledFactor, LabelledRecipe, LabelledVariant
 from ablation.study.file import value_text
-from ablation.study.looks import PlannedLooks
+from ablation.study.looks import PlannedLooks, ReplicatesChoice
 from ablation.study.search_spaces import SearchSpace, Tuning
 from ablation.study.sections import (
     OF_MODELS,
@@ -44,10 +44,12 @@ TITLES: Mapping[type[Section], str] = {
     OwnModel: "`model` of your own",
     Training: "`training`",
     OwnTraining: "`training` by a function of your own",
-    LabelledFactor: "A factor whose levels have labels",
+    LabelledFactor: "A factor whose levels have labels or a condition",
+    LabelledRecipe: "A recipe whose levels have labels or a condition",
     ComponentFactor: "A factor that is a part of the model",
     LabelledVariant: "A listed variant that has a label",
     PlannedLooks: "`seeds` as planned looks",
+    ReplicatesChoice: "`replicates`",
     MetricChoice: "`metric`",
     OwnMetric: "A metric of your own in `metrics`",
     Question: "A question",
@@ -64,8 +66,10 @@ REMARKS: Mapping[type[Section], str] = {
     "has `num_classes`, `num_labels`, `task` and `ignore_index` from the data. A training function of your own\n"
     "returns its metrics instead: `metrics: {NAME: maximize}`. No metric is part of a run's identity; one that runs\n"
     "have values of is not changed any more, and one that is added is computed from the outputs that they kept.",
-    LabelledFactor: "[Labels](#labels) alter no result and no name of a run.",
+    LabelledFactor: "[Labels](#labels) alter no result, and no name of a run but that of a level which is a mapping.",
+    LabelledRecipe: "Without them a recipe is its levels alone: `recipe: {adam: {...}, sgd: {...}}`.",
     ComponentFactor: "It needs `remove` or `replace`.",
+    ReplicatesChoice: "It stands in the place of `seeds`. See [data without a test split](#data-without-a-test-split).",
     PlannedLooks: "It needs either `looks`, or `first` and `last`. What is still open is judged at each look.",
     Question: "It needs exactly one of `effect`, `interaction` and `variant`.",
     Tuning: "Any other key is the path of a setting, with the space it is looked for in.",
@@ -95,9 +99,15 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (ComponentFactor, "remove"): "modules that are present in the baseline and absent at the other level",
     (ComponentFactor, "replace"): "modules that are the original in the baseline and replaced at the other level",
     (ComponentFactor, "label"): "what people call the part",
+    (ComponentFactor, "when"): "the levels of other factors beside which it varies",
     (LabelledFactor, "levels"): "the levels, the baseline's among them",
     (LabelledFactor, "label"): "what people call the factor",
-    (LabelledFactor, "labels"): "what people call its levels; not all need one",
+    (LabelledFactor, "labels"): "what people call its levels; only mappings and nested lists need one",
+    (LabelledFactor, "when"): "the levels of other factors beside which it varies",
+    (LabelledRecipe, "levels"): "what each level sets, by paths into the file; the baseline's among them",
+    (LabelledRecipe, "label"): "what people call the factor",
+    (LabelledRecipe, "labels"): "what people call its levels; not all need one",
+    (LabelledRecipe, "when"): "the levels of other factors beside which it varies",
     (LabelledVariant, "levels"): "what it has otherwise than the baseline",
     (LabelledVariant, "label"): "what people call it",
     (MetricChoice, "name"): "a built-in metric, or one of `metrics`",
@@ -106,6 +116,7 @@ MEANINGS: Mapping[tuple[type[Section], str], str] = {
     (Question, "effect"): "the factor's average effect",
     (Question, "interaction"): "whether one factor's effect depends on the other",
     (Question, "variant"): "a listed variant's difference from the baseline",
+    (Question, "levels"): "the two levels that are compared, the second minus the first",
     (Question, "at"): "ask it only where other factors have these levels",
     (Question, "meaningful"): "a half-width of the ROPE of its own",
     (Tuning, "sampler"): "how Optuna chooses the next trial",
@@ -173,7 +184,7 @@ def _paths_that_cannot_vary() -> str:
     return (
         "### What can be a factor\n\n"
         f"Any key of {_list(SECTIONS)}, written `section.key`. Not: {_list(NOT_FACTORS)}, the name of a built-in\n"
-        "data set or model, the arguments of a data function.\n"
+        "data set or model. The two mappings can be set by a recipe, and what the file has in them is a factor each.\n"
     )
 
 

@@ -69,6 +69,7 @@ class TestFile:
             ("[{name: digits}, {name: digitz}]", "", "did you mean 'digits'?"),
             ("[{name: digits}, {name: cifar10, limit: no}]", "", "@ data[1].limit"),
             ("[{name: digits}, 3]", "", "must be a mapping such as {name: digits} @ data[1]"),
+            (TWO.replace("cifar10,", "cifar10, root: x,"), "replicates: {folds: 3}", "folds of several data sets"),
             (TWO, "design: listed\nvariants: {a: {data: photos}}", "'data' is not a factor of this study"),
             (TWO, "questions: [{effect: model.depth, at: {data: photo}}]", "'photo' is none of its levels"),
         ],
@@ -158,7 +159,6 @@ def test_a_study_of_two_data_sets_is_trained_and_told_by_data_set(bench: Bench, 
     assert plan == plan_from_json(plan_to_json(plan))
     assert [2, 5] == [len(plan.data_of(f"width=2,data={name}").shape.classes) for name in ("easy", "hard")]
     (answer,) = outcome.analysis.answers
-    Path("/tmp/blocks.md").write_text(report_text(outcome.analysis, "markdown"))
     metrics = bench.metrics(load_study(tmp_path / "s.yaml"))
     differences = [
         sum(
@@ -174,4 +174,3 @@ def test_a_study_of_two_data_sets_is_trained_and_told_by_data_set(bench: Bench, 
     assert answer.crossed is None
     for form in ("markdown", "html", "json", "latex", "latex-wide"):
         assert report_text(outcome.analysis, form)
-    Path("/tmp/blocks.md").write_text(report_text(outcome.analysis, "markdown"))

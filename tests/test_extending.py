@@ -40,7 +40,7 @@ def test_there_is_a_template_of_each_kind_of_extension() -> None:
     assert list(STUDIES) == [
         *("own-model", "own-parts", "own-data"),
         *("own-regression", "own-labels", "own-tokens", "own-segmentation"),
-        *("own-loss", "own-metric", "own-numbers", "own-training", "own-loop", "tuned"),
+        *("own-loss", "own-metric", "own-numbers", "own-training", "own-loop", "tuned", "tuned-loop"),
     ]
 
 
@@ -62,7 +62,7 @@ def test_a_template_runs_as_it_stands(
     shorter = [Override(path="seeds", value=2)]
     if "data: {name: digits" in STUDIES[study_name]["study.yaml"]:
         shorter.append(Override(path="data.limit", value=300))
-    if study_name == "tuned":
+    if study_name.startswith("tuned"):
         shorter += [Override(path="tune.trials", value=2)]
     study = load_study(tmp_path / "study.yaml", overrides=shorter, name=study_name)
     state = State(folder=tmp_path / "state")

@@ -25,10 +25,13 @@ from trainings import (
 )
 
 from ablation.code import CodeFolders
-from ablation.errors import ComponentInvalid, ModelInvalid
+from ablation.coordinator.conclusion import keep_code
+from ablation.coordinator.planning import measured_models
+from ablation.errors import ComponentInvalid, ModelInvalid, StudyFileError
 from ablation.models import build_model, load_weights
 from ablation.models.frozen import freeze
 from ablation.records import ModelSettings
+from ablation.study import parse_study
 from ablation.training import Member
 
 DATA = make_data()
@@ -80,7 +83,7 @@ def test_a_training_with_a_frozen_module_equals_a_plain_loop_to_the_bit() -> Non
     assert changed == {name for name in before if not name.startswith("blocks.block1.")}
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["graph", "grouped", "streams"])
 def test_frozen_modules_stay_as_they_are_on_every_path_and_when_gone_on_with(path: str) -> None:
     train, count = PATHS[path]
 
@@ -215,3 +218,61 @@ def test_a_file_that_holds_no_weights_of_the_model_is_refused_with_the_names(
     assert message in str(refused.value)
     assert "model.weights" == refused.value.path
     assert equal(before, model.state_dict())
+
+
+STUDY = b"""\
+name: n
+data: {name: digits}
+model: {name: cnn, weights: start.pt}
+factors: {model.frozen: [[], [blocks.block1]], model.weights: [start.pt, none]}
+design: one-at-a-time
+"""
+
+
+def identities(folder: Path, content: bytes = STUDY) -> list[str]:
+    study = parse_study(content, source="f", code=CodeFolders(folders=(folder,)))
+    return [study.identity(variant, data_digest="d", seed=0) for variant in study.variants]
+
+
+def test_a_run_is_identified_by_what_its_file_of_weights_holds_not_by_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "start.pt").write_bytes(b"one")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/other.pt").write_bytes(b"one")
+    before = identities(tmp_path)
+    moved = identities(tmp_path, STUDY.replace(b"start.pt", b"more/other.pt"))
+    (tmp_path / "start.pt").write_bytes(b"another")
+    after = identities(tmp_path)
+
+    assert before == moved
+    assert 3 == len({*before})
+    assert [False, False, True] == [one == other for one, other in zip(before, after, strict=True)]
+
+
+def test_a_file_of_weights_is_brought_to_other_machines_and_stands_in_no_copy_of_the_code(tmp_path: Path) -> None:
+    (tmp_path / "start.pt").write_bytes(b"one")
+    study = parse_study(STUDY, source="f", code=CodeFolders(folders=(tmp_path,)))
+    study.code.digest(study.code_names())
+
+    keep_code(study, tmp_path / "code")
+
+    assert {"start.pt": tmp_path / "start.pt"} == study.code.carried(study.code_names()).files
+    assert not (tmp_path / "code").exists()
+
+
+def test_an_argument_of_a_model_function_that_has_the_name_of_a_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("def build(weights=None): ...\n")
+    content = STUDY.replace(b"name: cnn", b"name: 'm.py:build'")
+
+    with pytest.raises(StudyFileError, match="has an argument of that name; give the argument another name"):
+        identities(tmp_path, content)
+
+
+def test_the_size_of_a_model_says_how_many_of_its_parameters_are_trained(tmp_path: Path) -> None:
+    study = parse_study(STUDY, source="f", code=CodeFolders(folders=(tmp_path,)))
+
+    sizes = measured_models(study, lambda _: SHAPE)
+
+    whole, part = sizes["baseline"], sizes["frozen=blocks.block1"]
+    first = sum(layer.parameters for layer in part.layers if layer.name.startswith("blocks.block1."))
+    assert (None, whole.parameters - first) == (whole.trainable, part.trainable)
+    assert (whole.parameters, whole.layers) == (part.parameters, part.layers)

@@ -156,7 +156,10 @@ class TestArrays:
         [
             (None, "it returned NoneType; return {'train': (inputs, labels), 'test': (inputs, labels)}"),
             ([FEATURES, LABELS], "it returned list; return {'train'"),
-            ({"train": (FEATURES, LABELS)}, "it returned the keys train; return"),
+            (
+                {"train": (FEATURES, LABELS)},
+                "it returned no test split; return one, or: to draw a test split from train",
+            ),
             ({}, "it returned the keys (none); return"),
             (returned(val=(FEATURES, LABELS)), "it returned the keys train, test, val; return"),
             (returned(test=FEATURES), "its test is ndarray, not a pair (inputs, labels)"),

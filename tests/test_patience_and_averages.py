@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,10 +26,15 @@ from trainings import (
     untimed,
 )
 
-from ablation.records import SIGNS, TASKS, EpochMetrics, TaskName
+from ablation.datasets import prepare
+from ablation.errors import StudyFileError
+from ablation.records import SIGNS, TASKS, EpochMetrics, Outcome, PlannedRun, TaskName
+from ablation.storage.run_folder import RunFolder
+from ablation.study import study_of_values
 from ablation.training import Member
 from ablation.training.evaluation import evaluate
 from ablation.training.patience import is_out_of_patience
+from ablation.worker.tuning_runs import TuningJob, run_tuning_job
 
 DATA = make_data(validation=True)
 STOPPING = {"epochs": 10, "patience": 3, "learning_rate": 0.005}
@@ -185,3 +191,48 @@ def test_a_run_is_out_of_patience_after_so_many_epochs_without_a_better_score(
     curve = [EpochMetrics(epoch=epoch, heldout={name: sign * one}, **values) for epoch, one in enumerate(scores, 1)]
 
     assert expected is is_out_of_patience(curve, patience, task)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"patience": 2}},
+        {"factors": {"training.patience": ["none", 2]}},
+        {"factors": {"both": {"no": {"training.patience": "none"}, "yes": {"training.patience": 2}}}},
+    ],
+)
+def test_no_run_ends_by_what_is_measured_on_test(changes: dict[str, Any]) -> None:
+    values = {"name": "n", "data": {"name": "digits", "validation": "none"}, "model": {"name": "cnn"}}
+
+    with pytest.raises(StudyFileError, match="ending by patience needs a validation split"):
+        study_of_values({**values, "factors": {"model.depth": [2, 3]}, **changes})
+
+
+def test_a_replicate_of_tuning_that_ends_by_patience_is_never_measured_on_test(tmp_path: Path) -> None:
+    values = {
+        "name": "n",
+        "data": {"name": "digits", "limit": 100, "validation": 0.3},
+        "model": {"name": "cnn", "depth": 1, "width": 2, "dense": [4]},
+        "training": {"epochs": 9, "patience": 1, "learning_rate": 1e-5},
+        "factors": {"model.depth": [1, 2]},
+    }
+    settings = study_of_values(values).variants[0].settings
+    assert settings.data is not None
+    dataset = prepare(settings.data, cache=tmp_path / "data")
+    job = TuningJob(
+        planned=PlannedRun(identity="a" * 32, variant="v", seed=0),
+        settings=settings,
+        heldout_split="validation",
+        data_folder=dataset.folder,
+        folder=RunFolder(path=tmp_path / "run"),
+        device="cpu",
+        objective="accuracy",
+        stops_below=(),
+        is_minimized=False,
+    )
+
+    result = run_tuning_job(job)
+
+    assert Outcome.DONE is result.outcome
+    assert {"training_seconds", "total_seconds", "pruned"} == result.metrics.keys()
+    assert (0.0, True) == (result.metrics["pruned"], 2 <= result.epochs < 9)

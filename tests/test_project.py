@@ -43,7 +43,11 @@ def test_every_dependency_is_pinned_to_a_version_it_allows(dependency: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "others"),
-    [("requirements-dask.txt", "requirements.txt"), ("requirements-dev.txt", "requirements-dask.txt")],
+    [
+        ("requirements-dask.txt", "requirements.txt"),
+        ("requirements-dev.txt", "requirements-dask.txt"),
+        ("requirements-templates.txt", "requirements-dev.txt"),
+    ],
 )
 def test_requirements_hold_those_below_them_with_the_same_pins(name: str, others: str) -> None:
     found = pins(name)
@@ -57,9 +61,7 @@ def test_the_extra_of_an_engine_is_pinned_to_a_version_it_allows() -> None:
     assert all(version in requirement.specifier for version in pins("requirements-dask.txt")[requirement.name])
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dask.txt", "requirements-dev.txt", "requirements-gpu.txt"]
-)
+@pytest.mark.parametrize("name", sorted(path.name for path in PROJECT.glob("requirements*.txt")))
 def test_every_pin_has_hashes_and_no_registry_is_named(name: str) -> None:
     text = (PROJECT / name).read_text()
 

@@ -1,5 +1,6 @@
 """What a study repeats its variants over: seed indices, and in which order they are judged."""
 
+import copy
 import math
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import torch
 from factories import make_plan, make_runs
 from scipy import stats
 from test_locking import ended, locked, study
+from trainings import STUDY_SEED, begun, finished, make_data, settings_of
 
 from ablation.analysis import StudyLooks, analyse
 from ablation.analysis.comparison import compare_variants
@@ -21,13 +23,15 @@ from ablation.analysis.sequential import Asked, Rule, judged
 from ablation.analysis.statistics import detectable_difference
 from ablation.code import CodeFolders
 from ablation.datasets import Dataset, Split, make_split, prepare
-from ablation.errors import DataInvalid, StudyFileError, StudyNarrowed
+from ablation.errors import DataInvalid, PathUnavailable, StudyFileError, StudyNarrowed
 from ablation.lookup import differences
 from ablation.records import DataSettings, FunctionTraining, Plan, Replicates, Settings
 from ablation.report import report_text
 from ablation.study import study_of_values
 from ablation.study.identity import locked_hash
 from ablation.study.plan_json import plan_from_json, plan_to_json
+from ablation.training import Member, TrainingData, train_eager
+from ablation.training.paths import check_alike, train_fused
 from ablation.training.steps import split_of
 from ablation.worker.data import run_data
 from ablation.worker.own_training import data_of
@@ -92,7 +96,7 @@ def test_seeds_that_are_added_come_after_the_locked_ones_wherever_the_file_has_t
     plan = locked(ended(3, trained=3), [42, 2, 1, 0])
 
     assert (0, 1, 2, 42) == plan.seeds
-    assert (3, (0, 1, 2)) == (plan.locked.seeds, plan.locked.order)
+    assert (3, [0, 1, 2]) == (plan.locked.seeds, list(plan.locked.order))
     assert ("seeds changed from 3 to [42, 2, 1, 0], after 6 results could be seen",) == plan.deviations
 
 
@@ -405,3 +409,35 @@ def test_each_fold_is_tested_on_its_own_examples_by_the_engine_and_own_functions
         assert split.test.tolist() == indices.tolist()
         assert own.test[1].tolist() == labels[indices].tolist() == data.test_labels.tolist()
         assert np.array_equal(own.test[0], images[indices].numpy())
+
+
+def fold_data(fold: int, *, size: int = 11) -> TrainingData:
+    """Return the data of one of four folds of made-up images: all of them, and which are trained and tested on."""
+    whole = make_data(train_images=43)
+    test = torch.arange(55)[fold :: 55 // size][:size]
+    train = torch.tensor([index for index in range(55) if index not in test.tolist()])
+    return replace(whole, train=train, test=test, test_images=whole.images, test_labels=whole.labels[test])
+
+
+def test_fused_folds_are_each_tested_on_their_own_examples() -> None:
+    members = [Member(model=begun(seed), data=fold_data(seed), settings=settings_of(), seed=seed) for seed in (0, 1)]
+    alone = [train_eager(replace(each, model=copy.deepcopy(each.model)), study_seed=STUDY_SEED) for each in members]
+    expected = [finished(epochs)[1][0] for epochs in alone]
+
+    _, found = finished(train_fused(members, backend="streams", study_seed=STUDY_SEED))
+
+    for one, other in zip(expected, found, strict=True):
+        assert one.metrics["test_accuracy"] == other.metrics["test_accuracy"]
+        assert one.metrics["test_loss"] == pytest.approx(other.metrics["test_loss"], rel=1e-4)
+        assert one.test_targets.tolist() == other.test_targets.tolist()
+        assert 11 == len(other.test_targets)
+
+
+def test_folds_of_other_sizes_are_not_fused_and_the_reason_says_why() -> None:
+    members = [
+        Member(model=begun(seed), data=fold_data(seed, size=size), settings=settings_of(), seed=seed)
+        for seed, size in ((0, 11), (1, 5))
+    ]
+
+    with pytest.raises(PathUnavailable, match="seeds 0 and 1 differ in the sizes of their splits"):
+        check_alike(members)

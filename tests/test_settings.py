@@ -14,12 +14,13 @@ from ablation.study.sections import SECTIONS, Section
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Digits": {"name": "digits", "limit": 60},
     "Cifar10": {"name": "cifar10", "root": "downloads", "validation": "none"},
-    "Images": {"name": "images", "root": "photos.tar.gz", "size": (32, 48), "augmentation": "flip"},
+    "Images": {"name": "images", "root": "photos.tar.gz", "size": (32, 48), "augmentation": "flip", "test": 0.25},
     "OwnData": {
         "name": "own.py:load",
         "size": 3,
         "arguments": [1],
         "root": None,
+        "test": 0.1,
         "task": "tokens",
         "ignore_index": 0,
         "target_scaling": "none",

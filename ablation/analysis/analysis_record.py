@@ -19,7 +19,7 @@ from ablation.analysis.descriptive_records import (
     VariantCurves,
     VariantRow,
 )
-from ablation.records import InputNoun, LeftOut, OutOfBudget, TaskName, TunedVariant
+from ablation.records import DATA, InputNoun, LeftOut, OutOfBudget, TaskName, TunedVariant
 from ablation.study.labels import Labels
 
 
@@ -172,7 +172,14 @@ class Analysis:
     cost: Cost
     out_of_budget: OutOfBudget | None
     labels: Labels
-    folds: FoldCorrection | None = None
+    folds: FoldCorrection | None
+
+    def reference(self, row: VariantRow) -> VariantRow:
+        """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""
+        baseline = next((each for each in self.variants if each.is_baseline), row)
+        wanted = {**baseline.levels, DATA: row.levels.get(DATA)}
+        found = (each for each in self.variants if DATA in baseline.levels and each.levels == wanted)
+        return next(found, baseline)
 
     @property
     def is_grown(self) -> bool:

@@ -87,6 +87,7 @@ def _variant_row(
         dominated_by=None,
         parameters=summary.parameters,
         flops=summary.flops,
+        trainable=summary.trainable,
         run_ids=tuple(run_id for run_id in own["run_id"] if run_id is not None),
     )
 

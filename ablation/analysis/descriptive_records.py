@@ -103,6 +103,7 @@ class VariantRow:
     parameters: int
     flops: int
     run_ids: tuple[str, ...]
+    trainable: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

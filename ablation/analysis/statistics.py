@@ -46,7 +46,7 @@ def correction(n: int, test_to_train: float) -> float:
     """Return how many times wider an interval of n differences is over folds than over independent replicates.
 
     Folds share most of their training examples, so their differences are correlated and vary less from each other than
-    over data drawn anew. Nadeau & Bengio (2003, equation 9): the variance of the mean is taken to be (1/n +
+    over data drawn anew. Nadeau & Bengio (2003): the variance of the mean is taken to be (1/n +
     n_test/n_train) s², with n - 1 degrees of freedom; `test_to_train` is n_test/n_train, 0 of independent replicates.
     """
     return math.sqrt(1 + n * test_to_train) if test_to_train else 1.0

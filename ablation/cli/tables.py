@@ -73,6 +73,7 @@ def preview_json(preview: Preview) -> str:
                     "levels": dict(variant.levels),
                     "parameters": variant.size.parameters if variant.size.layers else None,
                     "flops": variant.size.flops if variant.size.layers else None,
+                    **({"trainable": variant.size.trainable} if variant.size.trainable is not None else {}),
                     "seconds": variant.seconds,
                     "changes": dataclasses.asdict(variant.changes),
                 }

@@ -4,7 +4,7 @@ import keyword
 from collections.abc import Iterable
 from typing import Any
 
-from ablation.records import TORCHMETRICS, DeclaredMetric, Settings
+from ablation.records import NO_WEIGHTS, TORCHMETRICS, DeclaredMetric, Settings
 
 BUILT_IN = ("torchvision:", TORCHMETRICS)
 FORMS = "write 'file.py:name' or 'package.module:name'"
@@ -21,9 +21,9 @@ def code_names(settings: Settings) -> list[str]:
     """Return the user's own files that settings name: code of data, model, replacements, training, loss; weights."""
     sections = [section.name for section in (settings.data, settings.model) if section is not None]
     replacements = settings.model.replace.values() if settings.model is not None else ()
-    weights = settings.model.weights if settings.model is not None else None
+    weights = settings.model.weights if settings.model is not None else NO_WEIGHTS
     named = [name for name in (*sections, *_trained_by(settings), *replacements) if is_code(name)]
-    return named if weights is None else [*named, weights_name(weights)]
+    return named if weights == NO_WEIGHTS else [*named, weights_name(weights)]
 
 
 def weights_name(path: str) -> str:

@@ -104,6 +104,12 @@ def check_comparable(study: Study, outlines: Mapping[str, DataOutline]) -> None:
         own, mine = (outlines[_source(each)] for each in (variant, baseline))
         if own.shape.classes != mine.shape.classes or _tested(own) != _tested(mine):
             raise DataIncomparable(variant_data_text(variant, baseline), _target_differences(own, mine))
+        is_folded = baseline.settings.replicates is not None
+        if is_folded and (own.train_images, own.train_targets) != (mine.train_images, mine.train_targets):
+            what = (
+                "its targets are not those of the baseline's data, or stand in another order, so its folds are others"
+            )
+            raise DataIncomparable(variant_data_text(variant, baseline), what)
 
 
 def dataset_of(variant: Variant, datasets: Datasets) -> Dataset | None:

@@ -114,7 +114,6 @@ def lock_plan(
     first, dropped = previous.plan.locked, _dropped(previous.plan, plan)
     return replace(
         plan,
-        runs=_in_order(plan.runs, (*first.order, *previous.plan.seeds)),
         locked=replace(plan.locked, seeds=first.seeds, looks=first.looks, seed_indices=first.seed_indices),
         locked_hash=previous.plan.locked_hash,
         measured=previous.plan.measured,
@@ -122,12 +121,6 @@ def lock_plan(
         dropped=dropped,
         deviations=(*previous.plan.deviations, *_deviations(previous.plan, plan, results=results)),
     )
-
-
-def _in_order(runs: Sequence[PlannedRun], seeds: Sequence[int]) -> tuple[PlannedRun, ...]:
-    """Return runs by seed, those that were planned before first: what was locked is judged on the seeds it named."""
-    place = {seed: index for index, seed in enumerate(dict.fromkeys((*seeds, *(run.seed for run in runs))))}
-    return tuple(sorted(runs, key=lambda run: place[run.seed]))
 
 
 def _dropped(before: Plan, now: Plan) -> tuple[LockedQuestion, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ablation.code import NO_FOLDERS, CodeFolders, weights_name
 from ablation.errors import ModelInvalid
 from ablation.models.component_names import listed
+from ablation.records import NO_WEIGHTS
 
 WEIGHTS = "model.weights"
 MAX_BYTES = 4 * 2**30
@@ -21,15 +22,15 @@ OTHER_HEAD = (
 )
 
 
-def load_weights(model: nn.Module, path: str | None, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
-    """Put the tensors of a state dict into a model, and return it; it stays as it is where there is no path.
+def load_weights(model: nn.Module, path: str, *, code: CodeFolders = NO_FOLDERS) -> nn.Module:
+    """Put the tensors of a state dict into a model, and return it; it stays as it is where the path is NO_WEIGHTS.
 
     A relative path is looked for where the study's code is.
 
     Raises:
         ModelInvalid: there is no such file, it is no state dict, or it does not fit the model, by the names.
     """
-    if path is None:
+    if path == NO_WEIGHTS:
         return model
     file = _file(path, code)
     state = _state(file, path)

@@ -53,6 +53,7 @@ from ablation.records.runs import (
     output_file,
 )
 from ablation.records.settings import (
+    NO_WEIGHTS,
     Augmentation,
     ClassWeights,
     DataSettings,
@@ -81,6 +82,7 @@ __all__ = [
     "MODEL_FILE",
     "MOST_NAMED",
     "NOT_MEASURED",
+    "NO_WEIGHTS",
     "RUN_COLUMNS",
     "SCALE_DETAILS",
     "SIGNS",

@@ -95,9 +95,9 @@ class Locked:
     replicates: Replicates | None = None
 
     @property
-    def order(self) -> tuple[int, ...]:
+    def order(self) -> Sequence[int]:
         """The seeds of the planned looks, in their order."""
-        return self.seed_indices or tuple(range(self.seeds))
+        return self.seed_indices or range(self.seeds)
 
     @property
     def schedule(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ EpochChoice = Literal["last", "best-validation"]
 Precision = Literal["fp32", "tf32", "bf16"]
 TargetScaling = Literal["standardize", "none"]
 ARGUMENTS = "arguments"
+NO_WEIGHTS = "none"
 _KINDS: Mapping[Any, Any] = {Literal: str, float: int | float}
 """What plain values of a type are instances of. A choice may be one of a later version: its runs are summarized too."""
 
@@ -66,6 +67,7 @@ class DataSettings:
             "limit": self.limit,
             "validation": self.validation,
             "augmentation": self.augmentation,
+            **({"test": self.test} if self.test is not None else {}),
             "name": self.name,
             **({"root": self.root} if self.name != "digits" else {}),  # which are embedded
             **({"size": size} if self.name == "images" else {}),
@@ -80,7 +82,7 @@ class DataSettings:
         return json.dumps({name: value for name, value in self.plain().items() if name not in drawn}, sort_keys=True)
 
 
-_OF_TASKS = ("task", "ignore_index", "target_scaling", "test")
+_OF_TASKS = ("task", "ignore_index", "target_scaling")
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataSettings)}
 
 
@@ -88,27 +90,27 @@ _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DataS
 class ModelSettings:
     """A `model` section: `arguments` build it, then modules are removed, replaced and frozen by name or pattern.
 
-    `weights` is the file of the state that it starts from, None where it is initialized.
+    `weights` is the file of the state that it starts from, NO_WEIGHTS where it is initialized.
     """
 
     name: str
     remove: tuple[str, ...] = ()
     replace: Mapping[str, str] = field(default_factory=dict)
-    weights: str | None = None
+    weights: str = NO_WEIGHTS
     frozen: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, values: Any, *, path: str = "model") -> Self:
         # A function's own argument of such a name, in a plan of a version before these keys, may be of any kind.
-        forms: Mapping[str, Any] = {"weights": str | None, "frozen": tuple[str, ...]}
+        forms: Mapping[str, Any] = {"weights": str, "frozen": tuple[str, ...]}
         given = values if isinstance(values, Mapping) else {}
         odd = tuple(name for name, form in forms.items() if name in given and not _is_of(given[name], form))
         return _record(cls, values, path, arguments=odd)
 
     def plain(self) -> dict[str, Any]:
         edits: dict[str, Any] = {"remove": list(self.remove), "replace": dict(self.replace)}
-        edits |= {"weights": self.weights} if self.weights is not None else {}
+        edits |= {"weights": self.weights} if self.weights != NO_WEIGHTS else {}
         edits |= {"frozen": list(self.frozen)} if self.frozen else {}
         return {**edits, "name": self.name, **self.arguments}
 

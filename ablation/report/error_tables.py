@@ -90,15 +90,15 @@ def calibration(analysis: Analysis) -> Table:
 def perplexities(analysis: Analysis) -> Table:
     """Return each variant's perplexity, e to its mean NLL per token, and how it compares with the baseline's."""
     known = {row.name: row.spreads[_NLL].mean for row in analysis.variants if _NLL in row.spreads}
-    base = known.get(analysis.baseline)
+
+    def beside(row: VariantRow) -> str:
+        reference = analysis.reference(row)
+        if reference is row:
+            return ""
+        return _ratio(known[row.name] - known[reference.name]) if reference.name in known else NONE
+
     rows = tuple(
-        (
-            row.name,
-            _perplexity(known[row.name]),
-            "" if row.is_baseline else NONE if base is None else _ratio(known[row.name] - base),
-        )
-        for row in analysis.variants
-        if row.name in known
+        (row.name, _perplexity(known[row.name]), beside(row)) for row in analysis.variants if row.name in known
     )
     return Table(head=("variant", "perplexity", "against the baseline"), rows=rows)
 

@@ -195,17 +195,55 @@ def costs(analysis: Analysis) -> Table:
         "variant",
         "parameters",
         f"FLOPs per {one_input(analysis)}",
+        "epochs",
         "training",
         "per epoch",
         "peak memory",
         "dominated by",
     )
-    rows = tuple(map(_cost_row, analysis.variants))
+    lasted = _epochs_by_variant(analysis)
+    rows = tuple(_cost_row(row, lasted.get(row.name, NONE)) for row in analysis.variants)
     if not training_function(analysis):
+        place = head.index("epochs")
+        if set(lasted.values()) == {NONE} or not lasted:
+            return Table(head=_without(head, place), rows=tuple(_without(row, place) for row in rows))
         return Table(head=head, rows=rows)
     kept = [index for index in range(len(head)) if {row[index] for row in rows} - {"0", NONE}]
     shown = tuple(tuple(row[index] for index in kept) for row in rows)
     return Table(head=tuple(head[index] for index in kept), rows=shown if len(kept) > 1 else ())
+
+
+def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return cells[:place] + cells[place + 1 :]
+
+
+def _epochs_by_variant(analysis: Analysis) -> dict[str, str]:
+    """Return how many epochs each variant's runs took, where that depends on the run; nothing where it never does.
+
+    Runs that diverged are left out.
+    """
+    if training_function(analysis):
+        return {}
+    found: dict[str, list[int]] = {}
+    for variant in analysis.curves:
+        done = [seed.curves for seed in variant.seeds if not seed.is_diverged]
+        found[variant.variant] = [max(epoch for points in one.values() for epoch, _ in points) for one in done if one]
+    if all(len(set(lasted)) < 2 for lasted in found.values()) and not _may_end_early(analysis):
+        return {}
+    return {name: _range_text(lasted) for name, lasted in found.items() if lasted}
+
+
+def _may_end_early(analysis: Analysis) -> bool:
+    """Whether the study ends runs by patience, in its baseline or as a level."""
+    sections = (analysis.study.get("training") or {}, analysis.study.get("factors") or {})
+    return any(
+        "patience" in str(key) or "training.patience" in str(value) for part in sections for key, value in part.items()
+    )
+
+
+def _range_text(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def layers(analysis: Analysis) -> Table:
@@ -334,7 +372,7 @@ def _variant_row(row: VariantRow, analysis: Analysis) -> tuple[str, ...]:
 
 def baseline_difference_cells(row: VariantRow, analysis: Analysis) -> tuple[str, str]:
     metric = analysis.metric
-    if row.is_baseline:
+    if analysis.reference(row) is row:
         return "", ""
     difference = row.differences.get(metric.name)
     if difference is None:
@@ -367,12 +405,13 @@ def mean_and_sd(spread: Spread | None, metric: MeasuredMetric) -> str:
     return value_text(spread.mean, metric.unit).removesuffix(" %" if sd else "") + sd
 
 
-def _cost_row(row: VariantRow) -> tuple[str, ...]:
+def _cost_row(row: VariantRow, epochs: str) -> tuple[str, ...]:
     memory = row.spreads.get("peak_memory_mib")
     return (
         variant_text(row),
-        f"{row.parameters:,}",
+        f"{row.parameters:,}" + (f" ({row.trainable:,} trained)" if row.trainable is not None else ""),
         count_text(row.flops),
+        epochs,
         duration_text(row.training.median) if row.training else NONE,
         duration_text(row.epoch.median) if row.epoch else NONE,
         f"{memory.mean:,.0f} MiB" if memory else NONE,

@@ -51,6 +51,8 @@ def list_problems(values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         yield (DATA,), f"has {len(data)} data sets; at most {MOST_DATA_SETS} are allowed"
     if isinstance(factors, Mapping) and DATA in factors:
         yield ("factors", DATA), "`data` is a list already, which every variant is trained on; leave the factor out"
+    if values.get("replicates") is not None:
+        yield ("replicates",), "folds of several data sets are not built yet; use `seeds`, or a study of each data set"
     for index, each in enumerate(data):
         if not isinstance(each, Mapping):
             yield (DATA, index), "must be a mapping such as {name: digits}"

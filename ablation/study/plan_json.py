@@ -210,7 +210,8 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
     locked, planned = plan.locked, {run.seed for run in plan.runs}
     if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
         yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
-    if locked.replicates is not None or plan.study.get("replicates") or plan.data.fold_sizes:
+    has_folds = any(data.fold_sizes for data in plan.data_sets)
+    if locked.replicates is not None or plan.study.get("replicates") or has_folds:
         yield "it has folds, and its variants have not"
     if locked.seed_indices and (
         locked.looks or len(locked.seed_indices) != locked.seeds or len(set(locked.seed_indices)) != locked.seeds
@@ -224,15 +225,17 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
 
 def _problems_of_folds(plan: Plan, replicates: Replicates) -> Iterator[str]:
     """Yield what of a plan's folds no checked study has."""
-    locked, sizes = plan.locked, plan.data.fold_sizes
+    locked, sizes = plan.locked, [data.fold_sizes for data in plan.data_sets]
     named = [locked.replicates, *(variant.settings.replicates for variant in plan.variants)]
     if any(each != replicates for each in named) or plan.study.get("replicates") != replicates.plain():
         yield "its variants have not the same folds, or others than were locked"
     elif "seeds" in plan.study or locked.looks or locked.seed_indices or locked.seeds != replicates.count:
         yield f"its seeds are not those of {replicates}"
-    elif {run.seed for run in plan.runs} != set(range(replicates.count)) or len(sizes) != replicates.count:
+    elif {run.seed for run in plan.runs} != set(range(replicates.count)) or any(
+        len(own) != replicates.count for own in sizes
+    ):
         yield f"its runs are not those of {replicates}"
-    elif not all(is_count(number) and number for pair in sizes for number in pair):
+    elif not all(is_count(number) and number for own in sizes for pair in own for number in pair):
         yield "a fold of it has no examples"
 
 

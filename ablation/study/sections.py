@@ -16,6 +16,7 @@ from ablation.code import code_problem, is_code
 from ablation.lookup import did_you_mean
 from ablation.records import (
     IGNORED,
+    NO_WEIGHTS,
     TASKS,
     TORCHMETRICS,
     Direction,
@@ -225,8 +226,8 @@ class ModelSection(Section):
 
     remove: Patterns = Field(default=(), description="modules left out, by name or pattern")
     replace: Replacements = Field(default={}, description="modules replaced, by name or pattern")
-    weights: Root | None = Field(
-        default=None, description="file of the state dict that the model starts from; relative to this file"
+    weights: Root = Field(
+        default=NO_WEIGHTS, description="file of the state dict that it starts from, relative to this file; or none"
     )
     frozen: Patterns = Field(default=(), description="modules that are not trained, by name or pattern")
 
@@ -236,7 +237,11 @@ class ModelSection(Section):
         return {**values, **{key: sorted(set(values[key])) for key in patterns}}
 
     def _without_effect(self) -> set[str]:
-        return {key for key in OF_MODELS if not getattr(self, key)}
+        return self.unset()
+
+    def unset(self) -> set[str]:
+        """Return the keys of every model that have their defaults."""
+        return {key for key in OF_MODELS if getattr(self, key) == type(self).model_fields[key].default}
 
 
 class Cnn(ModelSection):

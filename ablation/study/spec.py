@@ -50,7 +50,6 @@ from ablation.study.looks import PlannedLooks, ReplicatesChoice, Seeds
 from ablation.study.search_spaces import Tuning
 from ablation.study.sections import (
     MAX_KEY,
-    OF_MODELS,
     OF_TASKS,
     SECTIONS,
     Cnn,
@@ -361,8 +360,9 @@ class StudySpec(Section):
         """Return the study as plain values, without its budget, and what is rarely used and not used here."""
         values = self.model_dump(mode="json", exclude={"budget"})
         if self.model is not None:
-            rare = (*OF_MODELS, *(["repeats"] if isinstance(self.model, Cnn) else []))
-            values["model"] = {key: value for key, value in values["model"].items() if value or key not in rare}
+            idle = self.model.unset()
+            idle |= {"repeats"} if isinstance(self.model, Cnn) and not self.model.repeats else set()
+            values["model"] = {key: value for key, value in values["model"].items() if key not in idle}
         if isinstance(self.training, Training):
             idle = self.training.unset()
             values["training"] = {key: value for key, value in values["training"].items() if key not in idle}

@@ -51,11 +51,13 @@ class RunDescription:
     @classmethod
     def of(cls, planned: PlannedRun, plan: Plan) -> Self:
         variant, summary = plan.variant(planned.variant), plan.of_trained_models().summaries[planned.variant]
+        sizes = {"parameters": summary.parameters, "flops": summary.flops}
+        trainable = {"trainable_parameters": summary.trainable} if summary.trainable is not None else {}
         return cls(
             seed=planned.seed,
             configuration=variant.configuration,
             levels=variant.levels,
-            size={"parameters": summary.parameters, "flops": summary.flops} if summary.layers else {},
+            size={**sizes, **trainable} if summary.layers else {},
             data=plan.data_of(planned.variant),
         )
 

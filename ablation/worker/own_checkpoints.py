@@ -2,7 +2,7 @@
 
 A checkpoint holds the function's state, the epochs that it has reported, the files in its folder and the states of the
 random generators. It is kept as the engine's are: whole or not at all, the last two of a run, read without running
-anything. The function may ask for one after every step: most are not due, and cost nothing.
+anything. The function may ask for one after every step: most are not due, and cost a microsecond.
 """
 
 import contextlib

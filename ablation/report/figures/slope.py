@@ -35,13 +35,14 @@ _BESIDE = Scale(ends=(-0.12, 1.12), ticks=(0.0, 1.0))
 
 def slope_drawings(analysis: Analysis) -> Iterator[Drawing]:
     """Yield a panel per variant that has runs, all on one scale; nothing where the baseline has none."""
-    baseline = next((row for row in analysis.variants if row.is_baseline), None)
-    variants = [row for row in analysis.variants if not row.is_baseline and row.values]
-    if baseline is None or not baseline.values or not variants:
+    pairs = [(analysis.reference(row), row) for row in analysis.variants]
+    variants = [row for reference, row in pairs if reference is not row and reference.values and row.values]
+    if not variants:
         return
+    beside = {row.name: reference for reference, row in pairs}
     metric = analysis.metric
     scale = scale_of(metric.unit)
-    values = [scale * value.value for row in (baseline, *variants) for value in row.values]
+    values = [scale * value.value for row in variants for of in (beside[row.name], row) for value in of.values]
     ends = scale_over(values, unit=metric.unit)
     text = (
         f"{axis_label(metric)} of every seed (thin) and the mean (thick), from the baseline to each variant. Seeds "
@@ -54,7 +55,7 @@ def slope_drawings(analysis: Analysis) -> Iterator[Drawing]:
         page = grid(titles, heading=heading, height=1.55, margins=_MARGINS)
         share_scale(page, x=_BESIDE, y=ends)
         for axes, row in zip(page.panels, shown, strict=True):
-            _draw_slopes(axes, baseline, row, metric)
+            _draw_slopes(axes, beside[row.name], row, metric)
         for index, axes in enumerate(page.panels):
             if page.is_lowest(index):
                 axes.set_xticks(_BESIDE.ticks, ["baseline", "variant"], fontsize=7.5)

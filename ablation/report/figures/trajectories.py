@@ -47,7 +47,8 @@ def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
     falling = replace(falling, ends=falling.ends[::-1])
     ends = scale_over([y for _, y in known], unit=unit)
     matched = {found.variant: found.train_loss for found in analysis.matched_losses}
-    baseline = next((curves for curves in variants if curves.variant == analysis.baseline), None)
+    drawn = {curves.variant: curves for curves in variants}
+    beside = {row.name: drawn.get(analysis.reference(row).name) for row in analysis.variants}
     text = _text(analysis, is_matched=bool(matched)) + left_out(len(variants), "variants")
     for name, shown in pages("trajectories", variants):
         heading = f"{analysis.heldout_split} loss against training loss, epoch by epoch"
@@ -55,7 +56,7 @@ def trajectories_drawings(analysis: Analysis) -> Iterator[Drawing]:
         page = grid(titles, heading=sentence_case(heading), height=1.7, margins=_MARGINS)
         share_scale(page, x=falling, y=ends)
         for axes, curves in zip(page.panels, shown, strict=True):
-            _draw_trajectories(axes, curves, baseline, heldout)
+            _draw_trajectories(axes, curves, beside[curves.variant], heldout)
             if curves.variant in matched:
                 axes.axvline(matched[curves.variant], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         x = f"loss on the fixed training sample{in_brackets(unit)}, falling to the right"

@@ -1,19 +1,23 @@
 """Says what was found: the difference, its size, and what a few seeds may owe to luck."""
 
+from statistics import fmean
+
 from ablation.analysis.answer_records import Answer, Verdict
-from ablation.records import SIGNS
+from ablation.records import DATA, SIGNS
 from ablation.report.limits import reach_of
 from ablation.report.names import place_text
-from ablation.report.numbers import level_percent
+from ablation.report.numbers import level_percent, scale_of, signed, unit_of_differences
 from ablation.report.prose.amounts import (
     MOST_NAMED,
     amount,
+    difference_decimals,
     higher_or_lower,
     metric_noun,
     range_text,
     rope_text,
     too_small_text,
 )
+from ablation.study.level_names import level_text
 
 
 def finding(answer: Answer) -> str:
@@ -40,6 +44,23 @@ def finding(answer: Answer) -> str:
         return f"{found} in the mean, {_wins(answer)}; {few}."
     shown = range_text(effect.interval, answer, mean=effect.mean, is_interaction=answer.is_interaction)
     return f"{found} ({level_percent(effect.interval.level)} interval: {shown}), {_wins(answer)}."
+
+
+def over_data(answer: Answer) -> str:
+    """Say over which data sets an answer is averaged, and what was found on each."""
+    names = answer.averaged_over.get(DATA, ())
+    if len(names) < 2:
+        return ""
+    found = [[effect.mean for effect in answer.simple_effects if effect.at.get(DATA) == name] for name in names]
+    if answer.is_interaction or not all(found):
+        return f"Averaged over the data sets {', '.join(map(level_text, names))}."
+    scale, decimals = scale_of(answer.metric.unit), difference_decimals(answer)
+    each = [
+        f"{signed(scale * fmean(means), decimals)} on {level_text(name)}"
+        for name, means in zip(names, found, strict=True)
+    ]
+    unit = f" {unit_of_differences(answer.metric.unit)}".rstrip()
+    return f"Averaged over {len(names)} data sets{unit and ', in' + unit}: {', '.join(each)}."
 
 
 def place(answer: Answer) -> str:

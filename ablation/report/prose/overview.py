@@ -3,7 +3,7 @@
 from ablation.analysis.analysis_record import Analysis
 from ablation.analysis.answer_records import Answer, Verdict
 from ablation.analysis.sequential import GROWTH_SHARE
-from ablation.records import same_starts_text
+from ablation.records import DATA, same_starts_text
 from ablation.report.names import baseline_text
 from ablation.report.numbers import level_percent, value_text
 from ablation.report.prose.amounts import metric_noun
@@ -11,6 +11,7 @@ from ablation.report.prose.budget import out_of_budget_text
 from ablation.report.prose.verdicts import VERDICT_WORDS, told_text
 from ablation.report.replicates import in_folds
 from ablation.report.task_words import can_collapse
+from ablation.study.level_names import level_text
 
 _COUNTED = VERDICT_WORDS | {
     Verdict.ONE_SEED: " with one seed, no verdict",
@@ -76,6 +77,9 @@ def _comparison(analysis: Analysis) -> str:
         return f"Compared with {baseline_text(analysis)}, which has no finished run."
     reached = f"a mean {metric_noun(analysis.metric)} of {value_text(spread.mean, analysis.metric.unit)}"
     over = f"{spread.n} seed{'s' if spread.n != 1 else ''}"
+    if DATA in baseline.levels:
+        there = level_text(baseline.levels[DATA])
+        return f"Compared with the baseline on the same data set; on {there} it has {reached} over {over}."
     return f"Compared with {baseline_text(analysis)}, which has {reached} over {over}."
 
 

@@ -28,6 +28,9 @@ def replicate_problems(values: Mapping[str, Any]) -> Iterator[Found]:
     if data is None:
         yield ("replicates",), "divides the study's data set, and the study has no `data`; name it, or use `seeds`"
         return
+    if isinstance(data, list | tuple):
+        yield ("replicates",), "divides one data set, and the study has several; name one, or use `seeds`"
+        return
     if isinstance(given.get("name"), str) and not is_divided:
         yield (
             ("replicates",),

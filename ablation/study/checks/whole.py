@@ -74,7 +74,7 @@ def check(
         space_condition_problems(values),
         validation_metric_problems(values),
         in_list(data_problems(values)),
-        replicate_problems(values),
+        in_list(replicate_problems(values)),
         in_list(errors),
         training_problems(values),
         model_problems(values, code),
@@ -142,7 +142,7 @@ def _in_list(found: Iterable[Found], index: int = 0) -> Iterator[Found]:
 
 def _other_data_problems(values: Mapping[str, Any], index: int) -> Iterator[Found]:
     """Check a study as it is with another of its data sets: that, and the factors which are settings of data."""
-    here = [*data_problems(values), *_validated(values)[1]]
+    here = [*data_problems(values), *replicate_problems(values), *_validated(values)[1]]
     yield from _in_list((found for found in here if found[0][:1] == (DATA,)), index)
     fields = recipe_fields(values)
     for location, path, _ in varied_settings(values.get("factors")):

@@ -213,7 +213,7 @@ class TestRun:
             (FILE, {"set": {"training.epochs": float("inf")}}, "must be a finite number, not inf @ .*training.epochs"),
             (FILE, {"seeds": 0}, "@ seeds"),
             (FILE, {"seeds": {"looks": [5, 3]}}, "looks must rise, and 3 stands after 5 @ seeds.looks"),
-            (FILE, {"seeds": [3, 5]}, r"or planned looks: \{looks: .*, not \[3, 5\] @ seeds"),
+            (FILE, {"seeds": [3, 3]}, "has seed 3 twice.* @ seeds"),
             (FILE, {"executor": "cluster"}, "there is no executor 'cluster'; there are: auto, inline, processes"),
             (FILE, {"workers": 0}, "0 is no number from 1 to 1024 @ workers"),
             (FILE, {"fuse": True}, "True is no number from 1 to 1024 @ fuse"),

@@ -125,6 +125,7 @@ def make_analysis(
         most_runs=len(rows) * seeds,
         out_of_budget=None,
         labels=NO_LABELS,
+        folds=None,
         alpha=0.05,
         collapse_margin=0.02,
         metric=metric,

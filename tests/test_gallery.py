@@ -10,7 +10,7 @@ from ablation.study import load_study, overrides_of
 SMALLER = {
     "diabetes": {},
     "tiny-gpt": {"data.sentences": 40, "data.context": 16, "model.width": 8},
-    "segmentation": {"data.train": 32, "data.test": 16, "model.width": 2},
+    "segmentation": {"data.train_images": 32, "data.test_images": 16, "model.width": 2},
 }
 """What makes a study one of seconds, beside fewer epochs and seeds."""
 

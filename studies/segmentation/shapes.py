@@ -10,10 +10,10 @@ from torch.nn import functional
 CLASSES = ["background", "disc", "square", "cross"]
 
 
-def load(train, test, size, noise):
+def load(train_images, test_images, size, noise):
     """Return gray images uint8 (N, size, size) and the class of each pixel (N, size, size)."""
     random = np.random.default_rng(0)
-    splits = {"train": train, "test": test}
+    splits = {"train": train_images, "test": test_images}
     return {**{split: draw(count, size, noise, random) for split, count in splits.items()}, "classes": CLASSES}
 
 

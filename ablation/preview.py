@@ -313,10 +313,15 @@ def _data_lines(preview: Preview) -> list[str]:
         return []
     others = (f"{other.name}: {_data_text(other.data, other.splits)}" for other in preview.other_data)
     return [
-        f"{section.name}: {_data_text(data, splits)}",
+        f"{_data_name(preview) or section.name}: {_data_text(data, splits)}",
         *others,
         *(f"  {note}" for note in preview.notes),
     ]
+
+
+def _data_name(preview: Preview) -> str:
+    """Return what the baseline's data set is called where there are several."""
+    return next(iter(preview.study.spec.data_sets), "")
 
 
 def _data_text(data: DataOutline, splits: SplitSizes) -> str:

@@ -172,5 +172,4 @@ def test_a_study_of_two_data_sets_is_trained_and_told_by_data_set(bench: Bench, 
     assert pytest.approx(sum(differences) / 2) == answer.effect.mean
     assert [{"data": "easy"}, {"data": "hard"}] == [dict(each.at) for each in answer.simple_effects]
     assert answer.crossed is None
-    for form in ("markdown", "html", "json", "latex", "latex-wide"):
-        assert report_text(outcome.analysis, form)
+    assert "Averaged over 2 data sets, in points: " in report_text(outcome.analysis, "markdown")

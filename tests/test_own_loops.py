@@ -226,7 +226,7 @@ def test_what_could_not_be_restored_is_refused_at_the_first_checkpoint(make: Mak
         *(1, {"a": [1.5, "x", b"y", None, True]}, (1, {2}), {"r": np.random.default_rng(1).bit_generator.state}, {}),
         *(np.ones((2, 0)), np.array(["a"]), {0: np.int64(3)}, random.getstate(), torch.ones(1).bfloat16()),
     ],
-    ids=str,
+    ids=lambda state: type(state).__name__,
 )
 def test_plain_values_arrays_and_tensors_can_be_kept(state: Any, tmp_path: Path) -> None:
     Report(folder=tmp_path, on_epoch=print).checkpoint(state)

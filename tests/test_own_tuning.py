@@ -175,11 +175,11 @@ def test_a_function_that_takes_max_batches_is_asked_for_it_before_anything_train
 def test_an_own_tuning_that_was_interrupted_ends_as_one_that_was_not(
     bench: Bench, tmp_path: Path, data_cache: Path
 ) -> None:
-    study = own_study(tmp_path, "seeds=1")
+    study = own_study(tmp_path, "seeds=1", "tune.trials=3")
     undisturbed = Bench(tmp_path / "other", data_cache)
     undisturbed.run(study)
     steps = bench.steps(study)
-    for _ in itertools.islice(steps, 9):
+    for _ in itertools.islice(steps, 6):
         pass
     steps.close()
 
@@ -190,7 +190,7 @@ def test_an_own_tuning_that_was_interrupted_ends_as_one_that_was_not(
 
 @pytest.mark.slow
 def test_processes_tune_a_function_as_one_process_does(bench: Bench, tmp_path: Path, data_cache: Path) -> None:
-    study = own_study(tmp_path, "seeds=1")
+    study = own_study(tmp_path, "seeds=1", "tune.trials=3")
     beside = Bench(tmp_path / "other", data_cache)
     with ProcessExecutor(slots=("cpu", "cpu")) as beside.executor:
         beside.run(study)

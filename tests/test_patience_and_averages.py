@@ -226,6 +226,7 @@ def test_a_replicate_of_tuning_that_ends_by_patience_is_never_measured_on_test(t
         data_folder=dataset.folder,
         folder=RunFolder(path=tmp_path / "run"),
         device="cpu",
+        variant="v",
         objective="accuracy",
         stops_below=(),
         is_minimized=False,

@@ -44,6 +44,7 @@ EVERYTHING: dict[str, Any] = {
         "limit": 100,
         "validation": 0.2,
         "augmentation": "flip",
+        "test": 0.25,
         "size": [48, 64],
     },
     "model": {
@@ -196,9 +197,14 @@ def test_every_key_of_the_format_is_accepted() -> None:
 
     assert spec.model_dump(mode="json") == {
         **EVERYTHING,
+        "replicates": None,
         "questions": [
-            {"interaction": None, "variant": None, **EVERYTHING["questions"][0]},
-            {"effect": None, "variant": None, "at": {}, "on": None, "meaningful": None, **EVERYTHING["questions"][1]},
+            {"interaction": None, "variant": None, "levels": None, **EVERYTHING["questions"][0]},
+            {
+                **dict.fromkeys(("effect", "variant", "levels", "on", "meaningful")),
+                "at": {},
+                **EVERYTHING["questions"][1],
+            },
         ],
     }
 
@@ -326,7 +332,7 @@ def test_no_and_yes_are_words() -> None:
 
 
 EITHER_FORM = "write either {looks: [5, 8, 12, 20]} or {first: 5, last: 20} @ seeds (line 7)"
-FOLDS = "there are no folds: a variant is repeated over `seeds`, each with its own validation split"
+FOLDS = "folds stand in `replicates`: `replicates: {folds: 5, repeats: 2}`, for data without a test split"
 ONE_ERROR = {
     # Files that are no study at all
     "": "a study file is a mapping of keys to values; this is not",
@@ -357,10 +363,7 @@ ONE_ERROR = {
         "unknown key 'seed'; the number that all random streams come from is `study_seed`; `seeds` is the number of"
         " runs per variant @ seed (line 8)"
     ),
-    setting("folds: 5"): (
-        "unknown key 'folds'; there are no folds: a variant is repeated over `seeds`, each with its own validation"
-        " split @ folds (line 8)"
-    ),
+    setting("folds: 5"): (f"unknown key 'folds'; {FOLDS} @ folds (line 8)"),
     setting("metric: {nam: x}"): "unknown key 'nam'; did you mean 'name'? @ metric.nam (line 8)",
     setting(
         "metric: {<<: {name: x}}"

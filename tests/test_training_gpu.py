@@ -186,6 +186,23 @@ def test_a_graph_trains_by_any_captured_optimizer_what_eager_steps_do(name: str)
     assert own == pytest.approx([metrics.train["loss"] for (metrics,) in found], rel=1e-2)
 
 
+def test_a_graph_keeps_averages_and_leaves_what_is_frozen_as_eager_steps_do() -> None:
+    def one() -> Member:
+        begun = member(1, plain, epochs=2, learning_rate=1e-3, ema=0.9)
+        for parameter in list(begun.model.parameters())[:2]:
+            parameter.requires_grad = False
+        return begun
+
+    before = list(one().model.state_dict().values())[:2]
+    curve, _ = alone(one())
+
+    found, (result,) = finished(train_graph(one(), study_seed=STUDY_SEED))
+
+    own = [metrics.heldout["loss"] for metrics in curve]
+    assert own == pytest.approx([metrics.heldout["loss"] for (metrics,) in found], rel=1e-2)
+    assert all(map(torch.equal, [tensor.cpu() for tensor in before], list(result.state.values())[:2]))
+
+
 @pytest.mark.parametrize(
     ("name", "backend"),
     [*((name, "grouped") for name in CAPTURED), ("NAdam", "streams")],

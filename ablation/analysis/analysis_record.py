@@ -172,7 +172,7 @@ class Analysis:
     cost: Cost
     out_of_budget: OutOfBudget | None
     labels: Labels
-    folds: FoldCorrection | None = None
+    folds: FoldCorrection | None
 
     def reference(self, row: VariantRow) -> VariantRow:
         """Return what a variant is described beside: the baseline, of several data sets on the variant's own."""

@@ -23,6 +23,7 @@ from ablation.records import Epoch, Outcome, RunResult
 from ablation.report.characters import first_screen_text, in_terminal
 from ablation.report.numbers import duration_text, reported
 from ablation.report.prose import out_of_budget_text
+from ablation.report.replicates import in_folds
 from ablation.report.rows import first_screen
 from ablation.stopping import stopping
 from ablation.study import Study
@@ -88,7 +89,8 @@ def outcome_text(outcome: StudyOutcome, tracker: Tracker) -> str:
         counts += f"\n{out_of_budget_text(out)}"  # else the lines below the rows say it
     lines = [wrapped(plain(counts), columns)]
     if outcome.analysis is not None:
-        lines = [in_terminal(first_screen_text(first_screen(outcome.analysis), columns)), "", *lines]
+        rows = in_terminal(first_screen_text(first_screen(outcome.analysis), columns))
+        lines = [in_folds(rows, outcome.analysis.folds), "", *lines]
         lines.append(_to_copy("Report", f"{outcome.report}/report.html", columns))
     return "\n".join([*lines, _way_to_look(tracker.links(record), columns)])
 

@@ -207,7 +207,10 @@ def define(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Write a commented study file: of your own code, or over the depth and normalization of a CNN."""
+    """Write a commented study file.
+
+    Of your own code with --training or --model, else over the depth and normalization of a CNN.
+    """
     path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
     if training is not None or model is not None:
         _check_options(

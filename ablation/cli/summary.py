@@ -81,8 +81,9 @@ def _comparison_parts(comparison: Comparison) -> Iterator[RenderableType]:
     if comparison.folds is not None:
         yield _line(f"{correction_text(comparison.folds)}.")
     yield Text()
+    measured = [row for row in comparison.metrics if row.first is not None or row.second is not None]
     head = ("metric", "A", "B", "difference", "95 % interval", "better in")
-    yield _table(Cells(head=head, rows=tuple(map(_comparison_row, comparison.metrics))), title="")
+    yield _table(Cells(head=head, rows=tuple(map(_comparison_row, measured))), title="")
     if comparison.withheld:
         yield Text()
         yield _line(f"Differences are withheld: {'; '.join(comparison.withheld)}.")

@@ -2,7 +2,7 @@
 
 A checkpoint holds the function's state, the epochs that it has reported, the files in its folder and the states of the
 random generators. It is kept as the engine's are: whole or not at all, the last two of a run, read without running
-anything. The function may ask for one after every step: most are not due, and cost nothing.
+anything. The function may ask for one after every step: most are not due, and cost a microsecond.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
+from ablation.errors import CarriedError
 from ablation.records import Epoch, ReportedEpoch
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import OWN, RunFolder
@@ -30,7 +31,7 @@ MOST_NAMED = 100
 """Characters of the name of a part that cannot be kept."""
 
 
-class StateUnfit(TypeError):
+class StateUnfit(CarriedError, TypeError):
     """What a training function gave to `report.checkpoint` could not be restored."""
 
     def __init__(self, place: str, found: Any) -> None:

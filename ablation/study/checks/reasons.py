@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from ablation.lookup import did_you_mean, nearest_names
 from ablation.records import TASKS
-from ablation.study.sections import SECTIONS
+from ablation.study.sections import MAX_KEY, SECTIONS
 
 _SEEDS = "`seeds` is the number of runs per variant"
 _FOLDS = "folds stand in `replicates`: `replicates: {folds: 5, repeats: 2}`, for data without a test split"
@@ -75,13 +75,14 @@ def reason_for_factor(path: str, known: Iterable[str]) -> str:
 
 def reason_for_metric_text(name: str, known: Iterable[str], *, is_own: bool) -> str:
     """Return how the metric that stands as a mere name is written, and why it is unknown, where it is."""
-    known = list(known)
-    if is_own:
+    known, is_plain = list(known), name.isidentifier() and name.isascii() and len(name) <= MAX_KEY
+    if is_own and is_plain:
         return f"; write `metric: {{name: {name}, direction: minimize}}`, or maximize"
     meant = name if name in known else next(iter(nearest_names(name, known, limit=1)), None)
     if meant is not None and not _OF_VALIDATION.match(name):
         return f"; for example `metric: {{name: {meant}}}`"
-    return f"; for example `metric: {{name: test_accuracy}}`{reason_for_metric(name, known, is_own=False)}"
+    reason = reason_for_metric(name, known, is_own=False) if is_plain and not is_own else ""
+    return f"; for example `metric: {{name: test_accuracy}}`{reason}"
 
 
 def _keys_of(section: str) -> set[str]:

@@ -1,12 +1,13 @@
 """Checks the values of a study file and gives the checked spec and its variants, or every problem at once."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ablation.code import NO_FOLDERS, CodeFolders
+from ablation.code import NO_FOLDERS, CodeFolders, is_code
 from ablation.errors import Problem, StudyFileError
 from ablation.lookup import did_you_mean
 from ablation.records import DATA, RUN_COLUMNS, SIGNS, TASKS, Variant
@@ -111,13 +112,17 @@ def check(
     return spec, variants
 
 
+_A_NAME = re.compile(r"[A-Za-z][\w./:-]{0,59}", re.ASCII)
+
+
 def _as_mappings(values: Mapping[str, Any]) -> tuple[list[Found], dict[str, Any]]:
     """Return where a mere name stands for a section or the metric, and the values with what was meant by it."""
     names = {key: name for key in (*SECTIONS, "metric") if isinstance(name := values.get(key), str)}
+    names = {key: name for key, name in names.items() if key != "training" or is_code(name)}
     meant = {**values, **{key: {"name": name} for key, name in names.items()}}
     found: list[Found] = []
     for key, name in names.items():
-        way = f"; write `{key}: {{name: {plain_text(name)}}}`"
+        way = f"; write `{key}: {{name: {plain_text(name)}}}`" if _A_NAME.fullmatch(name) else ""
         if key == "metric":
             way = reason_for_metric_text(name, known_metrics(filled(meant)), is_own=is_own_training(meant))
         found.append(((key,), f"must be a mapping of keys to values, not {shown(name)}{way}"))
@@ -203,7 +208,7 @@ def _reworded(details: Mapping[str, Any], values: Mapping[str, Any]) -> Found:
             location = (*location, "name")
     given = _at(values, location)
     is_of_question = len(location) == 2 and location[0] == "questions"
-    if is_of_question and isinstance(given, str):
+    if is_of_question and isinstance(given, str) and _A_NAME.fullmatch(given):
         return location, f"must be a mapping of keys to values, not {shown(given)}; for example `effect: {given}`"
     if location == ("metric",):
         return location, f"must be a mapping of keys to values, not {shown(given)}{_for_example(model, 'metric')}"

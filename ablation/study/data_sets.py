@@ -47,7 +47,7 @@ def list_problems(values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
         return
     if len(data) < 2:
         what = "a list of one data set" if data else "an empty list"
-        yield (DATA,), f"is {what}; write it as a mapping, `data: {name: …}`, or add another"
+        yield (DATA,), f"is {what}; write it as a mapping, `data: {{name: …}}`, or add another"
     if len(data) > MOST_DATA_SETS:
         yield (DATA,), f"has {len(data)} data sets; at most {MOST_DATA_SETS} are allowed"
     if isinstance(factors, Mapping) and DATA in factors:

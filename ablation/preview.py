@@ -206,7 +206,7 @@ def _other_data(study: Study, outlines: Mapping[str, DataOutline]) -> tuple[Othe
         OtherPreview(
             name=variant_data_text(variant, baseline),
             data=(outline := outline_for(variant, outlines)),
-            splits=split_sizes(outline, variant.settings.data),
+            splits=split_sizes(outline, variant.settings.data, variant.settings.replicates),
         )
         for variant in others
         if variant.settings.data is not None

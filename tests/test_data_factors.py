@@ -219,3 +219,44 @@ class TestRuns:
         facts = next(iter(prepare_data(found, bench.state).values())).facts
 
         assert "other_data" not in json.loads(plan_to_json(plan_of(found, data=facts)))
+
+
+FOLDED = """
+import numpy as np
+
+def load(scale, by):
+    inputs = np.arange(180, dtype=np.float32).reshape(60, 3)
+    return {"train": (inputs * scale, np.arange(60) % 3), "groups": np.arange(60) // by}
+"""
+FOLDED_TEXT = """
+name: folded
+data: {name: "folded.py:load", scale: 1, by: 5}
+model: {name: "m.py:dense"}
+factors: {FACTOR}
+replicates: {folds: 3}
+"""
+
+
+def folded(tmp_path: Path, factor: str) -> Study:
+    (tmp_path / "folded.py").write_text(FOLDED)
+    (tmp_path / "m.py").write_text(MODEL)
+    (tmp_path / "folded.yaml").write_text(FOLDED_TEXT.replace("FACTOR", factor))
+    return load_study(tmp_path / "folded.yaml")
+
+
+def test_levels_of_data_with_other_groups_have_other_folds_and_are_refused(tmp_path: Path, bench: Bench) -> None:
+    study = folded(tmp_path, "data.by: [5, 4]")
+
+    for call in (
+        lambda: preview_study(study, state=bench.state, device=None),
+        lambda: prepare_data(study, bench.state),
+    ):
+        with pytest.raises(DataIncomparable, match=r"data\.by 4 cannot be compared: its groups are not those"):
+            call()
+
+
+def test_the_plan_counts_the_folds_of_each_level_of_data(tmp_path: Path, bench: Bench) -> None:
+    found = preview_study(folded(tmp_path, "data.scale: [1, 2]"), state=bench.state, device=None)
+
+    assert found.other_data[0].splits == found.splits
+    assert 20 == found.other_data[0].splits.test

@@ -110,6 +110,9 @@ def check_comparable(study: Study, outlines: Mapping[str, DataOutline]) -> None:
                 "its targets are not those of the baseline's data, or stand in another order, so its folds are others"
             )
             raise DataIncomparable(variant_data_text(variant, baseline), what)
+        if is_folded and own.train_groups != mine.train_groups:
+            what = "its groups are not those of the baseline's data, so its folds are others"
+            raise DataIncomparable(variant_data_text(variant, baseline), what)
 
 
 def dataset_of(variant: Variant, datasets: Datasets) -> Dataset | None:

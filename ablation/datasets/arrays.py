@@ -74,6 +74,7 @@ def open_dataset(folder: Path) -> Dataset:
 def outline_of(dataset: Dataset, *, has_targets: bool = False) -> DataOutline:
     """Return what planning needs to know of a prepared data set, with the digests of its targets where asked for."""
     facts = dataset.facts
+    groups = dataset.train_groups if has_targets else None
     return DataOutline(
         shape=facts.shape,
         train_images=facts.train_images,
@@ -81,6 +82,7 @@ def outline_of(dataset: Dataset, *, has_targets: bool = False) -> DataOutline:
         notes=facts.notes,
         train_targets=targets_digest(dataset.train_labels) if has_targets else "",
         test_targets=targets_digest(dataset.test_labels) if has_targets else "",
+        train_groups=targets_digest(groups) if groups is not None else "",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ablation.code import CodeFolders, bound, running
-from ablation.datasets.arrays import data_notes, shape_of, targets_digest, write_arrays
+from ablation.datasets.arrays import GROUPS, data_notes, shape_of, targets_digest, write_arrays
 from ablation.datasets.cache import Written
 from ablation.datasets.image_files import state_of_any
 from ablation.datasets.own_arrays import read_arrays
@@ -73,6 +73,7 @@ class Own:
             notes=self._notes(arrays, classes),
             train_targets=targets_digest(arrays["train_labels"]),
             test_targets=targets_digest(arrays["test_labels"]),
+            train_groups=targets_digest(arrays[GROUPS]) if GROUPS in arrays else "",
         )
 
     def write(self, folder: Path) -> Written:

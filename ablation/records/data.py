@@ -82,6 +82,8 @@ class DataOutline:
     train_targets: str = ""
     """The digest of its training targets, in their order; empty where they were not read."""
     test_targets: str = ""
+    train_groups: str = ""
+    """The digest of the groups of its training examples; empty where they are in none or were not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

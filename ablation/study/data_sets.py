@@ -46,7 +46,8 @@ def list_problems(values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
     if not isinstance(data, list | tuple):
         return
     if len(data) < 2:
-        yield (DATA,), "is a list of one data set; write it as a mapping, `data: {name: …}`, or add another"
+        what = "a list of one data set" if data else "an empty list"
+        yield (DATA,), f"is {what}; write it as a mapping, `data: {{name: …}}`, or add another"
     if len(data) > MOST_DATA_SETS:
         yield (DATA,), f"has {len(data)} data sets; at most {MOST_DATA_SETS} are allowed"
     if isinstance(factors, Mapping) and DATA in factors:

@@ -17,6 +17,7 @@ from ablation.cli.tables import FAILURES
 from ablation.code import NO_FOLDERS
 from ablation.coordinator.tuning import objective_of
 from ablation.datasets import _source
+from ablation.datasets.splits import Division
 from ablation.executors import EXECUTORS
 from ablation.models.build import BUILT_IN
 from ablation.models.cnn import ACTIVATIONS, NORMS_1D, NORMS_2D, PLACEMENTS
@@ -197,7 +198,6 @@ def test_every_figure_that_can_be_drawn_has_a_name_and_a_place_in_the_report() -
     ("command", "option", "names"),
     [
         ("study", "executor", [f"{name}:WHERE" if kind.package else name for name, kind in EXECUTORS.items()]),
-        ("define", "data", built_in_names("data")),
         ("summarize", "form", ("terminal", *FORMATS)),
     ],
 )
@@ -211,7 +211,7 @@ def test_the_command_line_offers_what_is_implemented(command: str, option: str, 
 
 @pytest.mark.parametrize("name", built_in_names("data"))
 def test_every_data_set_that_the_schema_offers_has_a_source(name: str, tmp_path) -> None:
-    source = _source(DataSettings(name=name, root=str(tmp_path)), cache=tmp_path, code=NO_FOLDERS)
+    source = _source(DataSettings(name=name, root=str(tmp_path)), cache=tmp_path, code=NO_FOLDERS, division=Division())
 
     assert source.name == name
 

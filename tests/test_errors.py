@@ -74,6 +74,10 @@ RAISED = [
     errors.OutputsNotKept("quick", "they are more than 64 MiB"),
     errors.MetricTaken("quick", "f1"),
     errors.ObjectiveUndefined("auroc", 3),
+    errors.StudiesApart(("a", "b"), ("test_accuracy", "test_loss")),
+    errors.FoldsApart(("a", "b"), ["folds"]),
+    errors.ValidationMissing("own", "x=1/trial-0", "val_rmse", "Traceback:\nMetricsUnfit: returned nothing"),
+    errors.DataIncomparable("data.features few", "it has 3 test examples", twin="data.features all"),
 ]
 
 

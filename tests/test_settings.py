@@ -25,9 +25,29 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "ignore_index": 0,
         "target_scaling": "none",
     },
-    "Cnn": {"name": "cnn", "dense": (8, 4), "remove": ("blocks.block1", "*.pool"), "replace": {"*.activation": "GELU"}},
-    "Torchvision": {"name": "torchvision:resnet18", "stem": "small", "zero_init_residual": True},
-    "OwnModel": {"name": "own.py:build", "epochs": 3, "root": "x", "arguments": {"a": None}},
+    "Cnn": {
+        "name": "cnn",
+        "dense": (8, 4),
+        "remove": ("blocks.block1", "*.pool"),
+        "replace": {"*.activation": "GELU"},
+        "weights": "w.pt",
+        "frozen": ("blocks.block0",),
+    },
+    "Torchvision": {
+        "name": "torchvision:resnet18",
+        "weights": "w.pt",
+        "frozen": ("layer1",),
+        "stem": "small",
+        "zero_init_residual": True,
+    },
+    "OwnModel": {
+        "name": "own.py:build",
+        "weights": "w.pt",
+        "frozen": ("layer1",),
+        "epochs": 3,
+        "root": "x",
+        "arguments": {"a": None},
+    },
     "Training": {
         "optimizer": "sgd",
         "optimizer_arguments": {"nesterov": True, "dampening": 0.0},
@@ -39,6 +59,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "class_weights": (1.0, 2.0),
         "loss": "own.py:loss",
+        "patience": 3,
+        "ema": 0.9,
         "precision": "bf16",
         "threads": 2,
     },
@@ -108,7 +130,8 @@ def test_code_is_named_in_the_order_that_identities_have_it() -> None:
     function = {"name": "own.py:train", "loss": "own.py:loss", "other": "own.py:other"}
 
     assert ["own.py:load", "own.py:build", "own.py:loss", "own.py:Part"] == code_names(Settings.from_plain(engine))
-    assert ["own.py:train", "own.py:loss"] == code_names(Settings.from_plain(plain(training=function)))
+    started = ["own.py:train", "own.py:loss", "./w.pt:weights"]
+    assert started == code_names(Settings.from_plain(plain(training=function)))
 
 
 @pytest.mark.parametrize(

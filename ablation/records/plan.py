@@ -124,7 +124,7 @@ class Plan:
     @property
     def replicates(self) -> Replicates | None:
         """The folds that its runs are of, None where they are of seeds."""
-        return self.baseline.settings.replicates
+        return self.locked.replicates
 
     @property
     def test_to_train(self) -> float:

@@ -210,9 +210,9 @@ def _problems_of_looks(plan: Plan) -> Iterator[str]:
     locked, planned = plan.locked, {run.seed for run in plan.runs}
     if locked.looks and not (are_looks(locked.looks) and locked.looks[-1] == locked.seeds):
         yield f"its locked looks, {_numbers(locked.looks)}, are not those of a study of {locked.seeds} seeds"
-    has_folds = any(data.fold_sizes for data in plan.data_sets)
-    if locked.replicates is not None or plan.study.get("replicates") or has_folds:
-        yield "it has folds, and its variants have not"
+    of_variants = any(variant.settings.replicates is not None for variant in plan.variants)
+    if of_variants or plan.study.get("replicates") or any(data.fold_sizes for data in plan.data_sets):
+        yield "it has folds that were not locked"
     if locked.seed_indices and (
         locked.looks or len(locked.seed_indices) != locked.seeds or len(set(locked.seed_indices)) != locked.seeds
     ):

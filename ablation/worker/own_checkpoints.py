@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
+from ablation.errors import CarriedError
 from ablation.records import Epoch, ReportedEpoch
 from ablation.stopping import Preempted, stopping
 from ablation.storage.run_folder import OWN, RunFolder
@@ -30,7 +31,7 @@ MOST_NAMED = 100
 """Characters of the name of a part that cannot be kept."""
 
 
-class StateUnfit(TypeError):
+class StateUnfit(CarriedError, TypeError):
     """What a training function gave to `report.checkpoint` could not be restored."""
 
     def __init__(self, place: str, found: Any) -> None:

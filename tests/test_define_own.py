@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ablation.cli import main
 from ablation.code import CodeFolders
 from ablation.errors import StudyFileError
 from ablation.study import Study, load_study
@@ -118,3 +120,23 @@ def test_what_the_source_does_not_tell_is_imported(tmp_path: Path) -> None:
     source = "class Net:\n    def __init__(self, width=4, *, deep=False):\n        ...\n"
 
     assert {"model.width": (4, 8)} == dict(loaded(tmp_path, defined(tmp_path, source, model="own.py:Net")).spec.factors)
+
+
+def test_what_a_study_cannot_compare_is_not_proposed_as_its_metric(tmp_path: Path) -> None:
+    source = "def train(width=3):\n return {'f1@5': 1.0, 'top 1': 0.5, 'rmse': 2.0}\n"
+    written = defined(tmp_path, source, training="own.py:train")
+
+    assert loaded(tmp_path, written).spec.metric.name == "rmse"
+    assert "f1@5" not in written.text
+    assert "top 1" not in written.text
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused_in_these_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(LOOP)
+    result = CliRunner().invoke(main, ["define", "--training", "own.py:train", "--output", "nowhere/mine.yaml"])
+
+    assert result.exit_code
+    assert "there is no folder nowhere" in " ".join(result.output.split())

@@ -211,6 +211,8 @@ def define(
 
     Of your own code with --training or --model, else over the depth and normalization of a CNN.
     """
+    if output is not None and not output.parent.is_dir():
+        refuse(f"cannot write {output}: there is no folder {output.parent}; make it, or name another file @ --output")
     path = os.fsencode(output).decode(errors="backslashreplace") if output is not None else "FILE"
     if training is not None or model is not None:
         _check_options(

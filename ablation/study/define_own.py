@@ -21,6 +21,7 @@ _LAST = re.compile(
     r"(n_|num_|max_|eval_)?(epochs?|steps?|iterations?|batch_?size|batches|threads|workers)|verbose|debug"
 )
 """Parameters that say how much is trained, which one compares last."""
+_METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")  # what a study file may compare
 _RATE = re.compile(r"lr|.*(learning_rate|weight_decay|_lr)")
 _BETTER: Mapping[Direction, re.Pattern[str]] = {
     "minimize": re.compile(
@@ -208,7 +209,7 @@ def _levels(key: str, value: Any) -> list[Any]:
 
 def _metric_lines(own: OwnCode, code: CodeFolders, given: str | None, found: _Sections) -> Iterator[str]:
     """Yield the metric of a training function: the first that it returns, and the others as comments."""
-    returned = code.returned_names(str(own.training))
+    returned = [each for each in code.returned_names(str(own.training)) if _METRIC_NAME.fullmatch(each)]
     name, _, way = given.partition(":") if given is not None else (next(iter(returned), ""), "", "")
     guessed = _direction(name)
     direction = way or guessed

@@ -145,7 +145,7 @@ def _comparable(variants: Sequence[Variant], corners: Sequence[Mapping[str, Any]
     """Return the groups of variants, a side for each corner, that are equal in all factors which corners leave open.
 
     Groups come in the order of levels. In designs that vary parts around fixed points only the groups at these points
-    count, also where others happen to exist; `at` narrows further. Factors whose condition hangs on what is compared
+    count, also where others happen to exist; `at` narrows further. Factors whose condition depends on what is compared
     are averaged over.
     """
     asked = [*corners[0]]

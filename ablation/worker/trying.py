@@ -20,6 +20,7 @@ from ablation.training.schedules import SCHEDULES, learning_rates
 from ablation.training.settings import Loss
 from ablation.training.tasks import make_objective
 from ablation.worker.data import first_batch, made_up_data
+from ablation.worker.failures import MetricsUnfit
 from ablation.worker.own_training import MAX_BATCHES, Report, load_training, train_own
 from ablation.worker.own_trials import TrialReport, judged
 from ablation.worker.setup import loss_of, seed_generators, training_settings
@@ -188,5 +189,8 @@ def _try_own_training(
         if tuned_by is not None:
             report = TrialReport.of(report, objective=tuned_by)
             training = judged(training, report)
-        train_own(training, settings, seed=0, report=report, dataset=dataset, code=code, max_batches=1)
+        try:
+            train_own(training, settings, seed=0, report=report, dataset=dataset, code=code, max_batches=1)
+        except MetricsUnfit as error:  # which is what it returned, not what it raised
+            raise CodeInvalid(f"{name}, tried on a batch: {error}", path="training.name") from None
     return is_same_start

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablation.lookup import did_you_mean, is_same
+from ablation.records import DATA
 from ablation.study.checks.baseline import baseline_levels
 from ablation.study.conditions import Conditions, circle, combinations, conditions_of, holds, requirements
 from ablation.study.factors import levels_of
@@ -53,6 +54,8 @@ def _reference_problems(conditions: Conditions, factors: Mapping[str, Any]) -> I
             levels = levels_of(factors.get(other))
             if other == name:
                 yield here, "a factor cannot depend on itself; name another factor"
+            elif other == DATA:
+                yield here, "every factor varies on each data set; a condition names another factor of this study"
             elif other not in factors:
                 near = did_you_mean(str(other), factors)
                 yield (
@@ -67,7 +70,7 @@ def _reference_problems(conditions: Conditions, factors: Mapping[str, Any]) -> I
 
 
 def _never_true(conditions: Conditions, factors: Mapping[str, Any]) -> Iterator[Found]:
-    """Refuse conditions that hold beside no combination of the levels that they hang on."""
+    """Refuse conditions that hold beside no combination of the levels that they depend on."""
     for name, condition in conditions.items():
         needed = requirements(name, conditions)
         levels = {other: levels_of(factors[other]) for other in factors if other in needed}

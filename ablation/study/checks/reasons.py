@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from ablation.lookup import did_you_mean, nearest_names
 from ablation.records import TASKS
+from ablation.study.factors import RECIPE_EXAMPLE
 from ablation.study.sections import MAX_KEY, SECTIONS
 
 _SEEDS = "`seeds` is the number of runs per variant"
@@ -70,6 +71,8 @@ def reason_for_factor(path: str, known: Iterable[str]) -> str:
     near = [word] if word in last else nearest_names(key, last, limit=1)
     if near:
         return f"did you mean {last[near[0]]!r}?"
+    if not section:
+        return f"a factor that is no path sets several settings: {RECIPE_EXAMPLE}; paths are: {', '.join(paths)}"
     return f"factors {f'of {section} ' if section in SECTIONS and within else ''}are: {', '.join(within or paths)}"
 
 

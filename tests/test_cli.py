@@ -159,7 +159,9 @@ def test_what_a_recorded_study_can_be_asked(recorded: Recorded, tmp_path: Path) 
     assert names == (compared["first"], compared["second"])
     assert [2, 2] == [compared["metrics"][0][side]["n"] for side in ("first", "second")]
     assert all("collapsed" in reason for reason in compared["withheld"])  # two epochs on 60 images teach too little
-    assert (6, "unstable", None) == tuple(compared["judged"][key] for key in ("pairs", "verdict", "interval"))
+    judged = compared["judged"]  # whether a run collapses depends on the CPU's rounding
+    assert (6, "unstable" if compared["withheld"] else "undecided") == (judged["pairs"], judged["verdict"])
+    assert bool(compared["withheld"]) == (judged["interval"] is None)
     same = invoke("compare", *(f"tiny/{name}" for name in names), "--json").stdout
     assert json.loads(same) == compared
     shown = invoke("compare", "tiny", *names).stdout

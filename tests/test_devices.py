@@ -11,7 +11,7 @@ from factories import TRAINING
 from ablation.errors import DeviceUnavailable, PrecisionUnavailable
 from ablation.records import EngineTraining, FunctionTraining, Precision, Settings, Variant
 from ablation.worker import device_text, devices, resolve_devices, why_no_gpu
-from ablation.worker.devices import check_device, check_precision
+from ablation.worker.devices import check_device, check_precision, set_up
 
 TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\nPlease update it."
 
@@ -98,3 +98,14 @@ def test_a_training_functions_own_precision_is_its_own_affair() -> None:
 
     with pytest.raises(PrecisionUnavailable):
         check_device([variant(engine("bf16")), variant(engine("tf32"))], "cpu")
+
+
+def test_a_run_on_a_cpu_is_computed_in_fp32_whatever_this_process_has_chosen() -> None:
+    first, second = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = first @ second
+    torch.set_float32_matmul_precision("medium")  # bf16 where the processor has it
+
+    set_up(torch.device("cpu"), threads=1)
+
+    assert torch.equal(expected, first @ second)
+    assert "ieee" == torch.backends.mkldnn.matmul.fp32_precision

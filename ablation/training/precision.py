@@ -35,14 +35,18 @@ PRECISIONS: Mapping[str, Arithmetic] = {
 
 
 def set_precision(precision: Precision) -> None:
-    """Let a GPU compute fp32 products and convolutions in fp32, or in TF32 where that is asked for.
+    """Let a GPU compute fp32 products and convolutions in fp32, or in TF32 where that is asked for; a CPU in fp32.
 
-    PyTorch's own convolutions are TF32 by default and its products are not; a comparison takes neither silently.
+    PyTorch's own convolutions are TF32 by default and its products are not; a comparison takes neither silently. On a
+    CPU, `torch.set_float32_matmul_precision` of a notebook or of user code makes products bf16.
     """
     chosen = PRECISIONS[precision].fp32_mode
     torch.backends.cudnn.conv.fp32_precision = chosen  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = chosen  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = chosen
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.mkldnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def compute(function: Callable[[], Any], precision: Precision, device: torch.device) -> Tensor:

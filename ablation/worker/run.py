@@ -22,7 +22,7 @@ from ablation.records import DeclaredMetric, Epoch, Outcome, PlannedRun, Reporte
 from ablation.stopping import Preempted, stopping
 from ablation.storage.recordable_files import keep_recordable_files
 from ablation.storage.run_folder import OWN, RunFolder
-from ablation.training import Snapshot, TrainingResult
+from ablation.training import Snapshot, TrainingResult, set_precision
 from ablation.worker.artifacts import write_configuration, write_curves, write_evaluation
 from ablation.worker.devices import can_train_more, device_at, peak_memory_mib, set_up
 from ablation.worker.failures import check_is_of_the_run, failure_of
@@ -365,6 +365,7 @@ def _own_result(record: RunRecord) -> RunResult:
         )
     )
     function = record.called(load_training(job.settings, job.code))
+    set_precision("fp32")  # again: the code may choose another where it is imported, which the next run would not see
     # NumPy's and scikit-learn's own threads, which PyTorch's setting does not reach.
     limits = threadpool_limits(training.threads)
     with record.writing(), limits:

@@ -13,7 +13,7 @@ from ablation.errors import CodeInvalid
 from ablation.models import build_model, fastest_layout, load_weights
 from ablation.records import DataShape, DeclaredMetric, EngineTraining, Settings
 from ablation.streams import Purpose, stream_seed
-from ablation.training import Loss, Member, TrainingSettings
+from ablation.training import Loss, Member, TrainingSettings, set_precision
 from ablation.training.class_weights import class_weights_of
 from ablation.training.tasks import make_objective
 from ablation.worker.data import run_data
@@ -68,6 +68,7 @@ def begin(
         class_weights=class_weights_of(training.class_weights, data, objective, classes=len(shape.classes)),
         cudnn_benchmark=cudnn_benchmark,
     )
+    set_precision(training.precision)  # again: user code may choose another where it is imported
     return Beginning(member=member, study_seed=study_seed, loss=loss, shape=shape)
 
 

@@ -21,11 +21,11 @@ LONGEST = 30
 WITH_FIGURES = ("own-training",)  # drawing takes long; what else is drawn is tested in test_report_tuning and _designs
 
 
-def studies() -> dict[str, dict[str, str]]:
-    """Return by study its files; a study file ends what belongs together."""
+def studies_in(text: str) -> dict[str, dict[str, str]]:
+    """Return by study the files of a page; a study file ends what belongs together."""
     found: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}
-    for name, content in BLOCK.findall(TEXT):
+    for name, content in BLOCK.findall(text):
         files[name] = content
         if name == "study.yaml":
             found[re.search(r"name: (\S+)", content)[1]] = files
@@ -33,7 +33,7 @@ def studies() -> dict[str, dict[str, str]]:
     return found
 
 
-STUDIES = studies()
+STUDIES = studies_in(TEXT)
 
 
 def test_there_is_a_template_of_each_kind_of_extension() -> None:

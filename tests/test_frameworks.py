@@ -1,13 +1,12 @@
 """The templates of docs/frameworks.md: killed and resumed, they come to what undisturbed ones come to."""
 
 import os
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_extending import BLOCK
+from test_extending import studies_in
 
 from ablation.coordinator.planning import plan_of
 from ablation.datasets import Dataset, prepare
@@ -23,19 +22,7 @@ MOST_LINES = 15
 PACKAGES = {"lightning-digits": "lightning", "transformers-words": "transformers"}
 
 
-def templates() -> dict[str, dict[str, str]]:
-    """Return by study its files; a study file ends what belongs together."""
-    found: dict[str, dict[str, str]] = {}
-    files: dict[str, str] = {}
-    for name, content in BLOCK.findall(TEXT):
-        files[name] = content
-        if name == "study.yaml":
-            found[re.search(r"name: (\S+)", content)[1]] = files
-            files = {}
-    return found
-
-
-TEMPLATES = templates()
+TEMPLATES = studies_in(TEXT)
 
 
 def test_there_is_a_template_of_each_framework() -> None:

@@ -114,11 +114,6 @@ class Tuning(Section):
     def spaces(self) -> dict[str, SearchSpace]:
         return dict(self.__pydantic_extra__ or {})
 
-    @property
-    def has_conditions(self) -> bool:
-        """Whether some settings are tuned in some variants or trials only."""
-        return any(space.when for space in self.spaces.values())
-
 
 def drawing_order(spaces: Mapping[str, SearchSpace]) -> list[str]:
     """Return the paths of settings by name, each behind those that its condition looks at; none of a circle."""

@@ -380,7 +380,7 @@ def _changed_list(
 def measured_models(study: Study, shape_of: Callable[[Variant], DataShape]) -> dict[str, ModelSummary]:
     """Measure each variant's model for its data; variants that differ only in their parts must come out different.
 
-    What a training function of the user's trains is not measured, but where it takes the study's model.
+    What a user's training function trains is not measured, but where it takes the study's model.
 
     Raises:
         VariantsAlike: two have the same layers, so one of them is the model unchanged.

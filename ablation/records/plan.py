@@ -84,7 +84,7 @@ class Plan:
     variants whose models start from the same weights with every seed, by their names in the design. `family` has the
     names of the contrasts that were locked at the first result; plans of earlier versions have none. `dropped` are
     questions of that family which the study file asks no more. `metric_code` has the digest of the code behind each
-    metric of the user's own that the engine measures. `takes_model` says that a training function of the user's is
+    metric of the user's own that the engine measures. `takes_model` says that a user's training function is
     given the study's model, built. `data` is that of the baseline, `other_data` what some variants are trained on
     instead.
     """

@@ -35,7 +35,7 @@ RESULT = "result.json"
 ABOUT = "about.json"
 CHECKPOINT = re.compile(r"epoch-(\d+)-(eager|graph|fused)\.pt|own-(\d+)-epoch-(\d+)\.pt")
 OWN = "own"
-"""The path of what a training function of the user's keeps."""
+"""The path of what a user's training function keeps."""
 ATTEMPT = re.compile(r"[\w-]{1,64}")
 BLOCK = 4096
 

@@ -126,7 +126,7 @@ class Study:
 
     @property
     def tuned_by(self) -> str | None:
-        """What a training function of the user's own is tuned by; None where nothing is, or the engine trains."""
+        """What a user's training function is tuned by; None where nothing is, or the engine trains."""
         found = self.spec.validation_metric if self.spec.tune is not None else None
         return found[0] if found is not None else None
 

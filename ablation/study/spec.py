@@ -103,7 +103,7 @@ FactorPair = Annotated[
 class MetricChoice(Section):
     """The primary metric; `meaningful` is the half-width of its region of practical equivalence (ROPE).
 
-    `validation` is the metric that tuning judges a training function of the user's own by.
+    `validation` is the metric that tuning judges a user's training function by.
     """
 
     name: MetricName = "test_accuracy"
@@ -280,7 +280,7 @@ class StudySpec(Section):
 
     @property
     def validation_metric(self) -> tuple[str, Direction] | None:
-        """What a training function of the user's own is tuned by, and which way is better; None where it says nothing.
+        """What a user's training function is tuned by, and which way is better; None where it says nothing.
 
         That is the direction which `metrics` has for it, else the compared metric's.
         """

@@ -1,4 +1,4 @@
-"""Shows a training function of the user's own a tuning trial: no test split, and of what it measures one metric."""
+"""Shows a user's training function a tuning trial: no test split, and of what it measures one metric."""
 
 import math
 from collections.abc import Mapping

@@ -146,7 +146,7 @@ class _Replicate(RunRecord):
 
 
 class _OwnReplicate(RunRecord):
-    """A replicate that a training function of the user's own trains, up to where it ends or is ended."""
+    """A replicate that a user's training function trains, up to where it ends or is ended."""
 
     def __init__(self, job: TuningJob, *, on_change: Callable[[], object]) -> None:
         super().__init__(job, on_change=on_change)

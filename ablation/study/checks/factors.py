@@ -89,7 +89,7 @@ def unread_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Fo
 
 
 def unread_list_problems(values: Mapping[str, Any], code: CodeFolders) -> Iterator[Found]:
-    """Refuse several data sets where a training function of the user's reads none."""
+    """Refuse several data sets where a user's training function reads none."""
     training = values.get("training")
     name = training.get("name") if isinstance(training, Mapping) else None
     if not isinstance(name, str) or not isinstance(training, Mapping) or not isinstance(values.get(DATA), tuple):

@@ -1,4 +1,4 @@
-"""Checks when a study's settings are tuned at all, and what a training function of the user's own is tuned by."""
+"""Checks when a study's settings are tuned at all, and what a user's training function is tuned by."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -390,7 +390,7 @@ def _own_curve(text: str, name: str) -> Curve:
 
 
 def own_names(text: str) -> tuple[str, ...]:
-    """Return the columns of a curve file that a training function of the user's wrote."""
+    """Return the columns of a curve file that a user's training function wrote."""
     return tuple(name for name in next(csv.reader(text.splitlines()[:1]), []) if name != "epoch")
 
 
